@@ -142,7 +142,7 @@ def from_client(
             return _uploaded(state, peer, role, sender, message, now)
         case CancelRequest(request_id=request_id):
             state.uploads.forget(peer, request_id)
-            request = state.serving.ledger.requests.get((peer, request_id))
+            request = state.serving.ledger.request(peer, request_id)
             return state.serving.cancel(request, now) if request is not None else []
     return None
 

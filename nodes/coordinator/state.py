@@ -161,7 +161,7 @@ class CoordinatorState:
         ledger, number = self.serving.ledger, getattr(send.message, "request_id", 0)
         choices = map(ledger.streams.get, send.streams)
         found = [choice.request if choice is not None else None for choice in choices]
-        found.append(ledger.requests.get((send.peer, number)))
+        found.append(ledger.request(send.peer, number))
         if isinstance(send.message, TokenizeRequest):
             found.append(ledger.tokenizing.unsent(number))
         out: list[Send] = []

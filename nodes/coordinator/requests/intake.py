@@ -95,7 +95,7 @@ class Intake:
         Raises RefusedRequestError.
         """
         serving, limits = self._serving, self._limits
-        if (client, submit.request_id) in serving.ledger.requests:
+        if serving.ledger.request(client, submit.request_id) is not None:
             raise BadRequestError(f"request id {submit.request_id} is in use")
         is_gateway = role == GATEWAY
         num_waiting = serving.num_waiting(role)
@@ -105,7 +105,7 @@ class Intake:
                 "overloaded", f"{num_waiting} streams are waiting already: try later"
             )
         max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
-        if serving.ledger.num_requests(client) >= max_requests:
+        if len(serving.ledger.of_client(client)) >= max_requests:
             raise RefusedRequestError(
                 "overloaded", f"{max_requests} requests of this {role} are under way"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -63,38 +62,34 @@ class Ledger:
     """outcomes: the number of finished requests with each of OUTCOMES."""
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[bytes, int], Request] = {}
+        # By client and then by number.
+        self._requests: dict[bytes, dict[int, Request]] = {}
         self.streams: dict[StreamId, Choice] = {}
         self.tokenizing = Tokenizing()
         self.holdings = Holdings()
         self.outcomes = Counter[str]()
-        self._ids_of_client: dict[bytes, set[int]] = {}
         # Requests that no present target can serve, in the order in which they lost the last one.
         self._stranded: dict[Request, None] = {}
-        # No request's deadline passes before this time.
-        self._earliest = math.inf
 
-    def num_requests(self, client: bytes) -> int:
-        return len(self._ids_of_client.get(client, ()))
+    def request(self, client: bytes, number: int) -> Request | None:
+        return self._requests.get(client, {}).get(number)
 
     def of_client(self, client: bytes) -> list[Request]:
-        return [self.requests[client, number] for number in self._ids_of_client.get(client, ())]
+        return list(self._requests.get(client, {}).values())
 
     def take_in(self, request: Request) -> None:
-        self.requests[request.client, request.request_id] = request
-        self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
-        self._earliest = min(self._earliest, request.ends_at)
+        self._requests.setdefault(request.client, {})[request.request_id] = request
         self.holdings.charge(request, request.num_submitted)
 
     def overdue(self, now: float) -> list[Request]:
         """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
-        if now < self._earliest:
-            return []
-        over = [request for request in self.requests.values() if request.ends_at <= now]
-        if len(over) <= _MAX_AT_ONCE:
-            left = (r.ends_at for r in self.requests.values() if r.ends_at > now)
-            self._earliest = min(left, default=math.inf)
-        return over[:_MAX_AT_ONCE]
+        over = (
+            request
+            for of_client in self._requests.values()
+            for request in of_client.values()
+            if request.ends_at <= now
+        )
+        return list(itertools.islice(over, _MAX_AT_ONCE))
 
     def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
         """Note whether there is a target that could serve a request."""
@@ -116,19 +111,18 @@ class Ledger:
 
     def holds(self, request: Request) -> bool:
         """Whether this request is not over; a later request may have the same number."""
-        return self.requests.get((request.client, request.request_id)) is request
+        return self.request(request.client, request.request_id) is request
 
     def forget(self, request: Request, outcome: str) -> None:
         """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
         self._stranded.pop(request, None)
         self.holdings.charge(request, 0)
-        if self.requests.pop((request.client, request.request_id), None) is not None:
+        of_client = self._requests.get(request.client, {})
+        if of_client.pop(request.request_id, None) is not None:
             self.outcomes[outcome] += 1
-            ids = self._ids_of_client[request.client]
-            ids.remove(request.request_id)
-            if not ids:
-                del self._ids_of_client[request.client]
+            if not of_client:
+                del self._requests[request.client]
 
     def target_of(self, stream_id: StreamId) -> str:
         """Return the target that serves a stream; "" if none does."""

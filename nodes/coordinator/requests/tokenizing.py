@@ -32,7 +32,6 @@ class Text:
     number: int
     request: Request
     target: str
-    num_chars: int
     num_asked: int = 0
 
 
@@ -41,7 +40,7 @@ class Tokenizing:
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}
-        self._number_of: dict[tuple[bytes, int], int] = {}
+        self._text_of: dict[Request, Text] = {}
         # Ordered numbers of texts, by target and then by tenant, the next tenant first.
         self._queues: dict[str, dict[str, dict[int, None]]] = {}
         # Texts sent and not answered yet, including those of requests that have ended, because the
@@ -64,9 +63,8 @@ class Tokenizing:
         """Queue a request's text for the target of that name; "" if none has joined yet."""
         number = self._next_number
         self._next_number += 1
-        text = Text(number, request, target, request.num_submitted)
-        self._texts[number] = text
-        self._number_of[request.client, request.request_id] = number
+        text = Text(number, request, target)
+        self._texts[number] = self._text_of[request] = text
         self._num_of_role[request.role] += _num_waiting(request)
         if target:
             self._queue(text)
@@ -122,7 +120,7 @@ class Tokenizing:
         request = text.request
         self._unqueue(text)
         del self._texts[text.number]
-        del self._number_of[request.client, request.request_id]
+        del self._text_of[request]
         self._num_of_role[request.role] -= _num_waiting(request)
 
     def unsent(self, number: int) -> Request | None:
@@ -142,7 +140,7 @@ class Tokenizing:
             return []
         sent = self._sent.values()
         # The longest time that all sent texts may take, one after the other.
-        work_s = _CHAR_S * sum(text.num_chars for text in sent)
+        work_s = _CHAR_S * sum(text.request.num_submitted for text in sent)
         work_s += _EMBEDDING_S * sum(text.request.submit.wants == EMBEDDING for text in sent)
 
         def limit_s(number: int) -> float:
@@ -165,9 +163,8 @@ class Tokenizing:
 
     def drop(self, request: Request) -> None:
         """Remove the text of a request that has ended; a late answer to it is ignored."""
-        number = self._number_of.get((request.client, request.request_id))
-        if number is not None:
-            self._forget(self._texts[number])
+        if (text := self._text_of.get(request)) is not None:
+            self._forget(text)
 
     def targets_changed(self, choose: Callable[[Request], str], gone: str = "") -> list[Request]:
         """Assign a target to texts without one and to those of the target that is gone.
