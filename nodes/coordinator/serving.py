@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 
+from mesh.json_form import copied_from
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Roster
+from nodes.coordinator.placing.choosing import is_of_kind
 from nodes.coordinator.placing.placement import Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
@@ -71,8 +73,7 @@ class Serving:
             return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
         request.forget_text()
-        num_committed = sum(spec.num_committed for spec in specs)
-        num_ids = len(prompt) + num_committed
+        num_ids = len(prompt) + sum(spec.num_committed for spec in specs)
         self.ledger.holdings.charge(request, request.num_submitted + num_ids)
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
@@ -89,13 +90,12 @@ class Serving:
     def was_read(self, request: Request, target: NodeRecord, reply: TokenizeReply) -> Send:
         """End a request that only wants its prompt tokenized, decoded or embedded."""
         self.ledger.forget(request, "done")
-        notice = ReadNotice(
-            request.request_id,
-            target.profile.model[:MAX_MODEL_CHARS],
-            target.profile.model_hash,
-            reply.prompt_token_ids,
-            reply.text,
-            reply.embedding,
+        notice = copied_from(
+            reply,
+            ReadNotice,
+            request_id=request.request_id,
+            model=target.profile.model[:MAX_MODEL_CHARS],
+            model_hash=target.profile.model_hash,
         )
         return Send(request.client, notice)
 
@@ -103,8 +103,8 @@ class Serving:
         self, target: NodeRecord, notice: PromptScoresNotice, now: float
     ) -> list[Send] | None:
         """Pass prompt scores on to the client; None if they are stale."""
-        scored = self.ledger.streams.get(StreamId(notice.stream_id))
-        stream = target.streams.get(StreamId(notice.stream_id))
+        stream_id = StreamId(notice.stream_id)
+        scored, stream = self.ledger.streams.get(stream_id), target.streams.get(stream_id)
         if scored is None or stream is None or stream.spec.generation != notice.generation:
             return None
         if not stream.spec.scores_prompt:
@@ -116,13 +116,13 @@ class Serving:
         except ValueError as error:
             # With this code the client submits again what was lost.
             return self.fail(request, "left", str(error), now)
-        out = [Send(request.client, fresh)] if fresh is not None else []
-        if fresh is None or request.awaits_scores:
-            return out
-        for choice in request.choices.values():
-            if not choice.spec.scores_prompt:
-                self.placement.wait(choice, now)
-        return out + self.admit_waiting(now)
+        if fresh is None:
+            return []
+        if not request.awaits_scores:
+            for choice in request.choices.values():
+                if not choice.spec.scores_prompt:
+                    self.placement.wait(choice, now)
+        return [Send(request.client, fresh), *self.admit_waiting(now)]
 
     def admit_waiting(self, now: float) -> list[Send]:
         """Place waiting streams while there is room."""
@@ -187,8 +187,7 @@ class Serving:
         # Requests of a client that fell silent at the same time have ended already, although this
         # target was not notified.
         held = [self._unplace(s) for s in released if s.spec.stream_id in self.ledger.streams]
-        num_targets = len(self._roster.nodes("target")) + 1
-        accused = self.deaths.accuse(gone, held, num_targets, now)
+        accused = self.deaths.accuse(gone, held, len(self._roster.nodes("target")) + 1, now)
         if gone.has_died:
             self.remembered.target_died(target.name, target.incarnation, now)
         explained = {
@@ -226,11 +225,9 @@ class Serving:
         """Move streams off drained targets where other targets have room for them. Streams that
         wait for a numerics class that takes nothing new go to the next class."""
         out: list[Send] = []
-        for stream_id, choice in list(self.ledger.streams.items()):
-            # A move may have admitted other streams, and that may have ended a request.
-            if stream_id in self.ledger.streams:
-                move = self.placement.evacuated(choice, now)
-                out += [] if move is None else self._move(move, now)
+        for choice in list(self.ledger.streams.values()):
+            move = self.placement.evacuated(choice, now)
+            out += [] if move is None else self._move(move, now)
         return out + self.admit_waiting(now)
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
@@ -239,8 +236,7 @@ class Serving:
         Returns the requests whose texts the target that left was to tokenize.
         """
         self.deaths.begin(now)
-        tokenizer_of = partial(self._tokenizer_of, now)
-        lost = self.ledger.tokenizing.targets_changed(tokenizer_of, gone)
+        lost = self.ledger.tokenizing.targets_changed(partial(self._tokenizer_of, now), gone)
         for request, name in self.ledger.tokenizing:
             self.ledger.note_targets(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
@@ -269,21 +265,29 @@ class Serving:
         """Move a request if one is due; fail requests past their deadline, and those that have
         waited too long for a target."""
         late = "the request was not done within its"
-        overdue = [(r, f"{late} {round(r.limit_s, 2):g} s") for r in self.ledger.overdue(now)]
-        out = self._fail_all(((r, "deadline", reason) for r, reason in overdue), now)
+        overdue = [
+            (r, "deadline", f"{late} {round(r.limit_s, 2):g} s") for r in self.ledger.overdue(now)
+        ]
+        out = self._fail_all(overdue, now)
         move = self._rebalancing.next_move(self.ledger.streams, now)
         out += [] if move is None else self._move(move, now)
-        why = f"; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"
         unread = "no target has tokenized the text of this request after several attempts"
         silent = self.ledger.tokenizing.overdue(partial(self._tokenizer_of, now), now)
-        hopeless = [(request, unread) for request in silent]
-        stranded = [(r, r.last_loss + why) for r in self.ledger.stranded(now)]
-        given_up = ((r, "unavailable", reason) for r, reason in (*hopeless, *stranded))
+        given_up = [(r, "unavailable", unread) for r in silent]
+        given_up += [(r, "unavailable", self._loss_of(r)) for r in self.ledger.stranded(now)]
         out += self._fail_all(given_up, now)
         # Where a stream leaves the line without a place, one behind it may fit. It gets its place
         # here: when a client is gone, all of its streams leave, and none of them may get a place
         # in between.
         return [*out, *self.admit_waiting(now)]
+
+    def _loss_of(self, request: Request) -> str:
+        """Return why a request is given up that no target could serve."""
+        loss, targets = request.last_loss, self._roster.nodes("target")
+        draining = any(n.is_draining and is_of_kind(n.profile, request) for n in targets)
+        if draining and not request.num_losses:
+            loss = "all targets that could serve this request are draining"
+        return f"{loss}; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"
 
     def _fail_all(self, failures: Iterable[tuple[Request, str, str]], now: float) -> list[Send]:
         """End requests, each with its code and reason, unless they have ended already: a failure
@@ -391,6 +395,5 @@ class Serving:
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:
         # A client that still reads gets an error: it must not take its text for complete.
-        reason = "the client left or was silent"
-        requests = self.ledger.of_client(client)
-        return self._fail_all(((request, "left", reason) for request in requests), now)
+        why = "left", "the client left or was silent"
+        return self._fail_all(((r, *why) for r in self.ledger.of_client(client)), now)

@@ -61,9 +61,6 @@ class Drains:
             logger.info("%s %s %s", record.role, record.name, what)
         record.is_draining = is_draining
         self._serving.targets_changed(now)
-        for request in {choice.request for choice in self._serving.placement.waiting}:
-            if request.stranded_at is not None and not request.num_losses:
-                request.last_loss = "all targets that could serve this request are draining"
         return self._serving.evacuate(now)
 
     def tick(self, now: float) -> list[RosterEvent]:

@@ -240,6 +240,18 @@ def test_without_another_target_new_requests_are_refused_and_those_in_line_given
     assert len(mesh.finish(1, 4).to(CLIENT)) == 2
 
 
+def test_a_request_that_is_given_up_says_what_is_so_by_then() -> None:
+    """Its target was drained and taken back, and left later."""
+    mesh = begun_mesh(max_streams=1)
+    mesh.submit(2)
+    mesh.command("drain", "target")
+    mesh.command("undrain", "target")
+    mesh.gone(TARGET)
+    waiting = mesh.tick(STRANDED_LIMIT_S).said(RequestFailedNotice)[-1]
+    assert waiting.request_id == 2
+    assert waiting.reason.startswith("all targets that could serve this request left; no other")
+
+
 def test_a_target_that_is_taken_back_serves_again() -> None:
     mesh = begun_mesh(max_streams=1)
     mesh.submit(2)
