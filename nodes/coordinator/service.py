@@ -177,8 +177,10 @@ class Coordinator:
         """Handle one message. group: runs work that the message starts and that takes time."""
         peer, frames, key = received
         now = self._clock()
-        if not self._rate_limits.may_speak(peer, now, cost_of(self.state.roster.role_of(peer))):
-            self._send_all(self.state.peer_gone(peer, now))
+        role = self.state.roster.role_of(peer)
+        if not self._rate_limits.may_speak(peer, now, cost_of(role)):
+            if role:
+                self._ignore(peer, "it sends too many messages", now)
             return
         try:
             envelope = decode(frames)
@@ -245,10 +247,16 @@ class Coordinator:
         self.state.reporting.num_dropped += 1
         self._rate_limits.offended(peer)
         if self._rate_limits.is_banned(peer):
-            logger.warning("messages of peer %s are ignored from now on: %s", peer.hex(), reason)
-            self._send_all(self.state.peer_gone(peer, now))
+            self._ignore(peer, reason, now)
         else:
             logger.warning("dropped a message of peer %s: %s", peer.hex(), reason)
+
+    def _ignore(self, peer: bytes, reason: str, now: float) -> None:
+        """End the membership of a peer that the rate limits have banned, and say so in the log."""
+        member = self.state.roster.membership.by_peer(peer)
+        who = f"{member.role} {member.node}" if member is not None else f"peer {peer.hex()}"
+        logger.warning("messages of %s are ignored from now on: %s", who, reason)
+        self._send_all(self.state.peer_gone(peer, now))
 
     async def _enrol(self, peer: bytes, key: str, request: EnrolRequest) -> None:
         try:

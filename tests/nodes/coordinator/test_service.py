@@ -23,6 +23,7 @@ from mesh.messages import (
     Pong,
     Welcome,
 )
+from nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
@@ -222,6 +223,20 @@ async def test_other_messages_of_another_protocol_are_not_answered() -> None:
     assert shell.frames == []
     assert is_welcome(await shell.join(CLIENT_A))
     assert shell.coordinator.state.reporting.num_dropped == 2
+
+
+async def test_a_member_that_floods_is_named_in_the_log_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shell = Shell()
+    await shell.join(CLIENT_A)
+    for number in range(round(BURST_MESSAGES / cost_of("client")) + 9):
+        await shell.hear(CLIENT_A, Ping(number, 0))
+    assert shell.peers == []
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line == (
+        "messages of client client-a are ignored from now on: it sends too many messages"
+    )
 
 
 async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
