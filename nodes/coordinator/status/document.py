@@ -23,12 +23,14 @@ from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
+from nodes.scheduler.planning import observed_price_s
 from nodes.scheduler.reasons import plain_line
 from nodes.scheduler.stream import Opening
 from nodes.telemetry.counts import RATIO_BOUNDS, Counts
 from nodes.telemetry.status import (
     MediumStatus,
     NodeStatus,
+    ObservedStatus,
     Status,
     StreamStatus,
     TargetStatus,
@@ -42,6 +44,8 @@ from nodes.telemetry.status import (
 _FRESH_S: Final = 0.5
 # Nodes that left are shown for this long.
 _LEFT_S: Final = 300.0
+# Passes and messages with guesses are shown for this long.
+_SPANS_S: Final = 10.0
 _MAX_LEFT: Final = 32
 # Streams for which a line explains why they decode without guesses; the others have only a label.
 _MAX_WHY: Final = 64
@@ -251,17 +255,18 @@ class Reporting:
             plan = observed = None
             if scheduler is not None:
                 plan = parts.plan_status(scheduler)
-                observed = parts.observed_status(
-                    scheduler,
+                observed = ObservedStatus(
                     tokens_per_s=self._recent.rate(("tokens", name), counts.num_tokens, now),
                     passes_per_s=self._recent.rate(("passes", name), counts.num_passes, now),
+                    price_s=observed_price_s(scheduler),
+                    errors={str(stage): found for stage, found in counts.errors().items()},
                 )
             yield TargetStatus(
                 name=name,
                 plan=plan,
                 observed=observed,
                 counts=parts.count_status(counts),
-                spans=parts.spans_of(counts, now),
+                spans=tuple(span for span in counts.spans if span.end_s >= now - _SPANS_S),
             )
 
     def _media(self, now: float) -> Iterator[MediumStatus]:

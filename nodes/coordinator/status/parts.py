@@ -10,7 +10,6 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import Choice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import observed_price_s
 from nodes.scheduler.stream import Opening, Stream
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
 from nodes.telemetry.status import (
@@ -18,10 +17,8 @@ from nodes.telemetry.status import (
     CostPoint,
     CountStatus,
     NodeStatus,
-    ObservedStatus,
     PlanStatus,
     RatioStatus,
-    SpanStatus,
     StreamStatus,
     finite,
 )
@@ -30,7 +27,6 @@ from policies.plan import BatchTimes, Prediction
 
 _MAX_NAME, _MAX_LINE = 64, 200
 _COST_SIZES: Final = (1, 2, 4, 8, 16, 32)
-_SPANS_S: Final = 10.0
 _NO_TIMES: Final = BatchTimes(0.0, 0.0, 0.0, 0.0, 0)
 _NO_PREDICTION: Final = Prediction(0.0, "", 0.0, 0.0)
 
@@ -168,13 +164,6 @@ def plan_status(scheduler: Scheduler) -> PlanStatus:
     )
 
 
-def observed_status(
-    scheduler: Scheduler, *, tokens_per_s: float, passes_per_s: float
-) -> ObservedStatus:
-    errors = {str(stage): found for stage, found in scheduler.counts.errors().items()}
-    return ObservedStatus(tokens_per_s, passes_per_s, observed_price_s(scheduler), errors)
-
-
 def count_status(counts: Counts) -> CountStatus:
     made, judged, accepted = counts.by_position()
     return copied_from(
@@ -192,8 +181,3 @@ def count_status(counts: Counts) -> CountStatus:
             for stage, ratios in counts.ratios.items()
         },
     )
-
-
-def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
-    """Return the spans of the last _SPANS_S seconds, the oldest first."""
-    return tuple(span for span in counts.spans if span.end_s >= now - _SPANS_S)

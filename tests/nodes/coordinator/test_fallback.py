@@ -48,11 +48,3 @@ def test_streams_go_on_after_a_plan_that_could_not_be_made() -> None:
     made = with_fallback()(replace(planning, policy=failing))
     assert mesh.state.take_plan(target, made, 1.0) == []
     assert mesh.commit(prefix_len=6, now=1.1).said(TokensNotice, CLIENT) != []
-
-
-def test_what_ends_processes_is_not_held_up() -> None:
-    def interrupted(_: Observation) -> Plan:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        with_fallback()(Planning(Observation(()), interrupted))
