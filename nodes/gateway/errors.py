@@ -3,6 +3,7 @@
 import json
 import logging
 import traceback
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final
 
 from mesh.errors import LocalProtocolError
@@ -21,6 +22,7 @@ _FAILURES: Final[dict[str, tuple[int, str, int | None]]] = {
 }
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
     """The request ends with this status.
 
@@ -29,27 +31,18 @@ class ApiError(Exception):
     the connection takes no further requests.
     """
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_s: int | None = None,
-        allow: str = "",
-        closes: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.param = param
-        self.code = code
-        self.retry_after_s = retry_after_s
-        self.allow = allow
-        self.closes = closes
+    status: int
+    message: str
+    _: KW_ONLY
+    kind: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: int | None = None
+    allow: str = ""
+    closes: bool = False
+
+    def __str__(self) -> str:
+        return self.message
 
     def body(self) -> dict[str, Any]:
         """The body as OpenAI's clients read it; its outer `type` is for Anthropic's clients."""
@@ -75,15 +68,10 @@ class ApiError(Exception):
         return {**found, "connection": "close"} if self.closes else found
 
 
-def of_failure(error: RequestFailedError) -> ApiError:
-    """Translate a failure that the mesh reported."""
-    return no_such_model() if error.code == "not_found" else failed(error.code, str(error))
-
-
-def failed(code: str, message: str) -> ApiError:
+def failed(code: str, message: str, *, closes: bool = False) -> ApiError:
     """The error for a code of RequestFailedError."""
-    status, kind, retry_after_s = _FAILURES.get(code, _FAILURES["internal"])
-    return ApiError(status, message, kind=kind, code=code, retry_after_s=retry_after_s)
+    status, kind, retry_s = _FAILURES.get(code, _FAILURES["internal"])
+    return ApiError(status, message, kind=kind, code=code, retry_after_s=retry_s, closes=closes)
 
 
 def of_exception(error: BaseException) -> ApiError:
@@ -92,7 +80,7 @@ def of_exception(error: BaseException) -> ApiError:
     if isinstance(cause, ApiError):
         return cause
     if isinstance(cause, RequestFailedError):
-        return of_failure(cause)
+        return no_such_model() if cause.code == "not_found" else failed(cause.code, str(cause))
     if isinstance(cause, LocalProtocolError):
         # A character may take four bytes, so a body within its limits may still be too large.
         reason = "the request has more bytes than a message of the mesh may have: shorten it"
@@ -110,9 +98,7 @@ def no_such_model() -> ApiError:
 
 
 def unavailable(message: str, *, closes: bool = False) -> ApiError:
-    error = failed("unavailable", message)
-    error.closes = closes
-    return error
+    return failed("unavailable", message, closes=closes)
 
 
 def internal(error: BaseException) -> ApiError:

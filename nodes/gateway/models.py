@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import text_targets
 from nodes.gateway.bodies import compact
-from nodes.gateway.errors import of_failure, unavailable
+from nodes.gateway.errors import of_exception, unavailable
 from nodes.messages import NodeFields, NodesReply
 from nodes.messages.fingerprint import Model, is_meant, is_named, model_ids
 from nodes.telemetry.history import History
@@ -60,7 +60,7 @@ class Fresh(Generic[T]):
         try:
             self._known = await self._ask()
         except RequestFailedError as error:
-            raise of_failure(error) from error
+            raise of_exception(error) from error
         self._known_at = self._clock()
         return self._known
 
