@@ -54,8 +54,6 @@ _ERROR: Final = {
         },
     },
 }
-# A load balancer directs requests by this answer, so it must be fresh.
-_READY_MAX_AGE_S: Final = 0.25
 # Prometheus waits for 10 s by default, and counts a gateway that takes longer as down.
 _STATUS_LIMIT_S: Final = 5.0
 
@@ -116,7 +114,7 @@ class Gateway:
 
     async def _readyz(self, _request: Request) -> JSONResponse:
         self.running.check_open()
-        await self.models.check_ready(_READY_MAX_AGE_S)
+        await self.models.check_ready()
         return JSONResponse({"status": "ready"})
 
     async def _page(self, _request: Request) -> Response:

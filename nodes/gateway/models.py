@@ -17,6 +17,8 @@ from nodes.telemetry.history import History
 from nodes.telemetry.status import Status, encode_status
 
 _MAX_AGE_S: Final = 1.0
+# A load balancer directs requests by whether a target is ready, so this must be fresh.
+_READY_MAX_AGE_S: Final = 0.25
 
 T = TypeVar("T")
 
@@ -50,9 +52,6 @@ class Fresh(Generic[T]):
             self._asking.add_done_callback(self._end)
         # A caller that is cancelled must not cancel the request that others wait for.
         return await asyncio.shield(self._asking)
-
-    def forget(self) -> None:
-        self._known = None
 
     async def _asked(self) -> T:
         # The client gives up when its heartbeats find the coordinator lost. A shorter limit here
@@ -126,12 +125,10 @@ class Models:
         last = max((look for look, _ in looks), default=0)
         return [target for look, target in looks if look == last]
 
-    async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
+    async def check_ready(self) -> None:
         """Raises ApiError if no target takes requests for any model."""
-        reply = await self.nodes.latest(max_age_s)
+        reply = await self.nodes.latest(_READY_MAX_AGE_S)
         if not _targets(reply):
-            # A target may join at any time, so the next call fetches the list again.
-            self.nodes.forget()
             has_targets = any(node.role == "target" for node in reply.nodes)
             what = "all targets are being drained" if has_targets else "the mesh has no target"
             raise unavailable(f"{what}: start one, or try again when it is back")

@@ -36,22 +36,23 @@ async def test_files_that_are_called_alike_are_told_apart() -> None:
         assert await made.find(name, 7) is None
 
 
-async def test_the_mesh_is_asked_once_a_second_or_when_somebody_must_know() -> None:
+async def test_the_mesh_is_asked_once_a_second_and_more_often_by_who_must_know() -> None:
     mesh, clock = FakeMesh(), Clock()
     made = Models(mesh, clock)
-    for _ in range(3):
-        await made.check_ready()
+    for clock.now in (0.0, 0.99):
+        await made.served(7)
     assert mesh.num_node_requests == 1
-    clock.now = 1.0
-    await made.check_ready()
-    assert mesh.num_node_requests == 2
     mesh.models.clear()
-    clock.now = 1.2
-    await made.check_ready(0.25)
+    assert await made.served(7)
+    # Also while the mesh has no target.
+    for clock.now in (1.0, 1.1, 1.24):
+        with pytest.raises(ApiError, match="the mesh has no target"):
+            await made.check_ready()
+    assert mesh.num_node_requests == 2
+    mesh.models.append("a")
     clock.now = 1.25
     await made.check_ready()
-    with pytest.raises(ApiError, match="no target"):
-        await made.check_ready(0.25)
+    assert mesh.num_node_requests == 3
 
 
 async def test_targets_that_are_drained_serve_no_model() -> None:
@@ -96,7 +97,7 @@ async def test_a_request_that_waits_for_its_target_is_the_same_request() -> None
     for body in ({**TALK, "seed": 7}, {**TALK, "seed": 7, "tools": tools}):
         answers = []
         for mesh.models in (["toy-1"], []):
-            gateway.models.nodes.forget()
+            await gateway.models.nodes.latest(0.0)
             answers.append((await post(open_app(gateway), CHAT, body)).json["choices"])
         assert answers[0] == answers[1]
         before, now = mesh.asked[-2:]
@@ -115,7 +116,7 @@ async def test_no_model_answers_for_which_a_request_was_not_read(more: dict[str,
     assert (refused.status, refused.headers["retry-after"]) == (503, "2")
     assert "send it again" in refused.json["error"]["message"]
     mesh.models.append("toy-1")
-    gateway.models.nodes.forget()
+    await gateway.models.nodes.latest(0.0)
     assert (await post(open_app(gateway), CHAT, body)).status == 200
 
 
@@ -128,7 +129,7 @@ async def test_an_answer_comes_again_however_many_models_there_are_by_then(how: 
     body, headers = {**TALK, "seed": 7}, KEY if how == "key" else {}
     first = await post(open_app(gateway), CHAT, body, **headers)
     mesh.models.append("other")
-    gateway.models.nodes.forget()
+    await gateway.models.nodes.latest(0.0)
     if how == "fingerprint":
         body["system_fingerprint"] = first.json["system_fingerprint"]
     again = await post(open_app(gateway), CHAT, body, **headers)
@@ -137,13 +138,9 @@ async def test_an_answer_comes_again_however_many_models_there_are_by_then(how: 
     assert sampled[0] == sampled[1] == asdict(own.sampling)
 
 
-async def test_a_target_that_comes_is_seen_at_once_and_so_is_another_coordinator() -> None:
-    mesh = FakeMesh(models=[])
+async def test_nothing_is_known_of_another_coordinator() -> None:
+    mesh = FakeMesh()
     made = Models(mesh, Clock())
-    with pytest.raises(ApiError) as caught:
-        await made.check_ready()
-    assert caught.value.status == 503
-    mesh.models.append("a")
     await made.check_ready()
     mesh.is_joined = False
     with pytest.raises(ApiError, match="cannot be reached") as caught:
