@@ -6,7 +6,6 @@ Source: Anthropic's API reference, Messages and streaming of messages.
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -28,8 +27,8 @@ from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, num_calls
-from nodes.gateway.shape import Api, Head, call_id, finish_reason, named_event
+from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, finish_reason
+from nodes.gateway.shape import Api, Head, call_id, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -184,43 +183,40 @@ def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
 class MessagesShape(ItemShape):
     def begun(self, head: Head) -> bytes:
         message = {**_message(head, [], None), "usage": _usage(head.num_prompt_tokens, 0)}
-        return _event("message_start", message=message)
+        return named_event("message_start", message=message)
 
     def events_of(self, head: Head, step: Step) -> Iterator[bytes]:
         if step.what == "ends":
-            yield _event("content_block_stop", index=step.place)
+            yield named_event("content_block_stop", index=step.place)
         elif step.what == "begins":
-            block = _block(head, replace(step.item, text=""))
-            yield _event("content_block_start", index=step.place, content_block=block)
+            block = _block(head, step.item)
+            yield named_event("content_block_start", index=step.place, content_block=block)
         else:
             added = {"type": "thinking_delta", "thinking": step.piece}
             if step.item.kind == CALL:
                 added = {"type": "input_json_delta", "partial_json": step.piece}
             elif step.item.kind == CONTENT:
                 added = {"type": "text_delta", "text": step.piece}
-            yield _event("content_block_delta", index=step.place, delta=added)
+            yield named_event("content_block_delta", index=step.place, delta=added)
 
     def ended(self, document: dict[str, Any]) -> bytes:
         delta = {name: document[name] for name in ("stop_reason", "stop_sequence")}
         rest = {name: document[name] for name in ("usage", "airdraft")}
-        return _event("message_delta", delta=delta, **rest) + _event("message_stop")
+        return named_event("message_delta", delta=delta, **rest) + named_event("message_stop")
 
     def document(
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
         blocks = [_block(head, item) for item in items]
+        reason = finish_reason(reason, items)
         return {
-            **_message(head, blocks, _stop_reason(reason, items)),
+            **_message(head, blocks, _STOP_REASONS.get(reason or "", reason)),
             "usage": _usage(usage["prompt_tokens"], usage["completion_tokens"]),
             "airdraft": usage["airdraft"],
         }
 
     def failed(self, error: ApiError) -> bytes:
-        return named_event("error", error.body())
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return named_event(kind, {"type": kind, **fields})
+        return named_event("error", error=error.body()["error"])
 
 
 def _message(head: Head, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
@@ -237,11 +233,6 @@ def _message(head: Head, content: list[dict[str, Any]], reason: str | None) -> d
 
 def _usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
     return {"input_tokens": num_prompt_tokens, "output_tokens": num_tokens}
-
-
-def _stop_reason(reason: str | None, items: list[Item]) -> str | None:
-    reason = finish_reason(reason, num_calls(items))
-    return _STOP_REASONS.get(reason or "", reason)
 
 
 def _block(head: Head, item: Item) -> dict[str, Any]:

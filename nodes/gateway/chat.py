@@ -1,7 +1,7 @@
 """Serves /v1/chat/completions: turns bodies into jobs and writes answers in this API's form."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -19,13 +19,20 @@ from nodes.gateway.bodies import (
     text_of,
     wrong,
 )
-from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
-from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
-from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason
+from nodes.gateway.reading import (
+    CALL,
+    CONTENT,
+    REASONING,
+    ItemReader,
+    Step,
+    finish_reason,
+    items_of,
+)
+from nodes.gateway.shape import Api, ChunkWriter, Head, call_id
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -172,13 +179,13 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
 class ChatShape(ChunkWriter):
     def __init__(self, job: Job) -> None:
         super().__init__("chat.completion", job, "chat.completion.chunk")
-        self._readers = defaultdict[int, PartReader](lambda: PartReader(job))
+        self._readers = defaultdict[int, ItemReader](lambda: ItemReader(job))
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
         """Write the events of a delta; its tokens go with the first part of its text."""
         index, tokens, events = delta.index, delta.tokens, b""
         reader = self._readers[index]
-        added = [_added(head, index, part) for part in reader.read(delta)]
+        added = [each for step in reader.read(delta) for each in _added(head, index, step)]
         if tokens and not added:
             added = [{"content": ""}]
         if delta.begins:
@@ -193,7 +200,7 @@ class ChatShape(ChunkWriter):
         if delta.finish_reason is not None:
             if told is not None:
                 events += told.line(index, ends=True)
-            reason = finish_reason(delta.finish_reason, reader.num_calls)
+            reason = finish_reason(delta.finish_reason, reader.items)
             events += self._change(head, index, {}, reason=reason)
         return events
 
@@ -228,22 +235,22 @@ class ChatShape(ChunkWriter):
             message["reasoning_content"] = reasoning
         if calls:
             message |= {"content": content or None, "tool_calls": calls}
-        reason = finish_reason(choice.finish_reason, len(calls))
+        reason = finish_reason(choice.finish_reason, items)
         logprobs = chat_logprobs(choice.tokens) if self._job.has_logprobs else None
         fields = {"index": choice.index, "message": message, "finish_reason": reason}
         return {**fields, "logprobs": logprobs}
 
 
-def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:
-    """The `delta` of an event for a part of a choice."""
-    if part.content:
-        return {"content": part.content}
-    if part.reasoning:
-        return {"reasoning_content": part.reasoning}
-    call: dict[str, Any] = {"function": {"arguments": part.arguments}}
-    if part.name:
-        call = call_json(call_id(head, choice, part.number), part.name, part.arguments)
-    return {"tool_calls": [{"index": part.number, **call}]}
+def _added(head: Head, choice: int, step: Step) -> Iterator[dict[str, Any]]:
+    """The `delta` of the event for a step, if it has one."""
+    item = step.item
+    if step.what == "begins" and item.kind == CALL:
+        call = call_json(call_id(head, choice, item.number), item.name, "")
+        yield {"tool_calls": [{"index": item.number, **call}]}
+    elif step.what == "grows" and item.kind == CALL:
+        yield {"tool_calls": [{"index": item.number, "function": {"arguments": step.piece}}]}
+    elif step.what == "grows":
+        yield {"content" if item.kind == CONTENT else "reasoning_content": step.piece}
 
 
 def chat_logprobs(tokens: Iterable[ScoredToken]) -> dict[str, Any]:

@@ -46,11 +46,13 @@ class ItemReader:
     """Reads one choice as a sequence of items, each of which ends before the next begins."""
 
     def __init__(self, job: Job) -> None:
-        self._reader = PartReader(job)
+        names = job.tools.names if job.tools is not None else frozenset()
+        self._thoughts = ThinkingReader(job.thinking) if job.thinking else None
+        self._calls = CallReader(job.tool_style, names) if job.tool_style else None
         self.items: list[Item] = []
 
     def read(self, delta: Delta) -> Iterator[Step]:
-        for part in self._reader.read(delta):
+        for part in self._parts(delta):
             kind = REASONING if part.reasoning else CONTENT if part.content else CALL
             if not self.items or part.name or self.items[-1].kind != kind:
                 yield from self._end()
@@ -65,6 +67,18 @@ class ItemReader:
     def _end(self, reason: str | None = None) -> Iterator[Step]:
         if self.items:
             yield Step("ends", len(self.items) - 1, self.items[-1], reason=reason)
+
+    def _parts(self, delta: Delta) -> Iterator[Part]:
+        is_last = delta.finish_reason is not None
+        content = delta.text
+        if self._thoughts is not None:
+            reasoning, content = self._thoughts.read(delta.text, is_last=is_last)
+            if reasoning:
+                yield Part(reasoning=reasoning)
+        if self._calls is not None:
+            yield from self._calls.read(content, is_last=is_last)
+        elif content:
+            yield Part(content=content)
 
 
 class ItemShape(ABC):
@@ -112,8 +126,10 @@ class ItemShape(ABC):
     def failed(self, error: ApiError) -> bytes: ...
 
 
-def num_calls(items: Iterable[Item]) -> int:
-    return sum(item.kind == CALL for item in items)
+def finish_reason(reason: str | None, items: Iterable[Item]) -> str | None:
+    """The reason as the APIs have it: an answer with calls waits for their results."""
+    has_calls = any(item.kind == CALL for item in items)
+    return "tool_calls" if reason == "stop" and has_calls else reason
 
 
 def items_of(job: Job, whole: Delta) -> list[Item]:
@@ -122,33 +138,6 @@ def items_of(job: Job, whole: Delta) -> list[Item]:
     for _ in reader.read(whole):
         pass
     return reader.items
-
-
-class PartReader:
-    """Splits the text of one choice into thoughts, content and calls."""
-
-    def __init__(self, job: Job) -> None:
-        names = job.tools.names if job.tools is not None else frozenset()
-        self._thoughts = ThinkingReader(job.thinking) if job.thinking else None
-        self._calls = CallReader(job.tool_style, names) if job.tool_style else None
-
-    @property
-    def num_calls(self) -> int:
-        """The number of calls that have begun."""
-        return 0 if self._calls is None else self._calls.num_calls
-
-    def read(self, delta: Delta) -> Iterator[Part]:
-        """Yield the parts that a piece of the text adds."""
-        is_last = delta.finish_reason is not None
-        content = delta.text
-        if self._thoughts is not None:
-            reasoning, content = self._thoughts.read(delta.text, is_last=is_last)
-            if reasoning:
-                yield Part(reasoning=reasoning)
-        if self._calls is not None:
-            yield from self._calls.read(content, is_last=is_last)
-        elif content:
-            yield Part(content=content)
 
 
 class _At(Enum):

@@ -309,7 +309,7 @@ class ResponsesShape(ItemShape):
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         number, self._num_events = self._num_events, self._num_events + 1
-        return named_event(kind, {"type": kind, "sequence_number": number, **fields})
+        return named_event(kind, sequence_number=number, **fields)
 
     def _response(self, head: Head, status: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         options = self._job.options

@@ -56,19 +56,15 @@ def encoded(value: dict[str, Any]) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def named_event(kind: str, data: dict[str, Any]) -> bytes:
-    """A server-sent event with a name."""
-    return f"event: {kind}\ndata: ".encode() + encoded(data) + b"\n\n"
+def named_event(kind: str, **fields: Any) -> bytes:
+    """A server-sent event with a name, which is also its field `type`."""
+    return f"event: {kind}\ndata: ".encode() + encoded({"type": kind, **fields}) + b"\n\n"
 
 
 def call_id(head: Head, choice: int, number: int) -> str:
     """The id of a function call; it is the same each time the answer is written."""
     of_all = f"{head.object_id}/{choice}/{number}".encode()
     return f"call_{hashlib.sha256(of_all).hexdigest()[:24]}"
-
-
-def finish_reason(reason: str | None, num_calls: int) -> str | None:
-    return "tool_calls" if reason == "stop" and num_calls else reason
 
 
 class Shape(Protocol):
