@@ -14,7 +14,14 @@ from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import Backoff, Cancellations, Inbox, LostRequestError, Pending, TimeLimit
+from nodes.client.inbox import (
+    Cancellations,
+    Inbox,
+    LostRequestError,
+    Pending,
+    TimeLimit,
+    wait_before_s,
+)
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal
@@ -235,8 +242,8 @@ class Client:
         # Without a seed the text could not be generated again.
         seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
         journal = Journal(submit_of(prompt, _dated(options), seed))
-        limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
-        was_lost = False
+        limit = TimeLimit(options.timeout_s, loop.time())
+        num_tries, was_lost = 0, False
         if self._is_lost:
             self._on_waiting()
         while True:
@@ -252,7 +259,7 @@ class Client:
                         if isinstance(message, StartedNotice):
                             limit.told(message.limit_s, loop.time())
                         for event in _news(journal, message):
-                            backoff.reset()
+                            num_tries = 0
                             yield event
                     return
                 except RequestFailedError as error:
@@ -273,7 +280,8 @@ class Client:
                         # If the coordinator is unreachable, the cancellation is sent later.
                         self._cancellations.cancel(pending.request_id)
             left_s = max(0.0, limit.give_up_at - loop.time())
-            await asyncio.sleep(min(backoff.wait_s(), left_s))
+            await asyncio.sleep(min(wait_before_s(num_tries), left_s))
+            num_tries += 1
 
     def _may_go_on(self, error: RequestFailedError, *, is_patient: bool) -> bool:
         """Whether a request that failed may succeed at the next try.

@@ -41,23 +41,11 @@ class LostRequestError(RequestFailedError):
         super().__init__("unavailable", reason)
 
 
-class Backoff:
-    """Waits between tries that double, with full jitter, so that clients do not return in step."""
-
-    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
-        self._uniform = uniform
-        self._num_tries = 0
-
-    def wait_s(self) -> float:
-        """The wait before the next try."""
-        # Beyond 2^16 the maximum applies anyway.
-        most = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** min(self._num_tries, 16))
-        self._num_tries += 1
-        return self._uniform(0.0, most)
-
-    def reset(self) -> None:
-        """Start again with short waits, after progress."""
-        self._num_tries = 0
+def wait_before_s(num_tries: int) -> float:
+    """The wait after so many tries without progress. Its bound doubles up to a maximum; within it
+    the wait is drawn (full jitter), so that clients do not return in step."""
+    # Beyond 2^16 the maximum applies anyway.
+    return random.uniform(0.0, min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** min(num_tries, 16)))
 
 
 class TimeLimit:

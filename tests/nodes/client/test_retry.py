@@ -1,23 +1,18 @@
 import pytest
 
-from nodes.client.inbox import Backoff, TimeLimit
+from nodes.client.inbox import TimeLimit, wait_before_s
 
 
-def test_waits_double_up_to_the_longest_and_begin_anew_after_progress() -> None:
-    asked: list[tuple[float, float]] = []
+def test_waits_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def longest(low: float, high: float) -> float:
+        # Full jitter: anything from nothing on.
+        assert low == 0.0
+        return high
 
-    def uniform(low: float, high: float) -> float:
-        asked.append((low, high))
-        return high / 2
-
-    backoff = Backoff(uniform)
-    waits = [backoff.wait_s() for _ in range(100)]
-    # Full jitter: anything from nothing on.
-    assert {low for low, _ in asked} == {0.0}
+    monkeypatch.setattr("random.uniform", longest)
+    waits = list(map(wait_before_s, range(100)))
     assert waits[1:3] == [2 * waits[0], 4 * waits[0]]
     assert waits[-1] == waits[-2] > waits[3]
-    backoff.reset()
-    assert backoff.wait_s() == waits[0]
 
 
 def test_a_limit_that_was_asked_for_is_told_and_kept() -> None:
