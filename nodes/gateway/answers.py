@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from nodes.client.client import Event, RequestFailedError
-from nodes.client.generation import GenerateOptions, Prompt
+from nodes.client.generation import Prompt
 from nodes.engine.traits import SAMPLING_NAMES
 from nodes.gateway.fields import Job
 from nodes.messages import (
@@ -64,43 +64,6 @@ def joined(deltas: Sequence[Delta]) -> Delta:
 
 
 @dataclass(slots=True)
-class Usage:
-    """Counts over all prompts and choices of one body."""
-
-    num_prompt_tokens: int = 0
-    num_tokens: int = 0
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
-    exact: bool = True
-    emulated: bool = False
-    model_hash: str = ""
-    numerics_class: str = ""
-
-    def as_json(self, options: GenerateOptions) -> dict[str, Any]:
-        """The usage object of an answer. options: those that the answer was generated with."""
-        rejected = self.num_draft_tokens - self.num_accepted_tokens
-        return {
-            "prompt_tokens": self.num_prompt_tokens,
-            "completion_tokens": self.num_tokens,
-            "total_tokens": self.num_prompt_tokens + self.num_tokens,
-            "completion_tokens_details": {
-                "accepted_prediction_tokens": self.num_accepted_tokens,
-                "rejected_prediction_tokens": rejected,
-            },
-            "airdraft": {
-                "drafted": self.num_draft_tokens,
-                "accepted": self.num_accepted_tokens,
-                "exact": self.exact,
-                "seed": options.seed,
-                "sampling": {name: getattr(options, name) for name in SAMPLING_NAMES},
-                "emulated": self.emulated,
-                "model_hash": self.model_hash,
-                "numerics_class": self.numerics_class,
-            },
-        }
-
-
-@dataclass(slots=True)
 class _Choice:
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _utf8_decoder("replace"))
     has_begun: bool = False
@@ -117,13 +80,40 @@ class Answers:
         self._prompt_scores: list[list[TokenScores]] = [[] for _ in job.prompts]
         # Index of a prompt -> the notice of the target that answers it.
         self._started: dict[int, StartedNotice] = {}
+        self.num_tokens = 0
+        self._num_draft_tokens = 0
+        self._num_accepted_tokens = 0
+        # The name of the model, and the fingerprint of it and its class; "" while they are unknown.
         self.model = ""
-        self.usage = Usage()
+        self.fingerprint = ""
 
     @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the model and class that answer; "" while they are unknown."""
-        return fingerprint(self.usage.model_hash, self.usage.numerics_class)
+    def num_prompt_tokens(self) -> int:
+        return sum(started.num_prompt_tokens for started in self._started.values())
+
+    def usage(self) -> dict[str, Any]:
+        """The counts of all prompts and choices as JSON, once all have begun."""
+        started, options = list(self._started.values()), self._job.options
+        num_prompt_tokens = self.num_prompt_tokens
+        return {
+            "prompt_tokens": num_prompt_tokens,
+            "completion_tokens": self.num_tokens,
+            "total_tokens": num_prompt_tokens + self.num_tokens,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": self._num_accepted_tokens,
+                "rejected_prediction_tokens": self._num_draft_tokens - self._num_accepted_tokens,
+            },
+            "airdraft": {
+                "drafted": self._num_draft_tokens,
+                "accepted": self._num_accepted_tokens,
+                "exact": all(each.exact for each in started),
+                "seed": options.seed,
+                "sampling": {name: getattr(options, name) for name in SAMPLING_NAMES},
+                "emulated": any(each.emulated for each in started),
+                "model_hash": started[0].model_hash,
+                "numerics_class": started[0].numerics_class,
+            },
+        }
 
     @property
     def is_whole(self) -> bool:
@@ -156,21 +146,18 @@ class Answers:
             reason = "the model that answers came after the request was read: send it again"
             raise RequestFailedError("unavailable", reason)
         self._started[prompt_index] = event
-        started, usage = self._started.values(), self.usage
+        started = self._started.values()
         if len({(each.model_hash, each.numerics_class) for each in started}) > 1:
             reason = (
                 "the numerics class that answers other prompts of this body has left: try again"
             )
             raise RequestFailedError("unavailable", reason)
         self.model = event.target
-        usage.num_prompt_tokens = sum(each.num_prompt_tokens for each in started)
-        usage.exact = all(each.exact for each in started)
-        usage.emulated = any(each.emulated for each in started)
-        usage.model_hash, usage.numerics_class = event.model_hash, event.numerics_class
+        self.fingerprint = fingerprint(event.model_hash, event.numerics_class)
 
     def _on_tokens(self, prompt_index: int, event: TokensNotice) -> Delta | None:
         index = prompt_index * self._num_choices + event.choice
-        self.usage.num_tokens += len(event.token_ids)
+        self.num_tokens += len(event.token_ids)
         text = self._choices[index].decoder.decode(event.text)
         if not text and not event.scores:
             return None
@@ -184,9 +171,8 @@ class Answers:
         index = prompt_index * self._num_choices + event.choice
         choice = self._choices[index]
         choice.has_ended = True
-        usage = self.usage
-        usage.num_draft_tokens += event.figures.num_draft_tokens
-        usage.num_accepted_tokens += event.figures.num_accepted_tokens
+        self._num_draft_tokens += event.figures.num_draft_tokens
+        self._num_accepted_tokens += event.figures.num_accepted_tokens
         text = choice.decoder.decode(b"", final=True)
         return self._delta(index, prompt_index, text, (), event.finish_reason)
 

@@ -44,12 +44,10 @@ class Outbox:
         self._largest = 0
         self._ready = asyncio.Event()
         self._is_closed = False
-        self.has_begun = False
         self.was_dropped = False
 
     def put(self, event: bytes) -> None:
         """Add an event. Raises SlowReaderError if too much waits; the rest is dropped then."""
-        self.has_begun = True
         self._largest = max(self._largest, len(event))
         if len(self._parts) + len(event) > self._max_bytes + self._largest:
             self._parts.clear()
@@ -123,8 +121,7 @@ class Exchange:
             raise self.failure
         self.has_told = True
         choices = [joined(deltas[index]) for index in sorted(deltas)]
-        usage = self.answers.usage.as_json(self._job.options)
-        content = self._shape.whole(self._head(), choices, usage)
+        content = self._shape.whole(self._head(), choices, self.answers.usage())
         return Response(content, headers=self._headers(), media_type="application/json")
 
     async def stream(self, receive: Receive, send: Send, limits: GatewayLimits) -> None:
@@ -171,11 +168,10 @@ class Exchange:
             await self._ask_all_or_fail(on_event)
             if self.failure is not None:
                 # Before the first event the failure becomes the status.
-                if outbox.has_begun:
+                if self.has_told:
                     outbox.put(self._shape.failed(self.failure))
                 return
-            usage = self.answers.usage.as_json(self._job.options)
-            outbox.put(self._shape.end(self._head(), usage, self._told))
+            outbox.put(self._shape.end(self._head(), self.answers.usage(), self._told))
         except SlowReaderError:
             self._connection.abort()
 
@@ -206,7 +202,7 @@ class Exchange:
             self._created_unix,
             answers.model,
             answers.fingerprint,
-            answers.usage.num_prompt_tokens,
+            answers.num_prompt_tokens,
         )
 
     async def _ask_all_or_fail(self, on_event: _OnEvent) -> None:

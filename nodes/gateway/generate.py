@@ -208,7 +208,7 @@ class _Record:
     started: float = field(default_factory=time.monotonic)
 
     def log(self) -> None:
-        num_tokens = 0 if self.exchange is None else self.exchange.answers.usage.num_tokens
+        num_tokens = 0 if self.exchange is None else self.exchange.answers.num_tokens
         logger.info(
             "request %s of %s: status %d, %d tokens, %.3f s%s",
             self.request_id,

@@ -77,7 +77,7 @@ class Shape(Protocol):
         """
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        """The last events of a stream. usage: from answers.Usage.as_json()."""
+        """The last events of a stream. usage: from Answers.usage()."""
 
     def failed(self, error: ApiError) -> bytes:
         """The last event of a stream that fails after it has begun."""

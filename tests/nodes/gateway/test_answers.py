@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.client.generation import GenerateOptions
 from nodes.gateway.answers import Answers, Delta, kinds_of
 from nodes.gateway.completions import COMPLETIONS
 from nodes.messages import PromptLogprobsNotice
@@ -54,12 +53,12 @@ def test_choices_of_several_prompts_have_indices_of_their_own() -> None:
 
 
 def test_usage_counts_prompts_once_and_all_choices() -> None:
-    made = answers(prompt=["a", "b"], n=2)
+    made = answers(prompt=["a", "b"], n=2, seed=9, temperature=0.5)
     for prompt in (0, 1):
         deltas(made, started(5), prompt=prompt)
         for choice in (0, 1):
             deltas(made, tokens("x", 0, choice), finished(1, "stop", choice, 4, 3), prompt=prompt)
-    found = made.usage.as_json(GenerateOptions(seed=9, temperature=0.5))
+    found = made.usage()
     assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (
         10,
         4,

@@ -10,7 +10,7 @@ import pytest
 
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.answers import Usage
+from nodes.gateway.answers import Answers
 from nodes.gateway.exchange import Outbox, SlowReaderError
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import (
@@ -204,10 +204,10 @@ async def test_a_choice_without_its_end_is_no_answer(stream: bool) -> None:
 
 
 async def test_a_fault_after_the_last_token_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_usage: Usage, _seed: int) -> dict[str, object]:
+    def broken(_answers: Answers) -> dict[str, object]:
         raise ValueError
 
-    monkeypatch.setattr(Usage, "as_json", broken)
+    monkeypatch.setattr(Answers, "usage", broken)
     found = await ask(FakeMesh(text_answer("a")), COMPLETIONS, WITH_USAGE)
     assert "[DONE]" not in found.body.decode()
     assert (found.is_complete, found.is_aborted) == (False, True)
