@@ -97,6 +97,10 @@ def wrong(path: str, message: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, f"{path}: {message}", param=path, code=code)
 
 
+def missing(path: str) -> ApiError:
+    return wrong(path, "this field is needed", "missing_required_parameter")
+
+
 def refusal(message: str, code: str = "invalid_value") -> PydanticCustomError:
     """An error for a validator to raise; the path of its field is added later."""
     # Pydantic replaces what is in braces.
@@ -110,7 +114,7 @@ def compact(value: Any) -> str:
 
 def readable(value: dict[str, Any]) -> dict[str, Any]:
     """A validator for any JSON object of at most _MOST_DEPTH levels that UTF-8 can encode."""
-    if depth_of(value) > _MOST_DEPTH:
+    if _is_deeper(value, _MOST_DEPTH):
         raise refusal(f"this has more than {_MOST_DEPTH} levels")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
@@ -119,18 +123,12 @@ def readable(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def depth_of(value: object) -> int:
-    """The levels of nested lists and objects, counted up to one more than is accepted."""
-    depth, level = 0, list[object]([value])
-    while depth <= _MOST_DEPTH:
-        inner = [each for each in level if isinstance(each, dict | list)]
-        if not inner:
-            break
-        depth += 1
-        level = [
-            item for each in inner for item in (each.values() if isinstance(each, dict) else each)
-        ]
-    return depth
+def _is_deeper(value: object, num_levels: int) -> bool:
+    """Whether lists and objects are nested in more than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return num_levels == 0 or any(_is_deeper(each, num_levels - 1) for each in inner)
 
 
 def _encodable(text: str) -> str:
@@ -181,8 +179,7 @@ def need(body: Body, names: Sequence[str], path: str) -> None:
     """Raises ApiError naming the first of these fields that is missing."""
     for name in names:
         if getattr(body, name) is None:
-            where = f"{path}.{name}" if path else name
-            raise wrong(where, "this field is needed", "missing_required_parameter")
+            raise missing(f"{path}.{name}")
 
 
 def renamed(error: ApiError, names: Sequence[tuple[str, str]]) -> ApiError:
@@ -203,7 +200,7 @@ def _of_pydantic(error: ValidationError) -> ApiError:
     path = _path(first["loc"])
     kind, message = first["type"], first["msg"].removeprefix("Input ")
     if kind == "missing":
-        return wrong(path, "this field is needed", "missing_required_parameter")
+        return missing(path)
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         return wrong(path, "should be an object", "invalid_type")
     if kind.endswith(("_type", "int_from_float", "_parsing")):

@@ -14,6 +14,8 @@ from nodes.gateway.bodies import (
     SomeItems,
     Text,
     TextOr,
+    missing,
+    need,
     read,
     renamed,
     text_of,
@@ -156,11 +158,11 @@ def job_as_chat(
 def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> None:
     is_answer = message.role == "assistant"
     if message.content is None and not (is_answer and message.tool_calls):
-        raise wrong(f"{path}.content", "this field is needed", "missing_required_parameter")
+        raise missing(f"{path}.content")
     if len(message.text) > limits.max_prompt_chars:
         raise wrong(f"{path}.content", f"at most {limits.max_prompt_chars} characters are accepted")
-    if message.role == "tool" and message.tool_call_id is None:
-        raise wrong(f"{path}.tool_call_id", "this field is needed", "missing_required_parameter")
+    if message.role == "tool":
+        need(message, ("tool_call_id",), path)
     if message.tool_calls and not is_answer:
         raise wrong(f"{path}.tool_calls", "this needs the role assistant")
 

@@ -52,7 +52,6 @@ class Job:
     stream: bool = False
     include_usage: bool = False
     echo: bool = False
-    user: str = ""
     tells_tokens: bool = False
     has_logprobs: bool = False
     ignored: tuple[Hint, ...] = ()
@@ -241,6 +240,7 @@ def job_of(
         ignore_eog=bool(body.ignore_eos),
         chat=False,
         model=body.model or "",
+        user=body.user or "",
         rules=_rules_of(body),
         model_hash=model_hash,
         numerics_class=numerics_class,
@@ -254,7 +254,6 @@ def job_of(
         options=made,
         stream=streams,
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
-        user=body.user or "",
         tells_tokens=body.tells_tokens,
         sampling={
             name: value for name in SAMPLING_NAMES if (value := getattr(body, name)) is not None

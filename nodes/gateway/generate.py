@@ -83,8 +83,7 @@ class Generate:
             api = self._api
             asked, record.ignored = read(api.body, body, strict_fields=shared.config.strict_fields)
             job = replace(api.job(asked, limits), ignored=record.ignored)
-            owner = f"{key.name}/{job.user}" if job.user else key.name
-            job = job.with_options(user=owner)
+            job = job.with_options(user=owner_of(key, job.options.user))
             if keyed is not None and body.get("seed") is None:
                 job = job.with_options(seed=keyed.seed)
             told = _sent_before(scope, keyed, job, content)
@@ -236,6 +235,11 @@ def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
         max_tokens=key.max_tokens or limits.max_tokens,
         max_choices=min(key.max_choices or limits.max_choices, 64),
     )
+
+
+def owner_of(key: ApiKey, user: str | None) -> str:
+    """Whose request it is: the key's own, or one of the users that the key's requests name."""
+    return f"{key.name}/{user}" if user else key.name
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:

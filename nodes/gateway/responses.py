@@ -18,10 +18,10 @@ from nodes.gateway.bodies import (
     Text,
     TextOr,
     declared,
+    missing,
     need,
     refusal,
     text_of,
-    wrong,
 )
 from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
@@ -193,7 +193,7 @@ def _response_format(text: TextOptions | None) -> dict[str, Any] | None:
     if found.type != "json_schema":
         return {"type": found.type}
     if found.schema_ is None:
-        raise wrong("text.format.schema", "this field is needed", "missing_required_parameter")
+        raise missing("text.format.schema")
     return {"type": found.type, "json_schema": {"schema": found.schema_}}
 
 

@@ -14,12 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.anthropic import MESSAGES, MessagesBody
+from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.bodies import Body, SomeItems, Text, parse_json, read, wrong
 from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
 from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import of_exception
-from nodes.gateway.generate import Shared, body_of, limits_of
+from nodes.gateway.generate import Shared, body_of, limits_of, owner_of
 from nodes.gateway.guard import key_of
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
@@ -75,14 +76,14 @@ class CountTokensBody(MessagesBody):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The owner and limits of a request. read: Client.read, which lets the mesh read a prompt."""
+    """The key and limits of a request. read: Client.read, which lets the mesh read a prompt."""
 
     limits: GatewayLimits
-    owner: str
+    key: ApiKey
     read: Callable[[Prompt, GenerateOptions, str], Awaitable[ReadNotice]]
 
     def options(self, model: str | None, user: str | None = None) -> GenerateOptions:
-        owner = f"{self.owner}/{user}" if user else self.owner
+        owner = owner_of(self.key, user)
         return GenerateOptions(chat=False, model=model or "", user=owner)
 
 
@@ -197,7 +198,7 @@ class Read:
             value = parse_json(content)
             body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
             await shared.models.nodes.latest()
-            asking = Asking(limits, key.name, shared.mesh.read)
+            asking = Asking(limits, key, shared.mesh.read)
             async with started(run, self._answer(body, asking), receive) as task:
                 await asyncio.wait({task})
             if task.cancelled():
