@@ -168,6 +168,9 @@ class Connection(H11Protocol):
         elif self._ahead and not self._is_answering():
             data, self._ahead = bytes(self._ahead), bytearray()
             self.data_received(data)
+        elif self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:
+            # The beginning of the next request came together with the one that was answered.
+            self._watch(0)
 
     def pause_writing(self) -> None:
         super().pause_writing()

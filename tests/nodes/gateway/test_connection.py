@@ -37,20 +37,23 @@ NO_REQUESTS = [
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "code"),
+    ("before", "said", "status", "code"),
     [
-        *((half, 408, "request_timeout") for half in HALVES),
-        *((bad, 400, None) for bad in NO_REQUESTS),
+        *((b"", half, 408, "request_timeout") for half in HALVES),
+        # In one piece with a request that is answered.
+        *((HEALTH, half, 408, "request_timeout") for half in HALVES[1:]),
+        *((b"", bad, 400, None) for bad in NO_REQUESTS),
     ],
 )
 async def test_who_does_not_send_a_whole_request_is_closed(
-    tmp_path: Path, said: bytes, status: int, code: str | None
+    tmp_path: Path, before: bytes, said: bytes, status: int, code: str | None
 ) -> None:
     mesh = FakeMesh(text_answer("a"))
     async with talking(mesh, tmp_path, limits=SHORT) as (server, raw):
-        await raw.send(said)
-        answer = await raw.rest()
-        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        await raw.send(before + said)
+        _, *others, answer = (await raw.rest()).split(b"HTTP/1.1 ")
+        assert len(others) == bool(before)
+        assert answer.startswith(f"{status} ".encode())
         assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == code
         assert mesh.asked == []
         assert len(server.http.gateway.running) == 0
