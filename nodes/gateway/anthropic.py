@@ -58,7 +58,9 @@ _InnerContent = TextOr[Items[InnerBlock]]
 class AnthropicBlock(Body):
     """A part of a message. Earlier thoughts are accepted but left out of the prompt."""
 
-    hints: ClassVar = frozenset({"cache_control", "citations", "thinking", "signature", "data"})
+    hints: ClassVar = frozenset(
+        {"cache_control", "citations", "thinking", "signature", "data", "is_error"}
+    )
 
     type: Literal["text", "tool_use", "tool_result", "thinking", "redacted_thinking"]
     text: Text | None = None
@@ -67,7 +69,6 @@ class AnthropicBlock(Body):
     input: Object | None = None
     tool_use_id: Annotated[Text, Field(max_length=256)] | None = None
     content: _InnerContent | None = None
-    is_error: bool | None = None
 
 
 class AnthropicMessage(Body):

@@ -31,7 +31,7 @@ def test_a_conversation_is_that_of_a_chat() -> None:
     thoughts = {"type": "thinking", "thinking": "hm", "signature": "x"}
     call = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Köln"}}
     results = [{"type": "text", "text": "21 "}, {"type": "text", "text": "degrees"}]
-    result = {"type": "tool_result", "tool_use_id": "call_1", "content": results}
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": results, "is_error": True}
     found = Jobs(MESSAGES, strict_fields=False).job(
         body(
             system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
@@ -59,6 +59,7 @@ def test_a_conversation_is_that_of_a_chat() -> None:
     assert [hint.path for hint in found.ignored] == [
         "messages[1].content[0].thinking",
         "messages[1].content[0].signature",
+        "messages[2].content[0].is_error",
         "system[0].cache_control",
     ]
 
