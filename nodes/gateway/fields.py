@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import AfterValidator, Field
 
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt
-from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
+from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
 from nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
 from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, refusal, wrong
@@ -200,13 +200,12 @@ def _rules_of(body: OpenAiBody) -> Rules:
             )
         grammar = Grammar("json_schema", text)
     biases = {int(name): bias for name, bias in (body.logit_bias or {}).items()}
-    rules = Rules(
+    return Rules(
         tuple(LogitBias(token_id, biases[token_id]) for token_id in sorted(biases)),
         body.presence_penalty or 0.0,
         body.frequency_penalty or 0.0,
         grammar,
     )
-    return NO_RULES if rules == NO_RULES else rules
 
 
 def job_of(

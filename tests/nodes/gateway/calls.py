@@ -22,7 +22,7 @@ KEY = {"idempotency-key": "k-1"}
 
 
 class Call:
-    """One request. reads: an event that a test clears while the client reads nothing."""
+    """One request."""
 
     def __init__(
         self,
@@ -40,8 +40,6 @@ class Call:
         self.is_complete = False
         self.is_aborted = False
         self.is_last = False
-        self.reads = asyncio.Event()
-        self.reads.set()
         self._left = asyncio.Event()
         self._incoming: list[Message] = [
             {"type": "http.request", "body": raw if body is not None else b"", "more_body": False}
@@ -65,7 +63,6 @@ class Call:
     def leave(self) -> None:
         """The client goes away."""
         self._left.set()
-        self.reads.set()
 
     def abort(self) -> None:
         """Abort the connection, as the server's own class does."""
@@ -86,7 +83,6 @@ class Call:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        await self.reads.wait()
         if self._left.is_set():
             return
         if message["type"] == "http.response.start":

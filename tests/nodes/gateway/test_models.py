@@ -138,30 +138,6 @@ async def test_an_answer_comes_again_however_many_models_there_are_by_then(how: 
     assert sampled[0] == sampled[1] == asdict(own.sampling)
 
 
-async def test_nothing_is_known_of_another_coordinator() -> None:
-    mesh = FakeMesh()
-    made = Models(mesh, Clock())
-    await made.check_ready()
-    mesh.is_joined = False
-    with pytest.raises(ApiError, match="cannot be reached") as caught:
-        await made.check_ready()
-    assert caught.value.status == 503
-    mesh.is_joined = True
-    mesh.models.clear()
-    with pytest.raises(ApiError, match="the mesh has no target"):
-        await made.check_ready()
-
-
-async def test_a_coordinator_that_is_lost_while_it_is_asked_is_not_there() -> None:
-    class Lost(FakeMesh):
-        async def nodes(self) -> NodesReply:
-            raise RequestFailedError("unavailable", "the coordinator was lost")
-
-    with pytest.raises(ApiError, match="was lost") as caught:
-        await Models(Lost()).check_ready()
-    assert caught.value.status == 503
-
-
 async def test_a_machine_that_is_busy_while_the_mesh_is_asked_refuses_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
