@@ -152,6 +152,11 @@ class Connection(H11Protocol):
         if len(self._ahead) > _MOST_AHEAD_BYTES:
             self.flow.pause_reading()
 
+    def eof_received(self) -> None:
+        super().eof_received()
+        # The transport closes itself now, once the peer has read what waits for it.
+        self._drain()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
         self._stop_draining()
@@ -254,6 +259,7 @@ class Connection(H11Protocol):
         """Answer input that is not HTTP, or has too large a header, in the API's error shape."""
         self.transport.write(_response(ApiError(400, msg, closes=True)))
         self.transport.close()
+        self._drain()
 
 
 def _response(error: ApiError) -> bytes:

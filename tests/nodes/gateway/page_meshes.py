@@ -8,14 +8,12 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from nodes.gateway.apikeys import ApiKeys
 from nodes.gateway.connection import Connection
 from nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.calls import add_keys
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
-from tests.nodes.gateway.served import serving
+from tests.nodes.gateway.served import recorded_connections, serving
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, STATUS, TARGET_NODE
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
@@ -110,13 +108,8 @@ def made_meshes() -> dict[str, FakeMesh]:
 def gateways_in_a_thread(folder: Path) -> Iterator[Gateways]:
     """Serve all meshes; their keys and settings lie in the folder."""
     ready: Future[Gateways] = Future()
-    meshes, connections = made_meshes(), list[Connection]()
-    connection_made = Connection.connection_made
+    meshes = made_meshes()
     add_keys(ApiKeys(folder / "keys" / "apikeys.toml"))
-
-    def recorded(connection: Connection, transport: asyncio.Transport) -> None:
-        connections.append(connection)
-        connection_made(connection, transport)
 
     async def serve() -> None:
         stop, url = asyncio.Event(), dict[str, str]()
@@ -128,8 +121,7 @@ def gateways_in_a_thread(folder: Path) -> Iterator[Gateways]:
             ready.set_result(Gateways(meshes, url, connections, loop, stop))
             await stop.wait()
 
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
-        patch.setattr(Connection, "connection_made", recorded)
+    with recorded_connections() as connections, ThreadPoolExecutor(1) as pool:
         served = pool.submit(asyncio.run, serve())
         served.add_done_callback(lambda end: ready.done() or ready.set_exception(end.exception()))
         made = ready.result()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nodes.gateway.config import GatewayConfig, GatewayLimits
+from nodes.gateway.connection import Connection
 from nodes.gateway.server import HttpServer
 
 
@@ -45,6 +48,20 @@ async def talking(
     """A server, and a connection to it."""
     async with serving(mesh, tmp_path, **changes) as server, connected(server) as raw:
         yield server, raw
+
+
+@contextlib.contextmanager
+def recorded_connections() -> Iterator[list[Connection]]:
+    """All connections that any server of this process gets meanwhile."""
+    made, connection_made = list[Connection](), Connection.connection_made
+
+    def recorded(connection: Connection, transport: asyncio.Transport) -> None:
+        made.append(connection)
+        connection_made(connection, transport)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connection, "connection_made", recorded)
+        yield made
 
 
 def port_of(server: Served) -> int:
@@ -86,15 +103,15 @@ async def connected(server: Served, **options: Any) -> AsyncIterator[RawConnecti
 
 
 @contextlib.asynccontextmanager
-async def reading_nothing(server: Served, data: bytes) -> AsyncIterator[None]:
-    """A client with a small buffer sends this and reads nothing."""
+async def reading_nothing(server: Served, data: bytes) -> AsyncIterator[socket.socket]:
+    """A client with a small buffer, which sends this and reads nothing."""
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(slow, ("127.0.0.1", port_of(server)))
         await loop.sock_sendall(slow, data)
-        yield
+        yield slow
 
 
 def request(body: bytes, path: str = "/v1/completions", length: int | None = None) -> bytes:
