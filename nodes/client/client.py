@@ -219,9 +219,6 @@ class Client:
             try:
                 await self._submit(replace(submit, request_id=pending.request_id), pending)
                 reply = await pending.next()
-                while isinstance(reply, Granted):
-                    # A late grant for an upload that was already sent.
-                    reply = await pending.next()
             except BaseException as error:
                 self._cancellations.cancel(pending.request_id)
                 is_unknown = isinstance(error, RequestFailedError) and error.code == "not_found"
@@ -253,9 +250,6 @@ class Client:
                     await self._submit(journal.request(pending.request_id, left_s), pending)
                     while not journal.is_over:
                         message = await pending.next()
-                        if isinstance(message, Granted):
-                            # A late grant for an upload that was already sent.
-                            continue
                         if isinstance(message, StartedNotice):
                             limit.told(message.limit_s, loop.time())
                         for event in _news(journal, message):
@@ -307,7 +301,7 @@ class Client:
         while not upload.is_over:
             try:
                 async with asyncio.timeout(limit_s):
-                    message = await pending.next()
+                    message = await pending.next(takes_grants=True)
             except TimeoutError:
                 if limit_s == ANSWER_LIMIT_S:
                     # No room for offers, or a slow path: later requests skip the offer for a while.

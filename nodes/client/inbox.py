@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+from nodes.client.upload import Granted
 from nodes.messages import CancelRequest, RequestFailedNotice
 
 _OVER = "the connection to the coordinator has ended"
@@ -153,7 +154,7 @@ class Pending:
             reason = f"the coordinator gave no answer within {QUESTION_LIMIT_S:g} s"
             raise RequestFailedError("unavailable", reason) from None
 
-    async def next(self) -> Any:
+    async def next(self, *, takes_grants: bool = False) -> Any:
         """Wait for the next message. Raises RequestFailedError."""
         queue = self.queue
         if self._inbox.is_over and queue.empty():
@@ -171,6 +172,9 @@ class Pending:
             if message.code == "left":
                 raise LostRequestError(message.reason)
             raise RequestFailedError(message.code, message.reason)
+        if isinstance(message, Granted) and not takes_grants:
+            # It is late: the upload was sent without it.
+            return await self.next()
         return message
 
 

@@ -13,13 +13,14 @@ from nodes.client.upload import Granted, Upload, is_worth_offering
 from nodes.messages import (
     MAX_PIECE_BYTES,
     CancelRequest,
+    FinishedNotice,
     LinkFields,
     SubmitRequest,
     UploadGrant,
     UploadOffer,
     UploadPiece,
 )
-from tests.nodes.client.test_client import scripted
+from tests.nodes.client.test_client import FIGURES, scripted
 
 AIR = LinkFields("cell-a", 2e6, 0.0)
 OPTIONS = GenerateOptions(max_tokens=10)
@@ -81,9 +82,15 @@ async def test_a_part_that_does_not_leave_is_noticed_at_once(kind: type) -> None
 
 
 async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole_and_not_asked_again() -> None:
-    async with scripted(OPTIONS, prompt=LONG, declared=AIR) as (made, _):
+    async with scripted(OPTIONS, prompt=LONG, declared=AIR) as (made, reading):
         await made.desk.hear(UploadOffer)
-        assert (await made.desk.hear(SubmitRequest)).prompt_token_ids == LONG
+        submit = await made.desk.hear(SubmitRequest)
+        assert submit.prompt_token_ids == LONG
+        # Or one whose grant is late: it changes nothing.
+        made.say(UploadGrant(submit.request_id, 256, 0))
+        made.begin(submit)
+        made.say(FinishedNotice(submit.request_id, 0, 0, "stop", FIGURES))
+        await reading
         asking = asyncio.create_task(made.read(OPTIONS))
         assert isinstance(await made.desk.hear(UploadOffer, SubmitRequest), SubmitRequest)
         asking.cancel()
