@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import multiprocessing
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +23,7 @@ import click
 import numpy as np
 
 from bench.asking import Answer, Pair, Requests, ask_one, rate, requests_of, warm_up_of
-from bench.decoding import output_rows, read
+from bench.decoding import guesses_of, pass_times
 from bench.harness.report import head, row
 from bench.load.workloads import NAMES, workload
 from bench.options import draft_option, max_tokens_option, target_option, workloads_option
@@ -32,6 +31,7 @@ from bench.pairs import in_turns, paired_ratio
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.engine.rules import LogitRules
+from nodes.engine.sampling import Sampling
 from nodes.messages import MAX_GAMMA
 from nodes.service.local import local_mesh
 
@@ -160,7 +160,7 @@ def bound_command(
     texts = asyncio.run(_texts(engine, other, workloads, num_prompts, options))
     every = [text for found in texts.values() for text in found]
     cells = round(median(len(text.prompt_ids) + len(text.token_ids) // 2 for text in every))
-    with _process(_open_target, engine) as passes, _process(_open_draft, other) as steps:
+    with _process(engine, False) as passes, _process(other, True) as steps:
         alone, beside = _costs(passes, steps, cells)
         click.echo(HEAD)
         for kind, found in texts.items():
@@ -226,79 +226,44 @@ async def _texts(
 
 def _costs(passes: Executor, steps: Executor, cells: int) -> tuple[Costs, Costs]:
     """Measure the costs of each side alone, and of both while they work at the same time."""
-    alone_passes = passes.submit(_timed, PASS_SIZES, cells).result()
-    alone_steps = steps.submit(_timed, (1,), cells).result()
-    both = passes.submit(_timed, PASS_SIZES, cells), steps.submit(_timed, (1,), cells)
-    beside_passes, beside_steps = (each.result() for each in both)
-    for name, table, step_s in (
-        ("alone", alone_passes, alone_steps[1]),
-        ("at the same time", beside_passes, beside_steps[1]),
-    ):
-        sizes = ", ".join(f"{size}: {s * 1e3:.1f}" for size, s in table.items())
+    found = []
+    for name, is_alone in (("alone", True), ("at the same time", False)):
+        passing = passes.submit(_timed, PASS_SIZES, cells)
+        if is_alone:
+            passing.result()
+        step_s = steps.submit(_timed, (1,), cells).result()[1]
+        found.append(Costs(step_s, passing.result()))
+        sizes = ", ".join(f"{size}: {s * 1e3:.1f}" for size, s in passing.result().items())
         click.echo(f"{name}: a step {step_s * 1e3:.1f} ms; passes in ms by tokens: {sizes}")
     click.echo()
-    return Costs(alone_steps[1], alone_passes), Costs(beside_steps[1], beside_passes)
+    return found[0], found[1]
 
 
-def _process(initializer: Callable[[EngineSettings], None], settings: EngineSettings) -> Executor:
+def _process(settings: EngineSettings, is_draft: bool) -> Executor:
     spawning = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, spawning, initializer, (settings,))
+    return ProcessPoolExecutor(1, spawning, _open, (settings, is_draft))
 
 
-# In the process of a side: its model, and the pieces of a draft's tokens.
+# In the process of a side: its model, and the grammars of its tokens.
 _opened: dict[str, Any] = {}
 
 
-def _open_target(settings: EngineSettings) -> None:
-    from nodes.worker.engines import open_engine
-
-    _opened["model"] = open_engine(settings).model
-
-
-def _open_draft(settings: EngineSettings) -> None:
+def _open(settings: EngineSettings, is_draft: bool) -> None:
     from nodes.engine.grammar import Grammars
     from nodes.worker.engines import in_tokens_of_targets, open_engine
 
-    model, pieces = in_tokens_of_targets(open_engine(settings, is_draft=True), settings)
+    opened = open_engine(settings, is_draft=is_draft)
+    model, pieces = in_tokens_of_targets(opened, settings)
     _opened.update(model=model, grammars=Grammars(pieces, model.info))
 
 
 def _timed(sizes: Sequence[int], cells: int) -> dict[int, float]:
-    """Return the median seconds of passes of one sequence by their number of tokens."""
-    from nodes.engine.protocol import Span
-
-    model = _opened["model"]
-    ids = np.random.default_rng(1).integers(0, model.info.num_vocab, 1 << 13).tolist()
-    read(model, ids[:cells])
-    found: dict[int, list[float]] = {size: [] for size in sizes}
-    end = time.perf_counter() + _TIMED_S
-    while time.perf_counter() < end:
-        for size, seconds in found.items():
-            began = time.perf_counter()
-            model.forward([Span(0, cells, ids[cells : cells + size], size)])
-            seconds.append(time.perf_counter() - began)
-            model.truncate(0, cells)
-    model.truncate(0, 0)
-    return {size: median(seconds) for size, seconds in found.items()}
+    return pass_times(_opened["model"], sizes, cells, _TIMED_S)
 
 
 def _right_of(text: Text) -> list[bool]:
-    """Return which of the draft's guesses of an answer are right."""
-    from nodes.engine.sampler import Sampler
-    from nodes.engine.sampling import Sampling
-
-    model, prompt = _opened["model"], text.prompt_ids
-    sampler = Sampler(
-        Sampling(rules=text.rules),
-        num_vocab=model.info.num_vocab,
-        token_ids=prompt,
-        num_prompt_tokens=len(prompt),
-        grammars=_opened["grammars"],
-    )
-    found = []
-    rows = output_rows(model, prompt, text.token_ids)
-    for position, (token_id, logits) in enumerate(zip(text.token_ids, rows, strict=True)):
-        found.append(sampler.sample(logits, len(prompt) + position) == token_id)
-        sampler.push(token_id)
-    # The bound is about the tokens after the first one.
-    return found[1:]
+    """Return which of the draft's guesses of an answer are right, but for its first token."""
+    sampling = Sampling(rules=text.rules)
+    asked = text.prompt_ids, text.token_ids, sampling, _opened["grammars"]
+    guesses, _ = guesses_of(_opened["model"], *asked)
+    return [a == b for a, b in zip(guesses, text.token_ids, strict=True)][1:]

@@ -1,13 +1,20 @@
-"""What a model says at each position of a known text, decoded as one sequence alone."""
+"""What a model says at each position of a known text as one sequence alone, and its pass times."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 
+import numpy as np
+
+from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Logits, Model, Span
-from nodes.engine.sampling import Sampling, probability, sample
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling, probability
 
 _CHUNK = 64
+_LEAST_ROUNDS = 5
 
 
 def read(model: Model, token_ids: Sequence[int]) -> None:
@@ -32,11 +39,45 @@ def output_rows(
 
 
 def guesses_of(
-    draft: Model, prompt_ids: Sequence[int], output_ids: Sequence[int], sampling: Sampling
+    draft: Model,
+    prompt_ids: Sequence[int],
+    output_ids: Sequence[int],
+    sampling: Sampling,
+    grammars: Grammars | None = None,
 ) -> tuple[list[int], list[float]]:
     """Return a draft's guess at each output position, and its own probability of the guess."""
+    sampler = Sampler(
+        sampling,
+        num_vocab=draft.info.num_vocab,
+        token_ids=prompt_ids,
+        num_prompt_tokens=len(prompt_ids),
+        grammars=grammars,
+    )
     token_ids, probabilities = list[int](), list[float]()
-    for position, logits in enumerate(output_rows(draft, prompt_ids, output_ids), len(prompt_ids)):
-        token_ids.append(sample(logits, sampling, position))
+    rows = zip(output_ids, output_rows(draft, prompt_ids, output_ids), strict=True)
+    for position, (output_id, logits) in enumerate(rows, len(prompt_ids)):
+        token_ids.append(sampler.sample(logits, position))
         probabilities.append(probability(logits, token_ids[-1]))
+        sampler.push(output_id)
     return token_ids, probabilities
+
+
+def pass_times(
+    model: Model, sizes: Sequence[int], cells: int, for_s: float = 0.0
+) -> dict[int, float]:
+    """Return the median seconds of passes of one sequence behind `cells` tokens, by their size.
+
+    Passes of all sizes take turns, _LEAST_ROUNDS times and for for_s seconds at least.
+    """
+    ids = np.random.default_rng(1).integers(0, model.info.num_vocab, cells + max(sizes)).tolist()
+    read(model, ids[:cells])
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    end = time.perf_counter() + for_s
+    while len(found[sizes[0]]) < _LEAST_ROUNDS or time.perf_counter() < end:
+        for size, seconds in found.items():
+            began = time.perf_counter()
+            model.forward([Span(0, cells, ids[cells : cells + size], size)])
+            seconds.append(time.perf_counter() - began)
+            model.truncate(0, cells)
+    model.truncate(0, 0)
+    return {size: median(seconds) for size, seconds in found.items()}

@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
+from bench.decoding import pass_times
 from bench.harness.report import head, note, row
 from bench.options import model_file
 from nodes.service.runtime import set_engine_environment
@@ -23,7 +24,6 @@ from nodes.service.runtime import set_engine_environment
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 # Tokens of a pass that reads a prompt, as in nodes.
 _CHUNK: Final = 256
-_REPEATS: Final = 5
 # Logits are kept of one position in so many.
 _KEPT_EVERY: Final = 16
 # Texts of Debian's base-files, which every Debian system has.
@@ -166,8 +166,8 @@ def _work(system: str, asked: Asked) -> Measured:
     for start in range(0, asked.cells, _CHUNK):
         model.forward([Span(0, start, ids[start : start + _CHUNK])])
     prompt_ms = (time.perf_counter() - begin) / asked.cells * 1e3
-    passes_ms = [_pass_ms(model, size, asked.cells) for size in SIZES]
     model.truncate(0, 0)
+    passes_ms = [s * 1e3 for s in pass_times(model, SIZES, asked.cells).values()]
     losses, kept = [np.zeros(0)], [np.zeros((0, model.info.num_vocab), dtype=np.float32)]
     text = "".join(path.read_text() for path in asked.texts) if asked.tokens else "a"
     text_ids = list(model.vocabulary.encode(text))[: asked.tokens]
@@ -180,15 +180,3 @@ def _work(system: str, asked: Asked) -> Measured:
         model.truncate(0, 0)
     model.close()
     return Measured([*passes_ms, prompt_ms], np.concatenate(losses), np.concatenate(kept))
-
-
-def _pass_ms(model: Any, size: int, cells: int) -> float:
-    from nodes.engine.protocol import Span
-
-    times = []
-    for _ in range(_REPEATS):
-        begin = time.perf_counter()
-        model.forward([Span(0, cells, [7] * size, size)])
-        times.append(time.perf_counter() - begin)
-        model.truncate(0, cells)
-    return float(np.median(times)) * 1e3
