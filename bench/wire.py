@@ -7,6 +7,7 @@ the TCP stream, without the headers of its packets.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from typing import Any
 
 import click
 
-from bench.emulate.cell import UP, Direction
-from bench.emulate.proxies import Proxies, Pump
+from bench.emulate.cell import UP, Cell, Station
+from bench.emulate.proxy import HEADER_BYTES, ProxyCell, proxy_cell
 from bench.harness.report import head, row
 from bench.options import streams_option
 from mesh.codec import encode
@@ -41,6 +42,8 @@ _TOKEN_BYTES = 4
 # Times that each message is sent, so that a keep-alive between them does not matter.
 _TIMES = 50
 _LIMIT_S = 120.0
+_NODE = "node"
+_CELL = Cell(stations=(Station(name=_NODE, rate_bps=1e9),), shares=(1.0,))
 # Other systems send, for each guess, a float64 of msgpack for every token of the vocabulary.
 _FLOAT_BYTES = 9
 
@@ -134,41 +137,31 @@ async def _sized(messages: Sequence[Any]) -> dict[str, Sized]:
     server_keys = ServerKeys(server_pair, {client_pair.public}.__contains__)
     client_keys = ClientKeys(client_pair, server_pair.public)
     found = {}
-    relay = _Relay()
-    with ZmqContext() as context, closing(context.bind("tcp://127.0.0.1:0", server_keys)) as server:
-        host, port = await relay.dial("", int(server.endpoint.rpartition(":")[2]))
-        with closing(context.connect(f"tcp://{host}:{port}", client_keys)) as client:
-            await client.writable()
-            # The handshake is over once a message has arrived.
-            client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 31))
-            await server.recv()
-            for message in messages:
-                frames = encode(message, cluster="airdraft", epoch=1 << 31)
-                before = relay.num_bytes
-                for _ in range(_TIMES):
-                    client.send(frames)
-                    await server.recv()
-                on_link = (relay.num_bytes - before) / _TIMES
-                found[type(message).__name__] = Sized(sum(map(len, frames)), on_link)
-        await relay.close()
+    async with contextlib.AsyncExitStack() as stack:
+        context = stack.enter_context(ZmqContext())
+        relay = await stack.enter_async_context(proxy_cell(_CELL))
+        server = stack.enter_context(closing(context.bind("tcp://127.0.0.1:0", server_keys)))
+        host, port = await relay.dial(_NODE, int(server.endpoint.rpartition(":")[2]))
+        client = stack.enter_context(closing(context.connect(f"tcp://{host}:{port}", client_keys)))
+        await client.writable()
+        # The handshake is over once a message has arrived.
+        client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 31))
+        await server.recv()
+        for message in messages:
+            frames = encode(message, cluster="airdraft", epoch=1 << 31)
+            before = _bytes_sent(relay)
+            for _ in range(_TIMES):
+                client.send(frames)
+                await server.recv()
+            on_link = (_bytes_sent(relay) - before) / _TIMES
+            found[type(message).__name__] = Sized(sum(map(len, frames)), on_link)
     return found
 
 
-class _Relay(Proxies):
-    """Forwards connections to a port and counts the bytes sent to it."""
-
-    num_bytes = 0
-
-    def _link(self, station: str) -> Pump:
-        return self._pump
-
-    async def _pump(
-        self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        while data := await reader.read(1 << 16):
-            self.num_bytes += len(data) if direction == UP else 0
-            writer.write(data)
-            await writer.drain()
+def _bytes_sent(relay: ProxyCell) -> int:
+    """Return the bytes that the node has sent so far, without the headers of packets."""
+    sent = relay.counters()[_NODE, UP]
+    return sent.num_bytes - sent.num_frames * HEADER_BYTES
 
 
 def table(found: Sequence[PassBytes], num_vocab: int) -> str:
