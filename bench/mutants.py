@@ -14,6 +14,7 @@ import copy
 import importlib.abc
 import importlib.util
 import io
+import multiprocessing
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from random import Random
 import click
 
 ROOT = Path(__file__).parents[1]
+_forking = multiprocessing.get_context("fork")
 # By name: the mutated files, and the tests that run against them.
 PACKAGES = {
     "policies": (["policies"], ["tests/policies"]),
@@ -89,20 +91,20 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def _left_alone(tree: ast.AST) -> Iterator[int]:
+    """Yields the ids of all nodes of parts that say nothing of what a module does."""
     for node in ast.walk(tree):
         parts: list[ast.AST | None] = []
-        if isinstance(node, ast.AnnAssign | ast.arg):
-            parts.append(node.annotation)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            parts += [node.returns, *node.decorator_list]
-        elif isinstance(node, ast.ClassDef):
-            parts += node.decorator_list
-        elif isinstance(node, ast.Raise):
-            parts.append(node.exc)
-        elif (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)) or isinstance(
-            node, ast.Assert
-        ):
-            parts.append(node)
+        match node:
+            case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=annotation):
+                parts = [annotation]
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                parts = [node.returns, *node.decorator_list]
+            case ast.ClassDef(decorator_list=decorators):
+                parts = [*decorators]
+            case ast.Raise(exc=error):
+                parts = [error]
+            case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                parts = [node]
         for part in parts:
             if part is not None:
                 yield from map(id, ast.walk(part))
@@ -165,25 +167,21 @@ class _Planted(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 def is_found(mutant: Mutant | None, tests: Sequence[str], limit_s: float) -> bool:
     """Whether tests fail with this fault, or do not end. mutant: None for no fault."""
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        os._exit(_run(mutant, tests))
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status) != 0
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
+    testing = _forking.Process(target=_run, args=(mutant, tests))
+    testing.start()
+    testing.join(limit_s)
+    if testing.exitcode is None:
+        assert testing.pid is not None
+        os.killpg(testing.pid, signal.SIGKILL)
+        testing.join()
+    return testing.exitcode != 0
 
 
-def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
-    """Run the tests up to the first that fails; returns pytest's exit code."""
+def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
+    """Run the tests up to the first that fails; ends this process with pytest's exit code."""
     import pytest
 
+    os.setpgid(0, 0)
     if mutant is not None:
         sys.meta_path.insert(0, _Planted(mutant))
         own = [test for test in tests if f"test_{mutant.path.stem}" in test]
@@ -191,7 +189,7 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> int:
     options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         code = pytest.main([*options, *tests])
-    return int(code)
+    os._exit(code)
 
 
 @click.command("mutants")
