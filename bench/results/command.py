@@ -74,6 +74,3 @@ def _table(path: Path) -> str:
         head, *rows = csv.reader(file)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-COMMANDS = (report_command, benchmarks_command)

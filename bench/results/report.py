@@ -31,14 +31,12 @@ def markdown(results: Results) -> str:
         lines.append(f"- {system.name} ({system.version}){settings}")
     lines += ["", head("where", "system", *_SHOWN, "")]
     for cell in own:
-        by_metric = {value.metric: value for value in cell.values}
-        shown = (_figure(by_metric.get(metric)) for metric in _SHOWN)
+        shown = (_figure(_of(cell.values, metric)) for metric in _SHOWN)
         lines.append(row(cell.place, cell.system, *shown, cell.note))
     titles = "tokens/s (95 %)", "while all decode (95 %)"
     lines += ["", head("where", "system", "beside", *titles)]
     for cell in pairs:
-        by_metric = {value.metric: value for value in cell.ratios}
-        shown = (_ratio(by_metric.get(metric)) for metric in ("tokens/s", _MAIN))
+        shown = (_ratio(_of(cell.ratios, metric)) for metric in ("tokens/s", _MAIN))
         lines.append(row(cell.place, cell.system, cell.reference, *shown))
     if results.skipped:
         lines += ["", "Not run, or failed:", "", *(f"- {reason}" for reason in results.skipped)]
@@ -85,24 +83,18 @@ def _machine_line(results: Results) -> str:
 def _beside(cells: Sequence[Cell], system: str) -> Iterator[str]:
     """Yield a table of a system's ratios: a row for each place, a column for each reference."""
     pairs = [cell for cell in cells if cell.reference and cell.system == system]
-    found = {
-        (cell.place, cell.reference): value
-        for cell in pairs
-        for value in cell.ratios
-        if value.metric == _MAIN
-    }
-    alone = {
-        cell.place: value
-        for cell in cells
-        if not cell.reference and cell.system == system
-        for value in cell.values
-        if value.metric == _MAIN
-    }
+    found = {(cell.place, cell.reference): _of(cell.ratios, _MAIN) for cell in pairs}
+    own = [cell for cell in cells if not cell.reference and cell.system == system]
+    alone = {cell.place: _of(cell.values, _MAIN) for cell in own}
     others = list(dict.fromkeys(cell.reference for cell in pairs))
     yield head(f"{system}: {_MAIN}", "", *(f"to {other}" for other in others))
     for place in dict.fromkeys(cell.place for cell in pairs):
         shown = (_ratio(found.get((place, other))) for other in others)
         yield row(place, _figure(alone.get(place)), *shown)
+
+
+def _of(values: Sequence[Value], metric: str) -> Value | None:
+    return next((value for value in values if value.metric == metric), None)
 
 
 def _figure(value: Value | None) -> str:
