@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.sim.scripted import ScriptedModel
+from bench.sim.scripted import ScriptedModel, Work
 from nodes.messages import (
     CommitNotice,
     CommitReply,
@@ -61,25 +61,21 @@ class Medium:
         clock.at(start + air_s + link.rtt_s / 2, action)
 
 
-class Engine:
-    """One device. It runs one pass at a time, for as long as the scenario's true cost tables say,
-    which the scheduler need not know, with log-normal noise."""
+class Device(NamedTuple):
+    """A device in virtual time. costs: the true ones, which the scheduler need not know. noise:
+    deviation of the logarithm of a pass's time."""
 
-    def __init__(self, clock: Clock, costs: NodeCosts, noise: float, random: Random) -> None:
-        self.clock, self.costs, self.noise, self.random = clock, costs, noise, random
-        self.is_busy = False
+    clock: Clock
+    costs: NodeCosts
+    noise: float
+    random: Random
 
-    def run_pass(
-        self, num_decode: int, num_prefill: int, cells: int, done: Callable[[], None]
-    ) -> None:
+    def pass_s(self, work: Work) -> float:
+        """Draw the seconds of a pass."""
         # A token costs the same whichever sequence of the pass it belongs to.
-        if num_decode:
-            seconds = self.costs.decode.at(num_decode + num_prefill, cells)
-        else:
-            seconds = self.costs.prefill.at(num_prefill, cells)
-        seconds *= self.random.lognormvariate(0.0, self.noise)
-        self.is_busy = True
-        self.clock.after(seconds, done)
+        table = self.costs.decode if work.num_decoded else self.costs.prefill
+        seconds = table.at(work.num_decoded + work.num_read, work.used_cells)
+        return seconds * self.random.lognormvariate(0.0, self.noise)
 
 
 _TOKEN_BITS = 32
@@ -87,65 +83,66 @@ _CHANCE_BITS = 8
 
 
 class SimNode:
-    """A real node state on a scripted engine. Messages that arrive during a pass wait."""
+    """A real node state on a scripted engine, which runs one pass at a time. Messages that arrive
+    during a pass wait."""
 
     def __init__(
         self,
-        engine: Engine,
+        device: Device,
         model: ScriptedModel,
         state: Any,
         apply: Callable[[Any, Any], Sequence[object]],
         deliver: Callable[[Sequence[object], float], None],
     ) -> None:
-        self.engine, self.model, self.state = engine, model, state
-        self._apply, self._deliver = apply, deliver
-        self._inbox: list[Any] = []
         self.is_alive = True
+        self._device, self._clock = device, device.clock
+        self._model, self._state = model, state
+        self._apply, self._deliver = apply, deliver
+        self._is_busy = False
+        self._inbox: list[Any] = []
 
     def receive(self, message: Any) -> None:
         if not self.is_alive:
             return
-        if self.engine.is_busy:
+        if self._is_busy:
             self._inbox.append(message)
             return
         self._take(message)
         self._begin()
 
     def _take(self, message: Any) -> None:
-        events = self._apply(self.state, message)
+        events = self._apply(self._state, message)
         if events:
             self._deliver(events, 0.0)
 
     def _begin(self) -> None:
-        while self.is_alive and self.state.has_work():
-            if isinstance(self.state, TargetState):
-                clock = self.engine.clock
-                patience_s = self.state.patience_s(clock.now)
+        while self.is_alive and self._state.has_work():
+            if isinstance(self._state, TargetState):
+                patience_s = self._state.patience_s(self._clock.now)
                 if patience_s > 0.0:
-                    clock.at(clock.now + patience_s + 1e-9, self._wake)
+                    self._clock.after(patience_s + 1e-9, self._wake)
                     return
-            events = self.state.step()
-            work = self.model.take_work()
-            if work is not None:
-                started = self.engine.clock.now
-                sizes = work.num_decoded, work.num_read, work.used_cells
-                self.engine.run_pass(*sizes, partial(self._end, events, started))
+            events = self._state.step()
+            if (work := self._model.take_work()) is not None:
+                self._is_busy = True
+                seconds = self._device.pass_s(work)
+                self._clock.after(seconds, partial(self._end, events, self._clock.now))
                 return
             if not events:
                 return
             self._deliver(events, 0.0)
 
     def _wake(self) -> None:
-        if not self.engine.is_busy:
+        if not self._is_busy:
             self._begin()
 
     def _end(self, events: Sequence[object], started: float) -> None:
-        self.engine.is_busy = False
+        self._is_busy = False
         if not self.is_alive:
             return
-        seconds = self.engine.clock.now - started
-        if isinstance(self.state, TargetState):
-            self.state.passed(seconds, self.engine.clock.now)
+        seconds = self._clock.now - started
+        if isinstance(self._state, TargetState):
+            self._state.passed(seconds, self._clock.now)
         self._deliver(events, seconds)
         waiting, self._inbox = self._inbox, []
         for message in waiting:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Final
 
 from policies.latency import NodeCosts
 from policies.plan import Link
+
+_UNSURE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,24 @@ class Text:
     def cut(self, num_tokens: int) -> Text:
         """Return the same text with num_tokens tokens of output."""
         return replace(self, luck=self.luck[:num_tokens], chances=self.chances[:num_tokens])
+
+    def guess(self, place: int, after: int) -> tuple[bool, float]:
+        """Return whether a draft model's guess of an output token is right, and its confidence.
+
+        after: the token's place after the last committed one. The confidence is the token's own
+        chance if known, else the believed one, else constant.
+        """
+        if place >= len(self.luck):
+            return False, _UNSURE
+        if self.chances:
+            return self.luck[place] < self.chances[place], self.chances[place]
+        is_right = self.luck[place] < _at(self.alphas, after)
+        return is_right, _at(self.believed, after) if self.believed else _UNSURE
+
+
+def _at(values: Sequence[float], place: int) -> float:
+    """Return the value at a place, or the last value beyond the end."""
+    return values[min(place, len(values) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,8 @@ a wrong token all its guesses are wrong. The first tokens of a sequence encode t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -27,7 +26,6 @@ NUM_DIGITS: Final = 5
 NUM_VOCAB: Final = _FIRST_DIGIT + _BASE
 _SURE: Final = 0.999
 _SURE_LOGIT: Final = 20.0
-_UNSURE: Final = 0.5
 
 
 def prompt_of(text_id: int, num_tokens: int, token_ids: Sequence[int] = ()) -> tuple[int, ...]:
@@ -38,8 +36,7 @@ def prompt_of(text_id: int, num_tokens: int, token_ids: Sequence[int] = ()) -> t
     return (*digits, *rest)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """Work of a pass: tokens of sequences with outputs and of those without, and used cells."""
 
     num_decoded: int
@@ -48,26 +45,21 @@ class Work:
 
 
 class ScriptedModel(EmulatedModel):
-    """A model that computes nothing. starts: number of prompt tokens by text id. guesses: None for
-    a target; for a draft model a function of text id, the token's place in the output and its place
-    after the last committed token, which returns whether the guess is right and its confidence.
-    answers: tokens of prompt and output by text id; none for texts whose tokens are all RIGHT.
-    """
+    """A model that computes nothing. texts: by their ids. is_draft: it guesses tokens of texts, as
+    they say, and otherwise goes on with them."""
 
     saved_type = np.uint32
 
     def __init__(
         self,
-        starts: Mapping[int, int],
-        guesses: Callable[[int, int, int], tuple[bool, float]] | None = None,
+        texts: Mapping[int, Text],
         *,
-        answers: Mapping[int, Sequence[int]] | None = None,
+        is_draft: bool = False,
         num_vocab: int = NUM_VOCAB,
         num_cells: int = 1 << 22,
     ) -> None:
-        self._starts = starts
-        self._guesses = guesses
-        self._answers = {} if answers is None else answers
+        self._texts = texts
+        self._is_draft = is_draft
         info = EngineInfo(
             engine="scripted",
             model="scripted",
@@ -109,22 +101,21 @@ class ScriptedModel(EmulatedModel):
                 continue
             num_decoded += len(span.token_ids)
             num_rows += span.num_outputs
-            if self._guesses is not None:
-                rows.append(self._guess(ids))
-            elif self._answers and (answer := self._answers.get(_text_id(ids))):
-                ends = range(len(ids) - span.num_outputs, len(ids))
-                rows += [self._row_of(answer[end + 1 : end + 2]) for end in ends]
+            text_id = _text_id(ids)
+            if self._is_draft:
+                rows.append(self._guess(text_id, ids))
+            elif (text := self._texts.get(text_id)) is not None and text.token_ids:
+                ends = range(len(ids) - span.num_outputs + 1, len(ids) + 1)
+                rows += [self._row_of(text.token_ids[end : end + 1]) for end in ends]
         self._work = Work(num_decoded, num_read, used)
-        if self._guesses is None and not rows:
-            return np.broadcast_to(self._row, (num_rows, self.info.num_vocab))
-        return np.array(rows, dtype=np.float32) if rows else self._row[:0]
+        if rows or self._is_draft:
+            return np.array(rows, dtype=np.float32) if rows else self._row[:0]
+        return np.broadcast_to(self._row, (num_rows, self.info.num_vocab))
 
-    def _guess(self, ids: tuple[int, ...]) -> list[float]:
-        assert self._guesses is not None
-        text_id, length = _text_id(ids), len(ids)
-        place = length - self._starts[text_id]
+    def _guess(self, text_id: int, ids: tuple[int, ...]) -> list[float]:
+        text, length = self._texts[text_id], len(ids)
         after = length - self.committed.get(text_id, length)
-        is_right, sure = self._guesses(text_id, place, max(0, after))
+        is_right, sure = text.guess(length - text.num_prompt_tokens, max(0, after))
         is_right &= _WRONG not in ids
         sure = min(_SURE, max(2.0 / NUM_VOCAB, sure))
         row = [0.0] * NUM_VOCAB
@@ -142,26 +133,3 @@ class ScriptedModel(EmulatedModel):
 def _text_id(ids: Sequence[int]) -> int:
     digits = enumerate(ids[:NUM_DIGITS])
     return sum((token_id - _FIRST_DIGIT) * _BASE**place for place, token_id in digits)
-
-
-def guesses_of(texts: Mapping[int, Text]) -> Callable[[int, int, int], tuple[bool, float]]:
-    """Return a function that gives a draft model's guesses of these texts and their confidence.
-
-    The confidence is the token's own chance if known, else the believed one, else constant.
-    """
-
-    def guess(text_id: int, place: int, after: int) -> tuple[bool, float]:
-        text = texts[text_id]
-        if place >= len(text.luck):
-            return False, _UNSURE
-        if text.chances:
-            return text.luck[place] < text.chances[place], text.chances[place]
-        is_right = text.luck[place] < _at(text.alphas, after)
-        return is_right, _at(text.believed, after) if text.believed else _UNSURE
-
-    return guess
-
-
-def _at(values: Sequence[float], place: int) -> float:
-    """Return the value at a place, or the last value beyond the end."""
-    return values[min(place, len(values) - 1)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from statistics import fmean
 from typing import Any
 
-from bench.sim.devices import Clock, Engine, Medium, SimNode, bits_of
+from bench.sim.devices import Clock, Device, Medium, SimNode, bits_of
 from bench.sim.scenario import ClientFigures, Clients, Request, Scenario, SimDraftNode, Text
-from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, guesses_of, prompt_of
+from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, prompt_of
 from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed
@@ -103,28 +103,24 @@ class World:
         self._clock = clock = Clock()
         self._random = Random(scenario.seed)
         self._clients = Clients(scenario)
+        self._result = Result(self._clients.figures)
         self._requests: dict[int, Request] = {}
         self._num_requests = 0
         self._texts: dict[int, Text] = {}
         self._text_ids: dict[int, int] = {}
-        self._starts: dict[int, int] = {}
-        self._answers: dict[int, tuple[int, ...]] = {}
-        self._num_guesses = self._num_accepted = self._num_finished = self._num_messages = 0
-        self._longest_gap_s = 0.0
         self._media: dict[str, Medium] = {}
         # Whether the draft models' confidence is the (believed) chance of each guess.
         self._says_chances = any(
             c.believed is not None or c.evenness is not None or c.texts for c in scenario.clients
         )
         self._promised: list[float] = []
-        engine = Engine(clock, scenario.target, scenario.noise, self._random)
-        token_ids = (text.token_ids for client in scenario.clients for text in client.texts)
-        num_vocab = 1 + max((max(each, default=0) for each in token_ids), default=0)
-        num_vocab = max(NUM_VOCAB, num_vocab)
-        model = ScriptedModel(self._starts, answers=self._answers, num_vocab=num_vocab)
+        known = (text.token_ids for client in scenario.clients for text in client.texts)
+        num_vocab = max([NUM_VOCAB, *(1 + max(token_ids, default=0) for token_ids in known)])
+        model = ScriptedModel(self._texts, num_vocab=num_vocab)
         tokenizer = ToyTokenizer(num_vocab)
         state = TargetState(model, tokenizer, _PREFIX_CACHE_BYTES, costs=scenario.target)
-        self._target = SimNode(engine, model, state, target_node.apply, self._from_target)
+        device = Device(clock, scenario.target, scenario.noise, self._random)
+        self._target = SimNode(device, model, state, target_node.apply, self._from_target)
         self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
         self._scheduler = Scheduler(
@@ -150,17 +146,10 @@ class World:
                 self._note_gap(request)
         for stream in self._scheduler.streams.values():
             self._count(stream.figures)
-        return Result(
-            self._clients.figures,
-            num_events=clock.num_events,
-            num_finished=self._num_finished,
-            num_guesses=self._num_guesses,
-            num_accepted=self._num_accepted,
-            num_messages=self._num_messages,
-            promised=fmean(self._promised) if self._promised else 0.0,
-            longest_gap_s=self._longest_gap_s,
-            errors=self._scheduler.counts.errors(),
-        )
+        self._result.num_events = clock.num_events
+        self._result.promised = fmean(self._promised) if self._promised else 0.0
+        self._result.errors = self._scheduler.counts.errors()
+        return self._result
 
     def _tick(self) -> None:
         now, scheduler = self._clock.now, self._scheduler
@@ -173,8 +162,8 @@ class World:
     # -- draft nodes ---------------------------------------------------------------------------
 
     def _join(self, name: str, node: SimDraftNode) -> None:
-        engine = Engine(self._clock, node.costs, self._scenario.noise, self._random)
-        model = ScriptedModel(self._starts, guesses_of(self._texts))
+        device = Device(self._clock, node.costs, self._scenario.noise, self._random)
+        model = ScriptedModel(self._texts, is_draft=True)
         calibration = _identity() if self._says_chances else DraftCalibration()
         believed = node.believed or node.costs
         state = DraftState(model, calibration)
@@ -184,7 +173,7 @@ class World:
         outbox = Outbox(0 if link.is_free else min(1e15, link.rate_bps), link.frame_s)
 
         def send(message: Any) -> None:
-            self._num_messages += 1
+            self._result.num_messages += 1
             bits = bits_of(message)
             medium.send(self._clock, link, bits, partial(self._from_draft, name, message))
 
@@ -218,7 +207,7 @@ class World:
                         model.committed[text_id] = e.prefix_len + e.num_tokens
             return draft_node.apply(state, message)
 
-        self._drafts[name] = SimNode(engine, model, state, apply, deliver)
+        self._drafts[name] = SimNode(device, model, state, apply, deliver)
         joined = self._scheduler.draft_joined(name, believed, link)
         self._carry_out(joined)
 
@@ -243,11 +232,8 @@ class World:
         # Another request may have the same text cut to fewer tokens; keep the longer one.
         known = self._texts.get(text_id)
         if known is None or len(known.luck) < len(text.luck):
-            self._texts[text_id] = text
-        self._starts[text_id] = num_prompt_tokens
+            self._texts[text_id] = replace(text, num_prompt_tokens=num_prompt_tokens)
         self._text_ids[stream_id] = text_id
-        if text.token_ids:
-            self._answers[text_id] = text.token_ids
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,
@@ -265,10 +251,10 @@ class World:
     def _emitted(self, stream_id: StreamId, position: int, token_ids: Sequence[int]) -> None:
         request, num_tokens = self._requests[stream_id], len(token_ids)
         assert position == request.num_sent
-        text_id = self._text_ids[stream_id]
-        if answer := self._answers.get(text_id):
-            first = self._starts[text_id] + position
-            assert tuple(token_ids) == answer[first : first + num_tokens]
+        text = self._texts[self._text_ids[stream_id]]
+        if text.token_ids:
+            first = text.num_prompt_tokens + position
+            assert tuple(token_ids) == text.token_ids[first : first + num_tokens]
         request.num_sent += num_tokens
         if self._clock.now >= self._scenario.warm_up_s:
             request.num_tokens += num_tokens
@@ -276,21 +262,22 @@ class World:
 
     def _note_gap(self, request: Request) -> None:
         """Record how long a stream waited until now, when it got tokens or the run ended."""
-        self._longest_gap_s = max(self._longest_gap_s, self._clock.now - request.last_at)
+        gap_s = self._clock.now - request.last_at
+        self._result.longest_gap_s = max(self._result.longest_gap_s, gap_s)
         request.last_at = self._clock.now
 
     def _finished(self, finish: Finish) -> None:
         request = self._requests.pop(finish.stream_id)
         assert request.num_sent == request.num_wanted
-        self._num_finished += 1
+        self._result.num_finished += 1
         self._count(finish.figures)
         self._clients.book(request, self._clock.now)
         number = request.client
         self._clock.after(self._clients.pause_s(number), partial(self._ask, number))
 
     def _count(self, figures: Figures) -> None:
-        self._num_guesses += figures.num_draft_tokens
-        self._num_accepted += figures.num_accepted_tokens
+        self._result.num_guesses += figures.num_draft_tokens
+        self._result.num_accepted += figures.num_accepted_tokens
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -368,7 +355,7 @@ class World:
         link = self._scenario.drafts[index].link
         draft = self._drafts.get(name)
         if draft is not None:
-            self._num_messages += 1
+            self._result.num_messages += 1
             medium = self._media[link.medium or name]
             medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))
             record = self._scheduler.drafts[name]
