@@ -175,6 +175,10 @@ def evaluate(
     """
     prompts = HeldOutPrompts(num_prompts)
     answers = [*sample_answers(target, out, prompts, seed=seed, max_answer=max_answer)[0]]
+    if len(answers) < prompts.count:
+        raise EngineError(
+            f"stopped after {len(answers)} of {prompts.count} answers: the same command goes on"
+        )
     models = [open_alone(path) for path in (target, draft)]
     try:
         if models[0].info.vocab_hash != models[1].info.vocab_hash:

@@ -66,13 +66,17 @@ class HeldOutPrompts:
         self._lines = lines[::step]
         self.sha256 = _hash_lines(self.texts())
 
+    @property
+    def count(self) -> int:
+        return 2 * len(self._lines)
+
     def texts(self) -> list[str]:
         return [text for _kind, text in self._lines]
 
     def prompt(self, index: int) -> Prompt | None:
-        warm, place = divmod(index, len(self._lines))
-        if warm > 1:
+        if index >= self.count:
             return None
+        warm, place = divmod(index, len(self._lines))
         kind, text = self._lines[place]
         temperature, top_p = (0.8, 0.95) if warm else (0.0, 1.0)
         return Prompt(index, kind, text, temperature, top_p)

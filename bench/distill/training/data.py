@@ -36,6 +36,11 @@ class CorpusBatches:
 
     def __init__(self, path: Path, *, rows: int, length: int, seed: int) -> None:
         self._ids = np.load(path, mmap_mode="r")
+        if len(self._ids) < length + 2:
+            raise EngineError(
+                f"{path} holds {len(self._ids)} tokens, fewer than the {length + 2} of a row: "
+                "make a corpus of more text"
+            )
         self._rows, self._length, self._seed = rows, length, seed
 
     def batch(self, step: int) -> Batch:

@@ -299,6 +299,8 @@ def fit(
             quantised_share=0.25,
         )
         phases.append((phase, batches))
+    if not phases:
+        raise EngineError("there is nothing to train on: give --corpus, or --answers with answers")
     with Reporter() as reporter:
         for phase, batches_of_phase in phases:
             if not trainer.run(

@@ -16,6 +16,7 @@ from bench.distill.training import export, train  # noqa: E402
 from bench.distill.training.export import write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
+from nodes.engine.protocol import EngineError  # noqa: E402
 from nodes.worker.engines import calibration_of  # noqa: E402
 from tests.bench.distill.fakes import write_target  # noqa: E402
 
@@ -65,9 +66,13 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     calibration = calibration_of(model)
     model.close()
     assert calibration.greedy.chance(0.99) > calibration.greedy.chance(0.01)
-    output = run(
-        *("evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"), *("--max-answer", "6")
-    )
+    evaluate = ["evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"]
+    evaluate += ["--max-answer", "6"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sample, "stop_flag", lambda: lambda: True)
+        with pytest.raises(EngineError, match="stopped after 0 of 16"):
+            run(*evaluate)
+    output = run(*evaluate)
     assert "| greedy |" in output
     assert "| greedy | 0.5 |" in output
     assert "coupled / rejection" in output

@@ -79,13 +79,6 @@ def test_a_stopped_run_goes_on_and_gives_the_same_answers(tmp_path: Path) -> Non
         assert whole[index].answer_ids.tolist() == resumed[index].answer_ids.tolist()
 
 
-def test_no_prompt_is_answered_twice(tmp_path: Path) -> None:
-    for num_tokens in (100, 200, 300):
-        _sample(tmp_path, num_tokens)
-    indices = [answer.index for answer in AnswerFolder(tmp_path)]
-    assert len(indices) == len(set(indices))
-
-
 def test_answers_of_another_recipe_are_not_mixed_in(tmp_path: Path) -> None:
     AnswerFolder(tmp_path, _RECIPE)
     with pytest.raises(EngineError, match="another recipe"):

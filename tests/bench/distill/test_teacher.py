@@ -53,19 +53,6 @@ def test_logits_are_those_of_libllama(path: Path) -> None:
     llama.close()
 
 
-def test_a_sequence_is_the_same_alone_and_among_others(path: Path) -> None:
-    alone, among = make(path), make(path)
-    alone.forward([Span(0, 0, _PROMPT)])
-    for seq_id in range(8):
-        among.forward([Span(seq_id, 0, _PROMPT[: 3 + seq_id] if seq_id != 5 else _PROMPT)])
-    one = alone.forward([Span(0, 20, [261], 1)])
-    many = among.forward([Span(s, among.length(s), [261], 1) for s in range(8)])
-    assert many[5] == pytest.approx(one[0], abs=1e-4)
-    among.truncate(5, 0)
-    among.forward([Span(5, 0, _PROMPT)])
-    assert among.forward([Span(5, 20, [261], 1)])[0] == pytest.approx(one[0], abs=1e-4)
-
-
 def test_what_it_cannot_run_is_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError):
         make(path).forward([Span(0, 0, [1, 2]), Span(1, 0, [1])])

@@ -20,8 +20,9 @@ from bench.distill.training.data import (  # noqa: E402
 )
 from bench.distill.training.loss import backward_head, choose_candidates  # noqa: E402
 from bench.distill.training.model import Shape, fake_quantised, round_q4_0  # noqa: E402
-from bench.distill.training.train import Schedule, Trainer, load_draft, validation  # noqa: E402
+from bench.distill.training.train import Schedule, Trainer, fit, load_draft, validation  # noqa: E402
 from nodes.engine.protocol import EngineError  # noqa: E402
+from tests.bench.distill.fakes import write_target  # noqa: E402
 
 _NUM_VOCAB = 288
 _SHAPE = Shape(num_vocab=_NUM_VOCAB, width=32, num_layers=1, num_heads=2, num_hidden=32)
@@ -180,6 +181,19 @@ def test_a_folder_of_another_shape_is_refused(tmp_path: Path) -> None:
         Trainer(tmp_path, other, seed=1, embedding=None)
     with pytest.raises(EngineError, match="no checkpoint"):
         load_draft(tmp_path / "elsewhere")
+
+
+def test_too_little_to_train_on_is_told_in_a_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "corpus.npy", np.arange(11, dtype=np.uint32))
+    CorpusBatches(tmp_path / "corpus.npy", rows=1, length=9, seed=1).batch(0)
+    with pytest.raises(
+        EngineError, match=r"corpus\.npy holds 11 tokens, fewer than the 12 of a row"
+    ):
+        CorpusBatches(tmp_path / "corpus.npy", rows=1, length=10, seed=1)
+    write_target(tmp_path / "target.gguf", width=256)
+    settings = {"corpus_tokens": 1, "epochs": 1.0, "seed": 1, "threads": 1}
+    with pytest.raises(EngineError, match="nothing to train on: give --corpus"):
+        fit(tmp_path / "target.gguf", None, [], tmp_path / "run", _never, **settings)
 
 
 def test_fake_quantisation_is_for_the_forward_pass_only() -> None:
