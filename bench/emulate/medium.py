@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from bench.emulate.cell import DOWN, UP, Cell, Counters, CountersOf, Direction, PathState, Station
 
@@ -67,31 +67,19 @@ class Sending:
         return self.left_s / self.rate
 
 
-class Discipline(Protocol):
-    """The rule by which the stations of a cell share the medium."""
-
-    def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
-        """Return the frames that start now; none if all have to wait."""
-
-    def pause_s(self, frame: Frame) -> float:
-        """Return how long a frame that failed must wait before `starts` may choose it again."""
-
-
-def discipline(cell: Cell, random: Random) -> Discipline:
-    """Return the rule for the access of a cell."""
-    return _Shares(cell, random) if cell.shares else _Contention(cell, random)
-
-
 def _slots(cell: Cell, random: Random, tries: int) -> int:
     return random.randrange(cell.window << min(tries, _MOST_DOUBLINGS))
 
 
 class _Contention:
+    """Stations with frames draw back-off slots."""
+
     def __init__(self, cell: Cell, random: Random) -> None:
         self._cell = cell
         self._random = random
 
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
+        """Return the frames that start now; none if all have to wait."""
         if on_air:
             return []
         waiting = [flow for flow in flows if flow.queue and flow.waits_until <= now]
@@ -111,12 +99,15 @@ class _Contention:
             for flow in first
         ]
 
-    def pause_s(self, frame: Frame) -> float:
-        del frame  # The next draw in `starts` is the back-off.
+    def pause_s(self, _frame: Frame) -> float:
+        """Return how long a frame that failed must wait before `starts` may choose it again."""
+        # The next draw in `starts` is the back-off.
         return 0.0
 
 
 class _Shares:
+    """Each station has a constant share of the medium."""
+
     def __init__(self, cell: Cell, random: Random) -> None:
         names = [station.name for station in cell.stations]
         self._cell = cell
@@ -173,12 +164,11 @@ class Medium:
         self._cell = cell
         self._resend_s = resend_s
         self._random = Random(cell.seed)
-        self._discipline = discipline(cell, self._random)
-        directions: tuple[Direction, Direction] = (UP, DOWN)
+        self._discipline = (_Shares if cell.shares else _Contention)(cell, self._random)
         self._flows = {
             (station.name, direction): Flow(station=station, direction=direction)
             for station in cell.stations
-            for direction in directions
+            for direction in (UP, DOWN)
         }
         self._all = list(self._flows.values())
         # Each path has its own random numbers, so its losses do not depend on other paths' frames.
@@ -248,8 +238,6 @@ class Medium:
         return {key: replace(flow.counters) for key, flow in self._flows.items()}
 
     def _run(self, now: float) -> None:
-        if now < self._now:
-            raise ValueError(f"time goes backwards, from {self._now} to {now}")
         while (change_s := self._next_change_s()) <= now:
             self._pass_time(change_s)
             self._end(change_s)

@@ -53,7 +53,7 @@ class Proxies(Places, ABC):
             task.cancel()
         await asyncio.gather(*ended, return_exceptions=True)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         for server in self._servers.values():
             server.close()
         await self.end_connections()

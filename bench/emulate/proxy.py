@@ -133,7 +133,7 @@ async def proxy_cell(cell: Cell) -> AsyncIterator[ProxyCell]:
     try:
         yield proxy
     finally:
-        await proxy.close()
+        await proxy.aclose()
         carrying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await carrying

@@ -92,7 +92,10 @@ def dense_recording(
     eog_ids: frozenset[int],
 ) -> Recording:
     """Return a recording with token ids renumbered to those that occur, most frequent first."""
-    counts = Counter(token_id for text in texts for ids in _columns(text) for token_id in ids)
+    counts = Counter[int]()
+    for text in texts:
+        counts.update((*text.prompt_ids, *text.output_ids))
+        counts.update(token_id for guesses in text.guesses for token_id in guesses.token_ids)
     # A replay needs a token to end texts that were cut, even if no recorded text ends by itself.
     if not any(token_id in eog_ids for token_id in counts):
         counts[min(eog_ids)] = 0
@@ -121,10 +124,6 @@ def dense_recording(
         eog_ids=tuple(places[token_id] for token_id in ordered if token_id in eog_ids),
         texts=tuple(dense),
     )
-
-
-def _columns(text: RecordedText) -> list[tuple[int, ...]]:
-    return [text.prompt_ids, text.output_ids, *(guesses.token_ids for guesses in text.guesses)]
 
 
 def prompts_to_record(count: int) -> list[tuple[str, str]]:

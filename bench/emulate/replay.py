@@ -93,11 +93,21 @@ class Script:
             num_right = begins
         while num_right < len(token_ids) and token_ids[num_right] == self._next(text, num_right):
             num_right += 1
-        if self.draft is None:
-            # Only guesses, which come after the last committed token, may be wrong.
-            self._check(span, token_ids, num_right, num_fed)
-        else:
-            self._check(span, token_ids, self._num_own(text, token_ids, num_right), len(token_ids))
+        # Of a target only guesses, which come after the last committed token, may be wrong; a draft
+        # may go on from guesses of its own.
+        num_good, wanted, hint = num_right, num_fed, ""
+        if self.draft is not None:
+            wanted, hint = len(token_ids), ", nor guessed at temperature 0"
+            while num_good < wanted and token_ids[num_good] in (
+                self._next(text, num_good),
+                self._guess(text, num_good)[0],
+            ):
+                num_good += 1
+        if num_good < wanted:
+            raise InvalidInputError(
+                f"sequence {span.seq_id}: token {token_ids[num_good]} at position {num_good} is "
+                f"not in {self._source()}{hint}"
+            )
         return text, num_right
 
     def _text_of(self, token_ids: tuple[int, ...]) -> RecordedText | None:
@@ -105,25 +115,6 @@ class Script:
             if token_ids[: len(text.prompt_ids)] == text.prompt_ids:
                 return text
         return None
-
-    def _num_own(self, text: RecordedText, token_ids: tuple[int, ...], num_right: int) -> int:
-        """Return the number of leading tokens that are the text's or guesses of this draft."""
-        place = num_right
-        while place < len(token_ids):
-            if token_ids[place] not in (self._next(text, place), self._guess(text, place)[0]):
-                break
-            place += 1
-        return place
-
-    def _check(self, span: Span, token_ids: tuple[int, ...], num_good: int, wanted: int) -> None:
-        if num_good >= wanted:
-            return
-        # At other temperatures a draft makes guesses that are not in the recording.
-        hint = "" if self.draft is None else ", nor guessed at temperature 0"
-        raise InvalidInputError(
-            f"sequence {span.seq_id}: token {token_ids[num_good]} at position {num_good} is not "
-            f"in {self._source()}{hint}"
-        )
 
     def _source(self) -> str:
         recording = self.recording

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -131,11 +131,6 @@ class ToxicCell(Proxies):
             writer.transport.abort()
 
 
-@contextlib.asynccontextmanager
-async def toxic_cell(toxic: Toxic = HEALTHY, seed: int = 0) -> AsyncIterator[ToxicCell]:
-    """Open a cell of faulty proxies; close them all at the end."""
-    cell = ToxicCell(toxic, seed)
-    try:
-        yield cell
-    finally:
-        await cell.close()
+def toxic_cell(toxic: Toxic = HEALTHY, seed: int = 0) -> contextlib.aclosing[ToxicCell]:
+    """Open a cell of faulty proxies; they are closed at the end of the block."""
+    return contextlib.aclosing(ToxicCell(toxic, seed))

@@ -1,5 +1,7 @@
 """The medium in virtual time: order, losses, queues, clocks; shares and contention."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -7,20 +9,63 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.emulate.cell import DOWN, UP, Cell, Direction, Path, Station
-from bench.emulate.medium import Medium
-from tests.bench.air_cells import (
-    FRAME_S,
-    NAMES,
-    Load,
-    alone_s,
-    cell_of,
-    finished_s,
-    loads,
-    offered,
-    run_out,
-    send_all,
-)
+from bench.emulate.medium import Departure, Medium
+from bench.emulate.profiles import GOOD, PROFILES, LinkProfile
+from bench.emulate.profiles import cell_of as links_cell
 
+FRAME_S = 0.002
+NAMES = "abcdef"
+
+
+def cell_of(rates: Sequence[float], shares: tuple[float, ...], **fields: float) -> Cell:
+    stations = tuple(
+        Station(name=name, rate_bps=rate, queue_bytes=1 << 20)
+        for name, rate in zip(NAMES, rates, strict=False)
+    )
+    return Cell(stations=stations, shares=shares, frame_s=FRAME_S, **fields)  # type: ignore[arg-type]
+
+
+def run_out(medium: Medium, now: float = 0.0) -> list[Departure]:
+    """Everything that departs, asked for whenever the medium says that something happens."""
+    departures = medium.advance(now)
+    while (next_s := medium.next_event_s()) < math.inf:
+        assert next_s >= now
+        now = next_s
+        departures += medium.advance(now)
+    return departures
+
+
+def offered(cell: Cell, messages: Sequence[Sequence[int]], **options: float) -> Medium:
+    """A medium with each station's frames for the hub, all queued at time 0."""
+    medium = Medium(cell, **options)
+    for station, frames in zip(cell.stations, messages, strict=True):
+        for place, num_bytes in enumerate(frames):
+            assert medium.offer(station.name, UP, num_bytes, place, 0.0)
+    return medium
+
+
+def send_all(cell: Cell, messages: Sequence[Sequence[int]]) -> list[Departure]:
+    return run_out(offered(cell, messages))
+
+
+def finished_s(departures: Sequence[Departure]) -> dict[str, float]:
+    return {d.station: d.arrives_s for d in departures}
+
+
+def alone_s(cell: Cell, messages: Sequence[Sequence[int]]) -> list[float]:
+    return [
+        len(frames) * FRAME_S + sum(frames) * 8 / station.rate_bps
+        for frames, station in zip(messages, cell.stations, strict=True)
+    ]
+
+
+loads = st.integers(1, 6).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.floats(1e4, 1e7), min_size=n, max_size=n),
+        st.lists(st.lists(st.integers(40, 1400), min_size=1, max_size=8), min_size=n, max_size=n),
+    )
+)
+Load = tuple[list[float], list[list[int]]]
 ALONE = (1.0,)
 accesses = st.sampled_from([(), None])
 
@@ -108,13 +153,6 @@ def test_propagation_comes_after_the_air() -> None:
     assert [d.arrives_s for d in run_out(medium, 1.5)] == pytest.approx([1.508, 1.516])
 
 
-def test_time_does_not_go_backwards() -> None:
-    medium = Medium(cell_of([1e6], ALONE))
-    medium.advance(2.0)
-    with pytest.raises(ValueError, match="backwards"):
-        medium.offer("a", UP, 100, None, 1.0)
-
-
 LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20)
 
 
@@ -177,16 +215,6 @@ def test_a_stream_over_a_cut_waits_twice_as_long_each_time() -> None:
 
 
 @given(loads)
-def test_shares_by_need_finish_together(load: Load) -> None:
-    rates, messages = load
-    airs = alone_s(cell_of(rates, ()), messages)
-    shares = tuple(air_s / sum(airs) for air_s in airs)
-    departures = send_all(cell_of(rates, shares), messages)
-    expected = [sum(airs)] * len(airs)
-    assert list(finished_s(departures).values()) == pytest.approx(expected)
-
-
-@given(loads)
 def test_a_reserved_share_is_as_a_slower_medium_of_its_own(load: Load) -> None:
     rates, messages = load
     n = len(rates)
@@ -241,24 +269,23 @@ def test_a_frame_backs_off_while_the_other_direction_is_sent() -> None:
     assert [c.num_lost + c.num_frames for c in counters.values()] == [1, 1]
 
 
-def test_a_failed_frame_is_tried_again_after_whole_slots() -> None:
-    station = Station(name="a", rate_bps=1e6, loss=0.9)
-    pauses = []
-    for seed in range(20):
-        cell = Cell(stations=(station,), shares=(1.0,), slot_s=1.0, max_tries=2, seed=seed)
-        medium = Medium(cell)
-        medium.offer("a", UP, 125, None, 0.0)
-        while medium.counters()["a", UP].air_s < 0.002 and medium.next_event_s() < 1e9:
-            last_s = medium.next_event_s()
-            medium.advance(last_s)
-        pauses.append(last_s - 0.002 if medium.counters()["a", UP].num_lost else 0.0)
-    assert pauses == pytest.approx([round(pause) for pause in pauses], abs=1e-9)
-    # A first window of 32 slots, doubled.
-    assert 32 < max(pauses) < 64
-
-
 def test_windows_double_or_two_of_one_slot_would_collide_for_ever() -> None:
     # The first has the medium until both others are there.
     medium = offered(cell_of([1e6, 1e6, 1e6], (), window=1), [[1000]] * 3)
     assert sorted(d.station for d in run_out(medium)) == ["a", "b", "c"]
     assert [medium.counters()[name, UP].num_collided > 0 for name in "abc"] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_link_has_its_round_trip_and_rate_whatever_the_others_do(name: str) -> None:
+    profile = PROFILES[name]
+    calm = LinkProfile(name=name, rtt_s=profile.rtt_s, rate_bps=profile.rate_bps)
+    medium = Medium(links_cell({"a": calm, "b": GOOD}, seed=1))
+    for _ in range(50):
+        medium.offer("b", UP, 1400, None, 0.0)
+    medium.offer("a", UP, 1400, "there", 0.0)
+    there = next(d for d in run_out(medium) if d.payload == "there").arrives_s
+    began = 1.0
+    medium.offer("a", DOWN, 1400, "back", began)
+    back = next(d for d in run_out(medium, began) if d.payload == "back").arrives_s - began
+    assert there + back == pytest.approx(profile.rtt_s + 2 * 1400 * 8 / profile.rate_bps)
