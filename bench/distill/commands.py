@@ -19,6 +19,8 @@ def distill() -> None:
     """
 
 
+# Longer ones do not fit a sequence's cells behind the longest prompt.
+_ANSWER_LENGTHS = click.IntRange(1, 768)
 _answers = click.option(
     "--answers",
     multiple=True,
@@ -58,7 +60,13 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
     "--tokens", "num_tokens", default=1_000_000, show_default=True, help="Answer tokens wanted."
 )
 @click.option("--width", default=20, show_default=True, help="Sequences at once.")
-@click.option("--max-answer", default=224, show_default=True, help="Tokens of an answer at most.")
+@click.option(
+    "--max-answer",
+    type=_ANSWER_LENGTHS,
+    default=224,
+    show_default=True,
+    help="Tokens of an answer at most.",
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option(
@@ -137,7 +145,7 @@ def export(run: Path, target: str, out: Path, **options: Any) -> None:
 @click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--prompts", "num_prompts", type=int, help="Use about this many of the 200.")
-@click.option("--max-answer", default=128, show_default=True)
+@click.option("--max-answer", type=_ANSWER_LENGTHS, default=128, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
     """Acceptance under law 1 on 200 held-out prompts, greedy and at T 0.8.

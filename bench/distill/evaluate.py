@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -179,31 +181,24 @@ def evaluate(
         raise EngineError(
             f"stopped after {len(answers)} of {prompts.count} answers: the same command goes on"
         )
-    models = [open_alone(path) for path in (target, draft)]
-    try:
+    with contextlib.ExitStack() as stack:
+        models = [stack.enter_context(closing(open_alone(path))) for path in (target, draft)]
         if models[0].info.vocab_hash != models[1].info.vocab_hash:
             raise EngineError(f"{draft.name} has another vocabulary than {target.name}")
-        with Reporter() as reporter:
-            guesses = guess_all(models[1], answers, reporter)
-            chosen = answers[:: max(1, len(answers) // _NUM_COMPARED)]
-            noise = compare_noise(models[0], models[1], chosen, _TEMPERATURES, reporter)
-        step_s = step_times(models)
+        reporter = stack.enter_context(Reporter())
+        guesses = guess_all(models[1], answers, reporter)
+        chosen = answers[:: max(1, len(answers) // _NUM_COMPARED)]
+        noise = compare_noise(models[0], models[1], chosen, _TEMPERATURES, reporter)
+        target_ms, draft_ms = (seconds * 1e3 for seconds in step_times(models))
         tables = [
             _acceptance_table(guesses),
             _gamma_table(guesses, models[1]),
             _stop_table(guesses, models[1]),
             _noise_table(noise),
+            f"One step: target {target_ms:.2f} ms, draft {draft_ms:.2f} ms, "
+            f"ratio 1/{target_ms / draft_ms:.1f}",
         ]
-    finally:
-        for model in models:
-            model.close()
-    return "\n\n".join(
-        [
-            *tables,
-            f"One step: target {step_s[0] * 1e3:.2f} ms, draft {step_s[1] * 1e3:.2f} ms, "
-            f"ratio 1/{step_s[0] / step_s[1]:.1f}",
-        ]
-    )
+    return "\n\n".join(tables)
 
 
 def step_times(models: Sequence[Model]) -> list[float]:

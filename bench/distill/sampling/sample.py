@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -228,8 +229,7 @@ def sample_answers(
     engine: str = "llama.cpp",
 ) -> tuple[AnswerFolder, int]:
     """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
-    model = _teacher(target, width, threads, engine)
-    try:
+    with closing(_teacher(target, width, threads, engine)) as model:
         recipe = Recipe(
             model_hash=model.info.model_hash,
             vocab_hash=model.info.vocab_hash,
@@ -243,8 +243,6 @@ def sample_answers(
         sampler = Sampler(model, model.tokenizer, answers, prompts)
         with Reporter() as reporter:
             return answers, sampler.run(num_tokens, reporter, should_stop=stop_flag())
-    finally:
-        model.close()
 
 
 def _teacher(target: Path, width: int, threads: int, engine: str) -> LlamaModel | TorchTarget:

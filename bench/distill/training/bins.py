@@ -5,20 +5,15 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from policies.acceptance import unknown_calibration
 
 
-@dataclass(frozen=True, slots=True)
-class Binned:
-    """(b,) shares of the compared guesses that were accepted, by the default bins."""
+def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> list[float]:
+    """Return (b,) shares of the compared guesses that were accepted, by the default bins.
 
-    rates: tuple[float, ...]
-
-
-def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
-    """Count guesses by bins. Rates of bins with few guesses are drawn towards the default rates."""
+    Rates of bins with few guesses are drawn towards the default rates.
+    """
     prior = unknown_calibration()
     hits = [prior.trust * rate for rate in prior.rates]
     tries = [0] * len(prior.rates)
@@ -26,15 +21,14 @@ def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
         bin_index = bisect.bisect_right(prior.edges, confidence)
         hits[bin_index] += flag
         tries[bin_index] += 1
-    rates = (hit / (prior.trust + count) for hit, count in zip(hits, tries, strict=True))
-    return Binned(tuple(rates))
+    return [hit / (prior.trust + count) for hit, count in zip(hits, tries, strict=True)]
 
 
-def calibration_json(greedy: Binned, sampled: Binned) -> str:
-    """Returns the line of JSON that draft files carry."""
+def calibration_json(greedy: Sequence[float], sampled: Sequence[float]) -> str:
+    """Return the line of JSON that draft files carry; greedy, sampled: rates of the bins."""
     table = {
         "edges": list(unknown_calibration().edges),
-        "greedy": [round(rate, 4) for rate in greedy.rates],
-        "sampled": [round(rate, 4) for rate in sampled.rates],
+        "greedy": [round(rate, 4) for rate in greedy],
+        "sampled": [round(rate, 4) for rate in sampled],
     }
     return json.dumps(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ from typing import Any
 import gguf
 import numpy as np
 
-from bench.distill.evaluate import Guesses, guess_all, open_alone
+from bench.distill.evaluate import guess_all, open_alone
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
-from bench.distill.training.bins import Binned, binned, calibration_json
+from bench.distill.training.bins import binned, calibration_json
 from bench.distill.training.data import split_answers
 from bench.distill.training.model import DraftModel
 from bench.distill.training.train import load_draft
@@ -140,18 +141,11 @@ def _calibration(draft: Path, folders: Sequence[Path]) -> str:
     ]
     if not chosen:
         raise EngineError("no answers are held out: sample more of them")
-    model = open_alone(draft)
-    try:
-        with Reporter() as reporter:
-            guesses = guess_all(model, chosen, reporter)
-    finally:
-        model.close()
-    greedy = _binned([g for g in guesses if g.temperature == 0])
-    sampled = _binned([g for g in guesses if g.temperature > 0])
-    return calibration_json(greedy, sampled)
-
-
-def _binned(guesses: Sequence[Guesses]) -> Binned:
-    confidences = [c for g in guesses for c in g.confidences.tolist()]
-    accepted = [a for g in guesses for a in g.accepted.tolist()]
-    return binned(confidences, accepted)
+    with contextlib.closing(open_alone(draft)) as model, Reporter() as reporter:
+        guesses = guess_all(model, chosen, reporter)
+    rates = []
+    for is_greedy in (True, False):
+        part = [g for g in guesses if (g.temperature == 0) is is_greedy]
+        confidences = [c for g in part for c in g.confidences.tolist()]
+        rates.append(binned(confidences, [a for g in part for a in g.accepted.tolist()]))
+    return calibration_json(*rates)

@@ -299,8 +299,8 @@ def fit(
             quantised_share=0.25,
         )
         phases.append((phase, batches))
-    if not phases:
-        raise EngineError("there is nothing to train on: give --corpus, or --answers with answers")
+    if not any(phase.num_steps for phase, _ in phases):
+        raise EngineError("nothing to train on: give --corpus or --answers, and steps for them")
     with Reporter() as reporter:
         for phase, batches_of_phase in phases:
             if not trainer.run(

@@ -192,8 +192,11 @@ def test_too_little_to_train_on_is_told_in_a_line(tmp_path: Path) -> None:
         CorpusBatches(tmp_path / "corpus.npy", rows=1, length=10, seed=1)
     write_target(tmp_path / "target.gguf", width=256)
     settings = {"corpus_tokens": 1, "epochs": 1.0, "seed": 1, "threads": 1}
-    with pytest.raises(EngineError, match="nothing to train on: give --corpus"):
-        fit(tmp_path / "target.gguf", None, [], tmp_path / "run", _never, **settings)
+    for corpus in (None, tmp_path):
+        # A token is no step.
+        np.save(tmp_path / "corpus.npy", np.arange(1000, dtype=np.uint32))
+        with pytest.raises(EngineError, match="nothing to train on: give --corpus"):
+            fit(tmp_path / "target.gguf", corpus, [], tmp_path / "run", _never, **settings)
 
 
 def test_fake_quantisation_is_for_the_forward_pass_only() -> None:
