@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench.harness.http import request_of
 from bench.load.figures import Asked
 
 _LIMIT_S = 600.0
@@ -74,7 +75,7 @@ async def ask(
     try:
         async with asyncio.timeout(_LIMIT_S):
             num_told = await _stream(endpoint, body, times, texts, heard)
-    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
     if endpoint.count is not None:
         num_told = endpoint.count("".join(texts))
@@ -111,19 +112,10 @@ async def _stream(
     Raises ValueError if the reply is not a complete answer.
     """
     parts = urlsplit(endpoint.url)
-    port = parts.port or 80
-    reader, writer = await asyncio.open_connection(parts.hostname, port, limit=1 << 20)
+    route = "chat/completions" if "messages" in body else "completions"
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
     try:
-        data = json.dumps(body).encode()
-        route = "chat/completions" if "messages" in body else "completions"
-        head = [
-            f"POST {parts.path.rstrip('/')}/{route} HTTP/1.1",
-            f"Host: {parts.hostname}:{port}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(data)}",
-            "Connection: close",
-        ]
-        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + data)
+        writer.write(request_of(f"{parts.path}/{route}", body))
         await writer.drain()
         status = (await reader.readline()).split()
         if len(status) < 2 or status[1] != b"200":

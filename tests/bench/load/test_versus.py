@@ -75,7 +75,8 @@ async def test_without_usage_each_event_with_text_is_a_token():
 async def test_what_goes_wrong_is_told_in_the_result():
     assert "503" in (await told(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")).error
     assert "error event" in (await told(OK + b'data: {"error": {"message": "no"}}\n\n')).error
-    assert (await told(OK + b"data: nonsense\n\n")).error
+    for what in (b"nonsense", b"7", b"null", b'{"choices": [null]}', b'{"usage": 3}'):
+        assert (await told(OK + b"data: " + what + b"\n\n")).error
     assert "without [DONE]" in (await told(OK + event("a"))).error
     few = event("a") + event(usage={"completion_tokens": 2}) + b"data: [DONE]\n\n"
     assert (await told(OK + few)).error == "2 of 5 tokens"
