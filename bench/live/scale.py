@@ -118,7 +118,7 @@ async def measure(
             async with mesh.clients(1) as (client,):
                 most_choices = min(_CHOICES, per_target)
                 async with _streams(client, num_streams, gamma, most_choices) as counts:
-                    carried = await _measure(counts, num_streams, mesh, ("probe", *names))
+                    carried = await _measure(counts, num_streams, mesh, names)
         traffic = Traffic(num_targets, min(per_target, num_streams), gamma, pass_ms / 1e3)
         delays_s = await relayed(cores[0], traffic, seconds)
         return replace(carried, relay_s=quantiles(delays_s))
@@ -183,7 +183,8 @@ async def _streams(
 
 
 async def _measure(counts: _Counts, num_streams: int, mesh: Fleet, names: Sequence[str]) -> Carried:
-    """names: the processes that share cores with this one."""
+    """names: the nodes, which share cores with this process. The probe does so, too, but has ended
+    when processor time is read again."""
     coordinator = [mesh.process(COORDINATOR).pid]
     others = [os.getpid(), *(mesh.process(name).pid for name in names)]
     await mesh.has_printed("probe", _START_LIMIT_S)
