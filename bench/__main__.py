@@ -16,6 +16,7 @@ from bench.harness.report import conclude, note
 from bench.netns import NamespacesError
 from nodes.catalog import CatalogError
 from nodes.engine.protocol import EngineError
+from nodes.service.local import NodeFailedError
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
@@ -48,6 +49,10 @@ _COMMANDS: Final = {
 }
 
 
+# Errors whose text is a line for the user.
+_ONE_LINE: Final = CatalogError, EngineError, FleetError, NamespacesError, NodeFailedError
+
+
 class _Bench(click.Group):
     """Finds commands in their modules, and says in one line why something cannot be measured."""
 
@@ -64,7 +69,7 @@ class _Bench(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (CatalogError, EngineError, FleetError, NamespacesError) as error:
+        except _ONE_LINE as error:
             raise click.ClickException(str(error)) from error
 
 

@@ -172,9 +172,9 @@ def rate(answers: Sequence[Answer]) -> float:
 
     The tokens after each first one count, over the time from the first token of any answer to the
     last token of all. For a single answer this is its `seconds`, which leave out what a
-    conversation's later turns wait for their first tokens.
+    conversation's later turns wait for their first tokens; these do not count either.
     """
-    seconds = answers[0].seconds
-    if len(answers) > 1:
-        seconds = max(a.token_s[-1] for a in answers) - min(a.token_s[0] for a in answers)
+    if len(answers) == 1:
+        return (len(answers[0].token_ids) - len(answers[0].figures)) / answers[0].seconds
+    seconds = max(a.token_s[-1] for a in answers) - min(a.token_s[0] for a in answers)
     return sum(len(answer.token_ids) - 1 for answer in answers) / seconds

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Coroutine
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from bench.asking import Answer, Taken, ask_one, taken_of
-from bench.live.light_nodes import LightDraft, LightTarget, guess_at, key_of, token_at
+from bench.__main__ import bench
+from bench.asking import Answer, Taken, ask_one, rate, taken_of
+from bench.live.light_nodes import LightDraft, LightTarget, key_of, token_at
 from bench.live.machine import write_bad_draft
 from bench.live.scale import measure
 from bench.load.figures import joint_rate
@@ -21,15 +24,17 @@ from nodes.messages import (
     AddedEntry,
     ChainPart,
     CloseStreamNotice,
+    CommitEntry,
     CommitNotice,
     GuessNotice,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
+    StreamFigures,
     StreamReadyNotice,
-    parts_of,
 )
 from nodes.service.local import local_mesh
+from tests.bench.distill.fakes import write_target
 
 
 def test_a_bad_draft_is_a_whole_file_that_differs_only_in_its_weights(tmp_path: Path) -> None:
@@ -62,6 +67,26 @@ async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> N
     assert 0.0 < taken.guessing_share <= 1.0
 
 
+def test_a_conversation_is_as_fast_as_its_turns() -> None:
+    """Two turns of three tokens, each with two tokens in two seconds behind its first one."""
+    figures = StreamFigures(0, 6, 0, 0, 0, 0, "")
+    times = (1.0, 2.0, 3.0, 11.0, 12.0, 13.0)
+    both = Answer((1,) * 6, "", (figures, figures), 0.0, times, 4.0)
+    assert rate([both]) == 1.0
+    one = Answer((1,) * 3, "", (figures,), 0.0, times[:3], 2.0)
+    assert rate([one]) == 1.0
+    assert rate([one, one]) == 2.0
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="the extra `distill` is not installed (gguf)")
+def test_a_node_that_cannot_start_is_told_in_a_line(tmp_path: Path) -> None:
+    write_target(tmp_path / "x.gguf")
+    options = ["--target", str(tmp_path / "x.gguf"), "--draft", "none", "--streams", "1"]
+    made = CliRunner().invoke(bench, ["speed", *options, "--prompts", "1"])
+    assert made.exit_code == 1
+    assert made.stderr.splitlines()[-1].startswith("Error: ")
+
+
 async def gather(*asked: Coroutine[Any, Any, Answer]) -> list[Answer]:
     return await asyncio.gather(*asked)
 
@@ -78,110 +103,35 @@ async def test_what_a_coordinator_carries_is_counted_from_outside() -> None:
     assert 0 < carried.others_busy <= 1.5
 
 
-PROMPT = (5, 6)
-
-
-def open_one(max_tokens: int = 20, **changes: Any) -> OpenStreamRequest:
-    sampling = Sampling(seed=3)
-    return OpenStreamRequest(7, 1, "x", sampling, max_tokens, (), True, 2, PROMPT, **changes)
-
-
-def law(start: int, count: int) -> tuple[int, ...]:
-    key = key_of(PROMPT, 3, 0)
-    return tuple(token_at(key, start + k) for k in range(count))
-
-
-def opened(**changes: Any) -> LightTarget:
-    target = LightTarget()
-    ready = StreamReadyNotice(7, 1, 2, has_begun=True)
-    assert target.hear(open_one(**changes)) == [ready]
-    return target
-
-
-def guesses(*token_ids: int, stream_id: int = 7) -> GuessNotice:
-    part = ChainPart(stream_id, 1, 1, 2, bytes([200] * len(token_ids)))
-    return GuessNotice((part,), token_ids)
-
-
-def test_a_lease_is_run_out_token_by_token() -> None:
-    target = opened(num_leased=1)
-    assert target.run_pass(0.0).token_ids == law(2, 1)
+def test_light_nodes_write_the_text_of_the_law_and_use_guesses_that_are_right() -> None:
+    """One target and one draft node without a coordinator, which passes on what they say."""
+    prompt, num_tokens = (5, 6), 300
+    opening = OpenStreamRequest(7, 1, "x", Sampling(seed=3), num_tokens, (), True, 2, prompt)
+    target, draft = LightTarget(), LightDraft()
+    assert target.hear(opening) == [StreamReadyNotice(7, 1, 2, has_begun=True)]
+    assert draft.hear(opening) == [StreamReadyNotice(7, 1, 2)]
+    # Without a lease it waits, and of streams that it does not have it takes nothing.
     assert not target.has_work
-    target.hear(LeaseRequest((LeaseEntry(7, 1, 3, 2),)))
-    assert [target.run_pass(0.0).token_ids for _ in range(2)] == [law(3, 1), law(4, 1)]
-    assert not target.has_work
-
-
-@pytest.mark.parametrize(
-    ("changes", "num_taken", "num_accepted", "num_tokens"),
-    [
-        # The third guess is wrong.
-        ({}, 3, 2, 3),
-        ({"num_guesses": 1}, 1, 1, 2),
-        ({"max_tokens": 2}, 3, 2, 2),
-    ],
-    ids=["right guesses are kept", "the client wants one", "the text ends"],
-)
-def test_a_pass_keeps_guesses_as_far_as_they_are_right(
-    changes: dict[str, int], num_taken: int, num_accepted: int, num_tokens: int
-) -> None:
-    target = opened(num_leased=9, **changes)
-    first, second, third = law(2, 3)
-    target.hear(guesses(first, second, (third + 1) % 1000))
-    # A stream that it does not have is nothing to it.
-    target.hear(guesses(first, stream_id=9))
-    reply = target.run_pass(0.0)
-    (entry,) = reply.entries
-    assert reply.token_ids == law(2, num_tokens)
-    assert (entry.num_draft_tokens, entry.num_accepted_tokens) == (num_taken, num_accepted)
-    is_over = "max_tokens" in changes
-    assert entry.finish_reason == ("length" if is_over else "")
-    assert target.has_work != is_over
-
-
-def told(draft: LightDraft, prefix_len: int, num_tokens: int) -> None:
-    """Tell a draft node of committed tokens, and of some of a stream that it does not follow."""
-    entries = tuple(AddedEntry(s, 1, prefix_len, num_tokens) for s in (7, 8))
-    draft.hear(CommitNotice(entries, law(prefix_len, num_tokens) * 2))
-
-
-def run_out(draft: LightDraft) -> list[GuessNotice]:
-    """Passes until it has guessed as far ahead as it does."""
-    made = []
-    while draft.has_work:
-        made.append(draft.run_pass(0.002))
-    return made
-
-
-def test_a_draft_node_guesses_ahead_and_goes_back_after_wrong_guesses() -> None:
-    key = key_of(PROMPT, 3, 0)
-    first_wrong = next(k for k in range(2, 1000) if guess_at(key, k) != token_at(key, k))
-    draft = LightDraft()
-    assert draft.hear(open_one()) == [StreamReadyNotice(7, 1, 2)]
-    end, chains = 2, set()
-    for length in range(1, first_wrong):
-        if length > 1:
-            told(draft, length, 1)
-        notices = run_out(draft)
-        assert notices
-        for notice in notices:
-            ((part, token_ids),) = parts_of(notice)
-            assert (part.stream_id, part.start) == (7, end)
-            assert token_ids == (guess_at(key, end),)
-            chains.add(part.chain)
-            end += 1
-    assert len(chains) == 1
-    told(draft, first_wrong, 1)
-    first, *rest = run_out(draft)
-    assert first.parts[0].start == first_wrong + 1
-    assert all(notice.parts[0].chain not in chains for notice in (first, *rest))
-
-
-def test_a_stream_that_is_closed_is_forgotten() -> None:
-    target, draft = opened(num_leased=9), LightDraft()
-    draft.hear(open_one())
-    assert target.has_work
+    target.hear(GuessNotice((ChainPart(9, 1, 1, 2, b"x"),), (1,)))
+    target.hear(LeaseRequest((LeaseEntry(7, 1, 2, num_tokens),)))
+    made, entries = list[int](), list[CommitEntry]()
+    while target.has_work:
+        while draft.has_work:
+            target.hear(draft.run_pass(0.002))
+        reply = target.run_pass(0.04)
+        (entry,) = reply.entries
+        made += reply.token_ids
+        entries.append(entry)
+        added = tuple(AddedEntry(s, 1, entry.prefix_len, entry.num_tokens) for s in (7, 8))
+        draft.hear(CommitNotice(added, reply.token_ids * 2))
+    key = key_of(prompt, 3, 0)
+    assert made == [token_at(key, 2 + k) for k in range(num_tokens)]
+    # One guess of ten is wrong, and six are made ahead.
+    assert 3.0 < num_tokens / len(entries) < 7.0
+    assert all(entry.num_accepted_tokens <= entry.num_draft_tokens for entry in entries)
+    wrong = sum(entry.num_accepted_tokens < entry.num_draft_tokens for entry in entries)
+    assert 0 < wrong < len(entries)
+    assert [entry.finish_reason for entry in entries[-2:]] == ["", "length"]
     assert draft.has_work
-    for node in (target, draft):
-        node.hear(CloseStreamNotice(7, 1))
-        assert not node.has_work
+    draft.hear(CloseStreamNotice(7, 1))
+    assert not draft.has_work
