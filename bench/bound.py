@@ -26,7 +26,13 @@ from bench.asking import Answer, Pair, Requests, ask_one, rate, requests_of, war
 from bench.decoding import guesses_of, pass_times
 from bench.harness.report import head, row
 from bench.load.workloads import NAMES, workload
-from bench.options import draft_option, max_tokens_option, target_option, workloads_option
+from bench.options import (
+    draft_option,
+    max_tokens_option,
+    prompts_option,
+    target_option,
+    workloads_option,
+)
 from bench.pairs import in_turns, paired_ratio
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
@@ -137,7 +143,7 @@ HEAD: Final = head(
 
 
 @click.command("bound")
-@click.option("--prompts", "num_prompts", default=10, help="Prompts of each kind.")
+@prompts_option(10)
 @max_tokens_option
 @workloads_option(NAMES, "chat,copy", "Kinds of prompts with one turn: chat, copy, code, json, ...")
 @target_option

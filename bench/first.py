@@ -14,7 +14,14 @@ from bench.asking import Pair, ask_one
 from bench.bare import BareLoop
 from bench.harness.report import head, quantiles, row
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import COUNTS, draft_option, max_tokens_option, target_option, workloads_option
+from bench.options import (
+    COUNTS,
+    at_least,
+    draft_option,
+    max_tokens_option,
+    target_option,
+    workloads_option,
+)
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.messages import ChatMessage
@@ -30,7 +37,7 @@ _IDS = range(1_000, 30_000)
 
 @click.command("first")
 @click.option("--lengths", type=COUNTS, default="32,256,1024", help="Of prompts, in tokens.")
-@click.option("--repeats", default=5, help="Prompts of each length and kind.")
+@at_least("--repeats", 5, "Prompts of each length and kind.")
 @max_tokens_option
 @workloads_option(PLAIN_NAMES, "chat,code", "Kinds of prompts whose gaps are measured.")
 @target_option

@@ -74,12 +74,27 @@ target_option = click.option("--target", default="smollm2-135m", help="A name or
 draft_option = click.option(
     "--draft", default="", show_default="the catalogue's", help='Draft model, or "none".'
 )
-max_tokens_option = click.option("--max-tokens", default=128)
-pairs_option = click.option("--pairs", default=9, help="Pairs of runs, A B then B A.")
+max_tokens_option = at_least("--max-tokens", 128)
+pairs_option = at_least("--pairs", 9, "Pairs of runs, A B then B A.")
+
+
+def prompts_option(default: int) -> Decorator:
+    number = click.IntRange(1)
+    return click.option(
+        "--prompts", "num_prompts", type=number, default=default, help="Prompts of each kind."
+    )
+
+
+def _some(_context: click.Context, _parameter: click.Parameter, counts: list[int]) -> list[int]:
+    if min(counts, default=0) < 1:
+        raise click.BadParameter("numbers of 1 or more with commas between them are accepted")
+    return counts
 
 
 def streams_option(default: str) -> Decorator:
-    return click.option("--streams", type=COUNTS, default=default, help="Stream counts.")
+    return click.option(
+        "--streams", type=COUNTS, default=default, callback=_some, help="Stream counts."
+    )
 
 
 def workloads_option(names: Sequence[str], default: str, help: str) -> Decorator:

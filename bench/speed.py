@@ -17,6 +17,7 @@ from bench.load.workloads import NAMES, workload
 from bench.options import (
     draft_option,
     max_tokens_option,
+    prompts_option,
     streams_option,
     target_option,
     workloads_option,
@@ -34,7 +35,7 @@ HEAD = head(
 
 @click.command("speed")
 @streams_option("1,4")
-@click.option("--prompts", "num_prompts", default=16, help="Prompts of each kind.")
+@prompts_option(16)
 @max_tokens_option
 @click.option("--temperature", default=0.0)
 @workloads_option(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, json, agentic, ...")

@@ -40,6 +40,7 @@ from bench.live.edge_cell import (
     row_of,
     summary,
 )
+from bench.options import at_least
 from bench.pairs import in_turns
 
 _START_LIMIT_S = 120.0
@@ -48,10 +49,10 @@ _TARGET = "target-0"
 
 @click.command("edge")
 @edge_options
-@click.option("--streams", default=16)
+@at_least("--streams", 16)
 @click.option("--seconds", default=16.0, help="Measured seconds of each policy's turn.")
 @click.option("--warm-up", default=8.0, help="Seconds of a turn before measuring begins.")
-@click.option("--turns", default=1, help="Turns of each policy; several show the noise.")
+@at_least("--turns", 1, "Turns of each policy; several show the noise.")
 @click.option("--means", type=click.Choice(get_args(Means)), default="auto")
 def edge_command(
     policies: list[str],

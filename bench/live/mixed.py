@@ -18,7 +18,7 @@ import click
 from bench.asking import ask, taken_of
 from bench.harness.fleet import COORDINATOR, Setup, fleet
 from bench.harness.report import Findings, conclude, head, row
-from bench.options import max_tokens_option
+from bench.options import at_least, max_tokens_option
 from bench.pairs import in_turns, paired_ratio
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -56,9 +56,9 @@ class Run:
 
 
 @click.command("mixed")
-@click.option("--streams", default=8)
+@at_least("--streams", 8)
 @max_tokens_option
-@click.option("--turns", default=3)
+@at_least("--turns", 3)
 def mixed_command(streams: int, max_tokens: int, turns: int) -> None:
     """EMULATED: measure meshes of unequal draft nodes.
 

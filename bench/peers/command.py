@@ -15,7 +15,7 @@ import click
 from bench.cores import cores_at_once
 from bench.load.versus import Load, arrivals, in_turns
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import NUMBERS, listed, model_file, streams_option
+from bench.options import NUMBERS, at_least, listed, model_file, streams_option
 from bench.peers.systems import FAST, OWN, Peer, PeerError, Setup, all_peers
 from bench.results.making import cells_of, this_commit, this_machine, typed_command
 from bench.results.schema import SCHEMA, Cell, Results, System, to_json
@@ -24,6 +24,8 @@ from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 SUITE = "peers"
 # Seconds of each open loop.
 _OPEN_S = 30.0
+# So that an open loop has some ten requests.
+_LEAST_RATE = 0.3
 _OURS = (OWN.name, FAST.name)
 _PAIRS = {
     "Q8_0": (DEFAULT_TARGET, DEFAULT_DRAFT),
@@ -39,6 +41,12 @@ def _in_a_folder(
     if path is not None and not path.parent.is_dir():
         raise click.BadParameter(f"{path.parent} is not an existing folder")
     return path
+
+
+def _often(_context: click.Context, _parameter: click.Parameter, rates: list[float]) -> list[float]:
+    if min(rates, default=1.0) < _LEAST_RATE:
+        raise click.BadParameter(f"{_LEAST_RATE} requests/s or more are accepted")
+    return rates
 
 
 @click.command("peers")
@@ -58,12 +66,13 @@ def _in_a_folder(
 @click.option(
     "--rates",
     type=NUMBERS,
+    callback=_often,
     default="",
     show_default="none",
     help="Also run open loops with these request rates per second.",
 )
-@click.option("--turns", default=9, help="Turns of all systems, in changing order.")
-@click.option("--threads", default=1, help="Engine threads of each system.")
+@at_least("--turns", 9, "Turns of all systems, in changing order.")
+@at_least("--threads", 1, "Engine threads of each system.")
 @click.option(
     "--systems",
     type=listed(),

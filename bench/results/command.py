@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from bench.pages.markdown import table
 from bench.results.report import markdown, section
 from bench.results.schema import ResultError, from_json
 
@@ -72,5 +73,4 @@ def _table(path: Path) -> str:
         return section(from_json(path.read_text())).strip()
     with path.open(newline="") as file:
         head, *rows = csv.reader(file)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return table(head, rows)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -58,7 +59,9 @@ def cells_of(
 def _values(figures: Sequence[Figures]) -> Iterator[Value]:
     for metric in figures[0].metrics if figures else ():
         found = [each.metrics[metric] for each in figures]
-        known = [value for value in found if math.isfinite(value) and value > 0]
+        # No good request is a figure of a turn, too; of other metrics 0 means that there was none.
+        least = 0.0 if metric == "goodput" else math.ulp(0.0)
+        known = [value for value in found if math.isfinite(value) and value >= least]
         if known:
             low, high = (min(known), max(known)) if len(known) > 1 else (None, None)
             unit = UNITS.get(metric, "s")
@@ -117,5 +120,5 @@ def this_commit() -> str:
 
 def typed_command() -> str:
     """Return the command line; of absolute paths only the names, to publish no folders' names."""
-    parts = [Path(part).name if part.startswith("/") else part for part in sys.argv[1:]]
+    parts = [re.sub(r"^(--[a-z-]+=)?/.*/(?=.)", r"\1", part) for part in sys.argv[1:]]
     return f"python -m bench {shlex.join(parts)}"

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from bench.harness.report import head, note, row
-from bench.options import names_option
+from bench.options import at_least, names_option
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
@@ -257,10 +257,10 @@ def report(outcomes: Sequence[Outcome]) -> str:
 
 
 @click.command("sim")
-@click.option("--scenarios", default=250, help="Random scenarios.")
+@at_least("--scenarios", 250, "Random scenarios.")
 @click.option("--first-seed", default=0)
-@click.option("--passes", default=600, help="Length of a scenario in passes.")
-@click.option("--processes", default=1)
+@at_least("--passes", 600, "Length of a scenario in passes.")
+@at_least("--processes", 1)
 @names_option("--modes", COMPARED, "Modes to run beside auto and plain.")
 @click.option("--steady", "is_steady", is_flag=True, help="Compare prices with predictions only.")
 def sim_command(

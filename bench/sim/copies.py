@@ -16,7 +16,7 @@ from typing import Final
 import click
 
 from bench.harness.report import head, row
-from bench.options import NUMBERS, streams_option
+from bench.options import NUMBERS, at_least, streams_option
 from bench.sim.scenario import Scenario, SimClient, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
@@ -83,14 +83,7 @@ def run_copies(copies: Copies, *, lookup: bool) -> float:
     def client() -> SimClient:
         token_ids = tuple(copied_text(random, length, *TEXTS[copies.text]))
         text = Text((), (0.0,) * copies.max_tokens, token_ids=token_ids)
-        return SimClient(
-            alphas=(),
-            num_prompt_tokens=_PROMPT_TOKENS,
-            max_tokens=(copies.max_tokens, copies.max_tokens),
-            think_s=_NEVER_S,
-            starts_at=0.0,
-            texts=(text,),
-        )
+        return SimClient(num_prompt_tokens=_PROMPT_TOKENS, think_s=_NEVER_S, texts=(text,))
 
     scenario = Scenario(
         seed=copies.seed,
@@ -116,7 +109,7 @@ def gain(copies: Copies, seeds: Sequence[int]) -> float:
 @click.command("copies")
 @streams_option("1,2,4,8,16")
 @click.option("--rtts-ms", type=NUMBERS, default="0.3,3", help="Round trips to the target in ms.")
-@click.option("--seeds", default=3, help="Texts of each kind.")
+@at_least("--seeds", 3, "Texts of each kind.")
 def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None:
     """Simulate the gain of lookup on repetitive texts.
 

@@ -32,6 +32,7 @@ from bench.live.edge_cell import (
     row_of,
     summary,
 )
+from bench.options import at_least
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
@@ -64,14 +65,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
         order = range(first, first + setting.num_streams * len(texts), setting.num_streams)
         own = [texts[k % len(texts)] for k in order]
         length = first_length(len(own[0].luck), number, setting.num_streams)
-        return SimClient(
-            alphas=(setting.alpha,),
-            num_prompt_tokens=1,
-            max_tokens=(1, 1),
-            think_s=0.0,
-            starts_at=0.01 * number,
-            texts=(own[0].cut(length), *own[1:]),
-        )
+        return SimClient(starts_at=0.01 * number, texts=(own[0].cut(length), *own[1:]))
 
     return Scenario(
         seed=turn,
@@ -89,8 +83,8 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
 @click.command("edge")
 @edge_options
 @click.option("--seconds", default=32.0, help="Virtual seconds of each policy's turn.")
-@click.option("--turns", default=3, help="Turns of each policy, each with other texts.")
-@click.option("--processes", default=1)
+@at_least("--turns", 3, "Turns of each policy, each with other texts.")
+@at_least("--processes", 1)
 def edge_command(
     policies: list[str], seconds: float, turns: int, processes: int, **cells: Any
 ) -> None:

@@ -82,11 +82,11 @@ class SimClient:
     texts requested in turns; if empty, texts are drawn.
     """
 
-    alphas: tuple[float, ...]
-    num_prompt_tokens: int
-    max_tokens: tuple[int, int]
-    think_s: float
-    starts_at: float
+    alphas: tuple[float, ...] = ()
+    num_prompt_tokens: int = 1
+    max_tokens: tuple[int, int] = (1, 1)
+    think_s: float = 0.0
+    starts_at: float = 0.0
     believed: tuple[float, ...] | None = None
     evenness: float | None = None
     weight: float = 1.0

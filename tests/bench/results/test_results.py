@@ -7,6 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from bench.__main__ import bench
 from bench.load.figures import Asked, Slo, figures_of
 from bench.options import listed
 from bench.peers.command import peers_command
@@ -103,6 +104,15 @@ def test_cells_have_figures_of_each_and_ratios_of_ours_to_each_other():
     assert made.note == "1 of 1 failed"
 
 
+def test_turns_without_a_good_request_count() -> None:
+    bad = figures_of([Asked(0.0, (9.0, 18.0))], Slo(1.0, 1.0))
+    assert bad.metrics["goodput"] == 0.0
+    turns = [[bad], [bad], [figures(20.0)]]
+    (made,) = cells_of("peers", "here", ["ours"], turns, ["ours"])
+    (goodput,) = (value for value in made.values if value.metric == "goodput")
+    assert (goodput.value, goodput.low) == (0.0, 0.0)
+
+
 def test_each_of_ours_is_compared_with_those_that_are_not_before_it() -> None:
     names = ["a", "b", "theirs"]
     turns = [[figures(20.0), figures(10.0), figures(5.0)]]
@@ -136,8 +146,10 @@ def test_a_result_describes_this_machine_and_does_not_tell_where_files_lie(monke
     made = this_machine()
     assert min(made.num_cores, made.memory_bytes) >= 1
     assert made.kernel
-    monkeypatch.setattr("sys.argv", ["x", "peers", "--out", "/home/somebody/r.json", "--quick"])
-    assert typed_command() == "python -m bench peers --out r.json --quick"
+    typed = ["--out", "/home/somebody/r.json", "--llama-server=/home/somebody/server", "--quick"]
+    monkeypatch.setattr("sys.argv", ["x", "peers", *typed])
+    wanted = "python -m bench peers --out r.json --llama-server=server --quick"
+    assert typed_command() == wanted
 
 
 def test_a_result_that_is_none_is_refused(tmp_path):
@@ -170,6 +182,32 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
     with pytest.raises(click.BadParameter, match=says):
         values(text)
     assert values("1,2,") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("peers --streams 0", "numbers of 1 or more"),
+        ("speed --streams 1,-4", "numbers of 1 or more"),
+        ("peers --rates 0.01", "0.3 requests/s or more"),
+        ("peers --rates 4,-1", "0.3 requests/s or more"),
+        ("peers --turns 0", "x>=1"),
+        ("speed --prompts 0", "x>=1"),
+        ("bound --prompts 0", "x>=1"),
+        ("first --repeats 0", "x>=1"),
+        ("live machine --pairs 0", "x>=1"),
+        ("live mixed --turns 0", "x>=1"),
+        ("live edge --turns 0", "x>=1"),
+        ("edge --turns 0", "x>=1"),
+        ("sim --scenarios 0", "x>=1"),
+        ("copies --seeds 0", "x>=1"),
+        ("distill sample --out x --max-answer 2000", "1<=x<=768"),
+    ],
+)
+def test_numbers_with_which_nothing_can_be_measured_are_refused(options, says):
+    wrong = CliRunner().invoke(bench, options.split())
+    assert wrong.exit_code == 2
+    assert says in wrong.output
 
 
 def test_the_committed_page_is_that_of_the_data():
