@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 
@@ -107,12 +107,6 @@ class Figures(Taken):
     wire_bytes: int = 0
     errors: dict[str, list[float]] = field(default_factory=dict)
 
-    RATES: ClassVar = ("tokens_per_s", "promised", "token_s")
-    COUNTS: ClassVar = (
-        *("num_rounds", "num_plain_steps", "num_guesses", "num_accepted"),
-        *("num_texts", "num_wrong", "wire_bytes"),
-    )
-
 
 # Figures of each turn, by policy.
 Turns = Mapping[str, Sequence[Figures]]
@@ -147,13 +141,13 @@ def row_of(setting: Setting, policy: str, found: Turns) -> str:
 def together(turns: Sequence[Figures]) -> Figures:
     """Join the figures of turns: sums of counts, means of rates, medians of errors."""
     made = Figures()
-    for name in made.COUNTS:
-        setattr(made, name, sum(getattr(turn, name) for turn in turns))
-    for name in made.RATES:
-        setattr(made, name, fmean(getattr(turn, name) for turn in turns))
+    for each in fields(Figures):
+        values = [getattr(turn, each.name) for turn in turns]
+        if each.name != "errors":
+            setattr(made, each.name, fmean(values) if each.type == "float" else sum(values))
     for stage in sorted({stage for turn in turns for stage in turn.errors}):
         seen = [turn.errors[stage] for turn in turns if stage in turn.errors]
-        made.errors[stage] = [median(values) for values in zip(*seen, strict=True)]
+        made.errors[stage] = [median(of_turns) for of_turns in zip(*seen, strict=True)]
     return made
 
 

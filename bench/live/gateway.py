@@ -76,14 +76,8 @@ async def _in_pairs(
     gateway: Callable[[int], Awaitable[float]],
 ) -> list[tuple[float, float]]:
     """Return pairs of what both sides give for an amount; one more pair warms up before."""
-
-    async def of_bare(_turn: int) -> float:
-        return await asyncio.to_thread(bare, amount)
-
-    async def of_gateway(_turn: int) -> float:
-        return await gateway(amount)
-
-    _, *pairs = await in_turns(1 + num_pairs, of_bare, of_gateway)
+    sides = lambda _: asyncio.to_thread(bare, amount), lambda _: gateway(amount)
+    _, *pairs = await in_turns(1 + num_pairs, *sides)
     return [(a, b) for a, b in pairs]
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from bench.harness.report import head, row
-from bench.paper.model import Pair, Setting, draw, stages_of, total_s, upload_s
+from bench.harness.report import head, note, row
+from bench.paper.model import Pair, Setting, draw, load_setting, stages_of, total_s, upload_s
 from bench.paper.program import SCHEMES, program_bounds, serve
 from policies.acceptance import Floats
 
@@ -247,9 +247,6 @@ def paper_command(quick: bool, out: Path) -> None:
     Example:
       python -m bench paper --quick --out build/paper
     """
-    from bench.paper.model import load_setting
-    from bench.paper.report import fewer, run_printed
-
     setting = load_setting()
-    run_printed(fewer(setting) if quick else setting, out, lambda text: click.echo(text, err=True))
+    run_printed(fewer(setting) if quick else setting, out, note)
     click.echo(out / "printed.md")

@@ -21,22 +21,6 @@ from bench.sim.closed_loop import (
 from bench.sim.world import World
 
 
-def test_random_scenarios_are_what_they_say() -> None:
-    scenarios = [random_scenario(seed) for seed in range(300)]
-    assert random_scenario(5) == scenarios[5]
-    counts = {len(scenario.clients) for scenario in scenarios}
-    assert counts <= set(range(1, 33))
-    assert {1, 32} < counts
-    assert {len(scenario.drafts) for scenario in scenarios} == {1, 2, 3, 4}
-    assert any(node.away is not None for s in scenarios for node in s.drafts)
-    for scenario in scenarios:
-        for node in scenario.drafts:
-            assert node.away is None or 0 < node.away[0] < node.away[1] < scenario.duration_s
-        alphas = [alpha for client in scenario.clients for alpha in client.alphas]
-        assert 0.05 <= min(alphas) <= max(alphas) <= 0.95
-        assert scenario.target.decode.at(64) >= scenario.target.decode.at(1)
-
-
 def test_wrong_beliefs_change_what_is_believed_and_nothing_else() -> None:
     scenario = random_scenario(11)
     off = with_acceptance_off_by(scenario, 0.2)
