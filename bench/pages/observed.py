@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Iterable, Iterator
@@ -39,19 +38,13 @@ def _classes(cls: type, title: str, seen: set[type]) -> Iterator[str]:
     seen.add(cls)
     yield f"### {title}"
     yield wrapped(summary_of(cls))
-    meanings = meanings_of(cls)
-    below = list[type]()
-    lines = list[str]()
-    for name, hint in inspect.get_annotations(cls).items():
-        lines.append(item(f"{code(name)} ({_kind(hint)}): {meanings[name]}"))
-        for each in re.findall(r"\w+", hint):
-            inner = vars(inspect.getmodule(cls)).get(each)
-            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-                below.append(inner)
-    yield "\n".join(lines)
-    for inner in below:
-        if inner.__module__ == cls.__module__ and inner not in seen:
-            yield from _classes(inner, inner.__name__, seen)
+    meanings, hints = meanings_of(cls), inspect.get_annotations(cls)
+    lines = (f"{code(name)} ({_kind(hint)}): {meanings[name]}" for name, hint in hints.items())
+    yield "\n".join(map(item, lines))
+    for name in re.findall(r"\w+", " ".join(hints.values())):
+        inner = vars(inspect.getmodule(cls)).get(name)
+        if isinstance(inner, type) and inner.__module__ == cls.__module__ and inner not in seen:
+            yield from _classes(inner, name, seen)
 
 
 def _kind(hint: str) -> str:
