@@ -225,14 +225,10 @@ class Medium:
         first = self._under_way[0][0] if self._under_way else math.inf
         return min(first, self._next_change_s())
 
-    def cut(self, station: str, direction: Direction, now: float) -> None:
-        """Lose every frame that passes the air in this direction, until `mend`."""
+    def cut(self, station: str, direction: Direction, now: float, *, ends: bool = False) -> None:
+        """Lose every frame that passes the air in this direction; no longer if the cut ends."""
         self._run(now)
-        self._paths[station, direction].is_cut = True
-
-    def mend(self, station: str, direction: Direction, now: float) -> None:
-        self._run(now)
-        self._paths[station, direction].is_cut = False
+        self._paths[station, direction].is_cut = not ends
 
     def counters(self) -> CountersOf:
         return {key: replace(flow.counters) for key, flow in self._flows.items()}

@@ -61,7 +61,7 @@ class ProxyCell(Proxies):
     def mend(self, station: str, directions: Sequence[Direction]) -> None:
         """End a cut. Held segments pass when they are sent again, as late as a kernel would."""
         for direction in directions:
-            self._medium.mend(station, direction, self._loop.time())
+            self._medium.cut(station, direction, self._loop.time(), ends=True)
         self._offered.set()
 
     async def carry(self) -> None:
@@ -106,7 +106,9 @@ class ProxyCell(Proxies):
             segment = departure.payload
             if segment is not None:
                 self._hand_over(segment)
-                self._acknowledge(departure)
+                # The acknowledgement takes the other way.
+                back = DOWN if departure.direction == UP else UP
+                self._medium.offer(departure.station, back, HEADER_BYTES, None, self._loop.time())
         return departures
 
     def _hand_over(self, segment: _Segment) -> None:
@@ -119,10 +121,6 @@ class ProxyCell(Proxies):
             # The connection may have been reset unnoticed.
             with contextlib.suppress(OSError):
                 segment.writer.write_eof()
-
-    def _acknowledge(self, departure: Departure) -> None:
-        back = DOWN if departure.direction == UP else UP
-        self._medium.offer(departure.station, back, HEADER_BYTES, None, self._loop.time())
 
 
 @contextlib.asynccontextmanager

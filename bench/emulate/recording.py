@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -154,10 +155,9 @@ def _check_prompts(prompts: Sequence[tuple[int, ...]]) -> None:
     """Raise ValueError unless a complete prompt identifies its text."""
     if not prompts:
         raise ValueError("it has no texts")
-    known = set(prompts)
-    lengths = {len(prompt) for prompt in prompts}
-    if len(known) < len(prompts):
-        raise ValueError("a prompt occurs twice")
-    for prompt in prompts:
-        if any(prompt[:length] in known for length in lengths if length < len(prompt)):
+    # Prompts that begin alike are neighbours in this order.
+    for one, other in pairwise(sorted(prompts)):
+        if one == other:
+            raise ValueError("a prompt occurs twice")
+        if other[: len(one)] == one:
             raise ValueError("a prompt begins with another one")

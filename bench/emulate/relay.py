@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from socket import inet_aton
 
 from pydantic import TypeAdapter
 
@@ -45,7 +46,7 @@ class Relay:
         names = [station.name for station in cell.stations]
         self._name_of = dict(zip(fds[1:], names, strict=True))
         self._fd_of = dict(zip(names, fds[1:], strict=True))
-        self._at = {_wire(address(place + 1)): name for place, name in enumerate(names)}
+        self._at = {inet_aton(address(place + 1)): name for place, name in enumerate(names)}
 
     def serve(self, commands: int) -> bool:
         """Carry packets until the command `end`; return False if the input ends before it.
@@ -73,11 +74,10 @@ class Relay:
     def _run_command(self, words: list[str]) -> None:
         match words:
             case ["counters"]:
-                print(self._counters(), flush=True)
-            case ["cut", station, ("up" | "down") as direction]:
-                self._medium.cut(station, direction, time.monotonic())
-            case ["mend", station, ("up" | "down") as direction]:
-                self._medium.mend(station, direction, time.monotonic())
+                found = self._medium.counters().items()
+                print(json.dumps([[*key, asdict(counters)] for key, counters in found]), flush=True)
+            case [("cut" | "mend") as verb, station, ("up" | "down") as direction]:
+                self._medium.cut(station, direction, time.monotonic(), ends=verb == "mend")
 
     def _take(self, fd: int) -> None:
         for _ in range(_MOST_PACKETS_AT_ONCE):
@@ -88,28 +88,18 @@ class Relay:
             # Packets that no program sent (IPv6 solicitations, multicast) take no airtime.
             if packet[0] >> 4 != 4:
                 continue
-            to = packet[16:20]
-            if fd == self._hub and to in self._at:
-                self._offer(self._at[to], packet, from_hub=True)
-            elif fd != self._hub and to == _wire(address(0)):
-                self._offer(self._name_of[fd], packet, from_hub=False)
-
-    def _offer(self, station: str, packet: bytes, *, from_hub: bool) -> None:
-        direction = DOWN if from_hub else UP
-        self._medium.offer(station, direction, len(packet), packet, time.monotonic())
+            to, station, direction = packet[16:20], "", UP
+            if fd == self._hub:
+                station, direction = self._at.get(to, ""), DOWN
+            elif to == inet_aton(address(0)):
+                station = self._name_of[fd]
+            if station:
+                self._medium.offer(station, direction, len(packet), packet, time.monotonic())
 
     def _deliver(self) -> None:
         for departure in self._medium.advance(time.monotonic()):
             up = departure.direction == UP
             os.write(self._hub if up else self._fd_of[departure.station], departure.payload)
-
-    def _counters(self) -> str:
-        found = self._medium.counters().items()
-        return json.dumps([[*key, asdict(counters)] for key, counters in found])
-
-
-def _wire(dotted: str) -> bytes:
-    return bytes(int(part) for part in dotted.split("."))
 
 
 def main() -> None:

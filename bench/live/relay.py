@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from heapq import heapify, heapreplace
 from typing import Any, NoReturn
 
@@ -66,7 +66,7 @@ async def relayed(core: int, traffic: Traffic, seconds: float) -> list[float]:
 
         await start("relay", "relay", "relay")
         os.sched_setaffinity(mesh.process("relay").pid, {core})
-        await start("traffic", "relay", "traffic", *astuple(traffic))
+        await start("traffic", "relay", "traffic", json.dumps(asdict(traffic)))
         await start("probe", "probe", seconds, "--bare")
         return list((await probed(mesh))["delays_s"])
 
@@ -115,11 +115,10 @@ def send_traffic(endpoint: str, traffic: Traffic) -> None:
                     socket.recv_multipart()
 
 
-def main(endpoint: str, _keys: str, what: str, *numbers: str) -> None:
+def main(endpoint: str, _keys: str, what: str, traffic: str = "") -> None:
     if what == "relay":
         relay(endpoint)
-    num_targets, num_streams, gamma, pass_s = numbers
-    send_traffic(endpoint, Traffic(int(num_targets), int(num_streams), int(gamma), float(pass_s)))
+    send_traffic(endpoint, Traffic(**json.loads(traffic)))
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
         medium.offer(name, way, 125, (name, way), 1.0)
     assert [d.payload for d in run_out(medium, 1.0)] == [("b", UP), ("a", DOWN)]
     assert medium.counters()["a", UP].num_vanished == 1
-    medium.mend("a", UP, 2.0)
+    medium.cut("a", UP, 2.0, ends=True)
     medium.offer("a", UP, 125, "again", 2.0)
     assert [d.payload for d in run_out(medium, 2.0)] == ["again"]
 
@@ -210,7 +210,7 @@ def test_a_stream_over_a_cut_waits_twice_as_long_each_time() -> None:
     assert medium.advance(1.3) == []
     # Tried at 0, 0.2, 0.6; then at 1.4.
     assert medium.counters()["a", UP].num_vanished == 3
-    medium.mend("a", UP, 1.3)
+    medium.cut("a", UP, 1.3, ends=True)
     assert [d.arrives_s for d in run_out(medium, 1.3)] == pytest.approx([1.4], abs=1e-4)
 
 
