@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import IO
 
 from nodes.engine.kernels.library import register
+from nodes.engine.protocol import EngineError
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 
 SKIPPED_STEPS = 8
+MOST_STREAMS = 16
+_CELLS = 8192
 
 
 def main(path: str) -> None:
@@ -35,10 +38,10 @@ def main(path: str) -> None:
     params.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(path.encode(), params)
     context_params = llama_cpp.llama_context_default_params()
-    context_params.n_ctx = 8192
+    context_params.n_ctx = _CELLS
     context_params.n_batch = 256
     context_params.n_ubatch = 32 if is_careful else 512
-    context_params.n_seq_max = 17
+    context_params.n_seq_max = MOST_STREAMS
     context_params.n_threads = context_params.n_threads_batch = 1
     context_params.flash_attn_type = 1
     context_params.kv_unified = True
@@ -104,10 +107,19 @@ class BareLoop:
         self._stdin: IO[str] = self._process.stdin
         self._stdout: IO[str] = self._process.stdout
         if self._stdout.readline().strip() != "ready":
-            raise RuntimeError("the bare loop did not start")
+            raise EngineError(f"the bare loop did not start with {path}")
 
     def measure(self, num_streams: int, max_tokens: int, num_prompt_tokens: int = 0) -> float:
-        """Return the tokens/s of one run in which each stream has a prompt of the given length."""
+        """Return the tokens/s of one run in which each stream has a prompt of the given length.
+
+        Raises EngineError if the loop has no room for it.
+        """
+        num_tokens = num_streams * (num_prompt_tokens + max_tokens)
+        if num_streams > MOST_STREAMS or num_tokens > _CELLS:
+            raise EngineError(
+                f"the bare loop has room for {MOST_STREAMS} streams and {_CELLS:,} tokens, not for "
+                f"{num_streams} and {num_tokens:,}: measure fewer streams or shorter texts"
+            )
         self._stdin.write(f"{num_streams} {max_tokens} {num_prompt_tokens}\n")
         self._stdin.flush()
         return float(self._stdout.readline())

@@ -3,16 +3,21 @@
 import asyncio
 import contextlib
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from bench.bare import BareLoop
 from bench.harness.fleet import Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.processes import resident_bytes, tree
 from bench.live.gateway import gateway_command
+from bench.options import model_file
+from nodes.catalog import DEFAULT_TARGET
+from nodes.engine.protocol import EngineError
 
 CHAT = "/v1/chat/completions"
 CANARY = "kestrel-0d7e91b4"
@@ -118,6 +123,15 @@ async def test_idle_streams_cost_little() -> None:
         assert resident_bytes(pid) - before_bytes < count * 64 * 1024
         for writer in writers:
             writer.transport.abort()
+
+
+@pytest.mark.model
+def test_what_a_bare_loop_has_no_room_for_is_told_in_a_line() -> None:
+    with closing(BareLoop(model_file(DEFAULT_TARGET))) as bare:
+        assert bare.measure(16, 12, 4) > 0
+        for count, num_tokens in ((17, 12), (1, 8193)):
+            with pytest.raises(EngineError, match="room for 16 streams and 8,192 tokens"):
+                bare.measure(count, num_tokens)
 
 
 @pytest.mark.model
