@@ -15,9 +15,10 @@ from collections.abc import Callable
 _SECONDS = 0.25
 # Share of the work that the cores would do if none was shared.
 _ENOUGH = 0.8
-# Counts for _SECONDS after a line on its input, and prints the count.
+# Prints a line once it runs, counts for _SECONDS after a line on its input, and prints the count.
 _LOOP = f"""
 import sys, time
+print(flush=True)
 sys.stdin.readline()
 end, count = time.perf_counter() + {_SECONDS}, 0
 while time.perf_counter() < end:
@@ -34,6 +35,10 @@ def count_at_once(num_processes: int) -> int:
         )
         for _ in range(num_processes)
     ]
+    for loop in loops:
+        # Starting takes longer than counting on a busy machine, and not equally long.
+        assert loop.stdout is not None
+        loop.stdout.readline()
     for loop in loops:
         assert loop.stdin is not None
         print("go", file=loop.stdin, flush=True)

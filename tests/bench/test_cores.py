@@ -1,8 +1,10 @@
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+from bench import cores
 from bench.cores import cores_at_once, wait_for_cores
 
 ALL = float(len(os.sched_getaffinity(0)))
@@ -17,6 +19,25 @@ def test_what_cores_do_at_once_is_told_beside_one_alone(
 ) -> None:
     assert cores_at_once(4, {1: alone, 4: together}.__getitem__) == cores_seen
     assert 1.0 <= cores_at_once() <= ALL
+
+
+def test_all_processes_have_started_before_one_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # One of two starts two seconds later. They say when they were let go, one with a minus.
+    loop = f"""
+import os, sys, time
+try:
+    sign = os.mkdir({str(tmp_path / "first")!r}) or 1
+    time.sleep(2.0)
+except FileExistsError:
+    sign = -1
+print(flush=True)
+sys.stdin.readline()
+print(sign * int(time.monotonic() * 1e3))
+"""
+    monkeypatch.setattr(cores, "_LOOP", loop)
+    assert abs(cores.count_at_once(2)) < 1500
 
 
 def test_cores_that_others_have_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
