@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bench.emulate.replay import PREFIX
 from bench.harness.airdraft import register
 from bench.load.workloads import Workload, turns_of
+from bench.pairs import in_turns
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
@@ -165,6 +168,21 @@ async def converse(client: Client, prompt: str, options: GenerateOptions) -> Ans
         tuple(at for answer in made for at in answer.token_s),
         sum(answer.seconds for answer in made),
     )
+
+
+async def plain_and_auto(
+    client: Client, groups: Sequence[Requests]
+) -> list[tuple[list[Answer], ...]]:
+    """Answer each group of requests plainly and as planned, in alternating order.
+
+    The requests of a group are sent at once. Returns the plain answers and the others by group.
+    """
+
+    async def answers(gamma: int | None, turn: int) -> list[Answer]:
+        asked = (converse(client, p, replace(options, gamma=gamma)) for p, options in groups[turn])
+        return await asyncio.gather(*asked)
+
+    return await in_turns(len(groups), *(partial(answers, gamma) for gamma in (0, None)))
 
 
 def rate(answers: Sequence[Answer]) -> float:

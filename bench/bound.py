@@ -15,25 +15,18 @@ import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import median
 from typing import Any, Final
 
 import click
 import numpy as np
 
-from bench.asking import Answer, Pair, Requests, ask_one, rate, requests_of, warm_up_of
+from bench.asking import Pair, plain_and_auto, rate, requests_of, warm_up_of
 from bench.decoding import guesses_of, pass_times
 from bench.harness.report import head, row
-from bench.load.workloads import NAMES, workload
-from bench.options import (
-    draft_option,
-    max_tokens_option,
-    prompts_option,
-    target_option,
-    workloads_option,
-)
-from bench.pairs import in_turns, paired_ratio
+from bench.load.workloads import PLAIN_NAMES, workload
+from bench.options import at_least, draft_option, max_tokens_option, target_option, workloads_option
+from bench.pairs import paired_ratio
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.engine.rules import LogitRules
@@ -143,9 +136,13 @@ HEAD: Final = head(
 
 
 @click.command("bound")
-@prompts_option(10)
+@at_least("--prompts", 10, "Prompts of each kind.", "num_prompts")
 @max_tokens_option
-@workloads_option(NAMES, "chat,copy", "Kinds of prompts with one turn: chat, copy, code, json, ...")
+@workloads_option(
+    (*PLAIN_NAMES, "json"),
+    "chat,copy",
+    "Kinds of prompts with one turn: chat, copy, code, json, ...",
+)
 @target_option
 @draft_option
 def bound_command(
@@ -207,18 +204,12 @@ async def _texts(
     """Answer each prompt in a mesh, plainly and with guesses, in alternating order."""
     found: dict[str, list[Text]] = {}
     async with local_mesh(target, draft, lookup=False) as (mesh, client):
-
-        async def answer(requests: Requests, gamma: int | None, turn: int) -> Answer:
-            prompt, asked = requests[turn]
-            return await mesh.beside(ask_one(client, prompt, replace(asked, gamma=gamma)))
-
         for kind in kinds:
             requests = requests_of(workload(kind, num_prompts), options)
-            await answer(warm_up_of(requests), None, 0)
-            sides = (partial(answer, requests, gamma) for gamma in (0, None))
-            turns = await in_turns(len(requests), *sides)
+            await mesh.beside(plain_and_auto(client, [warm_up_of(requests)]))
+            turns = await mesh.beside(plain_and_auto(client, [[each] for each in requests]))
             texts = found.setdefault(kind, [])
-            for (prompt, asked), (plain, auto) in zip(requests, turns, strict=True):
+            for (prompt, asked), ((plain,), (auto,)) in zip(requests, turns, strict=True):
                 assert auto.token_ids == plain.token_ids, "guesses changed a text"
                 read = await mesh.beside(client.read(prompt, asked, "tokens"))
                 if len(auto.token_ids) > 1:

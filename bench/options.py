@@ -65,9 +65,11 @@ seed_option = click.option(
 )
 
 
-def at_least(flag: str, default: int, help: str | None = None) -> Decorator:
-    """Return an option with a number of 1 or more."""
-    return click.option(flag, type=click.IntRange(1), default=default, show_default=True, help=help)
+def at_least(flag: str, default: int, help: str | None = None, *names: str) -> Decorator:
+    """Return an option with a number of 1 or more. names: that of its parameter, if it is another
+    than the flag's."""
+    number = click.IntRange(1)
+    return click.option(flag, *names, type=number, default=default, show_default=True, help=help)
 
 
 target_option = click.option("--target", default="smollm2-135m", help="A name or a GGUF file.")
@@ -76,13 +78,6 @@ draft_option = click.option(
 )
 max_tokens_option = at_least("--max-tokens", 128)
 pairs_option = at_least("--pairs", 9, "Pairs of runs, A B then B A.")
-
-
-def prompts_option(default: int) -> Decorator:
-    number = click.IntRange(1)
-    return click.option(
-        "--prompts", "num_prompts", type=number, default=default, help="Prompts of each kind."
-    )
 
 
 def _some(_context: click.Context, _parameter: click.Parameter, counts: list[int]) -> list[int]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from statistics import median
 from typing import Any
 
 import click
 
-from bench.asking import Answer, Pair, Requests, converse, rate, requests_of, taken_of, warm_up_of
+from bench.asking import Pair, Requests, plain_and_auto, rate, requests_of, taken_of, warm_up_of
 from bench.harness.report import head, row
 from bench.load.workloads import NAMES, workload
 from bench.options import (
+    at_least,
     draft_option,
     max_tokens_option,
-    prompts_option,
     streams_option,
     target_option,
     workloads_option,
 )
-from bench.pairs import in_turns, paired_ratio
+from bench.pairs import paired_ratio
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.service.local import local_mesh
@@ -35,7 +33,7 @@ HEAD = head(
 
 @click.command("speed")
 @streams_option("1,4")
-@prompts_option(16)
+@at_least("--prompts", 16, "Prompts of each kind.", "num_prompts")
 @max_tokens_option
 @click.option("--temperature", default=0.0)
 @workloads_option(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, json, agentic, ...")
@@ -81,15 +79,14 @@ async def _report(
         for kind in kinds:
             made = workload(kind, num_prompts)
             requests = requests_of(made, options)
-            await mesh.beside(_together(client, [warm_up_of(requests)], None, 0))
+            await mesh.beside(plain_and_auto(client, [warm_up_of(requests)]))
             for count in counts:
                 groups = [requests[at : at + count] for at in range(0, len(requests), count)]
                 click.echo(await mesh.beside(_row(client, made.name, count, groups)))
 
 
 async def _row(client: Client, kind: str, count: int, groups: Sequence[Requests]) -> str:
-    sides = (partial(_together, client, groups, gamma) for gamma in (0, None))
-    turns = await in_turns(len(groups), *sides)
+    turns = await plain_and_auto(client, groups)
     rates = [(rate(plain), rate(auto)) for plain, auto in turns]
     same = [
         a.token_ids == b.token_ids
@@ -103,16 +100,4 @@ async def _row(client: Client, kind: str, count: int, groups: Sequence[Requests]
         *(kind, count, f"{median(plain for plain, _ in rates):.1f}", paired_ratio(rates)),
         f"{tokens:.2f} in {taken.guessing_share:.2f} of passes",
         *(accepted, f"{sum(same)} of {len(same)}"),
-    )
-
-
-async def _together(
-    client: Client, groups: Sequence[Requests], gamma: int | None, turn: int
-) -> list[Answer]:
-    """Send all requests of the turn's group at once, with this gamma."""
-    return await asyncio.gather(
-        *(
-            converse(client, prompt, replace(options, gamma=gamma))
-            for prompt, options in groups[turn]
-        )
     )
