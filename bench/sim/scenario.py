@@ -126,11 +126,11 @@ class ClientFigures:
 
 @dataclass(slots=True)
 class Request:
-    """A running request. client: the client's number. num_wanted, num_sent: tokens of its answer.
-    num_tokens: those sent after the warm-up. ready_at: time when its prompt was read, negative
-    before. last_at: time when tokens were last sent, or when the prompt was read."""
+    """A running request. num_wanted, num_sent: tokens of its answer. num_tokens: those sent after
+    the warm-up. ready_at: time when its prompt was read, negative before. last_at: time when tokens
+    were last sent, or when the prompt was read."""
 
-    client: int
+    client: Client
     num_wanted: int
     num_sent: int = 0
     num_tokens: int = 0
@@ -138,39 +138,37 @@ class Request:
     last_at: float = -1.0
 
 
-class Clients:
-    """Draws requests by client and number alone, so that all modes of planning get the same."""
+class Client:
+    """A user of a scenario. The n-th request of a user is the same in all modes of planning."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self._clients = scenario.clients
+    def __init__(self, scenario: Scenario, number: int) -> None:
+        self.name = f"client-{number}"
+        self.settings = scenario.clients[number]
+        self.figures = ClientFigures()
         self._warm_up_s = scenario.warm_up_s
-        numbers = range(len(scenario.clients))
-        self._randoms = [Random(f"{scenario.seed}/{number}") for number in numbers]
-        self._num_asked = [0] * len(scenario.clients)
-        self.figures = [ClientFigures() for _ in scenario.clients]
+        self._random = Random(f"{scenario.seed}/{number}")
+        self._num_asked = 0
 
-    def next_text(self, number: int) -> Text:
-        client, random = self._clients[number], self._randoms[number]
-        if client.texts:
-            self._num_asked[number] += 1
-            return client.texts[(self._num_asked[number] - 1) % len(client.texts)]
-        max_tokens = random.randint(*client.max_tokens)
+    def next_text(self) -> Text:
+        wanted, random = self.settings, self._random
+        if wanted.texts:
+            self._num_asked += 1
+            return wanted.texts[(self._num_asked - 1) % len(wanted.texts)]
+        max_tokens = random.randint(*wanted.max_tokens)
         luck = tuple(random.random() for _ in range(max_tokens))
         chances: tuple[float, ...] = ()
-        if client.evenness is not None:
-            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
+        if wanted.evenness is not None:
+            a, b = (wanted.evenness * share for share in (wanted.alphas[0], 1 - wanted.alphas[0]))
             chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
-        return Text(client.alphas, luck, chances, client.believed or ())
+        return Text(wanted.alphas, luck, chances, wanted.believed or ())
 
-    def pause_s(self, number: int) -> float:
-        """Return the seconds until a client sends its next request."""
-        think_s = self._clients[number].think_s
-        return self._randoms[number].expovariate(1.0 / think_s) if think_s else 0.0
+    def pause_s(self) -> float:
+        """Return the seconds until the next request."""
+        think_s = self.settings.think_s
+        return self._random.expovariate(1.0 / think_s) if think_s else 0.0
 
     def book(self, request: Request, now: float) -> None:
-        """Add a request to its client's figures. Only the time after its prompt was read counts."""
+        """Add a request to the figures. Only the time after its prompt was read counts."""
         if request.ready_at >= 0:
-            since = max(request.ready_at, self._warm_up_s)
-            figures = self.figures[request.client]
-            figures.seconds += max(0.0, now - since)
-            figures.num_tokens += request.num_tokens
+            self.figures.seconds += max(0.0, now - max(request.ready_at, self._warm_up_s))
+            self.figures.num_tokens += request.num_tokens

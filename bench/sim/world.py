@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.sim.devices import Clock, Device, Medium, SimNode, bits_of
-from bench.sim.scenario import ClientFigures, Clients, Request, Scenario, SimDraftNode, Text
+from bench.sim.scenario import Client, ClientFigures, Request, Scenario, SimDraftNode, Text
 from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, prompt_of
 from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox
@@ -102,8 +102,8 @@ class World:
         self._scenario = scenario
         self._clock = clock = Clock()
         self._random = Random(scenario.seed)
-        self._clients = Clients(scenario)
-        self._result = Result(self._clients.figures)
+        self._clients = [Client(scenario, number) for number in range(len(scenario.clients))]
+        self._result = Result([client.figures for client in self._clients])
         self._requests: dict[int, Request] = {}
         self._num_requests = 0
         self._texts: dict[int, Text] = {}
@@ -136,12 +136,12 @@ class World:
             if node.away is not None:
                 clock.at(node.away[0], partial(self._leave, name))
                 clock.at(node.away[1], partial(self._join, name, node))
-        for number, client in enumerate(scenario.clients):
-            clock.at(client.starts_at, partial(self._ask, number))
+        for client in self._clients:
+            clock.at(client.settings.starts_at, partial(self._ask, client))
         clock.after(_TICK_S, self._tick)
         clock.run(scenario.duration_s)
         for request in self._requests.values():
-            self._clients.book(request, self._clock.now)
+            request.client.book(request, self._clock.now)
             if request.ready_at >= 0:
                 self._note_gap(request)
         for stream in self._scheduler.streams.values():
@@ -221,14 +221,13 @@ class World:
 
     # -- clients -------------------------------------------------------------------------------
 
-    def _ask(self, number: int) -> None:
-        client = self._scenario.clients[number]
+    def _ask(self, client: Client) -> None:
         self._num_requests += 1
         stream_id = StreamId(self._num_requests)
-        text = self._clients.next_text(number)
-        self._requests[stream_id] = Request(number, len(text.luck))
+        text, settings = client.next_text(), client.settings
+        self._requests[stream_id] = Request(client, len(text.luck))
         text_id = stream_id if text.prompt is None else text.prompt
-        num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or client.num_prompt_tokens)
+        num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or settings.num_prompt_tokens)
         # Another request may have the same text cut to fewer tokens; keep the longer one.
         known = self._texts.get(text_id)
         if known is None or len(known.luck) < len(text.luck):
@@ -237,14 +236,14 @@ class World:
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,
-            owner=f"client-{number}" if text.prompt is None else "all",
+            owner=client.name if text.prompt is None else "all",
             sampling=Sampling(),
             max_tokens=len(text.luck),
             stops=(),
             ignore_eog=True,
             num_prompt_tokens=num_prompt_tokens,
             token_ids=prompt_of(text_id, num_prompt_tokens, text.token_ids),
-            weight=client.weight,
+            weight=settings.weight,
         )
         self._carry_out(self._scheduler.admit(spec))
 
@@ -271,9 +270,8 @@ class World:
         assert request.num_sent == request.num_wanted
         self._result.num_finished += 1
         self._count(finish.figures)
-        self._clients.book(request, self._clock.now)
-        number = request.client
-        self._clock.after(self._clients.pause_s(number), partial(self._ask, number))
+        request.client.book(request, self._clock.now)
+        self._clock.after(request.client.pause_s(), partial(self._ask, request.client))
 
     def _count(self, figures: Figures) -> None:
         self._result.num_guesses += figures.num_draft_tokens
