@@ -101,7 +101,11 @@ def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
         )
     if info.st_uid not in (0, os.geteuid()):
         raise KeysError(f"key file {path} belongs to another user: run chown on it")
-    table = read_toml(path)
+    try:
+        table = read_toml(path)
+    except FileNotFoundError:
+        # A rotation has just renamed or removed it.
+        return None
     public, secret = table.get("public"), table.get("secret")
     if not isinstance(public, str) or not isinstance(secret, str):
         raise KeysError(f"key file {path}: expected public and secret")

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,19 @@ def test_what_is_no_file_holds_no_pair(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KeysError, match="cannot be written"):
         write_key_pair(tmp_path / "file" / "node.key", new_key_pair())
+
+
+def test_a_file_that_a_rotation_removes_meanwhile_is_no_pair(tmp_path, monkeypatch):
+    path = tmp_path / "node.key"
+    write_key_pair(path, new_key_pair())
+    opened = Path.open
+
+    def open_late(self, *args):
+        self.unlink()
+        return opened(self, *args)
+
+    monkeypatch.setattr(Path, "open", open_late)
+    assert read_key_pair(path) is None
 
 
 def test_what_is_known_of_the_coordinator_comes_back(tmp_path):
