@@ -1,4 +1,4 @@
-"""Measure how soon the mesh notices that a process is dead, and that it is back.
+"""`python -m bench chaos detect`: how soon a mesh notices that a process is dead, or back.
 
 Processes are killed, stopped, or their event loop is blocked. What becomes of members is read in
 the coordinator's log, what becomes of a coordinator is asked of clients in this process.
@@ -12,11 +12,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.processes import BLOCK_S
-from bench.harness.report import Findings, head, row
+from bench.harness.report import Findings, conclude, head, row
+from bench.options import at_least, names_option
 from nodes.client.client import Client
 
 # Limits for the time until each fault is noticed.
@@ -35,6 +38,26 @@ class Detected(Findings):
 
     noticed_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     back_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+@click.command("detect")
+@at_least("--repeats", 20)
+@names_option("--over", ("tcp-keys", "ipc", "tcp"), "Transports; tcp has no keys.")
+def detect_command(repeats: int, over: list[Any]) -> None:
+    """Measure how soon a dead member or coordinator is noticed, and how soon it is back.
+
+    \b
+    Example:
+      python -m bench chaos detect --repeats 3 --over ipc
+    """
+    all_found = Findings()
+    for link in over:
+        click.echo(f"{link}\n{HEAD}")
+        for who in ("members", COORDINATOR):
+            found = asyncio.run(detect(who, link, repeats))
+            click.echo("\n".join(found.lines))
+            all_found.faults += found.faults
+    conclude(all_found)
 
 
 async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int) -> Detected:
@@ -88,7 +111,7 @@ async def _strike(
         await process.ended.wait()
         await mesh.start(name)
     elif fault == "stopped":
-        mesh.go_on(name)
+        process.signal(signal.SIGCONT)
     else:
         await asyncio.sleep(struck_at + BLOCK_S - mesh.now())
     there_at = mesh.now()

@@ -19,7 +19,7 @@ import httpx
 
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
-from bench.harness.processes import HUB, ROOT, Places, Process, free_port
+from bench.harness.processes import HUB, PROGRAM, ROOT, Places, Process, free_port
 from mesh.authorized import Entry
 from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
@@ -138,40 +138,28 @@ class Fleet:
     ) -> Process:
         """Start a process (again), with arguments and environment added to those of the setup.
 
-        place: of the fleet's places. prefix: command that runs the process. max_files: limit of
-        its open files.
+        `client` runs `airdraft generate`. place: of the fleet's places. prefix: command that runs
+        the process. max_files: limit of its open files.
         """
-        argv = [*await self._argv(name, place), *arguments]
-        return self._start(name, argv, place, prefix, max_files, environ)
-
-    def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
-        """Run a client command such as `generate` with the keys and endpoint of this mesh."""
-        link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
-        return self._start(name, [*argv, *link], HUB, (), 0, environ)
+        command = [*prefix, *PROGRAM, *await self._argv(name, place), *arguments]
+        return self._start(name, place, command, environ, max_files)
 
     async def start_module(self, name: str, place: str, module: str, *arguments: str) -> Process:
         """Run a module of the bench as a client, with endpoint and keys as first arguments."""
         link = await self._endpoint(CLIENT, place), str(self.keys(CLIENT))
-        argv = [sys.executable, "-m", module, *link, *arguments]
-        return self._start(name, argv, place, (), 0, {}, is_module=True)
+        return self._start(name, place, [sys.executable, "-m", module, *link, *arguments])
 
     def _start(
         self,
         name: str,
-        argv: Sequence[str],
         place: str,
-        prefix: Sequence[str],
-        max_files: int,
-        environ: Mapping[str, str],
-        *,
-        is_module: bool = False,
+        command: Sequence[str],
+        environ: Mapping[str, str] = MappingProxyType({}),
+        max_files: int = 0,
     ) -> Process:
         assert not self.is_up(name), f"{name} runs already"
-        whole = argv if is_module else [sys.executable, "-m", "bench.harness.airdraft", *argv]
-        command = self._places.command(place, [*prefix, *whole])
-        executes = self.setup.fresh or is_module or len(command) > len(whole)
         process = Process(
-            command if executes else argv,
+            self._places.command(place, command),
             {
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
@@ -182,7 +170,7 @@ class Fleet:
                 **environ,
             },
             self.log(name),
-            executes=executes,
+            fresh=self.setup.fresh,
             max_files=max_files,
             on_end=self._ended,
         )
@@ -190,16 +178,21 @@ class Fleet:
         return process
 
     async def _argv(self, name: str, place: str) -> list[str]:
-        role, setup = self.roles[name], self.setup
-        argv = [role, "-v", *(["--keys", str(self.keys(name))] if self.has_keys else [])]
+        setup = self.setup
+        role = self.roles.get(name, name)
+        argv = ["generate"] if role == CLIENT else [role, "-v"]
+        if self.has_keys:
+            argv += ["--keys", str(self.keys(name))]
         if role == COORDINATOR:
             return [*argv, "--listen", self.endpoint]
         argv += ["--connect", await self._endpoint(name, place)]
         if role == "gateway":
-            return [*argv, "--listen", f"127.0.0.1:{self.port(name)}"]
-        model = setup.target_model if role == "target" else setup.draft_model
-        sizes = ("--cells", str(setup.cells), "--max-streams", str(setup.max_streams))
-        return [*argv, "--name", name, "--model", model, *sizes]
+            argv += ["--listen", f"127.0.0.1:{self.port(name)}"]
+        elif role != CLIENT:
+            model = setup.target_model if role == "target" else setup.draft_model
+            argv += ["--name", name, "--model", model]
+            argv += ["--cells", str(setup.cells), "--max-streams", str(setup.max_streams)]
+        return argv
 
     async def _endpoint(self, name: str, place: str) -> str:
         """Return the coordinator's endpoint as seen from a place, where the member may go there."""
@@ -242,14 +235,6 @@ class Fleet:
     async def end(self) -> None:
         """Kill all processes."""
         await asyncio.gather(*(process.kill() for process in self._processes.values()))
-
-    def stop(self, name: str) -> None:
-        """Send SIGSTOP."""
-        self.process(name).signal(signal.SIGSTOP)
-
-    def go_on(self, name: str) -> None:
-        """Send SIGCONT."""
-        self.process(name).signal(signal.SIGCONT)
 
     def expect_end(self, name: str) -> None:
         """Allow the present process of a name to end by itself, for instance at a fail point."""

@@ -77,19 +77,11 @@ class Record:
                 yield max(gaps)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault of one request. kind: lost, repeated, changed, fake finish, no end or late."""
+def faults_of(record: Record) -> list[str]:
+    """Return the faults of a request that has ended; a failure reported in time is no fault.
 
-    kind: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.text}"
-
-
-def faults_of(record: Record) -> list[Fault]:
-    """Return the faults of a request that has ended; a failure reported in time is no fault."""
+    Each begins with its kind: lost, repeated, changed, fake finish, no end or late.
+    """
     found = _of_the_whole(record)
     for choice, expected in enumerate(record.case.expected):
         events = [e for e in record.events if e.what != "started" and e.choice == choice]
@@ -97,37 +89,37 @@ def faults_of(record: Record) -> list[Fault]:
     return found
 
 
-def _of_the_whole(record: Record) -> list[Fault]:
+def _of_the_whole(record: Record) -> list[str]:
     found = []
     starts = [e for e in record.events if e.what == "started"]
     if len(starts) > 1:
-        found.append(Fault("repeated", f"it started {len(starts)} times"))
+        found.append(f"repeated: it started {len(starts)} times")
     if starts and record.events[0] is not starts[0]:
-        found.append(Fault("repeated", "an event came before its start"))
+        found.append("repeated: an event came before its start")
     # A client that rejects messages as inconsistent has received wrong ones.
     if record.end == "failed" and record.reason.startswith(_UNBELIEVED):
-        found.append(Fault("changed", record.reason))
+        found.append(f"changed: {record.reason}")
     if any(e.choice >= len(record.case.expected) for e in record.events):
-        found.append(Fault("changed", "a choice that was not requested"))
+        found.append("changed: a choice that was not requested")
     took_s = record.ended_at_s - record.asked_at_s
     if record.deadline_s is None:
         return found
     if record.end in ("", "late"):
-        found.append(Fault("no end", f"no end within {record.deadline_s:g} s"))
+        found.append(f"no end: none within {record.deadline_s:g} s")
     elif took_s > record.deadline_s + GRACE_S:
-        found.append(Fault("late", f"ended after {took_s:.2f} s of {record.deadline_s:g} s"))
+        found.append(f"late: ended after {took_s:.2f} s of {record.deadline_s:g} s")
     return found
 
 
 def _of_choice(
     choice: int, events: list[Seen], expected: Expected, record: Record
-) -> Iterator[Fault]:
+) -> Iterator[str]:
     length, text, is_whole = 0, b"", True
     end: Seen | None = None
     for event in events:
         where = f"choice {choice} at {event.position}"
         if end is not None:
-            yield Fault("repeated", f"choice {choice}: {event.what} after its end")
+            yield f"repeated: choice {choice}: {event.what} after its end"
             return
         if event.what == "finished":
             end = event
@@ -135,40 +127,34 @@ def _of_choice(
         if event.position != length:
             is_whole = False
             kind = "lost" if event.position > length else "repeated"
-            yield Fault(kind, f"{where}, where {length} was next")
+            yield f"{kind}: {where}, where {length} was next"
         wanted = expected.token_ids[event.position : event.position + len(event.token_ids)]
         if event.token_ids != wanted:
-            yield Fault("changed", f"{where}: {event.token_ids} instead of {wanted}")
+            yield f"changed: {where}: {event.token_ids} instead of {wanted}"
         length = max(length, event.position + len(event.token_ids))
         text += event.text
     if is_whole and not expected.text.startswith(text):
-        yield Fault("changed", f"choice {choice}: the text differs from the undisturbed one")
+        yield f"changed: choice {choice}: the text differs from the undisturbed one"
     if end is not None:
         num_tokens = length if record.has_token_ids else None
         yield from _of_end(choice, num_tokens, text if is_whole else None, end, expected)
     elif record.end == "finished":
-        yield Fault("no end", f"choice {choice} has no end, but its request has")
+        yield f"no end: choice {choice} has no end, but its request has"
 
 
 def _of_end(
     choice: int, length: int | None, text: bytes | None, end: Seen, expected: Expected
-) -> Iterator[Fault]:
+) -> Iterator[str]:
     if length is not None and length < len(expected.token_ids):
         of = f"{length} of {len(expected.token_ids)} tokens"
-        yield Fault("fake finish", f"choice {choice}: {end.reason} after {of}")
+        yield f"fake finish: choice {choice}: {end.reason} after {of}"
     elif text is not None and text != expected.text:
-        yield Fault("fake finish", f"choice {choice}: {len(text)} of {len(expected.text)} bytes")
+        yield f"fake finish: choice {choice}: {len(text)} of {len(expected.text)} bytes"
     if length is not None and end.num_tokens != length:
-        yield Fault("lost", f"choice {choice}: {length} of {end.num_tokens} tokens were received")
+        yield f"lost: choice {choice}: {length} of {end.num_tokens} tokens were received"
     if end.reason != expected.finish_reason:
         what = f"{end.reason} instead of {expected.finish_reason}"
-        yield Fault("fake finish", f"choice {choice}: {what}")
-
-
-def write_history(path: Path, seed: int, record: Record, faults: list[Fault]) -> None:
-    """Write a request, its events and its faults as JSON, for finding the cause."""
-    found = {"seed": seed, "faults": [str(fault) for fault in faults], **asdict(record)}
-    path.write_text(json.dumps(found, indent=1, default=_readable))
+        yield f"fake finish: choice {choice}: {what}"
 
 
 def _readable(value: object) -> str:
@@ -179,13 +165,12 @@ def _readable(value: object) -> str:
 class Tally(Findings):
     """Counts of a run. Every request is checked when it ends; only its faults are kept.
 
-    folder: directory for the history of the first wrong request. disturbances: counts of kills
-    and stops, by role. stalls_s: the longest gap between events of each choice. waits_s: times
-    from a request to its first event.
+    disturbances: counts of kills and stops, by role. stalls_s: the longest gap between events of
+    each choice. waits_s: times from a request to its first event. history: file for the first wrong
+    request, with its events.
     """
 
     seed: int = 0
-    folder: Path = Path()
     num_tokens: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -193,10 +178,7 @@ class Tally(Findings):
     stalls_s: list[float] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     took_s: float = 0.0
-
-    @property
-    def history(self) -> Path:
-        return self.folder / f"chaos-history-{self.seed}.json"
+    history: Path | None = None
 
     @property
     def num_requests(self) -> int:
@@ -212,18 +194,20 @@ class Tally(Findings):
         if record.events:
             self.waits_s.append(record.events[0].at_s - record.asked_at_s)
         found = faults_of(record)
-        if found and not self.faults:
-            write_history(self.history, self.seed, record, found)
-        for fault in found:
-            self.wrong(fault.kind, f"request {record.number}: {fault.text}")
+        if found and self.history is None:
+            self.history = Path(f"chaos-history-{self.seed}.json")
+            history = {"seed": self.seed, "faults": found, **asdict(record)}
+            self.history.write_text(json.dumps(history, indent=1, default=_readable))
+        self.faults += [f"{fault} (request {record.number})" for fault in found]
 
     def wrong(self, kind: str, text: str) -> None:
         """Add a fault of this kind."""
         self.faults.append(f"{kind}: {text}")
 
-    def verdict(self) -> str:
-        """Return a few words about the run so far, for progress lines."""
-        return f"WRONG: {self.faults[0]}" if self.faults else "nothing wrong"
+    def progress(self) -> str:
+        """Return a few words about the run so far."""
+        verdict = f"WRONG: {self.faults[0]}" if self.faults else "nothing wrong"
+        return f"{self.num_requests} requests: {verdict}"
 
     def summary(self) -> list[str]:
         reasons = self.reasons.most_common(_MOST_REASONS)
@@ -237,6 +221,6 @@ class Tally(Findings):
             *self.lines,
             *(f"failed {count} x {why}" for why, count in reasons),
         ]
-        if self.history.exists():
+        if self.history is not None:
             lines.append(f"history of the first wrong request: {self.history}")
         return lines

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
+# The command `airdraft` with what tests add to it.
+PROGRAM: Final = (sys.executable, "-m", "bench.harness.airdraft")
 # How long SIGUSR2 blocks the event loop of a forked process: the mesh notices it within 2.5 s, and
 # later if the coordinator has to wait for a processor.
 BLOCK_S: Final = 6.0
@@ -33,20 +35,21 @@ _forks.set_forkserver_preload(["__main__", "bench.harness.airdraft"])
 
 
 class Process:
-    """One process, which runs `airdraft ARGV` and appends its output to `log`.
+    """One process, which runs a command and appends its output to `log`.
 
-    It works in the directory of the log, and ends with this harness. executes: run the program argv
-    instead. max_files: limit of its open files; 0 for the present one. on_end: called when it has
-    ended. code: exit code as in subprocess, None while it runs.
+    It works in the directory of the log, and ends with this harness. A command that begins with
+    PROGRAM goes on in the fork, unless it is to be `fresh`. max_files: limit of its open files; 0
+    for the present one. on_end: called when it has ended. code: exit code as in subprocess, None
+    while it runs.
     """
 
     def __init__(
         self,
-        argv: Sequence[str],
+        command: Sequence[str],
         environ: Mapping[str, str],
         log: Path,
         *,
-        executes: bool = False,
+        fresh: bool = False,
         max_files: int = 0,
         on_end: Callable[[Process], None] = lambda _process: None,
     ) -> None:
@@ -55,7 +58,7 @@ class Process:
         self.was_killed = False
         self.ended = asyncio.Event()
         self._on_end = on_end
-        wanted = (list(argv), dict(environ), log, executes, max_files)
+        wanted = (list(command), dict(environ), log, fresh, max_files)
         self._forked = _forks.Process(target=_run, args=wanted)
         self._forked.start()
         assert self._forked.pid is not None
@@ -69,8 +72,7 @@ class Process:
     @property
     def is_stopped(self) -> bool:
         with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-            return self.code is None and stat.rpartition(")")[2].split()[0] == "T"
+            return self.code is None and _stat(self.pid)[0] == "T"
         return False
 
     def signal(self, number: signal.Signals) -> bool:
@@ -101,7 +103,7 @@ class Process:
 
 
 def _run(
-    argv: list[str], environ: dict[str, str], log: Path, executes: bool, max_files: int
+    command: list[str], environ: dict[str, str], log: Path, fresh: bool, max_files: int
 ) -> None:
     """Make the fork look like a process started from a command line, and run its program."""
     os.setsid()
@@ -111,19 +113,20 @@ def _run(
     signal.signal(signal.SIGUSR2, lambda *_: time.sleep(BLOCK_S))
     nothing = os.open(os.devnull, os.O_RDONLY)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for own, number in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(own, number)
+    for file, number in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(file, number)
     os.closerange(3, _MOST_FDS)
     os.chdir(log.parent)
     os.environ.clear()
     os.environ.update(environ)
     if max_files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
-    if executes:
-        os.execvp(argv[0], argv)
+    own = len(PROGRAM)
+    if fresh or tuple(command[:own]) != PROGRAM:
+        os.execvp(command[0], command)
     from bench.harness.airdraft import main as airdraft
 
-    sys.argv = ["airdraft", *argv]
+    sys.argv = ["airdraft", *command[own:]]
     airdraft()
 
 
@@ -169,17 +172,17 @@ def tree(pid: int) -> list[int]:
 
 def cpu_s(pids: Iterable[int]) -> float:
     """Return the processor time that processes, and children they have waited for, have used."""
-    return sum(_cpu_s(pid) for pid in pids)
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, _stat(pid)[11:15]))
+    return ticks / _TICKS_PER_S
 
 
-def _cpu_s(pid: int) -> float:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0.0
-    # The process name in brackets may contain spaces and brackets, so split after the last one.
-    fields = stat.rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICKS_PER_S
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name. Raises OSError if it has ended."""
+    # The name in brackets may contain spaces and brackets, so split after the last one.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 # These ports lie below the range from which the kernel takes the local ports of connections. A

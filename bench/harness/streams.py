@@ -57,8 +57,9 @@ class Task:
 class Heard:
     """What the streams of a place have received. Times are on the machine's monotonic clock.
 
-    num_texts: complete texts. num_wrong: texts, complete or not, with a token that is changed,
-    missing or repeated. failures: counts of requests that ended with an error, by its text.
+    seconds: time in which it was received. num_texts: complete texts. num_wrong: texts, complete or
+    not, with a token that is changed, missing or repeated. failures: counts of requests that ended
+    with an error, by its text.
 
     gaps_s: for two successive notices with tokens of one text (or of a failed text and the next):
     time of the later notice, seconds since the earlier one, and tokens of prompt and text until
@@ -70,6 +71,7 @@ class Heard:
     p95 of the errors of predicted times.
     """
 
+    seconds: float = 0.0
     num_texts: int = 0
     num_wrong: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -85,6 +87,10 @@ class Heard:
     @property
     def num_tokens(self) -> int:
         return self.tokens_of.total()
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.num_tokens / self.seconds
 
     def faults(self) -> list[str]:
         """Return faults that no link excuses: wrong texts and failed requests."""
@@ -112,6 +118,7 @@ class Hearing:
         self._path = path
         self._now = now
         self._num_read = 0
+        self._read_at = now()
         self._last_at: dict[int, float] = {}
         # Time of the last tokens of the present text, or of the one before if that failed.
         self._tokens_at: dict[int, float] = {}
@@ -128,6 +135,7 @@ class Hearing:
             if line.startswith(b"{"):
                 self._take(json.loads(line), heard)
         now = self._now()
+        heard.seconds, self._read_at = now - self._read_at, now
         heard.waits_s = [now - at for at in self._last_at.values()]
         return heard
 
@@ -161,6 +169,15 @@ async def start_streams(mesh: Fleet, name: str, place: str, task: Task) -> Heari
     await mesh.start_module(name, place, "bench.harness.streams", json.dumps(asdict(task)))
     await mesh.has_printed(name)
     return Hearing(mesh.log(name), mesh.now)
+
+
+async def listened(hearings: Sequence[Hearing], after_s: float, seconds: float) -> list[Heard]:
+    """Return what is heard in so many seconds, which begin after others."""
+    await asyncio.sleep(after_s)
+    for hearing in hearings:
+        hearing.heard()
+    await asyncio.sleep(seconds)
+    return [hearing.heard() for hearing in hearings]
 
 
 def case_of(recording: Recording, text: RecordedText) -> Case:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from bench.harness.cases import Case
@@ -46,32 +45,14 @@ async def ask(
     return record
 
 
-class Load:
-    """Streams that each send one request after another, until `stop` or as many as num_requests.
+async def keep_asking(ask: Ask, num_streams: int, numbers: Iterator[int]) -> None:
+    """Run streams that each send one request after another, until the numbers are used up."""
 
-    num_requests: of all streams together; None for no limit.
-    """
-
-    def __init__(self, ask: Ask, num_streams: int, num_requests: int | None = None) -> None:
-        self._ask = ask
-        self._num_streams = num_streams
-        self._numbers = itertools.count() if num_requests is None else iter(range(num_requests))
-        self._is_over = False
-        # Called when all requests have ended.
-        self.on_done: Callable[[], None] = lambda: None
-
-    def stop(self) -> None:
-        """Start no new requests; those under way run to their ends."""
-        self._is_over = True
-
-    async def run(self) -> None:
-        """Return when all requests have ended."""
-        async with asyncio.TaskGroup() as group:
-            for stream in range(self._num_streams):
-                group.create_task(self._stream(stream))
-        self.on_done()
-
-    async def _stream(self, stream: int) -> None:
-        while not self._is_over and (number := next(self._numbers, None)) is not None:
-            if not await self._ask(stream, number):
+    async def keep(stream: int) -> None:
+        for number in numbers:
+            if not await ask(stream, number):
                 await asyncio.sleep(_PAUSE_S)
+
+    async with asyncio.TaskGroup() as group:
+        for stream in range(num_streams):
+            group.create_task(keep(stream))

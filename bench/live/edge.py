@@ -22,7 +22,7 @@ from bench.emulate.replay import PREFIX
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.processes import HUB
 from bench.harness.report import Findings, conclude, note
-from bench.harness.streams import RECORDING, Task, start_streams
+from bench.harness.streams import RECORDING, Task, listened, start_streams
 from bench.live.edge_cell import (
     AIR,
     ALPHAS,
@@ -138,20 +138,16 @@ async def _run_policy(
         await mesh.has_changed(node, since, has_left=False, limit_s=_START_LIMIT_S)
     task = Task(num_streams=setting.num_streams, texts=tuple(texts), is_staggered=True)
     hearing = await start_streams(mesh, name, HUB, task)
-    await asyncio.sleep(setting.warm_up_s)
-    hearing.heard()
-    began = mesh.now()
-    await asyncio.sleep(setting.seconds)
-    heard, seconds = hearing.heard(), mesh.now() - began
+    (heard,) = await listened([hearing], setting.warm_up_s, setting.seconds)
     await mesh.kill(name)
     await mesh.terminate(COORDINATOR)
     mesh.check()
     if heard.failures:
         raise FleetError(f"requests failed: {dict(heard.failures)}")
-    each_s = [seconds / max(1, heard.tokens_of[k]) for k in range(setting.num_streams)]
+    each_s = [heard.seconds / max(1, heard.tokens_of[k]) for k in range(setting.num_streams)]
     return Figures(
         **asdict(heard.taken),
-        tokens_per_s=heard.num_tokens / seconds,
+        tokens_per_s=heard.tokens_per_s,
         token_s=fmean(each_s),
         promised=fmean(heard.promised) if heard.promised else 0.0,
         num_texts=heard.num_texts,

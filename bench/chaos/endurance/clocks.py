@@ -16,11 +16,11 @@ from typing import Final
 
 import click
 
+from bench.asking import ask, taken_of
 from bench.harness.fleet import COORDINATOR, Setup, fleet
 from bench.harness.report import Findings
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.messages import TokensNotice
 
 DAY_S: Final = 86_400
 # How far the monotonic clock of each process is ahead.
@@ -130,15 +130,5 @@ def _run(command: list[str], problem: str, environ: Mapping[str, str] | None = N
 
 async def _round(client: Client) -> Round:
     async with asyncio.timeout(_LIMIT_S):
-        answers = await asyncio.gather(*(_text(client, prompt) for prompt in _PROMPTS))
-    return tuple(text for text, _ in answers), sum(num_accepted for _, num_accepted in answers)
-
-
-async def _text(client: Client, prompt: str) -> tuple[str, int]:
-    """Return the text, and how many guesses were accepted."""
-    text, num_accepted = b"", 0
-    async for event in client.generate(prompt, _OPTIONS):
-        if isinstance(event, TokensNotice):
-            text += event.text
-            num_accepted += event.num_accepted_tokens
-    return text.decode(), num_accepted
+        answers = await asyncio.gather(*(ask(client, prompt, _OPTIONS) for prompt in _PROMPTS))
+    return tuple(answer.text for answer in answers), taken_of(answers).num_accepted

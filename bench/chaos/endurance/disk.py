@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -123,42 +123,42 @@ def _state_on(
 ) -> None:
     keys = disk / "keys"
     _airdraft("keys", "init", "--keys", str(keys), "--name", "hub")
-    api_key = _airdraft("apikeys", "add", "web", "--keys", str(keys)).split()[-1]
+    api_key = _airdraft("apikeys", "add", "web", "--keys", str(keys))[0].split()[-1]
     with up(*TOYS, "-v", keys=keys, log=disk / _LOG) as mesh:
         before_text, invitation = _text(mesh, api_key), _invitation(mesh)
-        state = _state_of(disk)
+        state, texts = _state_of(disk), list[str]()
         with starve(disk):
-            served = _text(mesh, api_key) == before_text
+            texts.append(_text(mesh, api_key))
             for name, argv in _writers(mesh, disk, 1).items():
-                refusal = _refusal(argv)
+                _, refusal = _airdraft(*argv)
                 found.lines.append(f"{kind} disk: {name}: {refusal}")
                 if not refusal.startswith("error: ") or "\n" in refusal:
-                    found.faults.append(
-                        f"{kind}: {name} does not print one error line: {refusal!r}"
-                    )
+                    fault = f"{name} does not print one error line: {refusal!r}"
+                    found.faults.append(f"{kind}: {fault}")
             with contextlib.suppress(EnrolError):
                 asyncio.run(_joined(invitation))
                 found.faults.append(f"{kind}: a key was authorized that could not be stored")
-            if changes := _changes(state, disk):
-                found.faults.append(f"{kind}: files have changed: {changes}")
-            served = served and _text(mesh, api_key) == before_text
+            changes = {name for name, _ in state.items() ^ _state_of(disk).items()}
+            if changes:
+                found.faults.append(f"{kind}: files have changed: {', '.join(sorted(changes))}")
+            texts.append(_text(mesh, api_key))
         began = time.monotonic()
         # Use the invitation that could not be used before.
         asyncio.run(_joined(invitation))
-        served = served and _text(mesh, api_key) == before_text
+        texts.append(_text(mesh, api_key))
         recovered_s = time.monotonic() - began
-        if not served:
+        if set(texts) != {before_text}:
             found.faults.append(f"{kind}: the text of a request differs from before")
         if recovered_s > _MOST_RECOVERY_S:
             found.faults.append(f"{kind}: writing works {recovered_s:.2f} s after space was freed")
         writers = _writers(mesh, disk, 2)
         for name, argv in writers.items():
-            if refusal := _refusal(argv):
+            _, refusal = _airdraft(*argv)
+            if refusal:
                 found.faults.append(f"{kind}: with free space again {name}: {refusal}")
         found.lines.append(
-            f"{kind} disk: requests {'served' if served else 'NOT served'} throughout, "
-            f"{len(writers)} commands that write refused, no file changed; an invitation worked "
-            f"{recovered_s:.2f} s after"
+            f"{kind} disk: {len(texts)} requests during and after it, {len(writers)} commands that "
+            f"write refused; an invitation worked {recovered_s:.2f} s after"
         )
     found.faults += [f"{kind}: {fault}" for fault in mesh.faults]
 
@@ -181,21 +181,8 @@ def _writers(mesh: Up, disk: Path, attempt: int) -> dict[str, list[str]]:
     }
 
 
-def _airdraft(*argv: str) -> str:
-    """Run a command that must succeed; return its output."""
-    code, output, errors = _done(argv)
-    assert code == 0, errors
-    return output
-
-
-def _refusal(argv: Sequence[str]) -> str:
-    """Run a command; return its error output, or "" if it succeeds."""
-    code, _, errors = _done(argv)
-    return (errors.strip() or f"no error output, exit code {code}") if code else ""
-
-
-def _done(argv: Sequence[str]) -> tuple[int, str, str]:
-    """Run a command in this process, which is fast; return exit code, output and error output."""
+def _airdraft(*argv: str) -> tuple[str, str]:
+    """Run a command in this process, which is fast; return its output, and how it failed or ""."""
     output, errors, code = io.StringIO(), io.StringIO(), 0
     sys.argv = ["airdraft", *argv]
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
@@ -203,7 +190,8 @@ def _done(argv: Sequence[str]) -> tuple[int, str, str]:
             airdraft()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
-    return code, output.getvalue(), errors.getvalue()
+    failure = errors.getvalue().strip() or f"no error output, exit code {code}"
+    return output.getvalue(), failure if code else ""
 
 
 async def _joined(invitation: Invitation) -> None:
@@ -216,13 +204,6 @@ def _state_of(disk: Path) -> dict[str, str]:
     """Return the hashes of the files on a disk, without log and ballast."""
     files = (p for p in disk.rglob("*") if p.is_file() and p.name not in (_BALLAST, _LOG))
     return {str(p.relative_to(disk)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def _changes(before: dict[str, str], disk: Path) -> str:
-    after = _state_of(disk)
-    return ", ".join(
-        sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
-    )
 
 
 # -- standard error that takes nothing -------------------------------------------------------------

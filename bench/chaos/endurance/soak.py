@@ -1,4 +1,4 @@
-"""Run many short requests of every kind and check that the processes of a mesh do not grow."""
+"""`python -m bench chaos soak`: many short requests of every kind, after which no process grew."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import itertools
 import json
-import random
 import re
 import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any, Final
 
+import click
 import httpx
 
 from bench.chaos.kills.backdrop import left_behind
@@ -24,14 +25,14 @@ from bench.harness.fleet import Fleet, Setup, fleet
 from bench.harness.history import Record, faults_of
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.processes import cpu_s, num_files, num_threads, resident_bytes
-from bench.harness.report import Findings, counts, head, row
-from bench.harness.work import Load, ask
+from bench.harness.report import Findings, conclude, counts, head, note, row
+from bench.harness.work import ask, keep_asking
+from bench.options import at_least, seed_option
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import NO_RULES, Grammar, LogitRules
 
 _LIMIT_S: Final = 60.0
-_MOST_FAULTS: Final = 20
 _NUM_CASES: Final = 128
 _MEAN_TOKENS: Final = 6.0
 _TOO_MANY_TOKENS: Final = 1 << 19
@@ -41,25 +42,37 @@ _PROMPT: Final = "the prompt of the soak"
 _OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, user="soak")
 
 
-class Requests:
-    """Requests of all kinds. Whole answers must have the undisturbed texts.
+@click.command("soak")
+@at_least("--requests", 100_000)
+@at_least("--first", 10_000, "Requests before the first measurement.")
+@at_least("--at-once", 16, "Concurrent requests.")
+@seed_option
+def soak_command(requests: int, first: int, at_once: int, seed: int) -> None:
+    """Send short requests of every kind; check memory, files, threads and tasks of each process.
 
-    outcomes: counts of requests. faults: at most _MOST_FAULTS descriptions.
+    \b
+    Example:
+      python -m bench chaos soak --requests 2000 --first 500
     """
+    conclude(asyncio.run(run_soak(requests, min(first, requests), at_once=at_once, seed=seed)))
 
-    def __init__(self, mesh: Fleet, clients: list[Client], seed: int) -> None:
-        self.outcomes = Counter[str]()
-        self.faults: list[str] = []
+
+class Requests:
+    """Requests of all kinds, whose outcomes are counted. Whole answers must have the undisturbed
+    texts."""
+
+    def __init__(self, mesh: Fleet, clients: list[Client], seed: int, found: Soak) -> None:
         self._mesh = mesh
+        self._found = found
         self._port = mesh.port("gateway-0")
         self._clients = itertools.cycle(clients)
         self._http: httpx.AsyncClient
         self._seed = seed
         self._numbers = itertools.count()
-        self._cases = toy_cases(random.Random(seed), _NUM_CASES, _MEAN_TOKENS)
+        self._cases = toy_cases(Random(seed), _NUM_CASES, _MEAN_TOKENS)
         self._plain_cases = [case for case in self._cases if case.options.rules == NO_RULES]
         # Weights of the kinds.
-        self._kinds: dict[Callable[[random.Random], Awaitable[str]], int] = {
+        self._kinds: dict[Callable[[Random], Awaitable[str]], int] = {
             self._http_answered: 320,
             self._http_left: 60,
             self._http_refused: 60,
@@ -74,38 +87,31 @@ class Requests:
     async def run(self, num_requests: int, at_once: int) -> None:
         """Run the next requests, at_once at a time, and close the connections of this process."""
         async with http_client(self._port, _LIMIT_S) as self._http:
-            await Load(self._ask, at_once, num_requests).run()
+            some = itertools.islice(self._numbers, num_requests)
+            await keep_asking(self._ask, at_once, some)
 
-    async def _ask(self, _stream: int, _number: int) -> bool:
-        number = next(self._numbers)
-        source = random.Random(self._seed * 1_000_003 + number)
+    async def _ask(self, _stream: int, number: int) -> bool:
+        source = Random(self._seed * 1_000_003 + number)
         (kind,) = source.choices(list(self._kinds), list(self._kinds.values()))
         try:
             async with asyncio.timeout(_LIMIT_S):
                 outcome = await kind(source)
-        except (
-            *(OSError, TimeoutError, AssertionError),
-            *(RequestFailedError, httpx.HTTPError),
-        ) as error:
-            outcome = "failed"
-            name = kind.__name__.strip("_")
-            self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
-        self.outcomes[outcome] += 1
+        except (OSError, AssertionError, RequestFailedError, httpx.HTTPError) as error:
+            outcome, name = "failed", kind.__name__.strip("_")
+            fault = f"request {number} ({name}): {type(error).__name__} {error}"
+            self._found.faults.append(fault)
+        self._found.outcomes[outcome] += 1
         return True
-
-    def _fault(self, text: str) -> None:
-        if len(self.faults) < _MOST_FAULTS:
-            self.faults.append(text[:300])
 
     # -- over HTTP ---------------------------------------------------------------------------------
 
-    async def _http_answered(self, source: random.Random) -> str:
+    async def _http_answered(self, source: Random) -> str:
         case, is_stream = source.choice(self._plain_cases), source.random() < 0.5
         reader = Reader(self._http, 0, case, _LIMIT_S, is_stream=is_stream)
         _check(await reader.read(["/v1"], 0))
         return "streamed" if is_stream else "whole"
 
-    async def _http_left(self, source: random.Random) -> str:
+    async def _http_left(self, source: Random) -> str:
         is_stream = source.random() < 0.8
         body = _body(2000, stream=is_stream)
         request, num_bytes = request_of(COMPLETIONS, body), 0
@@ -119,7 +125,7 @@ class Requests:
         await leave(self._port, request, num_bytes, source.random() / 5)
         return "left"
 
-    async def _http_refused(self, source: random.Random) -> str:
+    async def _http_refused(self, source: Random) -> str:
         path, body, status = source.choice(
             (
                 (COMPLETIONS, b"{", 400),
@@ -136,11 +142,11 @@ class Requests:
 
     # -- over the wire -----------------------------------------------------------------------------
 
-    async def _wire(self, source: random.Random) -> str:
+    async def _wire(self, source: Random) -> str:
         _check(await ask(next(self._clients), 0, source.choice(self._cases), _LIMIT_S))
         return "whole"
 
-    async def _wire_left(self, source: random.Random) -> str:
+    async def _wire_left(self, source: Random) -> str:
         options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
         events = next(self._clients).generate(_PROMPT, options)
         async with contextlib.aclosing(events) as open_events:
@@ -148,7 +154,7 @@ class Requests:
                 await anext(open_events)
         return "left"
 
-    async def _wire_refused(self, source: random.Random) -> str:
+    async def _wire_refused(self, source: Random) -> str:
         changes: dict[str, Any] = source.choice(
             (
                 {"max_tokens": _TOO_MANY_TOKENS},
@@ -165,7 +171,7 @@ class Requests:
         assert code in ("bad_request", "not_found"), f"{changes}: {code or 'not refused'}"
         return "refused"
 
-    async def _wire_odd(self, source: random.Random) -> str:
+    async def _wire_odd(self, source: Random) -> str:
         """Send an unusual request: scores, grammars, users, long prompts."""
         changes: dict[str, Any] = source.choice(
             (
@@ -179,12 +185,12 @@ class Requests:
         await _run(next(self._clients), options, _PROMPT * source.choice((1, 4, 12)))
         return "whole"
 
-    async def _newcomer(self, _source: random.Random) -> str:
+    async def _newcomer(self, _source: Random) -> str:
         async with self._mesh.clients(1) as (client,):
             await _run(client, _OPTIONS)
         return "whole"
 
-    async def _looked(self, source: random.Random) -> str:
+    async def _looked(self, source: Random) -> str:
         """Request status, a trace or metrics instead of text."""
         client = next(self._clients)
         match source.randrange(4):
@@ -205,15 +211,9 @@ def _check(record: Record) -> None:
     assert not (faults := faults_of(record)), faults[0]
 
 
-def _body(length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:
-    return {
-        "prompt": _PROMPT,
-        "max_tokens": length,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": stream,
-        **changes,
-    }
+def _body(length: int, **changes: object) -> dict[str, Any]:
+    asked = {"prompt": _PROMPT, "max_tokens": length, "temperature": 0, "ignore_eos": True}
+    return {**asked, **changes}
 
 
 async def _run(client: Client, options: GenerateOptions, prompt: str = _PROMPT) -> None:
@@ -266,14 +266,7 @@ class Soak(Findings):
         return lines
 
 
-async def run_soak(
-    num_requests: int,
-    first: int,
-    *,
-    at_once: int = 16,
-    seed: int = 1,
-    tell: Callable[[str], None] = lambda _line: None,
-) -> Soak:
+async def run_soak(num_requests: int, first: int, *, at_once: int = 16, seed: int = 1) -> Soak:
     """Run num_requests requests, at_once of them concurrently.
 
     first: measure after this many requests, and after each further so many.
@@ -290,8 +283,7 @@ async def run_soak(
     async with fleet(setup) as mesh, mesh.clients(_NUM_CLIENTS, "admin") as clients:
         await mesh.wait_for(clients[0])
         await mesh.is_ready("gateway-0")
-        asking = Requests(mesh, clients, seed)
-        found.outcomes, found.faults = asking.outcomes, asking.faults
+        asking = Requests(mesh, clients, seed, found)
         for mark in [*range(first, num_requests, first), num_requests]:
             await asking.run(mark - found.outcomes.total(), at_once)
             if left := await left_behind(clients[0], is_cache_off=True):
@@ -299,7 +291,7 @@ async def run_soak(
             await asyncio.sleep(_SETTLE_S)
             found.figures[mark] = {name: await _figures_of(mesh, name) for name in mesh.roles}
             found.seconds = time.monotonic() - began
-            tell(str(found))
+            note(str(found))
         found.faults += mesh.accidents
     found.check()
     return found

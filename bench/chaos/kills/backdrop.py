@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
+from typing import Any
 
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, FleetError, Setup, fleet
 from bench.harness.history import Record, Tally
 from bench.harness.report import counts
-from bench.harness.work import Load, ask
+from bench.harness.work import ask, keep_asking
+from bench.options import Decorator, at_least, seed_option
 from nodes.client.client import Client, RequestFailedError
 
 # Sends a case as a request, given the numbers of stream and request.
@@ -28,8 +31,7 @@ _QUIET_LIMIT_S = 120.0
 class Run:
     """What all runs under faults have in common.
 
-    num_requests: the load ends after so many; None for never. deadline_s: of each request. folder:
-    directory for the history of a wrong request. tell: called with lines about the progress.
+    num_requests: the load ends after so many; None for never. deadline_s: of each request.
     """
 
     seed: int
@@ -37,16 +39,28 @@ class Run:
     num_requests: int | None = None
     deadline_s: float = 60.0
     setup: Setup = field(default_factory=Setup)
-    folder: Path = Path()
-    tell: Callable[[str], None] = lambda _line: None
+
+
+def run_option(num_streams: int) -> Decorator:
+    """Return the options --streams and --seed, which a command gets as a Run."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run_command(streams: int, seed: int, **others: Any) -> None:
+            command(Run(seed=seed, num_streams=streams), **others)
+
+        return at_least("--streams", num_streams)(seed_option(run_command))
+
+    return decorated
 
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """A fleet under load. looking: an admin client that only watches the mesh."""
+    """A fleet under load. load: ends with the last request, if their number is limited. looking: an
+    admin client that only watches the mesh."""
 
     fleet: Fleet
-    load: Load
+    load: asyncio.Task[None]
     looking: Client
     tally: Tally
 
@@ -83,7 +97,7 @@ async def backdrop(
     Then every process must be back, no stream may be left, no process may have ended by itself, and
     each must end properly. Anything else is added to the faults of the tally.
     """
-    tally, random = Tally(seed=run.seed, folder=run.folder), Random(run.seed + 1)
+    tally, random = Tally(seed=run.seed), Random(run.seed + 1)
     async with fleet(run.setup) as made, made.clients(1, "admin") as (looking,):
         await made.wait_for(looking)
         async with asking(made, run) as send:
@@ -93,14 +107,17 @@ async def backdrop(
                 tally.add(record)
                 return record.end == "finished"
 
-            load = Load(one, run.num_streams, run.num_requests)
-            scene, started = Backdrop(made, load, looking, tally), made.now()
+            is_over = asyncio.Event()
+            some = itertools.count() if run.num_requests is None else range(run.num_requests)
+            numbers = itertools.takewhile(lambda _: not is_over.is_set(), some)
+            started = made.now()
             async with asyncio.TaskGroup() as group:
-                group.create_task(load.run())
+                load = group.create_task(keep_asking(one, run.num_streams, numbers))
+                scene = Backdrop(made, load, looking, tally)
                 try:
                     yield scene
                 finally:
-                    load.stop()
+                    is_over.set()
             tally.took_s = made.now() - started
         await made.wait_for(looking)
         if left := await left_behind(looking):

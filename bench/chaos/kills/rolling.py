@@ -1,4 +1,7 @@
-"""Restart every role in turn by SIGTERM, while clients that can resume send requests over HTTP."""
+"""`python -m bench chaos rolling`: restart every role in turn by SIGTERM.
+
+Clients that can resume send requests over HTTP meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,19 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+import click
 import httpx
 
-from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop
+from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop, run_option
 from bench.chaos.kills.resuming import Reader
 from bench.harness.cases import Case, toy_cases
 from bench.harness.fleet import Fleet, Setup
 from bench.harness.history import Record, Tally
-from bench.harness.report import spread
+from bench.harness.report import conclude, note, spread
+from bench.options import at_least, names_option
 from nodes.engine.rules import NO_RULES
 
+RESTARTED: Final = ("draft", "target", "gateway", "coordinator")
 _NUM_CASES: Final = 64
 _MEAN_TOKENS: Final = 500.0
 # A request may have to wait for several restarts.
@@ -30,6 +36,23 @@ _SETUP: Final = Setup(
     # A gateway that stops cuts streams after this time; they continue at the other gateway.
     environ={"AIRDRAFT_LIMITS__STOP_TIMEOUT_S": "0.3"},
 )
+
+
+@click.command("rolling")
+@at_least("--rounds", 100)
+@names_option("--roles", RESTARTED, "Roles to restart; each round restarts one process of each.")
+@run_option(8)
+def rolling_command(run: Run, rounds: int, roles: list[str]) -> None:
+    """Restart every role by SIGTERM under load; every text must be whole and without error.
+
+    The mesh has two targets, a draft node and two gateways with toy engines. Clients that are cut
+    off continue at the other gateway with Idempotency-Key and Last-Event-ID.
+
+    \b
+    Example:
+      python -m bench chaos rolling --rounds 5 --roles draft,target,gateway
+    """
+    conclude(asyncio.run(run_rolling(run, rounds, roles)))
 
 
 async def run_rolling(run: Run, num_rounds: int, roles: Sequence[str]) -> Tally:
@@ -69,7 +92,7 @@ async def run_rolling(run: Run, num_rounds: int, roles: Sequence[str]) -> Tally:
         for number in range(num_rounds):
             for under in source.sample(list(roles), len(roles)):
                 await _restart(scene, source, under)
-            run.tell(f"round {number + 1}, {scene.tally.num_requests} requests")
+            note(f"round {number + 1}, {scene.tally.num_requests} requests")
     tally = scene.tally
     tally.disturbances += counts
     if failed := tally.ends["failed"]:

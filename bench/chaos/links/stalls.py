@@ -1,20 +1,24 @@
-"""How long clients wait when their target is lost and another one is left."""
+"""`python -m bench chaos stalls`: how long clients wait when one of two targets is lost."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 
-from bench.chaos.links.profiles import TARGET, link_mesh
+import click
+
+from bench.chaos.links.mesh import TARGET, link_mesh, link_options
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.replay import read_config
 from bench.harness.fleet import Fleet
 from bench.harness.processes import HUB
-from bench.harness.report import Findings, head, quantiles, row
+from bench.harness.report import Findings, conclude, head, quantiles, row
 from bench.harness.streams import Heard, Task, counted, start_streams
+from bench.options import at_least, names_option
 
+HOWS = ("kill", "cut")
 STALL_WITHIN_S = 3.0
 _TARGETS = ("target-0", "target-1")
 _LOSS_LIMIT_S = 120.0
@@ -22,6 +26,22 @@ _BEFORE_STALL_S, _AFTER_STALL_S = 5.0, 8.0
 # Longest usual time between two notices; a stream that waits less was not on the lost target.
 _USUAL_S = 0.5
 _MANY_TOKENS = 512
+
+
+@click.command("stalls")
+@names_option("--hows", HOWS, "Ways to lose a target.")
+@at_least("--times", 20, "Losses by each way.")
+@at_least("--streams", 8)
+@link_options
+def stalls_command(hows: list[str], times: int, streams: int, seed: int, means: Means) -> None:
+    """EMULATED: measure how long clients wait when one of two targets is killed or cut off.
+
+    \b
+    Example:
+      python -m bench chaos stalls --hows kill --times 5
+    """
+    faults = asyncio.run(run_stalls(hows, times, streams, seed, means))
+    conclude(Findings(faults=faults))
 
 
 def stalls_of(
@@ -84,21 +104,17 @@ HEAD = head(
 
 
 async def run_stalls(
-    hows: Sequence[str],
-    times: int,
-    streams: int,
-    seed: int,
-    means: Means,
-    report: Callable[[str], None],
-) -> list[Findings]:
+    hows: Sequence[str], times: int, streams: int, seed: int, means: Means
+) -> list[str]:
     """Lose two targets in turns, each behind a good link of its own; clients are at the hub.
 
-    Raises NamespacesError if TUN devices are required and not allowed.
+    The table is shown row by row. Returns the faults. Raises NamespacesError if TUN devices are
+    required and not allowed.
     """
-    random, found = Random(seed), []
+    random, faults = Random(seed), list[str]()
     cell = cell_of(dict.fromkeys(_TARGETS, GOOD), seed)
     async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
-        report(f"*emulated* ({kind}), seed {seed}, {streams} streams\n\n{HEAD}")
+        click.echo(f"*emulated* ({kind}), seed {seed}, {streams} streams\n\n{HEAD}")
         for name in _TARGETS:
             await mesh.start(name, place=name)
         await mesh.are_in(*_TARGETS)
@@ -111,9 +127,10 @@ async def run_stalls(
                 lost_at.append(mesh.now())
                 await _lose(mesh, live, how, _TARGETS[number % 2])
             await asyncio.sleep(_BEFORE_STALL_S)
-            found.append(judged(how, streams, _reading_s(), lost_at, clients.heard()))
-            report(found[-1].lines[0])
-    return found
+            found = judged(how, streams, _reading_s(), lost_at, clients.heard())
+            click.echo(found.lines[0])
+            faults += found.faults
+    return faults
 
 
 async def _lose(mesh: Fleet, cell: LiveCell, how: str, name: str) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from bench.chaos.links.profiles import (
+from bench.chaos.links.figures import LinkFigures
+from bench.chaos.links.mesh import (
     CLIENTS,
     DRAFT_NODES,
-    LinkFigures,
     Setting,
     link_mesh,
     start_clients,
+    start_drafts,
 )
 from bench.emulate.toxics import HEALTHY, Toxic, ToxicCell, toxic_cell
 from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet, FleetError
 from bench.harness.processes import num_files, num_threads
-from bench.harness.streams import Hearing
 
 _TURN_S = 8.0
 # The coordinator plans every second once there are guesses. The first plan starts a thread, which
@@ -32,31 +32,32 @@ async def run_toxic(toxic: Toxic, setting: Setting) -> LinkFigures:
     toxic that delays ends of connections, the draft nodes are restarted every few seconds.
     """
     async with toxic_cell(HEALTHY, setting.seed) as cell, link_mesh(cell) as mesh:
-        near, far = await start_clients(mesh, CLIENTS, setting)
-        for name in DRAFT_NODES:
-            await mesh.start(name, place=CLIENTS)
-        await mesh.are_in(*DRAFT_NODES)
-        await _guesses(mesh, near)
+        near, far = await start_clients(mesh, setting)
+        await start_drafts(mesh, CLIENTS)
+        # Several tokens come at a time only if guesses are accepted.
+        await mesh.until(
+            lambda: near.heard().most_at_once > 1 or None, UP_LIMIT_S, "no guess was accepted"
+        )
         await asyncio.sleep(_PLAN_S)
         far.heard()
         near.heard()
         before, began = _held(mesh), mesh.now()
         await _change(cell, toxic)
         await _endure(mesh, toxic, setting.seconds)
-        near_heard, far_heard, end = near.heard(), far.heard(), mesh.now()
-        left = mesh.log_of_members.left(began, end)
+        near_heard, far_heard = near.heard(), far.heard()
+        left = mesh.log_of_members.left(began, mesh.now())
         await _change(cell, HEALTHY)
         notes = [] if await _settled(mesh, before) else ["the mesh did not recover after it"]
+        threads, files = (now - then for now, then in zip(_held(mesh), before, strict=True))
         return LinkFigures(
             link=toxic.name,
             kind=ToxicCell.kind,
-            seconds=end - began,
             near=near_heard,
             far=far_heard,
             deaths=[f"{change.node} {change.reason}" for change in left],
             may_die=True,
             num_resets=cell.num_resets,
-            held=(before, _held(mesh)),
+            growth=(threads, files),
             notes=notes,
         )
 
@@ -65,15 +66,6 @@ def _held(mesh: Fleet) -> tuple[int, int]:
     """Return the numbers of threads and descriptors of the coordinator's process."""
     pid = mesh.process(COORDINATOR).pid
     return num_threads(pid), num_files(pid)
-
-
-async def _guesses(mesh: Fleet, near: Hearing) -> None:
-    """Wait until several tokens come at a time, which only accepted guesses cause."""
-
-    def have_come() -> bool | None:
-        return near.heard().most_at_once > 1 or None
-
-    await mesh.until(have_come, UP_LIMIT_S, "no guess was accepted")
 
 
 async def _change(cell: ToxicCell, toxic: Toxic) -> None:

@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
 from bench.emulate.replay import read_config
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet
-from bench.harness.processes import ROOT, Process, free_port
+from bench.harness.processes import PROGRAM, ROOT, Process, free_port
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice
@@ -29,14 +29,13 @@ SMALL = Setup(num_targets=1, num_drafts=1)
 async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    limited: dict[str, Any] = {"executes": True, "max_files": 64}
     codes = []
-    for command, options in (
-        (["--version"], {}),
-        (["target", "--cells", "x"], {}),
-        (["sh", "-c", "ulimit -n; pwd"], limited),
+    for command, max_files in (
+        ([*PROGRAM, "--version"], 0),
+        ([*PROGRAM, "target", "--cells", "x"], 0),
+        (["sh", "-c", "ulimit -n; pwd"], 64),
     ):
-        began = Process(command, environ, log, **options)
+        began = Process(command, environ, log, max_files=max_files)
         await began.ended.wait()
         codes.append(began.code)
         assert not began.signal(signal.SIGKILL)
@@ -90,9 +89,10 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
         assert roles[CLIENT] == {"client", "gateway", "admin"}
         nodes = {node.node for node in (await client.nodes()).nodes}
         assert nodes == {made.node("target-0"), made.node("draft-0")}
-        made.stop("draft-0")
-        await eventually(lambda: made.process("draft-0").is_stopped)
-        made.go_on("draft-0")
+        draft = made.process("draft-0")
+        draft.signal(signal.SIGSTOP)
+        await eventually(lambda: draft.is_stopped)
+        draft.signal(signal.SIGCONT)
         for name in ("target-0", COORDINATOR):
             before = made.process(name).pid
             killed_at = await made.kill(name)
@@ -100,7 +100,7 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
             assert made.process(name).pid != before
             await made.wait_for(client)
             await made.has_changed("target-0", killed_at, has_left=False)
-        made.stop("target-0")
+        made.process("target-0").signal(signal.SIGSTOP)
         pids += [made.process(name).pid for name in made.roles]
         assert await made.terminate("draft-0") == 0
         assert made.accidents == []

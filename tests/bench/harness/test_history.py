@@ -13,7 +13,7 @@ import pytest
 from bench.harness import work
 from bench.harness.cases import Case, Expected, sampling_of, stopped_at, toy_cases
 from bench.harness.history import Record, Seen, Tally, faults_of
-from bench.harness.work import Load, ask
+from bench.harness.work import ask, keep_asking
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.toy import ToyConfig, ToyTokenizer
@@ -41,7 +41,7 @@ def record(*events: Seen, end: str = "finished", case: Case = CASE, took_s: floa
 
 
 def kinds(checked: Record) -> list[str]:
-    return [fault.kind for fault in faults_of(checked)]
+    return [fault.partition(":")[0] for fault in faults_of(checked)]
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,28 @@ def test_a_stall_is_the_longest_time_between_two_events_of_a_choice() -> None:
     assert list(record(STARTED).stalls_s()) == []
 
 
-def test_a_tally_keeps_the_first_history_that_is_wrong(tmp_path: Path) -> None:
-    tally = Tally(seed=7, folder=tmp_path)
+def test_a_tally_keeps_the_first_history_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tally = Tally(seed=7)
     tally.add(record(STARTED, tokens(0, 5, 6, 7, 8), finished(4)))
-    assert not tally.history.exists()
+    assert tally.history is None
     failed = record(STARTED, end="failed")
     failed.code, failed.reason = "unavailable", "no target"
     tally.add(failed)
+    tally.wrong("accident", "target-0 ended by itself")
     tally.add(record(STARTED, tokens(0, 5, 6), finished(2)))
     tally.add(record(end="late"))
-    tally.wrong("accident", "target-0 ended by itself")
     assert tally.num_requests == 4
-    first = "fake finish: request 1: choice 0: length after 2 of 4 tokens"
+    first = "fake finish: choice 0: length after 2 of 4 tokens"
     kinds = [fault.partition(":")[0] for fault in tally.faults]
-    assert kinds == ["fake finish", "no end", "accident"]
-    assert (tally.faults[0], tally.verdict()) == (first, f"WRONG: {first}")
+    assert kinds == ["accident", "fake finish", "no end"]
+    assert tally.faults[1] == f"{first} (request 1)"
+    assert tally.progress() == "4 requests: WRONG: accident: target-0 ended by itself"
+    assert tally.history is not None
     history = json.loads(tally.history.read_text())
-    assert (history["seed"], history["faults"]) == (7, [first.replace("request 1: ", "")])
+    assert (history["seed"], history["faults"]) == (7, [first])
     assert [event["what"] for event in history["events"]] == ["started", "tokens", "finished"]
     assert "failed 1 x unavailable: no target" in str(tally)
 
@@ -187,7 +192,7 @@ class Canned:
             self.num_now -= 1
 
 
-async def test_a_load_asks_as_many_at_once_as_it_is_told() -> None:
+async def test_as_many_ask_at_once_as_there_are_streams() -> None:
     asked: list[tuple[int, int]] = []
     under_way: set[int] = set()
     most_at_once = 0
@@ -199,21 +204,12 @@ async def test_a_load_asks_as_many_at_once_as_it_is_told() -> None:
         await asyncio.sleep(0)
         under_way.discard(number)
         asked.append((stream, number))
-        if len(asked) == 30:
-            load.stop()
         return number % 2 == 0
 
-    load, done = Load(one, 3, 20), list[int]()
-    load.on_done = lambda: done.append(len(asked))
-    await load.run()
-    assert done == [20]
+    await keep_asking(one, 3, iter(range(20)))
     assert most_at_once == 3
     assert {stream for stream, _ in asked} == {0, 1, 2}
     assert sorted(number for _, number in asked) == list(range(20))
-    # Without a number it goes on until it is stopped, and ends with the requests under way.
-    load = Load(one, 3)
-    await load.run()
-    assert 30 <= len(asked) <= 32
 
 
 async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
