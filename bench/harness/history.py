@@ -80,81 +80,56 @@ class Record:
 def faults_of(record: Record) -> list[str]:
     """Return the faults of a request that has ended; a failure reported in time is no fault.
 
-    Each begins with its kind: lost, repeated, changed, fake finish, no end or late.
+    Each begins with its kind: wrong order, wrong tokens, wrong text, wrong end, no end or late. Of
+    a choice the first one is returned.
     """
-    found = _of_the_whole(record)
-    for choice, expected in enumerate(record.case.expected):
-        events = [e for e in record.events if e.what != "started" and e.choice == choice]
-        found += _of_choice(choice, events, expected, record)
-    return found
-
-
-def _of_the_whole(record: Record) -> list[str]:
-    found = []
-    starts = [e for e in record.events if e.what == "started"]
-    if len(starts) > 1:
-        found.append(f"repeated: it started {len(starts)} times")
-    if starts and record.events[0] is not starts[0]:
-        found.append("repeated: an event came before its start")
+    found, events, expected = list[str](), record.events, record.case.expected
+    if any(event.what == "started" for event in events[1:]):
+        found.append("wrong order: a start after another event")
     # A client that rejects messages as inconsistent has received wrong ones.
     if record.end == "failed" and record.reason.startswith(_UNBELIEVED):
-        found.append(f"changed: {record.reason}")
-    if any(e.choice >= len(record.case.expected) for e in record.events):
-        found.append("changed: a choice that was not requested")
-    took_s = record.ended_at_s - record.asked_at_s
-    if record.deadline_s is None:
-        return found
-    if record.end in ("", "late"):
-        found.append(f"no end: none within {record.deadline_s:g} s")
-    elif took_s > record.deadline_s + GRACE_S:
-        found.append(f"late: ended after {took_s:.2f} s of {record.deadline_s:g} s")
+        found.append(f"wrong tokens: {record.reason}")
+    if any(event.choice >= len(expected) for event in events):
+        found.append("wrong tokens: a choice that was not requested")
+    if record.deadline_s is not None:
+        took_s = record.ended_at_s - record.asked_at_s
+        if record.end in ("", "late"):
+            found.append(f"no end: none within {record.deadline_s:g} s")
+        elif took_s > record.deadline_s + GRACE_S:
+            found.append(f"late: ended after {took_s:.2f} s of {record.deadline_s:g} s")
+    for choice, undisturbed in enumerate(expected):
+        own = [event for event in events if event.what != "started" and event.choice == choice]
+        if fault := _of_choice(own, undisturbed, record):
+            found.append(f"{fault}, choice {choice}")
     return found
 
 
-def _of_choice(
-    choice: int, events: list[Seen], expected: Expected, record: Record
-) -> Iterator[str]:
-    length, text, is_whole = 0, b"", True
-    end: Seen | None = None
+def _of_choice(events: list[Seen], expected: Expected, record: Record) -> str:
+    """Return the first fault of a choice, or "" if there is none."""
+    num_tokens, text = 0, b""
     for event in events:
-        where = f"choice {choice} at {event.position}"
-        if end is not None:
-            yield f"repeated: choice {choice}: {event.what} after its end"
-            return
+        wanted = expected.token_ids[num_tokens : num_tokens + len(event.token_ids)]
         if event.what == "finished":
-            end = event
-            continue
-        if event.position != length:
-            is_whole = False
-            kind = "lost" if event.position > length else "repeated"
-            yield f"{kind}: {where}, where {length} was next"
-        wanted = expected.token_ids[event.position : event.position + len(event.token_ids)]
-        if event.token_ids != wanted:
-            yield f"changed: {where}: {event.token_ids} instead of {wanted}"
-        length = max(length, event.position + len(event.token_ids))
+            break
+        if (event.position, event.token_ids) != (num_tokens, wanted):
+            got = f"{event.token_ids} at {event.position}"
+            return f"wrong tokens: {got}, where {wanted} at {num_tokens} were next"
+        num_tokens += len(event.token_ids)
         text += event.text
-    if is_whole and not expected.text.startswith(text):
-        yield f"changed: choice {choice}: the text differs from the undisturbed one"
-    if end is not None:
-        num_tokens = length if record.has_token_ids else None
-        yield from _of_end(choice, num_tokens, text if is_whole else None, end, expected)
-    elif record.end == "finished":
-        yield f"no end: choice {choice} has no end, but its request has"
-
-
-def _of_end(
-    choice: int, length: int | None, text: bytes | None, end: Seen, expected: Expected
-) -> Iterator[str]:
-    if length is not None and length < len(expected.token_ids):
-        of = f"{length} of {len(expected.token_ids)} tokens"
-        yield f"fake finish: choice {choice}: {end.reason} after {of}"
-    elif text is not None and text != expected.text:
-        yield f"fake finish: choice {choice}: {len(text)} of {len(expected.text)} bytes"
-    if length is not None and end.num_tokens != length:
-        yield f"lost: choice {choice}: {length} of {end.num_tokens} tokens were received"
-    if end.reason != expected.finish_reason:
-        what = f"{end.reason} instead of {expected.finish_reason}"
-        yield f"fake finish: choice {choice}: {what}"
+    else:
+        if not expected.text.startswith(text):
+            return "wrong text: it differs from the undisturbed one"
+        return "no end: none, but its request has one" if record.end == "finished" else ""
+    if event is not events[-1]:
+        return "wrong order: an event after the end"
+    most = len(expected.token_ids)
+    counts_differ = record.has_token_ids and not num_tokens == event.num_tokens == most
+    if counts_differ or (event.reason, text) != (expected.finish_reason, expected.text):
+        return (
+            f"wrong end: {event.reason} after {num_tokens} of {most} tokens (it says "
+            f"{event.num_tokens}) and {len(text)} of {len(expected.text)} bytes"
+        )
+    return ""
 
 
 def _readable(value: object) -> str:
