@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
@@ -34,6 +35,26 @@ def namespaces(count: int) -> Iterator[list[str]]:
 def inside(name: str, argv: Sequence[str]) -> list[str]:
     """Return the command that runs argv in a namespace."""
     return ["ip", "netns", "exec", name, *argv]
+
+
+@contextlib.contextmanager
+def entered(name: str) -> Iterator[None]:
+    """Move this thread into a namespace: sockets that it opens within the block belong there, and
+    so do those of threads that start within it. Raises OSError if this is not allowed."""
+    with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{name}") as other:
+        _move_to(other.fileno())
+        try:
+            yield
+        finally:
+            _move_to(own.fileno())
+
+
+def _move_to(namespace: int) -> None:
+    # os.setns() exists from Python 3.12 on.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def remove(names: Sequence[str]) -> None:

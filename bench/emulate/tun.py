@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from bench.emulate.cell import Cell, Counters, CountersOf, Direction
 from bench.emulate.relay import address
 from bench.harness.processes import HUB, Places
-from bench.netns import NamespacesError, inside, ip, namespaces
+from bench.netns import NamespacesError, entered, inside, ip, namespaces
 
 MTU = 1400
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
@@ -38,6 +38,9 @@ class TunCell(Places):
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
         """Return a command that runs argv at a place; programs left at the end are killed."""
         return inside(self.places[place], argv)
+
+    def entered(self, place: str) -> contextlib.AbstractContextManager[None]:
+        return entered(self.places[place])
 
     def counters(self) -> CountersOf:
         """Return the counters of each station and direction so far.

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
@@ -21,7 +21,7 @@ from bench.harness.http import http_client
 from bench.harness.members import MemberLog
 from bench.harness.processes import HUB, PROGRAM, ROOT, Places, Process, free_port
 from mesh.authorized import Entry
-from mesh.keys import KeyPair, KnownCoordinator
+from mesh.keys import KnownCoordinator
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client, RequestFailedError
 from nodes.keys.keyring import Keyring
@@ -262,23 +262,21 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def clients(
-        self, count: int, role: str = CLIENT, pairs: Sequence[KeyPair] = ()
+        self, count: int, role: str = CLIENT, place: str = HUB
     ) -> AsyncIterator[list[Client]]:
         """Open clients in this process, which rejoin when the coordinator is back.
 
-        pairs: a key pair for each of them, instead of that of `client`.
+        place: where their connections begin.
         """
-        keys = Keyring(self.keys(CLIENT)).client_keys(self.endpoint) if self.has_keys else None
-        owners = [keys] * count
-        if pairs:
-            assert keys is not None
-            owners = [replace(keys, own=pair) for pair in pairs]
+        endpoint = await self._endpoint(CLIENT, place)
+        keys = Keyring(self.keys(CLIENT)).client_keys(endpoint) if self.has_keys else None
         options: dict[str, Any] = {"join_timeout_s": None, "rejoins": True, "role": role}
         with ZmqContext() as context:
-            made = [
-                Client(context.connect(self.endpoint, own), endpoint=self.endpoint, **options)
-                for own in owners
-            ]
+            with self._places.entered(place):
+                made = [
+                    Client(context.connect(endpoint, keys), endpoint=endpoint, **options)
+                    for _ in range(count)
+                ]
             async with contextlib.AsyncExitStack() as stack:
                 for client in made:
                     await stack.enter_async_context(client.running())

@@ -220,6 +220,11 @@ class Places:
         del place
         return list(argv)
 
+    def entered(self, place: str) -> contextlib.AbstractContextManager[None]:
+        """Have connections of this process begin at a place, if their threads start within it."""
+        del place
+        return contextlib.nullcontext()
+
     async def dial(self, station: str, port: int) -> tuple[str, int]:
         """Return host and port at which a station reaches a port of the hub."""
         del station

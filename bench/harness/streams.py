@@ -1,35 +1,29 @@
-"""The clients of one place: a process whose streams print what they receive, and its reader.
+"""The streams of one place, which request recorded texts in a closed loop, and what they receive.
 
-    python -m bench.harness.streams ENDPOINT KEYS TASK
-
-Streams request recorded texts in a closed loop. All tokens are compared with the recording, which
-is the undisturbed run.
+All tokens are compared with the recording, which is the undisturbed run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench.asking import Taken
 from bench.emulate.recording import RecordedText, Recording, read_recording
 from bench.harness.cases import Case, Expected
 from bench.harness.fleet import Fleet
 from bench.harness.history import Record, faults_of
+from bench.harness.processes import HUB, ended
 from bench.harness.report import quantiles
 from bench.harness.work import ask
-from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
-from nodes.keys.keyring import Keyring
-from nodes.messages import StreamFigures
 
 EMULATED: Final = Path(__file__).parents[1] / "emulate"
 RECORDING: Final = EMULATED / "recordings" / "smollm2-135m.json.z"
@@ -109,66 +103,105 @@ def counted(heard: Sequence[Heard]) -> str:
 
 
 class Hearing:
-    """Reads the lines that streams have printed.
+    """What streams receive, a part at a time."""
 
-    path: file in which they are. now: returns the time on the clock of the lines.
-    """
-
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
-        self._path = path
-        self._now = now
-        self._num_read = 0
-        self._read_at = now()
+    def __init__(self) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._since = self._now()
+        self._heard = Heard()
         self._last_at: dict[int, float] = {}
         # Time of the last tokens of the present text, or of the one before if that failed.
         self._tokens_at: dict[int, float] = {}
 
     def heard(self) -> Heard:
         """Return what was received since the last call."""
-        with self._path.open("rb") as file:
-            file.seek(self._num_read)
-            whole, end, _ = file.read().rpartition(b"\n")
-        self._num_read += len(whole + end)
-        heard = Heard()
-        for line in whole.splitlines():
-            # Warnings about lost coordinators are there, too.
-            if line.startswith(b"{"):
-                self._take(json.loads(line), heard)
-        now = self._now()
-        heard.seconds, self._read_at = now - self._read_at, now
+        now, heard, self._heard = self._now(), self._heard, Heard()
+        heard.seconds, self._since = now - self._since, now
         heard.waits_s = [now - at for at in self._last_at.values()]
         return heard
 
-    def _take(self, line: dict[str, Any], heard: Heard) -> None:
-        if "errors" in line:
-            heard.promised += line["promised"]
-            heard.errors = line["errors"]
-            return
-        stream, at = line["stream"], line["at"]
-        self._last_at[stream] = at
-        if count := line.get("tokens"):
+    def begin(self, stream: int) -> None:
+        self._last_at[stream] = self._now()
+
+    def see(self, stream: int, record: Record) -> None:
+        """Take the last event of a text."""
+        event, heard = record.events[-1], self._heard
+        self._last_at[stream] = event.at_s
+        if count := len(event.token_ids):
             heard.tokens_of[stream] += count
             heard.most_at_once = max(heard.most_at_once, count)
             if (before := self._tokens_at.get(stream)) is not None:
-                heard.gaps_s.append((at, at - before, line["length"]))
-            self._tokens_at[stream] = at
-        elif "end" in line:
-            heard.num_wrong += line["is_wrong"]
-            if line["end"] == "finished":
-                heard.num_texts += 1
-                if figures := line.get("figures"):
-                    heard.taken.add(StreamFigures(**figures))
-                    heard.wire_bytes += figures["draft_wire_bytes"]
-                self._tokens_at.pop(stream, None)
-            else:
-                heard.failures[line["reason"]] += 1
+                length = len(record.case.prompt) + event.position
+                heard.gaps_s.append((event.at_s, event.at_s - before, length))
+            self._tokens_at[stream] = event.at_s
+
+    def end(self, stream: int, record: Record) -> None:
+        """Take a text that has ended."""
+        heard = self._heard
+        self._last_at[stream] = record.ended_at_s
+        heard.num_wrong += bool(faults_of(record))
+        if record.end != "finished":
+            heard.failures[record.reason] += 1
+            return
+        heard.num_texts += 1
+        self._tokens_at.pop(stream, None)
+        if record.figures is not None:
+            heard.taken.add(record.figures)
+            heard.wire_bytes += record.figures.draft_wire_bytes
+
+    async def watch(self, client: Client) -> None:
+        """Take again and again how far the coordinator's predictions are off."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            with contextlib.suppress(RequestFailedError):
+                for target in (await client.status()).targets:
+                    if (plan := target.plan) is None or (observed := target.observed) is None:
+                        continue
+                    predicted_s = plan.grouped_price_s if plan.batches else plan.open_price_s
+                    if predicted_s and observed.price_s:
+                        self._heard.promised.append(observed.price_s / predicted_s)
+                    for stage, error in observed.errors.items():
+                        if error.num_seen:
+                            self._heard.errors[stage] = [error.median, error.p95]
 
 
-async def start_streams(mesh: Fleet, name: str, place: str, task: Task) -> Hearing:
-    """Start a process of streams, which go on for ever; return its reader once it has begun."""
-    await mesh.start_module(name, place, "bench.harness.streams", json.dumps(asdict(task)))
-    await mesh.has_printed(name)
-    return Hearing(mesh.log(name), mesh.now)
+@contextlib.asynccontextmanager
+async def streams(mesh: Fleet, task: Task, place: str = HUB) -> AsyncIterator[Hearing]:
+    """Run streams through one client, which has joined when the block begins, until its end."""
+    recording, hearing = read_recording(RECORDING), Hearing()
+    async with mesh.clients(1, "admin", place) as (client,):
+        await client.nodes()
+        running = [asyncio.create_task(hearing.watch(client))]
+        for number in range(task.num_streams):
+            hearing.begin(number)
+            work = _stream(client, recording, task, number, hearing)
+            running.append(asyncio.create_task(work))
+        try:
+            yield hearing
+            for each in running:
+                if each.done():
+                    each.result()
+        finally:
+            await ended(running)
+
+
+async def _stream(
+    client: Client, recording: Recording, task: Task, number: int, hearing: Hearing
+) -> None:
+    """Request one text after the other."""
+    texts = [recording.texts[k] for k in task.texts or range(len(recording.texts))]
+    turn = first = task.first + number
+    while True:
+        text = texts[turn % len(texts)]
+        if task.is_staggered and turn == first:
+            length = first_length(len(text.output_ids), number, task.num_streams)
+            text = replace(text, output_ids=text.output_ids[:length])
+        case = case_of(recording, text)
+        record = await ask(client, turn, case, None, partial(hearing.see, number))
+        hearing.end(number, record)
+        turn += task.num_streams
+        if record.end != "finished":
+            await asyncio.sleep(_RETRY_S)
 
 
 async def listened(hearings: Sequence[Hearing], after_s: float, seconds: float) -> list[Heard]:
@@ -190,70 +223,3 @@ def case_of(recording: Recording, text: RecordedText) -> Case:
 def first_length(num_tokens: int, stream: int, num_streams: int) -> int:
     """Return the length of the first text of a stream whose task is staggered."""
     return max(1, num_tokens * (stream + 1) // num_streams)
-
-
-def say(**fields: Any) -> None:
-    print(json.dumps(fields), flush=True)
-
-
-async def stream(client: Client, recording: Recording, task: Task, number: int) -> None:
-    """Request one text after the other, and print what comes."""
-    texts = [recording.texts[k] for k in task.texts or range(len(recording.texts))]
-    turn = first = task.first + number
-
-    def seen(record: Record) -> None:
-        event = record.events[-1]
-        length = len(record.case.prompt) + event.position
-        say(stream=first, at=event.at_s, tokens=len(event.token_ids), length=length)
-
-    say(stream=first, at=asyncio.get_running_loop().time())
-    while True:
-        text = texts[turn % len(texts)]
-        if task.is_staggered and turn == first:
-            length = first_length(len(text.output_ids), number, task.num_streams)
-            text = replace(text, output_ids=text.output_ids[:length])
-        record = await ask(client, turn, case_of(recording, text), None, seen)
-        end = {"end": record.end, "reason": record.reason, "is_wrong": bool(faults_of(record))}
-        figures = record.figures and asdict(record.figures)
-        say(stream=first, at=record.ended_at_s, **end, figures=figures)
-        turn += task.num_streams
-        if record.end != "finished":
-            await asyncio.sleep(_RETRY_S)
-
-
-async def watch(client: Client) -> None:
-    """Print again and again how far the coordinator's predictions are off."""
-    while True:
-        await asyncio.sleep(_LOOK_EVERY_S)
-        promised: list[float] = []
-        errors: dict[str, tuple[float, float]] = {}
-        with contextlib.suppress(RequestFailedError):
-            for target in (await client.status()).targets:
-                if (plan := target.plan) is None or (observed := target.observed) is None:
-                    continue
-                predicted_s = plan.grouped_price_s if plan.batches else plan.open_price_s
-                if predicted_s and observed.price_s:
-                    promised.append(observed.price_s / predicted_s)
-                seen = {stage: e for stage, e in observed.errors.items() if e.num_seen}
-                errors |= {stage: (error.median, error.p95) for stage, error in seen.items()}
-        say(promised=promised, errors=errors)
-
-
-async def run(endpoint: str, keys: str, task: Task) -> None:
-    recording = read_recording(RECORDING)
-    own = Keyring(Path(keys)).client_keys(endpoint)
-    with ZmqContext() as context:
-        transport = context.connect(endpoint, own)
-        options: dict[str, Any] = {"join_timeout_s": None, "rejoins": True, "role": "admin"}
-        client = Client(transport, endpoint=endpoint, **options)
-        async with client.running():
-            await client.nodes()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(watch(client))
-                for number in range(task.num_streams):
-                    group.create_task(stream(client, recording, task, number))
-
-
-if __name__ == "__main__":
-    endpoint_, keys_, task_ = sys.argv[1:]
-    asyncio.run(run(endpoint_, keys_, Task(**json.loads(task_))))

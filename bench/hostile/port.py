@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 
 import zmq
 
@@ -14,37 +13,23 @@ from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.http import port_of
 from bench.harness.processes import cpu_s, ended, resident_bytes
 from bench.harness.report import Findings, quantiles
-from mesh.keys import AUTHORIZED_FILE, ClientKeys, KeyPair, write_private
+from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, client_options, new_key_pair
 from mesh.zmq_sockets import ZmqServer
 from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
-from nodes.keys.keyring import Keyring
 from nodes.service.runtime import raise_file_limit
 
 _ASK_EVERY_S = 0.02
-_LIMIT_S = 120.0
 
 
 @contextlib.asynccontextmanager
-async def live_coordinator(
-    pairs: Sequence[KeyPair] = (), max_files: int = 0
-) -> AsyncIterator[Fleet]:
+async def live_coordinator(max_files: int = 0) -> AsyncIterator[Fleet]:
     """Run a coordinator on loopback with keys, without limit for the files of this process.
 
-    pairs: key pairs that it lets in beside those of a fleet's clients. max_files: limit of its open
-    files; 0 for none.
+    max_files: limit of its open files; 0 for none.
     """
     raise_file_limit()
     async with fleet(Setup(num_targets=0, num_drafts=0), starts=()) as mesh:
-        ring = Keyring(mesh.keys(COORDINATOR))
-        # A thousand keys are written at once, because each Entry is written with all before it.
-        path = ring.directory / AUTHORIZED_FILE
-        entries = [
-            f'[[node]]\nkey = "{pair.public}"\nname = "n{number}"\nroles = ["client"]\n'
-            for number, pair in enumerate(pairs)
-        ]
-        write_private(path, path.read_text() + "".join(entries))
         await mesh.start(COORDINATOR, max_files=max_files)
         yield mesh
 
@@ -57,26 +42,13 @@ async def busy(mesh: Fleet, seconds: float, name: str = COORDINATOR) -> float:
     return (cpu_s([pid]) - before_s) / (time.monotonic() - began)
 
 
-@dataclass(slots=True)
-class Asked:
-    """Round trips of the client."""
-
-    times_s: list[float] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        if not self.times_s:
-            return "no answers"
-        p50, p99, longest = (s * 1e3 for s in quantiles(self.times_s))
-        return (
-            f"{len(self.times_s)} answers, median {p50:.1f} ms, p99 {p99:.1f} ms, longest "
-            f"{longest:.1f} ms"
-        )
-
-
 @contextlib.asynccontextmanager
-async def asking(mesh: Fleet) -> AsyncIterator[Asked]:
-    """Run an authorized client that sends requests during the block; it joins before it."""
-    asked = Asked()
+async def asking(mesh: Fleet) -> AsyncIterator[list[float]]:
+    """Run an authorized client that sends requests during the block; it joins before it.
+
+    Yields the seconds of its round trips.
+    """
+    times_s: list[float] = []
     async with mesh.clients(1) as (client,):
         await client.nodes()
 
@@ -84,36 +56,24 @@ async def asking(mesh: Fleet) -> AsyncIterator[Asked]:
             while True:
                 start = time.perf_counter()
                 await client.nodes()
-                asked.times_s.append(time.perf_counter() - start)
+                times_s.append(time.perf_counter() - start)
                 await asyncio.sleep(_ASK_EVERY_S)
 
         task = asyncio.create_task(ask())
         try:
-            yield asked
+            yield times_s
         finally:
             await ended([task])
 
 
-@contextlib.asynccontextmanager
-async def crowd_of(
-    mesh: Fleet, pairs: Sequence[KeyPair], least: int
-) -> AsyncIterator[list[Client]]:
-    """Run a client for each key pair; the block begins when at least so many have joined.
-
-    Raises FleetError if they do not join.
-    """
-
-    async with mesh.clients(len(pairs), pairs=pairs) as clients:
-
-        def have_joined() -> bool | None:
-            return sum(client.is_joined for client in clients) >= least or None
-
-        await mesh.until(have_joined, _LIMIT_S, "the clients have not joined")
-        yield clients
-
-
-def new_pairs(count: int) -> list[KeyPair]:
-    return [new_key_pair() for _ in range(count)]
+def answers(times_s: Sequence[float]) -> str:
+    """Return round trips in words."""
+    if not times_s:
+        return "no answers"
+    p50, p99, longest = (s * 1e3 for s in quantiles(times_s))
+    return (
+        f"{len(times_s)} answers, median {p50:.1f} ms, p99 {p99:.1f} ms, longest {longest:.1f} ms"
+    )
 
 
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
@@ -134,22 +94,23 @@ _SETTLE_S = 1.5
 
 async def garbage(count: int) -> Findings:
     """Open `count` connections that send garbage while a client is served."""
-    async with live_coordinator() as mesh, asking(mesh) as asked:
+    async with live_coordinator() as mesh, asking(mesh) as times_s:
         pid = mesh.process(COORDINATOR).pid
         before_mb, before_s = resident_bytes(pid) / 2**20, cpu_s([pid])
-        asked.times_s.clear()
+        times_s.clear()
         started = time.perf_counter()
         for first in range(0, count, _AT_ONCE):
             numbers = range(first, min(count, first + _AT_ONCE))
             port = port_of(mesh.endpoint)
             await asyncio.gather(*(_connection(port, number) for number in numbers))
         seconds = time.perf_counter() - started
+        after_mb, took_s = resident_bytes(pid) / 2**20, cpu_s([pid]) - before_s
         text = (
-            f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
-            f"coordinator {before_mb:.0f} to {resident_bytes(pid) / 2**20:.0f} MB, "
-            f"{cpu_s([pid]) - before_s:.1f} s of processor time"
+            f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: "
+            f"{answers(times_s)}; coordinator {before_mb:.0f} to {after_mb:.0f} MB, "
+            f"{took_s:.1f} s of processor time"
         )
-        return Findings([text], [] if asked.times_s else ["beside garbage nothing was answered"])
+        return Findings([text], [] if times_s else ["beside garbage nothing was answered"])
 
 
 async def _connection(port: int, number: int) -> None:
@@ -167,7 +128,7 @@ async def _connection(port: int, number: int) -> None:
 async def unknown(count: int) -> Findings:
     """Send messages with unknown keys to a socket in this process and count what is delivered."""
     raise_file_limit()
-    server_pair, known = new_pairs(2)
+    server_pair, known = new_key_pair(), new_key_pair()
     with ZmqContext() as context:
         keys = ServerKeys(server_pair, {known.public}.__contains__)
         server = context.bind("tcp://127.0.0.1:0", keys)
@@ -196,10 +157,10 @@ async def _send_as_unknown(endpoint: str, server_key: str, count: int) -> int:
     context = zmq.Context[zmq.Socket[bytes]]()
     sockets: list[zmq.Socket[bytes]] = []
     num_queued = 0
-    for pair in new_pairs(max(1, count // _QUEUE)):
+    for _ in range(max(1, count // _QUEUE)):
         sockets.append(socket := context.socket(zmq.DEALER))
         socket.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
-        for option, value in client_options(ClientKeys(pair, server_key)).items():
+        for option, value in client_options(ClientKeys(new_key_pair(), server_key)).items():
             socket.setsockopt(option, value)
         socket.connect(endpoint)
         # A peer may be refused, and its connection closed, while messages are queued.

@@ -20,9 +20,8 @@ from bench.emulate.open import Means, open_cell
 from bench.emulate.recording import read_recording
 from bench.emulate.replay import PREFIX
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
-from bench.harness.processes import HUB
 from bench.harness.report import Findings, conclude, note
-from bench.harness.streams import RECORDING, Task, listened, start_streams
+from bench.harness.streams import RECORDING, Task, listened, streams
 from bench.live.edge_cell import (
     AIR,
     ALPHAS,
@@ -129,17 +128,16 @@ async def _start_nodes(mesh: Fleet, setting: Setting) -> None:
 
 
 async def _run_policy(
-    mesh: Fleet, texts: list[int], setting: Setting, policy: str, turn: int
+    mesh: Fleet, texts: list[int], setting: Setting, policy: str, _turn: int
 ) -> Figures:
-    since, name = mesh.now(), f"clients-{policy}-{turn}"
+    since = mesh.now()
     settings = {"AIRDRAFT_PLAN__POLICY": policy, "AIRDRAFT_HEARTBEAT_TIMEOUT_S": "5"}
     await mesh.start(COORDINATOR, environ=settings)
     for node in mesh.setup.roles:
         await mesh.has_changed(node, since, has_left=False, limit_s=_START_LIMIT_S)
     task = Task(num_streams=setting.num_streams, texts=tuple(texts), is_staggered=True)
-    hearing = await start_streams(mesh, name, HUB, task)
-    (heard,) = await listened([hearing], setting.warm_up_s, setting.seconds)
-    await mesh.kill(name)
+    async with streams(mesh, task) as hearing:
+        (heard,) = await listened([hearing], setting.warm_up_s, setting.seconds)
     await mesh.terminate(COORDINATOR)
     mesh.check()
     if heard.failures:

@@ -10,11 +10,11 @@ from typing import Final
 
 import httpx
 
-from bench.harness.fleet import COORDINATOR, FleetError, Setup, fleet
+from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, port_of, request_of
 from bench.harness.processes import ended
 from bench.harness.report import Findings, counts
-from bench.hostile.port import asking, busy, crowd_of, live_coordinator, new_pairs
+from bench.hostile.port import answers, asking, busy, live_coordinator
 from nodes.client.client import Client
 from nodes.service.runtime import raise_file_limit
 
@@ -40,19 +40,18 @@ def judge(found: Findings, cpu: float, recovered_s: float, who: str) -> None:
 
 async def coordinator_starved(max_files: int, seconds: float) -> Findings:
     """Open silent connections, then members, twice as many as files, beside a busy client."""
-    found = Findings()
-    pairs = new_pairs(2 * max_files)
-    async with live_coordinator(pairs, max_files) as mesh, asking(mesh) as asked:
+    found, num = Findings(), 2 * max_files
+    async with live_coordinator(max_files) as mesh, asking(mesh) as times_s:
         crowds = {
-            "silent connections": _silent(port_of(mesh.endpoint), 2 * max_files),
-            "members": crowd_of(mesh, pairs, 1),
+            "silent connections": _silent(port_of(mesh.endpoint), num),
+            "members": _members(mesh, num),
         }
         for who, crowd in crowds.items():
             async with crowd as clients:
-                asked.times_s.clear()
+                times_s.clear()
                 cpu = await busy(mesh, seconds)
-                answers, num_joined = str(asked), sum(client.is_joined for client in clients)
-                if not asked.times_s:
+                answered, num_joined = answers(times_s), sum(each.is_joined for each in clients)
+                if not times_s:
                     found.faults.append(f"beside {who} the client got no answer")
                 # Some of them, but not as many as there are files.
                 if who == "members" and not 0 < num_joined < max_files:
@@ -62,11 +61,23 @@ async def coordinator_starved(max_files: int, seconds: float) -> Findings:
                 recovered_s = mesh.now() - began
             found.lines.append(
                 f"coordinator, twice as many {who} as files: {num_joined} of them joined, "
-                f"{cpu:.0%} of a core; a client beside them: {answers}; a new client joined "
+                f"{cpu:.0%} of a core; a client beside them: {answered}; a new client joined "
                 f"{recovered_s:.2f} s after they left"
             )
             judge(found, cpu, recovered_s, "coordinator")
     return found
+
+
+@contextlib.asynccontextmanager
+async def _members(mesh: Fleet, count: int) -> AsyncIterator[list[Client]]:
+    """Run clients; the block begins when one of them has joined."""
+    async with mesh.clients(count) as clients:
+        await mesh.until(
+            lambda: any(client.is_joined for client in clients) or None,
+            _LIMIT_S,
+            "the clients have not joined",
+        )
+        yield clients
 
 
 @contextlib.asynccontextmanager

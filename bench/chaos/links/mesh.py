@@ -18,8 +18,8 @@ import click
 
 from bench.emulate.open import Means
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
-from bench.harness.processes import HUB, Places
-from bench.harness.streams import EMULATED, Hearing, Task, start_streams
+from bench.harness.processes import Places
+from bench.harness.streams import EMULATED, Hearing, Task, streams
 from bench.netns import NamespacesError
 
 CLIENTS: Final = "clients"
@@ -84,13 +84,14 @@ async def link_mesh(places: Places) -> AsyncIterator[Fleet]:
         mesh.check()
 
 
-async def start_clients(mesh: Fleet, setting: Setting) -> tuple[Hearing, Hearing]:
-    """Start the target, and then the streams at the hub and those behind the link."""
+@contextlib.asynccontextmanager
+async def link_clients(mesh: Fleet, setting: Setting) -> AsyncIterator[tuple[Hearing, Hearing]]:
+    """Start the target, and run streams at the hub and streams behind the link."""
     await mesh.start(TARGET_NODE)
     await mesh.are_in(TARGET_NODE)
-    near = await start_streams(mesh, "near", HUB, Task(num_streams=setting.near))
-    far = Task(num_streams=setting.far, first=setting.near)
-    return near, await start_streams(mesh, "far", CLIENTS, far)
+    near, far = Task(num_streams=setting.near), Task(num_streams=setting.far, first=setting.near)
+    async with streams(mesh, near) as near_streams, streams(mesh, far, CLIENTS) as far_streams:
+        yield near_streams, far_streams
 
 
 async def start_drafts(mesh: Fleet, place: str) -> None:

@@ -12,9 +12,9 @@ from bench.chaos.links.mesh import (
     CLIENTS,
     DRAFT_NODES,
     Setting,
+    link_clients,
     link_mesh,
     link_options,
-    start_clients,
     start_drafts,
 )
 from bench.chaos.links.toxics import run_toxic
@@ -72,8 +72,11 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
     links = {_DRAFTS: profile, CLIENTS: profile, _REFUGE: GOOD}
     cell = cell_of(links, setting.seed)
     warm_up_s, seconds = setting.warm_up_s, setting.seconds
-    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
-        near, far = await start_clients(mesh, setting)
+    async with (
+        open_cell(cell, means=means) as (live, kind),
+        link_mesh(live) as mesh,
+        link_clients(mesh, setting) as (near, far),
+    ):
         weather = Weather(mesh, live, (_DRAFTS, CLIENTS), DRAFT_NODES, _REFUGE)
         raining = asyncio.create_task(weather.run(profile.outage))
         try:

@@ -13,9 +13,8 @@ from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.replay import read_config
 from bench.harness.fleet import Fleet
-from bench.harness.processes import HUB
 from bench.harness.report import Findings, conclude, head, quantiles, row
-from bench.harness.streams import Heard, Task, counted, start_streams
+from bench.harness.streams import Heard, Task, counted, streams
 from bench.options import at_least, names_option
 
 HOWS = ("kill", "cut")
@@ -104,7 +103,7 @@ HEAD = head(
 
 
 async def run_stalls(
-    hows: Sequence[str], times: int, streams: int, seed: int, means: Means
+    hows: Sequence[str], times: int, num_streams: int, seed: int, means: Means
 ) -> list[str]:
     """Lose two targets in turns, each behind a good link of its own; clients are at the hub.
 
@@ -114,22 +113,22 @@ async def run_stalls(
     random, faults = Random(seed), list[str]()
     cell = cell_of(dict.fromkeys(_TARGETS, GOOD), seed)
     async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
-        click.echo(f"*emulated* ({kind}), seed {seed}, {streams} streams\n\n{HEAD}")
+        click.echo(f"*emulated* ({kind}), seed {seed}, {num_streams} streams\n\n{HEAD}")
         for name in _TARGETS:
             await mesh.start(name, place=name)
         await mesh.are_in(*_TARGETS)
-        clients = await start_streams(mesh, "clients", HUB, Task(num_streams=streams))
-        for how in hows:
-            lost_at = []
-            clients.heard()
-            for number in range(times):
-                await asyncio.sleep(_BEFORE_STALL_S + random.random())
-                lost_at.append(mesh.now())
-                await _lose(mesh, live, how, _TARGETS[number % 2])
-            await asyncio.sleep(_BEFORE_STALL_S)
-            found = judged(how, streams, _reading_s(), lost_at, clients.heard())
-            click.echo(found.lines[0])
-            faults += found.faults
+        async with streams(mesh, Task(num_streams=num_streams)) as clients:
+            for how in hows:
+                lost_at = []
+                clients.heard()
+                for number in range(times):
+                    await asyncio.sleep(_BEFORE_STALL_S + random.random())
+                    lost_at.append(mesh.now())
+                    await _lose(mesh, live, how, _TARGETS[number % 2])
+                await asyncio.sleep(_BEFORE_STALL_S)
+                found = judged(how, num_streams, _reading_s(), lost_at, clients.heard())
+                click.echo(found.lines[0])
+                faults += found.faults
     return faults
 
 

@@ -10,8 +10,8 @@ from bench.chaos.links.mesh import (
     CLIENTS,
     DRAFT_NODES,
     Setting,
+    link_clients,
     link_mesh,
-    start_clients,
     start_drafts,
 )
 from bench.emulate.toxics import HEALTHY, Toxic, ToxicCell, toxic_cell
@@ -31,8 +31,11 @@ async def run_toxic(toxic: Toxic, setting: Setting) -> LinkFigures:
     Afterwards the mesh must recover, and the coordinator must hold no more than before. With a
     toxic that delays ends of connections, the draft nodes are restarted every few seconds.
     """
-    async with toxic_cell(HEALTHY, setting.seed) as cell, link_mesh(cell) as mesh:
-        near, far = await start_clients(mesh, setting)
+    async with (
+        toxic_cell(HEALTHY, setting.seed) as cell,
+        link_mesh(cell) as mesh,
+        link_clients(mesh, setting) as (near, far),
+    ):
         await start_drafts(mesh, CLIENTS)
         # Several tokens come at a time only if guesses are accepted.
         await mesh.until(

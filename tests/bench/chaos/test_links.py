@@ -1,12 +1,10 @@
 """Meshes over bad links: what streams count, what is a fault, and a few seconds of each suite."""
 
 import asyncio
-import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,51 +20,50 @@ from bench.chaos.links.toxics import run_toxic
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
 from bench.emulate.toxics import TOXICS, Toxic
-from bench.harness.processes import HUB, ended
-from bench.harness.streams import Heard, Hearing, Task, start_streams
+from bench.harness.cases import Case, Expected
+from bench.harness.history import Record, Seen
+from bench.harness.processes import ended
+from bench.harness.streams import Heard, Hearing, Task, streams
 from bench.netns import NamespacesError
+from nodes.client.generation import GenerateOptions
 
 # -- what streams count ----------------------------------------------------------------------------
 
 
-def heard_of(tmp_path: Path, *lines: dict[str, Any]) -> Heard:
-    path = tmp_path / "lines"
-    path.write_text("".join(json.dumps({"stream": 0, **line}) + "\n" for line in lines))
-    return Hearing(path, lambda: 10.0).heard()
+def text_of(prompt: int = 2, end: str = "finished", reason: str = "") -> Record:
+    case = Case((1,) * prompt, GenerateOptions(), (Expected((5, 6, 7, 8), b"", "length"),))
+    return Record(0, case, 0.0, None, end=end, reason=reason, has_token_ids=False)
 
 
-def test_whole_texts_are_counted_with_the_gaps_inside_them(tmp_path: Path) -> None:
-    end = {"end": "finished", "reason": "", "is_wrong": False}
-    heard = heard_of(
-        tmp_path,
-        {"at": 0.0},
-        {"at": 1.0, "tokens": 1, "length": 3},
-        {"at": 1.5, "tokens": 3, "length": 4},
-        {"at": 1.5, **end},
-        {"at": 4.0, "tokens": 4, "length": 3},
-        {"at": 4.0, **end, "is_wrong": True},
-        # One that failed is no text, and its stall is a gap; between two texts is none.
-        {"at": 5.0, "tokens": 2, "length": 3},
-        {"at": 6.0, **end, "end": "failed", "reason": "lost"},
-        {"at": 7.0, "tokens": 4, "length": 3},
-    )
-    assert (heard.num_texts, heard.num_tokens, heard.num_wrong) == (2, 14, 1)
+async def test_whole_texts_are_counted_with_the_gaps_inside_them() -> None:
+    hearing, began = Hearing(), asyncio.get_running_loop().time()
+    hearing.begin(0)
+
+    def receive(record: Record, *tokens: tuple[float, int, tuple[int, ...]]) -> None:
+        for at_s, position, ids in tokens:
+            record.events.append(Seen(at_s, "tokens", 0, position, ids))
+            hearing.see(0, record)
+            record.ended_at_s = at_s
+        if record.end == "finished":
+            record.events.append(Seen(record.ended_at_s, "finished", reason="length"))
+            hearing.see(0, record)
+        hearing.end(0, record)
+
+    receive(text_of(), (1.0, 0, (5,)), (1.5, 1, (6, 7, 8)))
+    receive(text_of(), (4.0, 0, (5, 6, 7, 9)))
+    # One that failed is no text, and its stall is a gap; between two texts is none.
+    receive(text_of(end="failed", reason="lost"), (5.0, 0, (5, 6)))
+    receive(text_of(), (7.0, 0, (5, 6, 7, 8)))
+    heard = hearing.heard()
+    assert (heard.num_texts, heard.num_tokens, heard.num_wrong) == (3, 14, 1)
     assert heard.failures == {"lost": 1}
-    assert heard.gaps_s == [(1.5, 0.5, 4), (7.0, 2.0, 3)]
-    assert heard.waits_s == [3.0]
+    assert heard.gaps_s == [(1.5, 0.5, 3), (7.0, 2.0, 2)]
+    assert heard.most_at_once == 4
+    assert heard.waits_s[0] >= began - 7.0
     assert "requests failed: {'lost': 1}" in heard.faults()
-
-
-def test_lines_are_taken_once_and_only_whole(tmp_path: Path) -> None:
-    path = tmp_path / "lines"
-    hearing = Hearing(path, lambda: 2.0)
-    whole = '{"stream": 0, "at": 1.0, "tokens": 2, "length": 3}'
-    path.write_text(f'a coordinator was lost\n{whole}\n{{"stream": 1, "at')
-    assert hearing.heard().num_tokens == 2
-    with path.open("a") as file:
-        file.write('": 1.5, "tokens": 1, "length": 3}\n')
+    # What was received is told once; how long streams have waited, always.
     later = hearing.heard()
-    assert (later.num_tokens, later.waits_s) == (1, [1.0, 0.5])
+    assert (later.num_tokens, len(later.waits_s)) == (0, 1)
 
 
 # -- figures, rows and faults ----------------------------------------------------------------------
@@ -154,24 +151,24 @@ async def test_outages_are_noticed_and_heal() -> None:
         await mesh.start("target-0")
         await mesh.start("draft-0", place="here")
         await mesh.are_in("target-0", "draft-0")
-        clients = await start_streams(mesh, "clients", HUB, Task(num_streams=2))
-        weather = Weather(mesh, live, ("here",), ("draft-0",), "there")
-        log = mesh.log_of_members
-        for moves, place in ((False, "here"), (True, "there"), (True, "here")):
-            outage = Outage(directions=BOTH, lasts_s=4.0, every_s=20.0, moves=moves)
-            dark = await weather.darken(outage)
-            assert weather.place == place
-            assert dark.mended < dark.over - AFTER_S or not moves
-            await mesh.has_changed("draft-0", dark.begin, has_left=True)
-            await mesh.has_changed("draft-0", dark.begin, has_left=False)
-            await mesh.are_in("draft-0")
-            dark = replace(dark, over=mesh.now())
-            assert len(log.noticed_s(dark)) == 1
-            assert max(log.healed_s(dark)) < math.inf
-            assert log.false_deaths([dark], dark.begin, dark.over) == []
-        heard = clients.heard()
-        assert heard.num_tokens > 0
-        assert heard.faults() == []
+        async with streams(mesh, Task(num_streams=2)) as clients:
+            weather = Weather(mesh, live, ("here",), ("draft-0",), "there")
+            log = mesh.log_of_members
+            for moves, place in ((False, "here"), (True, "there"), (True, "here")):
+                outage = Outage(directions=BOTH, lasts_s=4.0, every_s=20.0, moves=moves)
+                dark = await weather.darken(outage)
+                assert weather.place == place
+                assert dark.mended < dark.over - AFTER_S or not moves
+                await mesh.has_changed("draft-0", dark.begin, has_left=True)
+                await mesh.has_changed("draft-0", dark.begin, has_left=False)
+                await mesh.are_in("draft-0")
+                dark = replace(dark, over=mesh.now())
+                assert len(log.noticed_s(dark)) == 1
+                assert max(log.healed_s(dark)) < math.inf
+                assert log.false_deaths([dark], dark.begin, dark.over) == []
+            heard = clients.heard()
+            assert heard.num_tokens > 0
+            assert heard.faults() == []
 
 
 async def test_outages_come_one_after_the_other_and_are_known_while_they_last(
