@@ -12,13 +12,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from bench.asking import Pair, Taken, ask_one
-from bench.harness.cases import make_prompts, undisturbed
+from bench.harness.cases import Case, case, make_prompts
 from bench.harness.report import Findings, conclude, head, note, row
 from bench.options import COUNTS, draft_option, target_option
 from nodes.client.client import Client
@@ -32,17 +32,8 @@ _SAMPLED = replace(_GREEDY, temperature=0.8, top_k=40, top_p=0.95)
 Kind = tuple[int | None, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One text to generate. reference: its right token ids."""
-
-    prompt: tuple[int, ...]
-    reference: tuple[int, ...]
-    options: GenerateOptions
-
-    @property
-    def kind(self) -> Kind:
-        return self.options.gamma, self.options.temperature
+def _kind(case: Case) -> Kind:
+    return case.options.gamma, case.options.temperature
 
 
 @click.command("law1")
@@ -97,7 +88,7 @@ def run_law1(
         began = time.perf_counter()
         taken, wrong = asyncio.run(_serve_all(pair, work, num_streams, threads))
         note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
-        for kind in dict.fromkeys(item.kind for item in work):
+        for kind in dict.fromkeys(map(_kind, work)):
             guesses = taken[kind].num_guesses, taken[kind].num_accepted
             found.lines.append(row(num_streams, threads, *kind, len(texts), wrong[kind], *guesses))
             note(found.lines[-1])
@@ -109,22 +100,21 @@ def run_law1(
 
 def _references(
     path: Path, texts: Sequence[str], max_tokens: int, gammas: Sequence[int]
-) -> list[_Work]:
+) -> list[Case]:
     """Decode the texts in a plain loop, greedily and sampled; return what meshes have to do."""
     work = []
     with closing(LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))) as model:
-        piece = model.vocabulary.piece
         for text in texts:
-            prompt = tuple(model.vocabulary.encode(text))
+            ids = tuple(model.vocabulary.encode(text))
             for kind in (_GREEDY, _SAMPLED):
                 options = replace(kind, max_tokens=max_tokens)
-                reference = undisturbed(model, piece, prompt, options, 0).token_ids
-                work += [_Work(prompt, reference, replace(options, gamma=g)) for g in gammas]
+                plain = case(model, model.vocabulary.piece, ids, ids, options)
+                work += [replace(plain, options=replace(options, gamma=g)) for g in gammas]
     return work
 
 
 async def _serve_all(
-    pair: Pair, work: Sequence[_Work], num_streams: int, threads: int
+    pair: Pair, work: Sequence[Case], num_streams: int, threads: int
 ) -> tuple[dict[Kind, Taken], Counter[Kind]]:
     """Run all texts, num_streams at a time; streams of every gamma and temperature share passes.
 
@@ -138,15 +128,16 @@ async def _serve_all(
     draft = draft and replace(draft, cells=_CELLS)
 
     async def worker(client: Client) -> None:
-        for item in todo:
-            answer = await ask_one(client, item.prompt, item.options)
+        for each in todo:
+            kind, (expected,) = _kind(each), each.expected
+            answer = await ask_one(client, each.prompt, each.options)
             for figures in answer.figures:
-                taken[item.kind].add(figures)
-            if answer.token_ids != item.reference:
-                wrong[item.kind] += 1
-                pairs = zip(answer.token_ids, item.reference, strict=False)
-                first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(item.reference))
-                note(f"{item.kind}: differs at output token {first} of {len(item.prompt)}")
+                taken[kind].add(figures)
+            if answer.token_ids != expected.token_ids:
+                wrong[kind] += 1
+                same = [a == b for a, b in zip(answer.token_ids, expected.token_ids, strict=False)]
+                first = [*same, False].index(False)
+                note(f"{kind}: differs at output token {first} of {len(expected.token_ids)}")
 
     async with local_mesh(target, draft) as (mesh, client):
         await asyncio.gather(*(mesh.beside(worker(client)) for _ in range(num_streams)))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 
 from bench.decoding import read
+from mesh.json_form import copied_from
 from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import EngineSettings
@@ -47,17 +49,11 @@ def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]
 
     Among each 100, the first has about `longest` tokens, the second 1,500, and the next two 700.
     """
-    source = random.Random(seed)
-    prompts = []
+    source, prompts = random.Random(seed), []
     for index in range(count):
-        place = index % 100
         num_sentences = source.randint(1, 4)
-        if place == 0:
-            num_sentences = longest // _TOKENS_A_SENTENCE
-        elif place == 1:
-            num_sentences = 115
-        elif place < 4:
-            num_sentences = 54
+        if index % 100 < _NUM_LONG:
+            num_sentences = (longest, 1500, 705, 705)[index % 100] // _TOKENS_A_SENTENCE
         sentences = [
             f"{source.choice(_SUBJECTS)} {source.choice(_VERBS)} {source.choice(_OBJECTS)}."
             for _ in range(num_sentences)
@@ -143,32 +139,17 @@ def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
 def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Case]:
     """Draw requests of all kinds: greedy and sampled, with rules, stop strings, several choices."""
     model = ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
-    return [_toy_case(random, model, mean_tokens) for _ in range(count)]
-
-
-def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
-    tokenizer = ToyTokenizer(_TOY.num_vocab)
-    num_prompt = 1 + min(600, int(random.expovariate(1 / 40)))
-    prompt: Prompt
-    if random.random() < 0.5:
-        prompt = tuple(random.randrange(1, _TOY.num_vocab) for _ in range(num_prompt))
-        ids = list(prompt)
-    else:
-        prompt = "".join(random.choices(string.ascii_letters + " ", k=num_prompt))
-        ids = tokenizer.encode(prompt)
-    return _case(model, tokenizer.piece, prompt, ids, _options(random, mean_tokens))
-
-
-def _case(
-    model: Model,
-    piece: Callable[[int], bytes],
-    prompt: Prompt,
-    ids: Sequence[int],
-    options: GenerateOptions,
-) -> Case:
-    choices = range(options.num_choices)
-    expected = tuple(undisturbed(model, piece, ids, options, choice) for choice in choices)
-    return Case(prompt, options, expected)
+    tokenizer, cases = ToyTokenizer(_TOY.num_vocab), []
+    for _ in range(count):
+        num_prompt = 1 + min(600, int(random.expovariate(1 / 40)))
+        prompt: Prompt
+        if random.random() < 0.5:
+            ids = prompt = tuple(random.randrange(1, _TOY.num_vocab) for _ in range(num_prompt))
+        else:
+            prompt = "".join(random.choices(string.ascii_letters + " ", k=num_prompt))
+            ids = tuple(tokenizer.encode(prompt))
+        cases.append(case(model, tokenizer.piece, prompt, ids, _options(random, mean_tokens)))
+    return cases
 
 
 def real_cases(random: Random, count: int) -> list[Case]:
@@ -177,26 +158,33 @@ def real_cases(random: Random, count: int) -> list[Case]:
     The engine runs in this process and is closed again.
     """
     texts = make_prompts(_NUM_LONG + count, seed=random.randrange(1 << 30))[_NUM_LONG:]
-    opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
-    tokenizer = opened.tokenizer
-    try:
-        return [
-            _case(opened.model, tokenizer.piece, tuple(ids), ids, _plain_options(random))
-            for ids in map(tokenizer.encode, texts)
-        ]
-    finally:
-        opened.model.close()
+    opened, cases = open_engine(EngineSettings(model=DEFAULT_TARGET)), []
+    with closing(opened.model):
+        for text in texts:
+            ids = tuple(opened.tokenizer.encode(text))
+            is_sampled = random.random() < 0.5
+            options = GenerateOptions(
+                max_tokens=random.choice(range(24, 96)),
+                temperature=0.8 if is_sampled else 0.0,
+                top_k=40 if is_sampled else 0,
+                top_p=0.95 if is_sampled else 1.0,
+                seed=random.randrange(1 << 40),
+            )
+            cases.append(case(opened.model, opened.tokenizer.piece, ids, ids, options))
+    return cases
 
 
-def _plain_options(random: Random) -> GenerateOptions:
-    is_sampled = random.random() < 0.5
-    return GenerateOptions(
-        max_tokens=random.choice(range(24, 96)),
-        temperature=0.8 if is_sampled else 0.0,
-        top_k=40 if is_sampled else 0,
-        top_p=0.95 if is_sampled else 1.0,
-        seed=random.randrange(1 << 40),
-    )
+def case(
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompt: Prompt,
+    ids: Sequence[int],
+    options: GenerateOptions,
+) -> Case:
+    """Return a request with its undisturbed result. ids: the tokens of its prompt."""
+    choices = range(options.num_choices)
+    expected = tuple(undisturbed(model, piece, ids, options, choice) for choice in choices)
+    return Case(prompt, options, expected)
 
 
 def _options(random: Random, mean_tokens: float) -> GenerateOptions:
@@ -230,12 +218,4 @@ def _rules(random: Random) -> LogitRules:
 
 def sampling_of(options: GenerateOptions, choice: int) -> Sampling:
     """Return the sampling parameters that fix the tokens of a choice (law 1)."""
-    return Sampling(
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        seed=options.seed or 0,
-        choice=choice,
-        rules=options.rules,
-    )
+    return copied_from(options, Sampling, seed=options.seed or 0, choice=choice)
