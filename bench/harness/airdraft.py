@@ -25,15 +25,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import wraps
 from types import FrameType
 from typing import Any, Final
 
-import nodes.messages  # noqa: F401 - declares the messages of nodes
 from bench.emulate import replay
+from bench.pages.protocol import specs
 from mesh.codec import decode
 from mesh.errors import DecodeError, MeshError
-from mesh.messages import MAX_TAG, spec_of_tag
 from mesh.transport import Frames, Received
 from mesh.zmq_sockets import ZmqClient, ZmqServer
 from nodes.cli.main import main as airdraft
@@ -80,25 +78,19 @@ class FailPoint:
 
 def arm(value: str) -> None:
     """Make this process fail as specified by value. Raises ValueError for a malformed value."""
-    point = parse(value)
-    if point.name == ENGINE_PASS:
-        from nodes.draft.state import DraftState
-        from nodes.target.state import TargetState
+    from nodes.draft.state import DraftState
+    from nodes.target.state import TargetState
 
-        for state in (DraftState, TargetState):
-            _fail_after_pass(state, point)
-    elif point.name.startswith("send."):
-        for transport in (ZmqClient, ZmqServer):
-            _fail_before_send(transport, point)
-    else:
-        for transport in (ZmqClient, ZmqServer):
-            _fail_after_recv(transport, point)
+    point = parse(value)
+    for state in (DraftState, TargetState):
+        _fail_after_pass(state, point)
+    for transport in (ZmqClient, ZmqServer):
+        _fail_at_messages(transport, point)
 
 
 def _fail_after_pass(state: Any, point: FailPoint) -> None:
     step = state.step
 
-    @wraps(step)
     def failing(self: Any) -> Any:
         made = step(self)
         point.reached(ENGINE_PASS)
@@ -107,28 +99,20 @@ def _fail_after_pass(state: Any, point: FailPoint) -> None:
     state.step = failing
 
 
-def _fail_before_send(transport: Any, point: FailPoint) -> None:
-    send = transport.send
+def _fail_at_messages(transport: Any, point: FailPoint) -> None:
+    send, recv = transport.send, transport.recv
 
-    @wraps(send)
-    def failing(self: Any, *arguments: Any) -> None:
+    def failing_send(self: Any, *arguments: Any) -> None:
         point.reached(f"send.{_name_of(arguments[-1])}")
         send(self, *arguments)
 
-    transport.send = failing
-
-
-def _fail_after_recv(transport: Any, point: FailPoint) -> None:
-    recv = transport.recv
-
-    @wraps(recv)
-    async def failing(self: Any) -> Any:
+    async def failing_recv(self: Any) -> Any:
         received = await recv(self)
         frames = received.frames if isinstance(received, Received) else received
         point.reached(f"receive.{_name_of(frames)}")
         return received
 
-    transport.recv = failing
+    transport.send, transport.recv = failing_send, failing_recv
 
 
 def _name_of(frames: Frames) -> str:
@@ -142,7 +126,7 @@ def parse(value: str) -> FailPoint:
     """Parse a specification. Raises ValueError that says what is accepted."""
     match = _SYNTAX.fullmatch(value)
     name, message, action, block_s, when = match.groups() if match else ("",) * 5
-    if match is None or (message and message not in _messages()):
+    if match is None or (message and message not in {spec.layout.cls.__name__ for spec in specs()}):
         raise ValueError(f"{VARIABLE} = {value!r}: {_ACCEPTED}")
 
     def act() -> None:
@@ -154,12 +138,6 @@ def parse(value: str) -> FailPoint:
             os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
 
     return FailPoint(name, act, float(when or 1))
-
-
-def _messages() -> set[str]:
-    """Return the names of all messages."""
-    specs = (spec_of_tag(tag) for tag in range(1, MAX_TAG + 1))
-    return {spec.layout.cls.__name__ for spec in specs if spec is not None}
 
 
 def register() -> None:

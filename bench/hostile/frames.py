@@ -12,10 +12,9 @@ from typing import Annotated, Any, NewType, get_args, get_origin, get_type_hints
 
 import msgpack
 
-import nodes.messages
+from bench.pages.protocol import specs
 from mesh.codec import decode, encode
 from mesh.errors import DecodeError, LocalProtocolError
-from mesh.messages import MessageSpec, spec_of_tag
 from mesh.padding import pad
 from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker
 from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
@@ -34,18 +33,12 @@ _RULES = (
 _EDGES = (0, 1, -1, 127, 128, 255, 256, 65535, 65536, INT_MAX, INT_MIN, 2**64 - 1)
 
 
-def message_specs() -> list[MessageSpec]:
-    """Return the specification of every message of the protocol."""
-    assert nodes.messages.MAX_GAMMA
-    return [spec for tag in range(1, 256) if (spec := spec_of_tag(tag)) is not None]
-
-
 class Generator:
     """Generates hostile messages of every kind from one seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._specs = message_specs()
+        self._specs = list(specs())
         self._kinds: tuple[Callable[[], Frames], ...] = (
             self._noise,
             self._torn,
