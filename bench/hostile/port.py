@@ -1,4 +1,4 @@
-"""Attack the port of a coordinator with keys, beside a client that keeps sending requests."""
+"""`python -m bench hostile`: attack the port of a coordinator with keys, beside a busy client."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import click
 import zmq
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.http import port_of
 from bench.harness.processes import cpu_s, ended, resident_bytes
-from bench.harness.report import Findings, quantiles
+from bench.harness.report import Findings, conclude, quantiles
+from bench.hostile.frames import decode_hostile
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, client_options, new_key_pair
 from mesh.zmq_sockets import ZmqServer
@@ -20,6 +22,28 @@ from mesh.zmq_transport import ZmqContext
 from nodes.service.runtime import raise_file_limit
 
 _ASK_EVERY_S = 0.02
+
+
+@click.command("hostile")
+@click.option("--frames", default=10_000_000, help="Frames to decode.")
+@click.option("--seed", default=1)
+@click.option("--connections", default=100_000, help="Connections that send garbage to the port.")
+@click.option("--unknown", "strangers", default=10_000, help="Messages from unknown keys.")
+def hostile_command(frames: int, seed: int, connections: int, strangers: int) -> None:
+    """Attack a coordinator as strangers or broken peers can.
+
+    A count of 0 skips a part.
+
+    \b
+    Example:
+      python -m bench hostile --frames 100000 --connections 1000
+    """
+    found = [Findings([str(decode_hostile(frames, seed))])] if frames else []
+    if strangers:
+        found.append(asyncio.run(unknown(strangers)))
+    if connections:
+        found.append(asyncio.run(garbage(connections)))
+    conclude(*found)
 
 
 @contextlib.asynccontextmanager

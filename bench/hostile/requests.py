@@ -1,23 +1,25 @@
-"""Send hostile requests to `airdraft up` with 4 GiB of address space per process.
+"""`python -m bench hostile-requests`: hostile requests to a mesh with limited memory.
 
-Each request must be answered, or refused in time. An ordinary chat is sent after each. No process
-may die, and memory use must afterwards be about the same as before.
+Each process of `airdraft up` has 4 GiB of address space. Each request must be answered, or refused
+in time. An ordinary chat is sent after each. No process may die, and memory use must afterwards be
+about the same as before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import click
 import httpx
 
 from bench.harness.processes import resident_bytes, tree
-from bench.harness.report import Findings
+from bench.harness.report import Findings, conclude, note
 from bench.harness.up import up
 
 # The command prefix that limits the address space of each process.
@@ -27,6 +29,8 @@ _ANSWER_LIMIT_S: Final = 300.0
 _MEMORY_LIMIT_MB: Final = 200
 _PREFILL_FACTOR: Final = 1.5
 _WORD_CHARS: Final = 60_000
+_CHAT: Final = "/chat/completions"
+_TEXT: Final = "/completions"
 # Schemas that a review found to be harmful, and similar ones.
 _SCHEMAS: Final[dict[str, Any]] = {
     "multipleOf 4999999": {"type": "integer", "multipleOf": 4_999_999},
@@ -40,27 +44,6 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "3000 values": {"enum": [f"value{i}" for i in range(3000)]},
     "long strings": {"type": "string", "minLength": 50_000, "maxLength": 100_000},
 }
-
-
-@dataclass(slots=True)
-class Found(Findings):
-    """Results. codes: counts by HTTP status. memory_mb: of all processes, before and after.
-
-    slowest_ratio: longest time of an answer relative to reading as many tokens, at least 1 s.
-    """
-
-    codes: Counter[int] = field(default_factory=Counter)
-    slowest_refusal_s: float = 0.0
-    slowest_ratio: float = 0.0
-    memory_mb: tuple[float, float] = (0.0, 0.0)
-
-    def summary(self) -> list[str]:
-        return [
-            f"{self.codes.total()} requests by HTTP status: {dict(sorted(self.codes.items()))}",
-            f"slowest refusal {self.slowest_refusal_s:.1f} s",
-            f"slowest answer {self.slowest_ratio:.2f} x the time to read as many tokens",
-            "memory of all processes {:.0f} MB before, {:.0f} MB after".format(*self.memory_mb),
-        ]
 
 
 def _schema(random: Random, depth: int = 3) -> Any:
@@ -94,111 +77,126 @@ def _schema(random: Random, depth: int = 3) -> Any:
 
 def _bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[str, str, Any]]:
     """Return the hostile requests in random order, each as name, path and body."""
-    chat = "/chat/completions"
     found: list[tuple[str, str, Any]] = []
     generated = {f"generated {number}": schema for number, schema in enumerate(schemas)}
     for name, schema in {**_SCHEMAS, **generated}.items():
         response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         messages = [{"role": "user", "content": "Answer."}]
         body: Any = {"messages": messages, "max_tokens": 8, "response_format": response_format}
-        found.append((name, chat, body))
+        found.append((name, _CHAT, body))
     for letter in "a!é \n0":
         messages = [{"role": "user", "content": letter * _WORD_CHARS}]
-        found.append((f"a word of {letter!r}", chat, {"messages": messages, "max_tokens": 1}))
+        found.append((f"a word of {letter!r}", _CHAT, {"messages": messages, "max_tokens": 1}))
     for length in (1, context - 1, context, 131_071, 131_072, 131_073):
         body = {"prompt": [5] * length, "max_tokens": 1}
-        found.append((f"{length} token ids", "/completions", body))
+        found.append((f"{length} token ids", _TEXT, body))
     found += [
-        (f"token id {token_id}", "/completions", {"prompt": [token_id] * 9})
+        (f"token id {token_id}", _TEXT, {"prompt": [token_id] * 9})
         for token_id in (num_vocab - 1, num_vocab, 2**31 - 1, 2**32, -1)
     ]
     Random(1).shuffle(found)
     return found
 
 
-async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
-    """Send all hostile requests to one mesh on loopback. note: called with lines of progress."""
-    found = Found()
+@click.command("hostile-requests")
+@click.option("--schemas", default=200, help="Generated JSON schemas.")
+def hostile_requests_command(schemas: int) -> None:
+    """Send harmful requests to a mesh with limited memory.
+
+    Each process has 4 GB of address space.
+
+    \b
+    Example:
+      python -m bench hostile-requests --schemas 20
+    """
+    conclude(asyncio.run(run_hostile(schemas)))
+
+
+async def run_hostile(num_schemas: int) -> Findings:
+    """Send all hostile requests to one mesh on loopback."""
     with up(prefix=_LIMITED) as mesh:
         async with httpx.AsyncClient(base_url=mesh.url, timeout=_ANSWER_LIMIT_S) as client:
-            await _chat(client, found)
-            await _ask(client, found, "warm", "/chat/completions", _bodies((), 9, 9)[0][2], 1.0)
-            pids, before = _processes(mesh.process.pid)
-            reading_s = await _seconds_of_reading(client)
+            sender = _Sender(client)
+            await sender.chat()
+            await sender.ask(*_bodies((), 9, 9)[0])
+            pids, before_mb = _processes(mesh.process.pid)
+            sender.reading_s = await sender.seconds_of_reading()
             source = Random(1)
-            schemas = [_schema(source) for _ in range(num_schemas)]
-            asked = _bodies(schemas, 49_152, 8192)
+            asked = _bodies([_schema(source) for _ in range(num_schemas)], 49_152, 8192)
             for number, (name, path, body) in enumerate(asked, 1):
-                await _ask(client, found, name, path, body, reading_s)
-                await _chat(client, found)
+                await sender.ask(name, path, body)
+                await sender.chat()
                 if number % 20 == 0:
                     note(f"{number} of {len(asked)}")
-            pids_after, after = _processes(mesh.process.pid)
-        found.memory_mb = (before, after)
-        if after - before > _MEMORY_LIMIT_MB:
-            found.faults.append(f"memory grew by {after - before:.0f} MB")
+            pids_after, after_mb = _processes(mesh.process.pid)
+        faults = sender.faults
+        if after_mb - before_mb > _MEMORY_LIMIT_MB:
+            faults.append(f"memory grew by {after_mb - before_mb:.0f} MB")
         if not pids <= pids_after:
-            found.faults.append("a node or the coordinator has ended or was restarted")
-    found.faults += mesh.faults
-    return found
+            faults.append("a node or the coordinator has ended or was restarted")
+    lines = [
+        f"{sender.codes.total()} requests by HTTP status: {dict(sorted(sender.codes.items()))}",
+        f"slowest refusal {sender.slowest_refusal_s:.1f} s",
+        f"slowest answer {sender.slowest_ratio:.2f} x the time to read as many tokens",
+        f"memory of all processes {before_mb:.0f} MB before, {after_mb:.0f} MB after",
+    ]
+    return Findings(lines, faults + mesh.faults)
 
 
-async def _ask(
-    client: httpx.AsyncClient, found: Found, name: str, path: str, body: Any, reading_s: float
-) -> None:
-    """Send one request and check its answer. reading_s: seconds that reading a token takes."""
-    begin = time.perf_counter()
-    answer = await _answer(client, found, name, path, body)
-    took_s = time.perf_counter() - begin
-    if answer is None:
-        return
-    code = answer.status_code
-    found.codes[code] += 1
-    if 400 <= code < 500:
-        found.slowest_refusal_s = max(found.slowest_refusal_s, took_s)
-        if took_s > _REFUSAL_LIMIT_S:
-            found.faults.append(f"{name}: refused after {took_s:.1f} s")
-    elif code == 200:
-        num_tokens = answer.json()["usage"]["prompt_tokens"]
-        usual_s = max(1.0, reading_s * num_tokens)
-        if took_s > _PREFILL_FACTOR * usual_s + _REFUSAL_LIMIT_S:
-            # Tokens of a longer prompt take longer, because each attends to more keys.
-            usual_s = num_tokens * await _seconds_of_reading(client, num_tokens)
-        found.slowest_ratio = max(found.slowest_ratio, took_s / usual_s)
-        if took_s > _PREFILL_FACTOR * usual_s + _REFUSAL_LIMIT_S:
-            found.faults.append(f"{name}: answered after {took_s:.1f} s, usual: {usual_s:.1f} s")
-    else:
-        found.faults.append(f"{name}: status {code}")
+class _Sender:
+    """Sends requests and checks their answers.
 
+    reading_s: seconds that reading a token takes. codes: counts by HTTP status. slowest_ratio:
+    longest time of an answer relative to reading as many tokens, at least 1 s.
+    """
 
-async def _chat(client: httpx.AsyncClient, found: Found) -> None:
-    """Send an ordinary chat, which must be answered."""
-    body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
-    name = "an ordinary chat"
-    answer = await _answer(client, found, name, "/chat/completions", body)
-    if answer is not None and answer.status_code != 200:
-        found.faults.append(f"{name}: status {answer.status_code}")
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.reading_s = 1.0
+        self.faults: list[str] = []
+        self.codes = Counter[int]()
+        self.slowest_refusal_s = 0.0
+        self.slowest_ratio = 0.0
+        self._client = client
 
+    async def chat(self) -> None:
+        """Send an ordinary chat, which must be answered."""
+        body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
+        await self.ask("an ordinary chat", _CHAT, body, may_be_refused=False)
 
-async def _answer(
-    client: httpx.AsyncClient, found: Found, name: str, path: str, body: Any
-) -> httpx.Response | None:
-    """Return the response; None, which is a fault, if there is none."""
-    try:
-        return await client.post(path, json=body)
-    except httpx.HTTPError as error:
-        found.faults.append(f"{name}: {type(error).__name__}")
-        return None
+    async def ask(self, name: str, path: str, body: Any, *, may_be_refused: bool = True) -> None:
+        """Send one request, which must be answered or refused in time."""
+        begin = time.perf_counter()
+        try:
+            answer = await self._client.post(path, json=body)
+        except httpx.HTTPError as error:
+            self.faults.append(f"{name}: {type(error).__name__}")
+            return
+        took_s, code = time.perf_counter() - begin, answer.status_code
+        self.codes[code] += 1
+        if may_be_refused and 400 <= code < 500:
+            self.slowest_refusal_s = max(self.slowest_refusal_s, took_s)
+            if took_s > _REFUSAL_LIMIT_S:
+                self.faults.append(f"{name}: refused after {took_s:.1f} s")
+        elif code == 200:
+            num_tokens = answer.json()["usage"]["prompt_tokens"]
+            usual_s = max(1.0, self.reading_s * num_tokens)
+            if took_s > _PREFILL_FACTOR * usual_s + _REFUSAL_LIMIT_S:
+                # Tokens of a longer prompt take longer, because each attends to more keys.
+                usual_s = num_tokens * await self.seconds_of_reading(num_tokens)
+            self.slowest_ratio = max(self.slowest_ratio, took_s / usual_s)
+            if took_s > _PREFILL_FACTOR * usual_s + _REFUSAL_LIMIT_S:
+                fault = f"answered after {took_s:.1f} s, usual: {usual_s:.1f} s"
+                self.faults.append(f"{name}: {fault}")
+        else:
+            self.faults.append(f"{name}: status {code}")
 
-
-async def _seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) -> float:
-    """Return the seconds per token that reading an ordinary prompt of num_tokens takes."""
-    begin = time.perf_counter()
-    source = Random()
-    token_ids = [100 + source.randrange(20_000) for _ in range(num_tokens)]
-    body = {"prompt": token_ids, "max_tokens": 1}
-    (await client.post("/completions", json=body)).raise_for_status()
-    return (time.perf_counter() - begin) / num_tokens
+    async def seconds_of_reading(self, num_tokens: int = 2000) -> float:
+        """Return the seconds per token that reading an ordinary prompt of num_tokens takes."""
+        begin, source = time.perf_counter(), Random()
+        token_ids = [100 + source.randrange(20_000) for _ in range(num_tokens)]
+        body = {"prompt": token_ids, "max_tokens": 1}
+        (await self._client.post(_TEXT, json=body)).raise_for_status()
+        return (time.perf_counter() - begin) / num_tokens
 
 
 def _processes(pid: int) -> tuple[set[int], float]:

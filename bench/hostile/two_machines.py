@@ -1,4 +1,4 @@
-"""Two network namespaces joined by a virtual cable, with a listener on it.
+"""`python -m bench two-machines`: two network namespaces, joined by a cable with a listener on it.
 
 One runs a coordinator and a target, the other a draft node and a client; only documented commands
 start them. The listener must not find prompt or answer on the cable. That it hears the links of the
@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from bench.netns import NamespacesError, inside, ip, namespaces
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 HERE, THERE = "10.99.7.1", "10.99.7.2"
 _A_DAY_AHEAD = (
@@ -109,6 +112,23 @@ def cabled() -> Iterator[tuple[str, str, str]]:
         yield here, there, cable
 
 
+@click.command("two-machines")
+@click.option("--airdraft", help="Command to test. Default: that of this installation.")
+@click.option("--target", default=DEFAULT_TARGET, help="Target model.")
+@click.option("--draft", default=DEFAULT_DRAFT, help="Draft model.")
+def two_machines_command(airdraft: str | None, target: str, draft: str) -> None:
+    """Make a mesh of two network namespaces by invitation.
+
+    The traffic between them is recorded and searched. This needs root.
+
+    \b
+    Example:
+      python -m bench two-machines --airdraft /opt/airdraft/bin/airdraft
+    """
+    command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
+    click.echo(mesh_by_invitation(command, target, draft))
+
+
 def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
     """Start the mesh, send requests from the other machine, and search the cable for the texts.
 
@@ -125,21 +145,25 @@ def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
         nano = Machine(there, [*_A_DAY_AHEAD, *command], Path(folder) / "nano", ends)
         packets = Path(folder) / "packets"
         with sniffing(here, cable, packets):
-            said, text = _serve(hub, nano, prompt, target, draft)
+            joined, answer = _serve(hub, nano, prompt, target, draft)
             time.sleep(_PACKETS_S)
-        data, pieces = packets.read_bytes(), _pieces(prompt, text)
+        data, pieces = packets.read_bytes(), _pieces(prompt) | _pieces(answer["text"])
     if _GREETING not in data:
         raise NamespacesError("the listener did not hear the links of the mesh")
     if found := [part for part in pieces if part in data]:
         raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
     return (
-        f"{said}; {len(data)} bytes on the cable, greetings of links among them, hold none of "
-        f"{len(pieces)} pieces of prompt and answer"
+        f"{joined}; {_MAX_TOKENS} tokens requested from the other machine, {answer['num_rounds']} "
+        f"passes with {answer['num_accepted_tokens']} guesses accepted; {len(data)} bytes on the "
+        f"cable, greetings of links among them, hold none of {len(pieces)} pieces of prompt and "
+        f"answer"
     )
 
 
-def _serve(hub: Machine, nano: Machine, prompt: str, target: str, draft: str) -> tuple[str, str]:
-    """Return what was done, and the text that was generated."""
+def _serve(
+    hub: Machine, nano: Machine, prompt: str, target: str, draft: str
+) -> tuple[str, dict[str, Any]]:
+    """Return what joining printed, and the answer to a request."""
     endpoint = f"tcp://{HERE}:7411"
     hub.run("keys", "init", "--name", "hub")
     coordinator = hub.start("coordinator", "--listen", endpoint)
@@ -152,27 +176,18 @@ def _serve(hub: Machine, nano: Machine, prompt: str, target: str, draft: str) ->
     nano.start("draft", "--model", draft)
     length = ("--max-tokens", str(_MAX_TOKENS))
     ask = ("generate", "--raw", "--prompt", prompt, *length, "--gamma", "3", "--json")
-    text, figures = "", ""
     give_up_at = time.monotonic() + _START_LIMIT_S
     # The first tries fail or have no guesses while the nodes load their models.
-    while not figures:
-        if time.monotonic() > give_up_at:
-            raise NamespacesError(f"no pass with guesses within {_START_LIMIT_S:g} s")
+    while time.monotonic() < give_up_at:
         with contextlib.suppress(NamespacesError):
-            text, figures = _read(nano.run(*ask))
+            answer = json.loads(nano.run(*ask))
+            if answer["num_rounds"]:
+                return joined, answer
         time.sleep(0.3)
-    return f"{joined}; {_MAX_TOKENS} tokens requested from the other machine, {figures}", text
+    raise NamespacesError(f"no pass with guesses within {_START_LIMIT_S:g} s")
 
 
-def _read(answer: str) -> tuple[str, str]:
-    found = json.loads(answer)
-    passes, accepted = found["num_rounds"], found["num_accepted_tokens"]
-    return found["text"], f"{passes} passes with {accepted} guesses accepted" if passes else ""
-
-
-def _pieces(prompt: str, text: str) -> list[bytes]:
+def _pieces(text: str) -> set[bytes]:
     """Return all substrings of 12 bytes; shorter ones would be found by chance."""
-    out = set()
-    for source in (prompt.encode(), text.encode()):
-        out |= {source[at : at + 12] for at in range(max(0, len(source) - 11))}
-    return sorted(out)
+    data = text.encode()
+    return {data[at : at + 12] for at in range(len(data) - 11)}
