@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -28,10 +26,6 @@ X86_CPUS = ("Nehalem", "Haswell", "max")
 _SHOW = "from nodes.engine.golden import sampling_digest; print(sampling_digest())"
 _DRIVER = Path(__file__).with_name("portable_kernels.cpp")
 _LIMIT_S = 600.0
-
-
-class PortableError(click.ClickException):
-    """A CPU cannot be emulated. The text is one line."""
 
 
 @click.command("portable")
@@ -61,13 +55,13 @@ def portable_command(arm_root: Path | None) -> None:
 
 
 def emulated_x86(cpu: str) -> str:
-    """Return the digest by this Python on one of QEMU's x86 CPUs. Raises PortableError."""
+    """Return the digest by this Python on one of QEMU's x86 CPUs. Raises ClickException."""
     interpreter = Path(sys.executable).resolve()
     return _digest(["qemu-x86_64", "-cpu", cpu, str(interpreter)], Path(np.__file__).parents[1])
 
 
 def emulated_arm(root: Path) -> str:
-    """Return the digest on an emulated arm64. Raises PortableError.
+    """Return the digest on an emulated arm64. Raises ClickException.
 
     root: folder with an unpacked Python at usr/bin/python3, its libraries, and numpy in site/.
     """
@@ -81,19 +75,21 @@ def _digest(command: list[str], packages: Path) -> str:
 
 
 def _run(command: list[str], path: str = "") -> str:
-    """Return the output of a command. Raises PortableError. path: that of Python's packages."""
-    if shutil.which(command[0]) is None:
-        raise PortableError(f"{command[0]} is missing: install qemu-user, and g++ for arm64")
-    environ = {**os.environ, "PYTHONPATH": path}
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _LIMIT_S}
+    """Return the output of a command. Raises ClickException. path: that of Python's packages."""
+    environ, name = {**os.environ, "PYTHONPATH": path}, " ".join(command)
     try:
-        done = subprocess.run(command, env=environ, check=False, **options)
+        done = subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
+    except FileNotFoundError:
+        text = f"{command[0]} is missing: install qemu-user, and g++ for arm64"
+        raise click.ClickException(text) from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PortableError(f"{' '.join(command)}: {error}") from error
+        raise click.ClickException(f"{name}: {error}") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise PortableError(f"{' '.join(command)}: {last}")
-    return str(done.stdout).strip()
+        raise click.ClickException(f"{name}: {last}")
+    return done.stdout.strip()
 
 
 @click.command("portable-kernels")
@@ -135,6 +131,6 @@ def _digests(machine: str, compiler: str, emulator: tuple[str, ...]) -> list[str
         try:
             build(library, compiler=compiler, machine=machine)
         except BuildError as error:
-            raise PortableError(f"{machine}: {error}") from error
+            raise click.ClickException(f"{machine}: {error}") from error
         _run([compiler, "-std=c++17", "-O1", "-ffp-contract=off", *files])
         return _run([*emulator, str(driver)]).splitlines()
