@@ -17,48 +17,45 @@ class _Inbox:
     def __init__(self) -> None:
         self.items: deque[Received] = deque()
         self.closed = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        self._is_read = False
+        # Set at each change; whoever waits for something clears it and looks again.
+        self._changed = asyncio.Event()
 
     @property
     def is_full(self) -> bool:
         return len(self.items) >= MAX_QUEUED_MESSAGES
 
     async def get(self) -> Received:
-        if self._waiter is not None:
+        if self._is_read:
             raise LocalProtocolError("two tasks receive from one transport")
-        # Even with mail waiting the other tasks get their turn, as with a socket.
-        await asyncio.sleep(0)
-        while not self.closed and not self.items:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        self._is_read = True
+        try:
+            # Even with mail waiting the other tasks get their turn, as with a socket.
+            await asyncio.sleep(0)
+            while not self.closed and not self.items:
+                await self._change()
+        finally:
+            self._is_read = False
         if self.closed:
             raise LocalProtocolError("the transport is closed")
-        item = self.items.popleft()
-        self._room.set()
-        return item
+        self._changed.set()
+        return self.items.popleft()
 
     def put(self, item: Received) -> None:
         self.items.append(item)
-        if self.is_full:
-            self._room.clear()
-        self._wake()
+        self._changed.set()
 
     def close(self) -> None:
         self.closed = True
-        self._room.set()
-        self._wake()
+        self._changed.set()
 
     async def room(self) -> None:
-        await self._room.wait()
+        while self.is_full and not self.closed:
+            await self._change()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
 
 class _Endpoint:
