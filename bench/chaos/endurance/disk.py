@@ -7,13 +7,13 @@ was found as a line of JSON.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import io
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -27,12 +27,8 @@ import httpx
 from bench.harness.processes import ROOT
 from bench.harness.report import Findings
 from bench.harness.up import TOYS, Up, up
-from mesh.authorized import Entry
-from mesh.keys import ClientKeys
 from mesh.security import new_key_pair
 from nodes.cli.main import main as airdraft
-from nodes.keys.enrol import EnrolError, Invitation, enrol
-from nodes.keys.keyring import Keyring
 
 _LIMIT_S: Final = 120.0
 _ALL_LIMIT_S: Final = 600.0
@@ -71,15 +67,6 @@ def _text(mesh: Up, api_key: str) -> str:
     url = f"{mesh.url}/completions"
     answer = httpx.post(url, json=_ASKED, headers=headers, timeout=_LIMIT_S).raise_for_status()
     return str(answer.json()["choices"][0]["text"])
-
-
-def _invitation(mesh: Up) -> Invitation:
-    ring, pair = Keyring(mesh.keys), new_key_pair()
-    until = int(time.time()) + 600
-    ring.authorized().invite(Entry(pair.public, "", frozenset({"draft"}), until))
-    server = ring.coordinator_pair()
-    assert server is not None
-    return Invitation(mesh.endpoint, server.public, pair)
 
 
 def _run(*command: str) -> None:
@@ -124,8 +111,12 @@ def _state_on(
     keys = disk / "keys"
     _airdraft("keys", "init", "--keys", str(keys), "--name", "hub")
     api_key = _airdraft("apikeys", "add", "web", "--keys", str(keys))[0].split()[-1]
-    with up(*TOYS, "-v", keys=keys, log=disk / _LOG) as mesh:
-        before_text, invitation = _text(mesh, api_key), _invitation(mesh)
+    with (
+        up(*TOYS, "-v", keys=keys, log=disk / _LOG) as mesh,
+        tempfile.TemporaryDirectory() as elsewhere,
+    ):
+        before_text, invite = _text(mesh, api_key), _writers(mesh, disk, 0)["keys invite"]
+        join = ("join", _airdraft(*invite)[0].strip(), "--name", "newcomer", "--keys", elsewhere)
         state, texts = _state_of(disk), list[str]()
         with starve(disk):
             texts.append(_text(mesh, api_key))
@@ -135,8 +126,7 @@ def _state_on(
                 if not refusal.startswith("error: ") or "\n" in refusal:
                     fault = f"{name} does not print one error line: {refusal!r}"
                     found.faults.append(f"{kind}: {fault}")
-            with contextlib.suppress(EnrolError):
-                asyncio.run(_joined(invitation))
+            if not _airdraft(*join)[1]:
                 found.faults.append(f"{kind}: a key was authorized that could not be stored")
             changes = {name for name, _ in state.items() ^ _state_of(disk).items()}
             if changes:
@@ -144,7 +134,8 @@ def _state_on(
             texts.append(_text(mesh, api_key))
         began = time.monotonic()
         # Use the invitation that could not be used before.
-        asyncio.run(_joined(invitation))
+        if refusal := _airdraft(*join)[1]:
+            found.faults.append(f"{kind}: with free space again join: {refusal}")
         texts.append(_text(mesh, api_key))
         recovered_s = time.monotonic() - began
         if set(texts) != {before_text}:
@@ -153,8 +144,7 @@ def _state_on(
             found.faults.append(f"{kind}: writing works {recovered_s:.2f} s after space was freed")
         writers = _writers(mesh, disk, 2)
         for name, argv in writers.items():
-            _, refusal = _airdraft(*argv)
-            if refusal:
+            if refusal := _airdraft(*argv)[1]:
                 found.faults.append(f"{kind}: with free space again {name}: {refusal}")
         found.lines.append(
             f"{kind} disk: {len(texts)} requests during and after it, {len(writers)} commands that "
@@ -192,12 +182,6 @@ def _airdraft(*argv: str) -> tuple[str, str]:
             code = ended.code if isinstance(ended.code, int) else 1
     failure = errors.getvalue().strip() or f"no error output, exit code {code}"
     return output.getvalue(), failure if code else ""
-
-
-async def _joined(invitation: Invitation) -> None:
-    """Have a new key authorized, which the coordinator stores. Raises EnrolError."""
-    keys = ClientKeys(invitation.pair, invitation.server_key)
-    await enrol(invitation.endpoint, keys, new_key_pair().public, "newcomer")
 
 
 def _state_of(disk: Path) -> dict[str, str]:
