@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,16 +27,16 @@ class Change:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dark:
-    """A time in which nothing passed a link.
+    """A time in which nothing passed a link, which may last yet.
 
     over: nodes that leave between `begin` and this time are taken to have left because of it.
     """
 
     begin: float
-    mended: float
-    over: float
+    mended: float = math.inf
+    over: float = math.inf
 
 
 class MemberLog:
@@ -95,7 +96,7 @@ class MemberLog:
         healed = []
         for node, left_at in {c.node: c.at for c in self.left(dark.begin, dark.over)}.items():
             joined = self.first(node, left_at, has_left=False)
-            healed.append(max(0.0, joined.at - dark.mended) if joined else float("inf"))
+            healed.append(max(0.0, joined.at - dark.mended) if joined else math.inf)
         return healed
 
     def left(self, begin: float, end: float) -> list[Change]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,12 @@ from bench.harness.fleet import Fleet
 from bench.harness.history import Record, faults_of
 from bench.harness.processes import HUB, ended
 from bench.harness.report import quantiles
-from bench.harness.work import ask
+from bench.harness.work import ask, keep_asking
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
 
 EMULATED: Final = Path(__file__).parents[1] / "emulate"
 RECORDING: Final = EMULATED / "recordings" / "smollm2-135m.json.z"
-_RETRY_S = 0.2
 # A coordinator repeats its last status for half a second.
 _LOOK_EVERY_S = 0.5
 
@@ -168,14 +168,27 @@ class Hearing:
 @contextlib.asynccontextmanager
 async def streams(mesh: Fleet, task: Task, place: str = HUB) -> AsyncIterator[Hearing]:
     """Run streams through one client, which has joined when the block begins, until its end."""
-    recording, hearing = read_recording(RECORDING), Hearing()
+    recording, hearing, num = read_recording(RECORDING), Hearing(), task.num_streams
+    texts = [recording.texts[k] for k in task.texts or range(len(recording.texts))]
+    turns = [itertools.count(task.first + stream, num) for stream in range(num)]
     async with mesh.clients(1, "admin", place) as (client,):
         await client.nodes()
-        running = [asyncio.create_task(hearing.watch(client))]
-        for number in range(task.num_streams):
-            hearing.begin(number)
-            work = _stream(client, recording, task, number, hearing)
-            running.append(asyncio.create_task(work))
+
+        async def one(stream: int, number: int) -> bool:
+            turn = next(turns[stream])
+            text = texts[turn % len(texts)]
+            if task.is_staggered and number < num:
+                length = first_length(len(text.output_ids), number, num)
+                text = replace(text, output_ids=text.output_ids[:length])
+            case = case_of(recording, text)
+            record = await ask(client, turn, case, None, partial(hearing.see, stream))
+            hearing.end(stream, record)
+            return record.end == "finished"
+
+        for stream in range(num):
+            hearing.begin(stream)
+        asking = keep_asking(one, num, itertools.count())
+        running = [asyncio.create_task(work) for work in (hearing.watch(client), asking)]
         try:
             yield hearing
             for each in running:
@@ -183,25 +196,6 @@ async def streams(mesh: Fleet, task: Task, place: str = HUB) -> AsyncIterator[He
                     each.result()
         finally:
             await ended(running)
-
-
-async def _stream(
-    client: Client, recording: Recording, task: Task, number: int, hearing: Hearing
-) -> None:
-    """Request one text after the other."""
-    texts = [recording.texts[k] for k in task.texts or range(len(recording.texts))]
-    turn = first = task.first + number
-    while True:
-        text = texts[turn % len(texts)]
-        if task.is_staggered and turn == first:
-            length = first_length(len(text.output_ids), number, task.num_streams)
-            text = replace(text, output_ids=text.output_ids[:length])
-        case = case_of(recording, text)
-        record = await ask(client, turn, case, None, partial(hearing.see, number))
-        hearing.end(number, record)
-        turn += task.num_streams
-        if record.end != "finished":
-            await asyncio.sleep(_RETRY_S)
 
 
 async def listened(hearings: Sequence[Hearing], after_s: float, seconds: float) -> list[Heard]:

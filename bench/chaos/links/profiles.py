@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import click
@@ -149,21 +150,19 @@ class Weather:
         """Cause one outage and return it when it ends, before its `over`."""
         cell, now = self._cell, self._mesh.now
         stations = self._stations[:1] if outage.moves else self._stations[:]
-        begin = moved = now()
+        dark, moved = Dark(now()), math.inf
         # The list must hold the outage while it lasts, too.
-        place = len(self.darks)
-        self.darks.append(Dark(begin, float("inf"), float("inf")))
+        self.darks.append(dark)
         for station in stations:
             cell.cut(station, outage.directions)
         if outage.moves:
             self._stations[0], self._refuge = self._refuge, self._stations[0]
             moved = await self._move()
-        await asyncio.sleep(max(0.0, begin + outage.lasts_s - now()))
+        await asyncio.sleep(max(0.0, dark.begin + outage.lasts_s - now()))
         for station in stations:
             cell.mend(station, outage.directions)
-        end = now()
-        self.darks[place] = Dark(begin, moved if outage.moves else end, end + AFTER_S)
-        return self.darks[place]
+        dark.mended, dark.over = min(moved, now()), now() + AFTER_S
+        return dark
 
     async def _move(self) -> float:
         """Restart the movers at their new place; return when the first one has sent from there.

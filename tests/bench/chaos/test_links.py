@@ -162,7 +162,7 @@ async def test_outages_are_noticed_and_heal() -> None:
                 await mesh.has_changed("draft-0", dark.begin, has_left=True)
                 await mesh.has_changed("draft-0", dark.begin, has_left=False)
                 await mesh.are_in("draft-0")
-                dark = replace(dark, over=mesh.now())
+                dark.over = mesh.now()
                 assert len(log.noticed_s(dark)) == 1
                 assert max(log.healed_s(dark)) < math.inf
                 assert log.false_deaths([dark], dark.begin, dark.over) == []
