@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.harness.http import port_of
 from bench.harness.processes import ROOT, tree
 
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
@@ -22,19 +21,14 @@ _STOP_LIMIT_S: Final = 30.0
 @dataclass(frozen=True, slots=True)
 class Up:
     """A running mesh. endpoint: that of the coordinator. url: base of the API, which the same
-    process serves. keys: directory of keys. log: file with its standard error. faults: filled at
-    the end: an exit code that is not 0, and nodes that still run then."""
+    process serves. keys: directory of keys. faults: filled at the end: an exit code that is not 0,
+    and nodes that still run then."""
 
     endpoint: str
     url: str
     keys: Path
-    log: Path
     process: subprocess.Popen[str]
     faults: list[str] = field(default_factory=list)
-
-    @property
-    def port(self) -> int:
-        return port_of(self.url)
 
 
 @contextlib.contextmanager
@@ -70,7 +64,7 @@ def up(
             if not url:
                 said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
                 raise RuntimeError(f"airdraft up did not start: {said[-1]}")
-            mesh = Up(endpoint.split()[-1], url.split()[-1], keys, log, process)
+            mesh = Up(endpoint.split()[-1], url.split()[-1], keys, process)
             yield mesh
             nodes = tree(process.pid)[1:]
         finally:

@@ -17,27 +17,12 @@ from bench.harness.history import Record, Seen
 # HTTP statuses after which a request may be repeated.
 _PASSING: Final = frozenset({409, 429, 503, 504})
 _BETWEEN_TRIES_S: Final = 0.05
+# Options that a completion has under the same names. Rules are left out.
+_SAME: Final = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
 
 
 class _GivenUpError(Exception):
     """The answer is wrong, or an error that a repetition cannot solve; the text says why."""
-
-
-def body_of(case: Case, *, is_stream: bool) -> dict[str, Any]:
-    """Return a request without rules as the body of a completion."""
-    options = case.options
-    return {
-        "prompt": case.prompt,
-        "max_tokens": options.max_tokens,
-        "temperature": options.temperature,
-        "top_k": options.top_k,
-        "top_p": options.top_p,
-        "min_p": options.min_p,
-        "seed": options.seed,
-        "n": options.num_choices,
-        "stop": options.stops,
-        "stream": is_stream,
-    }
 
 
 class Reader:
@@ -61,7 +46,10 @@ class Reader:
         self.longest_wait_s = 0.0
         self._http = http
         self._is_stream = is_stream
-        self._body = json.dumps(body_of(case, is_stream=is_stream)).encode()
+        options = case.options
+        body = {name: getattr(options, name) for name in _SAME}
+        body |= {"n": options.num_choices, "stop": options.stops, "stream": is_stream}
+        self._body = json.dumps({"prompt": case.prompt, **body}).encode()
         self._headers = {"content-type": "application/json", "idempotency-key": str(uuid.uuid4())}
         self._now = asyncio.get_running_loop().time
         self._record = Record(number, case, self._now(), deadline_s, has_token_ids=False)
