@@ -3,9 +3,12 @@
 import os
 import shutil
 import sys
+from functools import partial
 
 import pytest
 
+from bench.harness.airdraft import VARIABLE
+from bench.harness.fleet import FleetError, Setup
 from bench.hostile import port
 from bench.hostile.frames import Generator, decode_hostile
 from bench.hostile.two_machines import mesh_by_invitation
@@ -34,6 +37,15 @@ async def test_messages_of_unknown_keys_are_never_delivered() -> None:
 
 async def test_a_client_is_served_beside_garbage() -> None:
     assert (await port.garbage(1_000)).faults == []
+
+
+async def test_a_coordinator_that_ends_beside_garbage_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing = {VARIABLE: "receive.NodesRequest:kill:3"}
+    monkeypatch.setattr(port, "Setup", partial(Setup, environ=failing))
+    with pytest.raises(FleetError, match=r"coordinator ended by itself \(SIGKILL\)"):
+        await port.garbage(1_000)
 
 
 @pytest.mark.skipif(not HAS_NAMESPACES, reason="network namespaces need root and `ip`")
