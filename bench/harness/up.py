@@ -69,7 +69,12 @@ def up(
             nodes = tree(process.pid)[1:]
         finally:
             process.terminate()
-            process.wait(_STOP_LIMIT_S)
+            try:
+                process.wait(_STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                # Its nodes end when their standard input closes.
+                process.kill()
+                process.wait()
         if process.returncode:
             mesh.faults.append(f"airdraft up ended with exit code {process.returncode}")
         if left := [pid for pid in nodes if Path(f"/proc/{pid}").exists()]:
