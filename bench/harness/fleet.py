@@ -283,14 +283,18 @@ class Fleet:
                 yield made
 
     async def wait_for(self, client: Client) -> None:
-        """Wait until all nodes are members. Raises TimeoutError."""
+        """Wait until all nodes are members. Raises FleetError."""
         wanted = {self.node(name) for name, role in self.setup.roles.items() if role != "gateway"}
-        async with asyncio.timeout(UP_LIMIT_S):
-            present: set[str] = set()
-            while not wanted <= present:
-                await asyncio.sleep(_POLL_S)
-                with contextlib.suppress(RequestFailedError):
-                    present = {n.node for n in (await client.nodes()).nodes}
+        missing = wanted
+        give_up_at = self.now() + UP_LIMIT_S
+        while missing:
+            if self.now() > give_up_at:
+                names = ", ".join(sorted(missing))
+                raise FleetError(f"{names} have not joined within {UP_LIMIT_S:g} s")
+            await asyncio.sleep(_POLL_S)
+            with contextlib.suppress(RequestFailedError, TimeoutError):
+                async with asyncio.timeout_at(give_up_at):
+                    missing = wanted - {node.node for node in (await client.nodes()).nodes}
 
     async def is_ready(self, gateway: str, limit_s: float = UP_LIMIT_S) -> int:
         """Wait until a gateway can serve and return its port. Raises FleetError."""

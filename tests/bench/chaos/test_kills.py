@@ -8,13 +8,14 @@ from random import Random
 import httpx
 import pytest
 
-from bench.chaos.kills.backdrop import Run
+from bench.chaos.kills.backdrop import Run, backdrop
 from bench.chaos.kills.points import POINTS, run_points
 from bench.chaos.kills.resuming import Reader
 from bench.chaos.kills.rolling import RESTARTED, run_rolling
 from bench.chaos.kills.storm import run_storm
 from bench.harness.airdraft import parse
 from bench.harness.cases import Case, Expected, toy_cases
+from bench.harness.fleet import FleetError, Setup
 from bench.harness.history import Record, faults_of
 from nodes.client.generation import GenerateOptions
 
@@ -39,6 +40,13 @@ async def test_many_short_requests_end_in_time() -> None:
     tally = await run_storm(run, toy_cases(Random(11), 64, mean_tokens=4.0), mean_gap_s=0.5)
     assert tally.faults == [], str(tally)
     assert tally.num_requests == 300
+
+
+async def test_what_is_wrong_with_the_mesh_is_said_as_it_is() -> None:
+    nobody = Setup(num_targets=0, num_drafts=0)
+    with pytest.raises(FleetError, match="gateway-0 is not ready"):
+        async with backdrop(Run(seed=1, num_requests=0, setup=nobody), []):
+            raise FleetError("gateway-0 is not ready")
 
 
 def test_every_point_is_one_that_a_process_knows() -> None:

@@ -14,6 +14,8 @@ from typing import Literal
 import pytest
 
 from bench.emulate.replay import read_config
+from bench.harness import fleet as of_fleet
+from bench.harness import up as of_up
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet
 from bench.harness.processes import PROGRAM, ROOT, Process, free_port
@@ -72,6 +74,22 @@ asyncio.run(main())
     while any(map(is_running, pids)):
         assert time.monotonic() < give_up_at
         time.sleep(0.05)
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("mesh at tcp://127.0.0.1:1\\nAPI at http://127.0.0.1:2/v1", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_mesh_that_does_not_stop_is_killed_and_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_up, "_STOP_LIMIT_S", 0.1)
+    with of_up.up(prefix=(sys.executable, "-c", DEAF)) as mesh:
+        pass
+    assert not is_running(mesh.process.pid)
+    assert mesh.faults == ["airdraft up ended with exit code -9"]
 
 
 async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually) -> None:
@@ -134,6 +152,14 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
         assert (process.code, len(made.accidents)) == (78, 1)
         line = made.log("draft-0").read_text().splitlines()[-1]
         assert line.startswith("error: AIRDRAFT_FAILPOINT = 'engine.pass:burn'")
+
+
+async def test_nodes_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_fleet, "UP_LIMIT_S", 0.5)
+    async with fleet(SMALL, starts=[COORDINATOR]) as made, made.clients(1) as (client,):
+        said = "draft-0/draft-0, target-0/target-0 have not joined within 0.5 s"
+        with pytest.raises(FleetError, match=said):
+            await made.wait_for(client)
 
 
 async def test_an_error_inside_still_ends_everything() -> None:
