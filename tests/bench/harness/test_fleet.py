@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -181,28 +182,19 @@ def test_a_free_port_is_outside_the_range_of_connections() -> None:
     assert free_port() < low
 
 
-def test_it_fails_at_the_place_that_is_named_and_once() -> None:
-    point = parse("send.Ping:error")
-    for place in (ENGINE_PASS, "receive.Ping", "send.Hello"):
-        point.reached(place)
-    with pytest.raises(FailPointError):
-        point.reached("send.Ping")
-    point.reached("send.Ping")
-    # A count says at which time.
-    point = parse("receive.Ping:error:2")
-    point.reached("receive.Ping")
-    with pytest.raises(FailPointError):
-        point.reached("receive.Ping")
-
-
-def test_a_probability_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("times", "fails_at"), [("", 1), (":2", 2), (":0.25", 2)])
+def test_it_fails_at_the_place_that_is_named_and_as_often_as_is_said(
+    times: str, fails_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draws = iter((0.5, 0.2, 0.9))
     monkeypatch.setattr(random, "random", lambda: next(draws))
-    point = parse("engine.pass:error:0.25")
-    point.reached(ENGINE_PASS)
-    with pytest.raises(FailPointError):
-        point.reached(ENGINE_PASS)
-    point.reached(ENGINE_PASS)
+    point = parse(f"send.Ping:error{times}")
+    for place in (ENGINE_PASS, "receive.Ping", "send.Hello"):
+        point.reached(place)
+    for number in (1, 2, 3):
+        fails = pytest.raises(FailPointError) if number == fails_at else nullcontext()
+        with fails:
+            point.reached("send.Ping")
 
 
 def test_signals_are_to_the_process_itself_and_a_block_sleeps_on_the_thread_that_comes_by(
