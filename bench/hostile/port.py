@@ -40,7 +40,9 @@ def hostile_command(frames: int, seed: int, connections: int, strangers: int) ->
     Example:
       python -m bench hostile --frames 100000 --connections 1000
     """
-    found = [Findings([str(decode_hostile(frames, seed))])] if frames else []
+    found = []
+    if frames:
+        click.echo(str(decode_hostile(frames, seed)))
     if strangers:
         found.append(asyncio.run(unknown(strangers)))
     if connections:
