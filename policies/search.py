@@ -29,16 +29,11 @@ from policies.plan import MAX_AUTO_GAMMA
 from policies.problem import CycleProblem, Ints
 
 MAX_BLOCKS = 12
-# Beyond 8, neighbouring gammas are nearly equally good, and each option is priced in each run.
-_GAMMAS = np.array([*range(9), 10, 12, 16])
-_NUM_THRESHOLDS = 8
 
 
 def options_of(problem: CycleProblem) -> Ints:
     """(o, n) options of gammas: uniform ones, then thresholds, within each stream's bounds."""
-    free = problem.most[problem.most > problem.least]
-    most = max(MAX_AUTO_GAMMA, int(free.max(initial=0)))
-    uniform = _GAMMAS[most >= _GAMMAS][:, None]
+    uniform = np.arange(MAX_AUTO_GAMMA + 1)[:, None]
     earned = problem.earned
     # A gain is the amount by which the g-th guess lowers w/E. It falls with g, so the number of
     # gains above a threshold is a gamma.
@@ -47,7 +42,7 @@ def options_of(problem: CycleProblem) -> Ints:
     if useful.size == 0:
         return np.broadcast_to(problem.least, (1, problem.num_streams)).astype(np.int64)
     ranked = np.sort(useful)
-    picks = (np.arange(1, _NUM_THRESHOLDS + 1) * len(ranked)) // (_NUM_THRESHOLDS + 1)
+    picks = (np.arange(1, MAX_AUTO_GAMMA + 1) * len(ranked)) // (MAX_AUTO_GAMMA + 1)
     thresholds = (gains[None] >= ranked[picks][:, None, None]).sum(axis=2)
     options = np.concatenate([np.broadcast_to(uniform, (len(uniform), len(gains))), thresholds])
     clipped: Ints = np.clip(options, problem.least, problem.most)

@@ -22,6 +22,9 @@ from policies.acceptance import Calibration, DraftCalibration
 # An indexed token takes at most some 600 bytes, so all take 40 MB. Of a prompt that would take more
 # than a quarter of them only the end is indexed.
 _MAX_TOKENS: Final = 1 << 16
+# Ended texts of an owner that are searched besides the open ones, so that an owner of many texts
+# does not soon have those of all others dropped.
+_MAX_ENDED: Final = 8
 # Bins of the number of matching tokens before a guess: the first number above the bin, and the
 # share of right guesses in it, greedy and sampled, from the answers that the default draft was
 # trained on. The bins are refitted for this target.
@@ -165,6 +168,9 @@ class Lookup:
         # next one, though they are dropped here.
         text.source = None
         self._ended[text] = None
+        ended = [other for other in self._ended if other.owner == text.owner]
+        for other in ended[:-_MAX_ENDED]:
+            self._drop(other)
 
     def clear(self) -> None:
         """Drop all texts, because another coordinator may give the names of owners anew."""
