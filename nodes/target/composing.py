@@ -73,14 +73,7 @@ def _best(stream: TargetStream, lookup: Lookup, most: int) -> tuple[Chosen, list
     """
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
     found = lookup.propose(stream.spec.stream_id, most)
-    found_chances = found.chances[:most]
-    both = zip(token_ids, found.token_ids, chances, found_chances, strict=False)
-    for index, (guess, other, chance, found_chance) in enumerate(both):
-        if guess != other:
-            # Lookup can only be right here if the draft node is wrong.
-            found_chances[index] = found_chance * (1.0 - chance)
-            break
-    best, likely, looked_up = token_ids, _likely(chances[:most]), _likely(found_chances)
+    best, likely, looked_up = token_ids, _likely(chances[:most]), _likely(found.chances[:most])
     if is_looked_up := sum(looked_up) > sum(likely):
         best, likely = found.token_ids, looked_up
     num_offered, best_chance = min(MAX_GAMMA, len(token_ids)), likely[0] if likely else 0.0

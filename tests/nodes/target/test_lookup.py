@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nodes.target.lookup import Lookup, NgramIndex
 from nodes.worker.stream import StreamId
-from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import ONE, TWO, alone, commits_in, guess, make_state, run, tokens_of
+from tests.nodes.builders import make_spec
+from tests.nodes.target.script import ONE, TWO, alone, make_state, run, tokens_of
 
 A, B = (11, 12, 13, 14, 15, 16), (21, 22, 23, 24)
 
@@ -143,26 +143,6 @@ def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding
     of_second = [c for c in commits if c.entry.stream_id == TWO]
     assert sum(c.entry.num_accepted_tokens for c in of_second) > 40
     assert all(c.entry.num_looked_up == c.entry.num_draft_tokens for c in of_second)
-
-
-@pytest.mark.parametrize(
-    ("is_same", "sure", "is_looked_up"),
-    [(True, 0.99, True), (False, 0.99, False), (False, 0.1, True)],
-)
-def test_a_sure_draft_node_that_says_something_else_is_believed(
-    is_same: bool, sure: float, is_looked_up: bool
-) -> None:
-    """Lookup has many guesses, and the draft node has one."""
-    state, _ = make_state()
-    first = make_spec(1, max_tokens=60, ignore_eog=True, owner="me", num_leased=60, looks_up=True)
-    state.open(first)
-    run(state)
-    state.open(replace(first, stream_id=TWO))
-    state.step()
-    right = alone(first).token_ids[1]
-    guess(state, TWO, len(PROMPT) + 1, (right if is_same else right + 1,), sure)
-    (commit,) = commits_in(state.step())
-    assert (commit.entry.num_looked_up > 1) is is_looked_up
 
 
 # -- runs that are found ---------------------------------------------------------------------------
