@@ -100,8 +100,10 @@ class Exchange:
         seed = str(self._job.options.seed)
         found = {"x-request-id": self._run.request_id, "x-airdraft-seed": seed}
         if names := ", ".join(hint.path for hint in self._job.ignored):
-            # Names of fields may hold any characters: JSON escapes them to those a header may have.
-            found["warning"] = f"299 airdraft {json.dumps(f'ignored: {names}')}"
+            # Names of fields may hold any characters. JSON escapes all but one of those that a
+            # header may not have.
+            text = json.dumps(f"ignored: {names}").replace("\x7f", "\\u007f")
+            found["warning"] = f"299 airdraft {text}"
         return found
 
     async def whole(self, receive: Receive) -> Response:

@@ -65,10 +65,10 @@ async def test_the_log_has_a_line_a_request_and_no_text(caplog: pytest.LogCaptur
 
 
 async def test_ignored_fields_are_told_or_refused_where_that_is_wanted() -> None:
-    body = {**CHAT, "store": True, "über\n": 1}
+    body = {**CHAT, "store": True, "über\x7f\n": 1}
     mesh = FakeMesh(text_answer("a", "b"))
     found = await ask(mesh, PATH, body)
-    warning = '299 airdraft "ignored: store, \\u00fcber\\n"'
+    warning = '299 airdraft "ignored: store, \\u00fcber\\u007f\\n"'
     assert (found.status, found.headers["warning"]) == (200, warning)
     assert "warning" not in (await ask(mesh, PATH, CHAT)).headers
     strict = open_app(Gateway(mesh, GatewayConfig(strict_fields=True)))
