@@ -193,6 +193,9 @@ def read_prompt(source: str | None, prompt: str | None, prompt_file: TextIO | No
             raise click.UsageError(f"prompt file {file.name} is not UTF-8 text") from error
     if not prompt.strip():
         raise click.UsageError("the prompt is empty: give some text")
+    # Python keeps bytes of a command line that are not UTF-8 as halves of surrogate pairs.
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise click.UsageError("the prompt is not UTF-8 text: convert it, for example with iconv")
     return prompt
 
 

@@ -58,6 +58,7 @@ CASES = [
     # It has said nothing by then.
     ("run --model toy:1@500ms --draft toy:0.8 --prompt hi --timeout 0.01", 1, "within its 0.01 s"),
     ("run {toys} --prompt ''", 2, "the prompt is empty"),
+    ("run {toys} --prompt caf\udce9", 2, "the prompt is not UTF-8 text"),
     ("run {toys} --prompt hi --priority 11", 2, "11 is not in the range 1<=x<=10"),
     ("run {toys} --prompt hi --gamma x", 2, "'x' is neither a number nor auto"),
     ("trace", 2, "nothing to write: give --output"),
