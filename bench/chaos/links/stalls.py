@@ -13,6 +13,7 @@ from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.replay import read_config
 from bench.harness.fleet import Fleet
+from bench.harness.processes import HUB
 from bench.harness.report import Findings, conclude, head, quantiles, row
 from bench.harness.streams import Heard, Task, counted, streams
 from bench.options import at_least, names_option
@@ -105,7 +106,9 @@ HEAD = head(
 async def run_stalls(
     hows: Sequence[str], times: int, num_streams: int, seed: int, means: Means
 ) -> list[str]:
-    """Lose two targets in turns, each behind a good link of its own; clients are at the hub.
+    """Lose the target that has more streams, again and again; clients are at the hub.
+
+    Each of the two targets is behind a good link of its own.
 
     The table is shown row by row. Returns the faults. Raises NamespacesError if TUN devices are
     required and not allowed.
@@ -117,14 +120,20 @@ async def run_stalls(
         for name in _TARGETS:
             await mesh.start(name, place=name)
         await mesh.are_in(*_TARGETS)
-        async with streams(mesh, Task(num_streams=num_streams)) as clients:
+        async with (
+            mesh.clients(1, "admin", HUB) as (observer,),
+            streams(mesh, Task(num_streams=num_streams)) as clients,
+        ):
             for how in hows:
                 lost_at = []
                 clients.heard()
-                for number in range(times):
+                for _ in range(times):
                     await asyncio.sleep(_BEFORE_STALL_S + random.random())
+                    # With the streams on one target, the loss of the other would show nothing.
+                    nodes = (await observer.status()).nodes
+                    name = max(nodes, key=lambda node: node.num_streams).name.partition("/")[0]
                     lost_at.append(mesh.now())
-                    await _lose(mesh, live, how, _TARGETS[number % 2])
+                    await _lose(mesh, live, how, name)
                 await asyncio.sleep(_BEFORE_STALL_S)
                 found = judged(how, num_streams, _reading_s(), lost_at, clients.heard())
                 click.echo(found.lines[0])

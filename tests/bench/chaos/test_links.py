@@ -187,8 +187,6 @@ async def test_outages_come_one_after_the_other_and_are_known_while_they_last(
 async def test_streams_of_a_lost_target_go_on_at_the_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # One after the other, because streams may be on one of them; with four streams it happened
-    # once that none was on the lost one both times.
     faults = await run_stalls(["cut"], 2, 8, 1, "auto")
     # How long something takes is not for tests.
     assert [fault for fault in faults if "p99 of" not in fault and "waited" not in fault] == []
