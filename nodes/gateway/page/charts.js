@@ -4,17 +4,16 @@ const SHOWN_S = 300;
 const PASSES_SHOWN = 30;
 
 function showHistory(history, now) {
-  const speeds = history.map(([at, speed]) => [at, speed]);
   const rates = history.filter(([, , share]) => share !== null).map(([at, , share]) => [at, share]);
-  const most = Math.max(1, ...speeds.map(([, speed]) => speed));
-  line($("speed-chart"), speeds, now, most, `${fixed(most, most < 10 ? 1 : 0)}`, "tokens per second");
-  line($("rate-chart"), rates, now, 1, "100 %", "share of guesses accepted");
-  $("rate-chart").classList.add("rate");
-  setText($("speed-now"), speeds.length ? fixed(speeds.at(-1)[1], 1) : "");
+  const most = Math.max(1, ...history.map(([, speed]) => speed));
+  line($("speed-chart"), history, now, most, (speed) => fixed(speed, 1), "tokens per second");
+  line($("rate-chart"), rates, now, 1, percent, "share of guesses accepted");
+  setText($("speed-now"), history.length ? fixed(history.at(-1)[1], 1) : "");
   setText($("rate-now"), rates.length ? percent(rates.at(-1)[1]) : "");
 }
 
-function line(box, points, now, most, topLabel, what) {
+// points: [seconds, value, ...]. most: the value at the top. shown: what is written for a value.
+function line(box, points, now, most, shown, what) {
   const recent = points.filter(([at]) => at >= now - SHOWN_S);
   if (recent.length < 2) {
     fill(box, emptyNote("Figures are collected while a status page is open."));
@@ -26,10 +25,9 @@ function line(box, points, now, most, topLabel, what) {
   const start = x(recent[0][0]).toFixed(1);
   const end = x(recent.at(-1)[0]).toFixed(1);
   const values = recent.map(([, value]) => value);
-  const shown = (value) => (most === 1 && topLabel === "100 %" ? percent(value) : fixed(value, 1));
   const label = `${what}, last five minutes: from ${shown(Math.min(...values))} to ${shown(Math.max(...values))}, now ${shown(values.at(-1))}`;
   fill(box,
-    h("span", { class: "top-label" }, topLabel),
+    h("span", { class: "top-label" }, shown(most)),
     svg("svg", { viewBox: "0 0 600 100", preserveAspectRatio: "none", role: "img", "aria-label": label },
       svg("path", { class: "area", d: `M${start} 100L${steps.join("L")}L${end} 100Z` }),
       svg("path", { d: `M${steps.join("L")}` })),

@@ -31,7 +31,7 @@ let currentKey = storedKey();
 
 // Returns a successful response. Throws Refused, with status 0 if the gateway does not answer.
 async function request(path, options = {}) {
-  const headers = { ...(options.headers || {}) };
+  const headers = { ...options.headers };
   if (currentKey) headers.Authorization = `Bearer ${currentKey}`;
   let answer;
   try {

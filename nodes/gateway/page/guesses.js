@@ -40,7 +40,6 @@ function showGuesses(status) {
   const total = sum(gammas);
   const most = Math.max(1, ...gammas);
   const used = gammas.findLastIndex((value) => value > 0) + 1;
-  $("gammas").classList.add("gammas");
   fill($("gammas"), used
     ? gammas.slice(0, Math.max(used, 2)).map((value, at) => bar(value / most, value ? brief(value / total) : "", at,
       `${plural(at, "guess", "guesses")}: ${count(value)} of ${count(total)} passes of a stream`))

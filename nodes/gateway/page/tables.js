@@ -35,7 +35,7 @@ function table(element, columns, rows) {
 
 const STREAM_COLUMNS = [
   ["Stream", "number"], ["Phase", "name"], ["Tokens", "number"], ["Tokens/s", "number"], ["Guesses", "number"],
-  ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Reason for no guesses", "why"],
+  ["Accepted", "number"], ["Target", "name"], ["Draft", "name"], ["Reason for no guesses", "why"],
 ];
 
 function showStreams(status) {

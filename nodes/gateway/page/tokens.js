@@ -10,6 +10,7 @@ function clearAnswer() {
   atToken = null;
   $("answer").replaceChildren();
   setText($("token"), "");
+  showLegend();
 }
 
 // Appends a token, given as a row of the gateway: text or bytes, kind, log-probability.
