@@ -2,6 +2,8 @@
 
 const POLL_MS = 1000;
 const LOST_POLL_MS = 2000;
+// A connection may be gone without a word; browsers alone would wait for minutes.
+const STATUS_LIMIT_MS = 10000;
 const THEME_NAME = "airdraft.colours";
 let timer = null;
 let isAsking = false;
@@ -11,14 +13,18 @@ async function poll() {
   clearTimeout(timer);
   if (isAsking || document.hidden) return;
   isAsking = true;
+  // What comes for another key than the present one is not shown.
+  const key = currentKey;
   let next = POLL_MS;
   try {
-    const found = await whole(await request("/api/status"));
-    lastSeen = Date.now();
-    show(found);
+    const found = await whole(await request("/api/status", { signal: AbortSignal.timeout(STATUS_LIMIT_MS) }));
+    if (key === currentKey) {
+      lastSeen = Date.now();
+      show(found);
+    }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    next = refused(error);
+    if (key === currentKey) next = refused(error);
   } finally {
     // Polling goes on even if this status could not be shown.
     isAsking = false;
@@ -41,24 +47,7 @@ function show({ status, gateway, history }) {
   showPlans(status);
   showAir(status);
   const targets = status.nodes.filter((node) => node.role === "target" && node.state !== "left");
-  showModels(idsOf(targets).sort());
-}
-
-// The id of each model of these nodes: its file name, with the hash if several files have that name.
-function idsOf(nodes) {
-  const hashes = new Map();
-  for (const node of nodes) {
-    if (!hashes.has(node.model)) hashes.set(node.model, new Set());
-    hashes.get(node.model).add(node.model_hash);
-  }
-  return [...hashes].flatMap(([name, found]) =>
-    found.size === 1 ? [name] : [...found].map((hash) => `${name}@${shortened(hash)}`),
-  );
-}
-
-// Shortens a hash as in a system fingerprint.
-function shortened(hash) {
-  return hash.replace(/([0-9a-f]{8})[0-9a-f]+/g, "$1");
+  showModels(targets.map((node) => `${node.model} ${node.model_hash}`).sort().join("\n"));
 }
 
 // Shows an error response. Returns the milliseconds until the next try, or 0 for no further try.
@@ -73,11 +62,11 @@ function refused(error) {
     shownParts({ operate: false });
     state("", "playground only");
     notice("This key lacks the scope 'admin', which the status of the mesh needs.");
-    showModels(["?"]);
+    showModels("?");
     return 0;
   }
   shownParts({ operate: lastSeen !== null });
-  state("lost", error.status === 0 ? "gateway lost" : "coordinator lost");
+  state("lost", { 0: "gateway lost", 503: "coordinator lost" }[error.status] || `error ${error.status}`);
   const since = lastSeen === null ? "" : ` The figures below are ${plural(Math.round((Date.now() - lastSeen) / 1000), "second")} old.`;
   notice(sentence(error.message) + since, true);
   document.body.classList.add("stale");
@@ -125,6 +114,7 @@ $("forget").addEventListener("click", () => {
   storeKey("");
   lastSeen = null;
   clearAnswer();
+  outcome([]);
   askForKey();
 });
 
@@ -149,5 +139,4 @@ try {
 }
 document.addEventListener("visibilitychange", poll);
 clearAnswer();
-showLegend();
 poll();

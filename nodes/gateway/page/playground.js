@@ -3,9 +3,8 @@
 let running = null;
 let knownModels = "";
 
-// Fetches the list of models again if the models of the mesh have changed.
-async function showModels(names) {
-  const wanted = names.join("\n");
+// Fetches the list of models again if the models of the mesh, which `wanted` names, have changed.
+async function showModels(wanted) {
   if (wanted === knownModels) return;
   knownModels = wanted;
   try {
@@ -13,15 +12,19 @@ async function showModels(names) {
     const chosen = $("model").value;
     fill($("model"), h("option", { value: "" }, "Any"), served.map((name) => h("option", { value: name }, name)));
     $("model").value = served.includes(chosen) ? chosen : "";
-    setText($("outcome"), "");
-    $("go").disabled = running !== null;
+    // Otherwise the outcome is that of the last answer.
+    if ($("go").disabled && !running) {
+      outcome([]);
+      $("go").disabled = false;
+    }
   } catch (error) {
-    // Other errors need no text here: the poll of the mesh status reports them.
     if (error.status === 403) {
       outcome(["This key lacks the scope 'infer', which the playground needs."], true);
       $("go").disabled = true;
+    } else {
+      // Other errors need no text here: the poll of the mesh status reports them.
+      knownModels = "";
     }
-    if (error.status !== 403) knownModels = "";
   }
 }
 
@@ -37,11 +40,12 @@ function bodyOf() {
     messages,
     stream: true,
     stream_options: { include_usage: true },
-    temperature: Number($("temperature").value),
-    max_tokens: Number($("max-tokens").value),
     airdraft: { tokens: true },
   };
-  if ($("seed").value !== "") body.seed = Number($("seed").value);
+  // The gateway knows what is usual where a field is empty.
+  for (const [name, field] of [["temperature", "temperature"], ["max_tokens", "max-tokens"], ["seed", "seed"]]) {
+    if ($(field).value !== "") body[name] = Number($(field).value);
+  }
   if ($("model").value) body.model = $("model").value;
   return body;
 }
@@ -52,7 +56,6 @@ async function generate() {
   $("go").disabled = true;
   $("stop").disabled = false;
   clearAnswer();
-  showLegend();
   outcome(["Waiting for the first token."]);
   const run = { asked: performance.now(), first: null, last: null, numFirst: 0, num: 0, usage: null, reason: "" };
   try {

@@ -30,7 +30,7 @@ def marked_mesh() -> FakeMesh:
         tokens("".join(MARKED[4:]), 4, 0, 2, scores[4:], drafted=1, accepted=1),
         finished(6, drafted=5, accepted=3),
     ]
-    return FakeMesh(script)
+    return Changing(script)
 
 
 def held_mesh() -> FakeMesh:
@@ -68,10 +68,14 @@ def empty() -> Status:
 
 
 class Changing(FakeMesh):
-    """A status that goes on."""
+    """A status that goes on, and waits for an event if there is one."""
+
+    held: asyncio.Event | None = None
 
     async def status(self) -> Status:
         status = await super().status()
+        if self.held is not None:
+            await self.held.wait()
         return replace(status, at_s=status.at_s + self.num_status_requests)
 
 
@@ -89,6 +93,18 @@ class Gateways:
         """Abort all connections of all gateways."""
         for connection in self.connections:
             self.loop.call_soon_threadsafe(connection.abort)
+
+    @contextlib.contextmanager
+    def held_status(self, name: str) -> Iterator[None]:
+        """Leave who asks a mesh for its status without an answer."""
+        mesh = self.meshes[name]
+        assert isinstance(mesh, Changing)
+        held = mesh.held = asyncio.Event()
+        try:
+            yield
+        finally:
+            mesh.held = None
+            self.loop.call_soon_threadsafe(held.set)
 
 
 def made_meshes() -> dict[str, FakeMesh]:

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not in
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+from nodes.client.client import RequestFailedError  # noqa: E402
 from tests.nodes.gateway.page_meshes import Gateways, gateways_in_a_thread  # noqa: E402
+from tests.nodes.status_examples import STATUS, TARGET_NODE  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -103,6 +106,11 @@ class Page:
         """Errors and violations of the policy that the console has had since it was last asked."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
+    def num_answers(self, path: str) -> int:
+        """How many answers the page has had from a route."""
+        entries = "performance.getEntriesByType('resource').map((entry) => entry.name)"
+        return sum(str(name).endswith(path) for name in self.run(f"return {entries}"))
+
     def ground(self) -> str:
         return str(self.run("return getComputedStyle(document.body).backgroundColor"))
 
@@ -176,6 +184,28 @@ def test_an_answer_that_is_stopped_or_breaks_off_says_so(page: Page, gateways: G
     page.until_text("state", "live")
 
 
+def test_an_answer_s_figures_stay_when_the_models_change(page: Page, gateways: Gateways) -> None:
+    page.show("marked")
+    page.ask()
+    page.until_text("outcome", "3 of 5 guesses accepted")
+    num_answers = page.num_answers("/v1/models")
+    nodes = (replace(TARGET_NODE, model="another"),)
+    gateways.meshes["marked"].shown = replace(STATUS, nodes=nodes)
+    page.until(lambda: page.num_answers("/v1/models") > num_answers)
+    assert "3 of 5 guesses accepted" in page.text("outcome")
+
+
+def test_an_empty_field_leaves_the_choice_to_the_gateway(page: Page, gateways: Gateways) -> None:
+    page.show("marked")
+    for name in ("temperature", "max-tokens"):
+        page.element(name).clear()
+    page.ask()
+    page.until_text("outcome", "3 of 5 guesses accepted")
+    _, options = gateways.meshes["marked"].asked[-1]
+    assert options.temperature > 0
+    assert options.max_tokens > 0
+
+
 def test_names_are_never_markup(page: Page) -> None:
     page.open("hostile")
     tables = ("targets", "drafts", "streams-table", "plan-notes")
@@ -202,6 +232,18 @@ def test_nothing_is_wider_than_the_window(page: Page, name: str, width: int) -> 
     assert page.run("return document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("name", ["live", "hostile"])
+def test_a_phone_without_tooltips_shows_cells_and_figures_whole(page: Page, name: str) -> None:
+    page.emulate(width=360)
+    page.show(name)
+    page.until_text("air", "reserved")
+    cut = page.run(
+        "return [...document.querySelectorAll('td, .air .row span:last-child')]"
+        ".filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.innerText)"
+    )
+    assert cut == []
+
+
 def test_an_empty_mesh_says_so_and_a_large_one_is_shown_whole(page: Page) -> None:
     page.open("empty")
     page.until_text("targets", "No target")
@@ -219,6 +261,22 @@ def test_a_coordinator_that_is_lost(page: Page, gateways: Gateways) -> None:
     page.until_text("state", "coordinator lost")
     assert "The figures below are" in page.text("notice")
     assert "big" in page.text("targets")
+    gateways.meshes["lost"].is_joined = True
+    page.until_text("state", "live")
+    # Nobody is lost.
+    gateways.meshes["lost"].shown = RequestFailedError("internal", "it cannot be read")
+    page.until_text("state", "error 500")
+    assert "It cannot be read." in page.text("notice")
+
+
+def test_a_gateway_that_falls_silent(page: Page, gateways: Gateways) -> None:
+    page.show("live")
+    page.run(
+        "const of = AbortSignal.timeout; AbortSignal.timeout = () => of.call(AbortSignal, 99);"
+    )
+    with gateways.held_status("live"):
+        page.until_text("state", "gateway lost")
+        assert "The figures below are" in page.text("notice")
 
 
 def test_a_key_is_asked_for(page: Page) -> None:
@@ -240,12 +298,34 @@ def test_a_key_is_asked_for(page: Page) -> None:
     page.element("forget").click()
     assert page.element("ask-key").is_displayed()
     assert page.run("return sessionStorage.length") == 0
+    # A key is of ASCII; with another sign no request could be made.
+    page.element("key").send_keys("ad–boss", Keys.ENTER)
+    assert page.element("ask-key").is_displayed()
+    page.element("key").clear()
     # One without the scope admin has the playground.
     page.element("key").send_keys("ad-guest", Keys.ENTER)
     page.until_text("state", "playground only")
     assert not page.element("operate").is_displayed()
     page.ask()
     page.until_text("outcome", "6 tokens")
+
+
+def test_what_comes_after_the_key_was_forgotten_is_not_shown(
+    page: Page, gateways: Gateways
+) -> None:
+    page.open("keys")
+    page.until(lambda: page.element("ask-key").is_displayed())
+    page.element("key").send_keys("ad-boss", Keys.ENTER)
+    page.until_text("state", "live")
+    mesh = gateways.meshes["keys"]
+    with gateways.held_status("keys"):
+        num_requests = mesh.num_status_requests
+        page.until(lambda: mesh.num_status_requests > num_requests)
+        num_answers = page.num_answers("/api/status")
+        page.element("forget").click()
+    page.until(lambda: page.num_answers("/api/status") > num_answers)
+    assert page.element("ask-key").is_displayed()
+    assert not page.element("shown").is_displayed()
 
 
 def test_dark_and_light(page: Page) -> None:
