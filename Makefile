@@ -4,7 +4,7 @@
 #   make test    the same set-up, then the tests; COVERAGE=1 also holds each module to its coverage so far, and
 #                WRITE=1 keeps what was measured as the new floors
 #   make quick   for every save: the tests that start no process and need no model, under 2 minutes
-#   make check   what CI does, for every push: the tests and `make lint`
+#   make check   what CI does, before a pull request: the tests and `make lint`
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
 #   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
