@@ -91,7 +91,7 @@ function takeEvent(event, run) {
     outcome(["Generating the answer."]);
   }
   run.num += rows.length;
-  rows.forEach(addToken);
+  addTokens(rows);
 }
 
 function resultParts(run) {

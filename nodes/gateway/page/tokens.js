@@ -13,20 +13,25 @@ function clearAnswer() {
   showLegend();
 }
 
-// Appends a token, given as a row of the gateway: text or bytes, kind, log-probability.
-function addToken([piece, kind, logprob]) {
+// Appends tokens, and goes on showing the end of the answer if it was shown. Reading where that is lays out
+// the whole answer, so it is done once for all of them.
+function addTokens(rows) {
+  const box = $("answer");
+  const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  box.append(...rows.map(tokenOf));
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
+}
+
+// Returns the element of a token, given as a row of the gateway: text or bytes, kind, log-probability.
+function tokenOf([piece, kind, logprob]) {
   const known = Object.hasOwn(KINDS, kind) ? kind : "plain";
   const bytes = typeof piece === "string" ? new TextEncoder().encode(piece) : new Uint8Array(piece);
   // A character that several tokens make up is shown with the last of them.
   const text = decoder.decode(bytes, { stream: true });
   // The style sheet draws the sign at the end of a line; it is not part of the text.
   const lines = text.split("\n").flatMap((line, at) => (at ? [h("i", { class: "newline" }), "\n", line] : [line]));
-  const token = h("span", { class: `tok ${known}`, title: about(known, logprob) }, lines);
   numOfKind[known] = (numOfKind[known] || 0) + 1;
-  const box = $("answer");
-  const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
-  box.append(token);
-  if (isAtEnd) box.scrollTop = box.scrollHeight;
+  return h("span", { class: `tok ${known}`, title: about(known, logprob) }, lines);
 }
 
 function about(kind, logprob) {
