@@ -167,10 +167,10 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
 
 def _command() -> str:
     """Return the absolute path of this command, which units need."""
-    found = shutil.which(sys.argv[0]) or shutil.which("airdraft")
     beside = Path(sys.executable).with_name("airdraft")
     if beside.exists():
         return str(beside)
+    found = shutil.which(sys.argv[0]) or shutil.which("airdraft")
     if found is None:
         raise click.UsageError("the command airdraft is not on the PATH: install the package first")
     return str(Path(found).absolute())

@@ -156,13 +156,6 @@ def is_setting(line):
         return False
 
 
-def test_units_start_the_command_that_installs_them():
-    for shipped in files_for(SYSTEM, "/opt/airdraft/bin/airdraft"):
-        assert "/usr/bin/airdraft" not in shipped.text
-        if shipped.path.suffix == ".service":
-            assert "ExecStart=/opt/airdraft/bin/airdraft " in shipped.text
-
-
 @needs_systemd
 def test_units_start_a_command_whose_path_has_blanks_and_percent_signs(tmp_path):
     folder = tmp_path / "100 %h of my projects"
