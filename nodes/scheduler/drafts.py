@@ -84,14 +84,14 @@ class DraftRecord:
     @property
     def rate_up_bps(self) -> int:
         """The rate that its guesses may use, in bit/s; 0 for a link without limits."""
-        return 0 if self.link.is_free else round(min(1e15, self.link.rate_bps) * self.share_up)
+        # A message holds no higher number; guesses never need as much.
+        return 0 if self.link.is_free else round(min(2**31 - 1, self.link.rate_bps * self.share_up))
 
     @property
     def piece_tokens(self) -> int:
         """The most tokens of a text that one message to it holds."""
-        if self.link.is_free:
-            return MAX_PROMPT_TOKENS
-        return max(PROMPT_PIECE_TOKENS, int(self.link.rate_bps * _PIECE_S / self.token_bits))
+        num_tokens = max(PROMPT_PIECE_TOKENS, self.link.rate_bps * _PIECE_S / self.token_bits)
+        return int(min(MAX_PROMPT_TOKENS, num_tokens))
 
     def message_s(self, num_streams: int, num_tokens: int) -> float:
         """Returns the predicted seconds of its medium that a message takes."""
@@ -144,7 +144,9 @@ class Drafts(dict[str, DraftRecord]):
         answers of targets on the medium are deducted first. Guesses for such a target cross the
         medium twice.
         """
-        nodes = [node for node in self.values() if node.link.medium == medium and node.followed]
+        on_it = [node for node in self.values() if node.link.medium == medium and node.followed]
+        # Where neither rate nor frame time is known yet, messages take no time, and so no share.
+        nodes = [node for node in on_it if not node.link.is_free]
         if not medium or not nodes:
             return
         taken = self._taken(medium)

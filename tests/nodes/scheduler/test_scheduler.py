@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mesh.codec import decode, encode
 from nodes.messages import (
     ChainPart,
     CloseStreamNotice,
@@ -366,3 +367,26 @@ def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> Non
     (notice,) = notices(scheduler.tick(deadline))
     assert notice.entries[0].prefix_len == len(PROMPT) + 1
     assert notice.new_token_ids == (8, 9)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        # The medium is declared, and the rate is to be measured.
+        Link(medium="cell"),
+        Link(medium="cell", frame_s=0.001),
+        Link(frame_s=0.001),
+        Link(10e9),
+        Link(1e12, medium="cell"),
+    ],
+)
+def test_a_draft_node_is_told_of_commits_whatever_is_known_of_its_link(link: Link) -> None:
+    scheduler, drafts = on_air(1, d=link, beside=CELL)
+    assert drafts["d"].followed
+    ready(scheduler)
+    told = notices(
+        commit(scheduler, 7, now=1.0) + commit(scheduler, 8, now=2.0) + scheduler.tick(3.0)
+    )
+    assert [token_id for notice in told for token_id in notice.new_token_ids] == [7, 8]
+    for notice in told:
+        assert decode(encode(notice)).message == notice
