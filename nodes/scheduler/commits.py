@@ -42,6 +42,8 @@ def commit(
     scheduler.counts.committed(entry, entry.num_tokens, plain)
     if len(token_ids) > stream.tokens_left:
         return scheduler.abort(stream, "the target committed more tokens than max_tokens allows")
+    if not (token_ids or entry.finish_reason):
+        return scheduler.abort(stream, "the target reported a pass without a token")
     if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
         error = "the target sent log-probabilities for another number of tokens"
         return scheduler.abort(stream, error)

@@ -276,6 +276,11 @@ def test_an_end_for_which_the_target_gives_no_reason_is_an_error() -> None:
     assert not scheduler.streams
 
 
+def test_a_pass_that_gives_a_stream_nothing_ends_it_and_not_the_coordinator() -> None:
+    (abort,) = [i for i in commit(decoding(make())) if isinstance(i, Abort)]
+    assert abort.error == "the target reported a pass without a token"
+
+
 def test_silence_of_the_target_about_a_stream_ends() -> None:
     scheduler = decoding(make())
     out = [each for second in range(2000) for each in scheduler.tick(float(second))]
