@@ -44,7 +44,10 @@ class Remembered:
         self._cancelled: deque[tuple[float, str, bytes]] = deque(maxlen=_MOST)
 
     def note(self, digest: bytes, suspicion: Suspicion, now: float) -> None:
-        """Remember a request that ended under suspicion."""
+        """Remember a request that ended under suspicion, unless it is known as proven already."""
+        known = self.found(digest, now)
+        if known is not None and known.is_proven and not suspicion.is_proven:
+            return
         for_s = PROVEN_S if suspicion.is_proven else SUSPECTED_S
         self._entries[digest] = suspicion, now + for_s
 

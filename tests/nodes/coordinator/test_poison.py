@@ -133,6 +133,18 @@ def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
 
 
+def test_what_is_proven_of_a_request_stays_when_a_copy_of_it_is_only_suspected() -> None:
+    mesh = make_mesh(2, 2)
+    first, second = T[:2]
+    die(mesh, first, NOW + 1)
+    join(mesh, first, NOW + 2)
+    assert die(mesh, first, NOW + 3).failures() == [(1, "internal")]
+    mesh.cancel(2, NOW + 4)
+    die(mesh, second, NOW + 5)
+    join(mesh, first, NOW + 6)
+    assert mesh.submit(3, NOW + 100).failures() == [(3, "bad_request")]
+
+
 def test_an_error_of_a_suspect_that_ends_no_target_proves_nothing() -> None:
     mesh, first = make_served(2)
     die(mesh, first, NOW + 1)
