@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.codec import decode
 from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.requests.request import SCORES_LOST
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CancelRequest,
@@ -46,7 +47,9 @@ def from_node(
             streams = [StreamId(e.stream_id) for e in message.entries]
             state.serving.ledger.charge(streams, num_bytes, to_draft=False)
             node.busy_s += message.pass_s
-            out = scheduler.committed(message, now)
+            lost = _without_scores(state, node, streams, now)
+            passed_on = state.serving.carry_out(node, scheduler.committed(message, now), now)
+            return [*lost, *passed_on]
         case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
             out = scheduler.target_ready(StreamId(s), g, num_read, has_begun=message.has_begun)
         case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
@@ -63,6 +66,19 @@ def from_node(
         case _:
             state.reporting.num_stale += 1
     return state.serving.carry_out(node, out, now)
+
+
+def _without_scores(
+    state: CoordinatorState, node: NodeRecord, streams: list[StreamId], now: float
+) -> list[Send]:
+    """End the requests of a pass that still await scores of their prompts: these precede tokens."""
+    out: list[Send] = []
+    for stream_id in streams:
+        choice = state.serving.ledger.streams.get(stream_id)
+        if choice is not None and choice.target == node.name and choice.request.awaits_scores:
+            # With this code the client submits again what was lost.
+            out += state.serving.fail(choice.request, "left", SCORES_LOST, now)
+    return out
 
 
 def _from_draft(

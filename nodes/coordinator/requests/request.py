@@ -34,6 +34,7 @@ from nodes.scheduler.stream import Stream
 from nodes.worker.stream import StreamId, StreamSpec, cells_needed
 
 _MAX_REASON = 1024
+SCORES_LOST = "scores of the prompt were lost on the way"
 # Output tokens that a choice has already; None for a choice that is over.
 Committed = tuple[int, ...] | None
 
@@ -196,7 +197,7 @@ class Request:
         """
         position, num_known = self.next_score, self.next_score - notice.position
         if num_known < 0:
-            raise ValueError("scores of the prompt were lost on the way")
+            raise ValueError(SCORES_LOST)
         scores = notice.scores[num_known : self.num_prompt_tokens - notice.position]
         self.next_score += len(scores)
         return PromptLogprobsNotice(self.request_id, position, scores) if scores else None

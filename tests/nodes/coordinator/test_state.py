@@ -234,9 +234,15 @@ def test_scores_that_nobody_asked_for_place_nobody_anew() -> None:
     assert mesh.finish().opened() == [2]
 
 
-def test_scores_that_were_lost_are_asked_for_anew(mesh: Mesh) -> None:
+@pytest.mark.parametrize("num_told", [0, 1])
+def test_scores_that_were_lost_are_asked_for_anew(mesh: Mesh, num_told: int) -> None:
+    """The first of them, or the last, which a target sends before any token."""
     mesh.submit(num_choices=2, scores_prompt=True)
-    sends = score(mesh, 2, 1)
+    if num_told:
+        score(mesh, 1, 1)
+        sends = mesh.commit()
+    else:
+        sends = score(mesh, 2, 1)
     assert sends.failure() == ("left", "scores of the prompt were lost on the way")
     assert sends.to(TARGET) == [CloseStreamNotice(1, 1)]
     assert mesh.num_under_way() == 0
