@@ -101,8 +101,8 @@ def is_decoded(stream: TargetStream, span: Span) -> bool:
     return span.start + len(span.token_ids) == len(stream.token_ids)
 
 
-def num_prompt_tokens(stream: TargetStream, span: Span) -> int:
-    """Returns the tokens of a piece without the last one if that is decoded."""
+def num_read_tokens(stream: TargetStream, span: Span) -> int:
+    """Returns the tokens of a piece that are only read: all, or all but a last one that decodes."""
     return len(span.token_ids) - is_decoded(stream, span)
 
 

@@ -22,7 +22,7 @@ from nodes.messages import (
 )
 from nodes.target.composing import compose, patience_s, waiting_groups
 from nodes.target.lookup import Lookup
-from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
+from nodes.target.reading import Reading, is_decoded, num_read_tokens
 from nodes.target.residents import Residents
 from nodes.target.stream import NOTHING, Chosen, Committed, Event, ReadBeside, TargetStream
 from nodes.worker.stream import (
@@ -62,7 +62,7 @@ class TargetState:
         # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
         self._costs = TableRefit(costs.decode)
-        # The time of the last patience_s() call.
+        # When the next pass begins, as the last patience_s() call said.
         self._now = 0.0
         # Streams that decoded in the last pass.
         self._in_pass: list[StreamId] = []
@@ -169,7 +169,7 @@ class TargetState:
             stream.hold = hold if hold.group else None
 
     def patience_s(self, now: float) -> float:
-        """Returns the seconds that the next pass may wait; called before each pass.
+        """Returns the seconds that the next pass may wait, and sets `now` as the pass's time.
 
         They are 0.0 unless all streams that have work wait for their guesses.
         """
@@ -214,25 +214,12 @@ class TargetState:
         """Run one pass over every stream that may decode and pieces of waiting prompts."""
         resumed = self._residents.resume()
         events: list[Event] = [*self._residents.make_room()]
-        decoding: list[TargetStream] = []
-        budget, score_budget = self._model.info.max_batch_tokens, _MAX_SCORES_PER_PASS
-        able = [s for s in self._streams.values() if s.may_decode and self._residents.has_all(s)]
-        waiting = waiting_groups(able, self._now)
-        is_full = False
-        for stream in able:
-            if stream.hold is not None and stream.hold.group in waiting:
-                continue
-            if not budget or stream.num_scores > score_budget:
-                is_full = True
-                break
-            budget -= 1
-            score_budget -= stream.num_scores
-            decoding.append(stream)
+        decoding, is_full = self._decoding()
+        budget = self._model.info.max_batch_tokens - len(decoding)
+        score_budget = _MAX_SCORES_PER_PASS - sum(stream.num_scores for stream in decoding)
         spans: list[Span] = []
-        for stream, chosen in zip(
-            decoding, self._choose(decoding, budget, score_budget), strict=True
-        ):
-            stream.chosen = chosen
+        guesses = self._choose(decoding, budget, score_budget)
+        for stream, chosen in zip(decoding, guesses, strict=True):
             assert stream.seq_id is not None
             token_ids = [stream.token_ids[-1], *chosen.token_ids]
             spans.append(Span(stream.seq_id, len(stream.token_ids) - 1, token_ids, len(token_ids)))
@@ -246,14 +233,15 @@ class TargetState:
             has_others=any(stream.announced for stream in self._streams.values()),
         )
         reading = [(stream, span) for stream, span in pieces if span is not None]
-        num_read = sum(num_prompt_tokens(stream, span) for stream, span in reading)
+        num_read = sum(num_read_tokens(stream, span) for stream, span in reading)
         spans += [span for _, span in reading]
         self._last_pass = None
         self._in_pass = []
         if spans:
             if not num_read:
                 self._last_pass = self._pass_size(spans)
-            ran = self._run(spans, decoding, [stream for stream, _ in reading])
+            turns = [*zip(decoding, guesses, strict=True), *((s, NOTHING) for s, _ in reading)]
+            ran = self._run(spans, turns, len(decoding))
             events += ran
             if num_read and any(isinstance(event, Committed) for event in ran):
                 events.append(ReadBeside(num_read))
@@ -267,6 +255,21 @@ class TargetState:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
+
+    def _decoding(self) -> tuple[list[TargetStream], bool]:
+        """Returns the streams that decode in this pass, and whether it has no room for others."""
+        able = [s for s in self._streams.values() if s.may_decode and self._residents.has_all(s)]
+        waiting = waiting_groups(able, self._now)
+        ready = [s for s in able if s.hold is None or s.hold.group not in waiting]
+        decoding: list[TargetStream] = []
+        num_scores = 0
+        for stream in ready:
+            num_scores += stream.num_scores
+            is_full = len(decoding) == self._model.info.max_batch_tokens
+            if is_full or num_scores > _MAX_SCORES_PER_PASS:
+                return decoding, True
+            decoding.append(stream)
+        return decoding, False
 
     def _choose(
         self, decoding: Sequence[TargetStream], budget: int, score_budget: int
@@ -312,30 +315,27 @@ class TargetState:
             self._costs.observe(num_tokens, seconds, used_cells, own_cells)
 
     def _run(
-        self,
-        spans: Sequence[Span],
-        decoding: Sequence[TargetStream],
-        reading: Sequence[TargetStream],
+        self, spans: Sequence[Span], turns: Sequence[tuple[TargetStream, Chosen]], num_decoding: int
     ) -> list[Event]:
-        """Run one pass over the spans of decoding streams, followed by those of reading streams."""
+        """Run one pass over the spans of these streams, of which the first num_decoding decode."""
         logits = self._model.forward(spans)
         # The second item is the stream's length before the pass.
         done: list[tuple[TargetStream, int, Committed | StreamFailedNotice]] = []
         scored: list[Event] = []
         ready: list[Event] = []
         row = 0
-        for stream, span in zip([*decoding, *reading], spans, strict=True):
+        for (stream, chosen), span in zip(turns, spans, strict=True):
             rows = logits[row : row + span.num_outputs]
             row += span.num_outputs
-            if len(done) < len(decoding):
-                event = self._commit(stream, rows, span.token_ids[1:])
+            if len(done) < num_decoding:
+                event = self._commit(stream, rows, chosen)
                 done.append((stream, span.start + 1, event))
                 if not stream.announced:
                     # Its whole text was in the cache already.
                     ready.append(self._ready(stream, event))
             elif is_decoded(stream, span):
                 known = len(stream.token_ids)
-                event = self._commit(stream, rows, ())
+                event = self._commit(stream, rows, chosen)
                 done.append((stream, known, event))
                 ready.append(self._ready(stream, event))
             elif span.num_outputs:
@@ -379,10 +379,10 @@ class TargetState:
         return StreamReadyNotice(stream_id, stream.generation, stream.num_read, has_begun)
 
     def _commit(
-        self, stream: TargetStream, logits: Logits, guesses: Sequence[int]
+        self, stream: TargetStream, logits: Logits, chosen: Chosen
     ) -> Committed | StreamFailedNotice:
         eog = self._model.info.eog_token_ids
-        event = stream.commit(logits, guesses, eog, self._tokenizer)
+        event = stream.commit(logits, chosen, eog, self._tokenizer)
         if isinstance(event, Committed):
             self._lookup.committed(stream.spec.stream_id, event.token_ids)
             self._in_pass.append(stream.spec.stream_id)

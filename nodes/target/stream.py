@@ -167,9 +167,8 @@ class TargetStream:
     sampler: Sampler
     seq_id: int | None = None
     lease: int = 0
-    # Guesses of draft nodes for it, and the guesses that are in the current pass.
+    # Guesses of draft nodes for it.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
-    chosen: Chosen = NOTHING
     # What it waits for (None: nothing), and when its last token was committed.
     hold: HoldEntry | None = None
     last_commit_at: float = -math.inf
@@ -233,10 +232,10 @@ class TargetStream:
             self.generation += 1
 
     def commit(
-        self, logits: Logits, guesses: Sequence[int], eog: Set[int], tokenizer: Tokenizer
+        self, logits: Logits, chosen: Chosen, eog: Set[int], tokenizer: Tokenizer
     ) -> Committed | StreamFailedNotice:
         """Verify guesses against the rows of logits, and append the tokens that follow."""
-        spec, prefix_len = self.spec, len(self.token_ids)
+        spec, prefix_len, guesses = self.spec, len(self.token_ids), chosen.token_ids
         try:
             token_ids, num_accepted = self.sampler.verify(logits, prefix_len, guesses)
         except StreamError as error:
@@ -245,7 +244,6 @@ class TargetStream:
         scores: tuple[TokenScores, ...] = ()
         if spec.num_logprobs >= 0:
             scores = score_rows(logits, kept, spec.num_logprobs, tokenizer.piece)
-        chosen, self.chosen = self.chosen, NOTHING
         self.token_ids += kept
         self.tokens_a_pass += PASS_RATE * (len(kept) - self.tokens_a_pass)
         self.buffer.compare(self.token_ids)
