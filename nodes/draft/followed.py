@@ -51,6 +51,12 @@ class Followed:
         return max(0, len(self.token_ids) - 1 - len(self.cached))
 
     @property
+    def uncached(self) -> list[int]:
+        """The tokens and guesses that are not in the engine's cache."""
+        start, known = len(self.cached), len(self.token_ids)
+        return self.token_ids[start:] + self.guesses[max(0, start - known) :]
+
+    @property
     def is_behind(self) -> bool:
         return self.num_missing > 0
 

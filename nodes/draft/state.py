@@ -221,9 +221,8 @@ class DraftState(Worker):
         budget = self._model.info.max_batch_tokens
         spans = []
         for stream in guessing:
-            start = len(stream.cached)
-            ids = (stream.token_ids[start:] + stream.guesses)[-(stream.length - start) :]
-            spans.append((stream, Span(stream.seq_id, start, ids, 1)))
+            ids = stream.uncached
+            spans.append((stream, Span(stream.seq_id, len(stream.cached), ids, 1)))
             budget -= len(ids)
         if guessing or any(stream.announced for stream in self._streams.values()):
             # So guesses never keep a text from being read, and a text delays them little. While no
