@@ -1,4 +1,4 @@
-"""Assigns draft nodes to the streams of a target, and forwards their guesses. Pure.
+"""Assigns draft nodes to the streams of a target. Pure.
 
 A stream gets the draft node with which its tokens are predicted to come soonest, by the node's
 speed and link and by how often its guesses were right for this target. It loses the node if that is
@@ -103,7 +103,7 @@ def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     return [ToDraft(node.name, notice)]
 
 
-def speculate(scheduler: Scheduler, speculation: Speculation) -> list[Instruction]:
+def switch_guesses(scheduler: Scheduler, speculation: Speculation) -> list[Instruction]:
     """Switch the guesses of draft nodes on or off.
 
     The first message after a switch to ON holds all tokens committed meanwhile.

@@ -120,7 +120,9 @@ def speculate(scheduler: Scheduler) -> list[Instruction]:
     wanted = scheduler.comparisons.of(len(streams)).speculation
     if any(stream.fixed_gamma for stream in streams) or not scheduler.usable:
         wanted = Speculation.ON
-    return following.speculate(scheduler, wanted) if wanted is not scheduler.speculation else []
+    if wanted is scheduler.speculation:
+        return []
+    return following.switch_guesses(scheduler, wanted)
 
 
 def take_air(scheduler: Scheduler, now: float) -> None:
@@ -131,8 +133,7 @@ def take_air(scheduler: Scheduler, now: float) -> None:
     part = 0.0
     if num:
         num_bits = HEADER_BITS + num * (ENTRY_BITS + scheduler.token_bits + TEXT_BITS)
-        pass_s = scheduler.target.expected_s(num, scheduler.cells, 0.0, now)
-        part = link.airtime_s(num_bits, 1) / pass_s
+        part = link.airtime_s(num_bits, 1) / plain_s(scheduler, (), now)
     scheduler.drafts.take(scheduler.name, link.medium, part)
 
 

@@ -95,12 +95,13 @@ class Scheduler:
         self._plans_later = plans_later
 
     @property
-    def cells(self) -> int:
-        """The cells that admission counts for all streams, including parked ones."""
+    def admitted_cells(self) -> int:
+        """The cells that admission counts for all streams, with room for each to grow."""
         return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in self.streams.values())
 
     @property
     def used_cells(self) -> int:
+        """The cells that the tokens of all streams take now, including parked ones."""
         return sum(len(stream.token_ids) for stream in self.streams.values())
 
     # -- streams -----------------------------------------------------------------------------------

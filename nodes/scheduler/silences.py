@@ -1,6 +1,6 @@
-"""Finds what has waited too long, such as streams that get no tokens. Pure.
+"""Finds what has waited too long, and looks after the streams of a target once a second. Pure.
 
-All is checked once a second, independent of events, so that events cost nothing.
+Waits are checked independently of events, so that events cost nothing.
 """
 
 from __future__ import annotations
