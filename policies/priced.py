@@ -1,4 +1,4 @@
-"""The price of a plan that the planner has not made itself."""
+"""The price of any plan, for example of one that came from another planner or from a trace."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def from_node(
     match message:
         case CommitReply():
             streams = [StreamId(e.stream_id) for e in message.entries]
-            state.serving.ledger.charge(streams, num_bytes, to_draft=False)
+            state.serving.ledger.count_bytes(streams, num_bytes, to_draft=False)
             node.busy_s += message.pass_s
             lost = _without_scores(state, node, streams, now)
             passed_on = state.serving.carry_out(node, scheduler.committed(message, now), now)
@@ -89,7 +89,7 @@ def _from_draft(
         case GuessNotice():
             node.busy_s += message.draft_us / 1e6
             streams = [StreamId(part.stream_id) for part in message.parts]
-            state.serving.ledger.charge(streams, num_bytes, to_draft=True)
+            state.serving.ledger.count_bytes(streams, num_bytes, to_draft=True)
             for target, parts in _by_target(state, message):
                 if target.scheduler is not None:
                     passed_on = target.scheduler.guessed(node.name, parts, now)
@@ -129,8 +129,8 @@ def _by_target(
 def _on_tokenized(
     state: CoordinatorState, node: NodeRecord, reply: TokenizeReply, now: float
 ) -> list[Send]:
-    request, was_asked = state.serving.ledger.tokenizing.answered(node.name, reply.request_id)
-    out = state.intake.ask_tokenizers() if was_asked else []
+    request = state.serving.ledger.tokenizing.answered(node.name, reply.request_id)
+    out = state.intake.ask_tokenizers()
     if request is None:
         state.reporting.num_stale += 1
         return out
@@ -138,7 +138,7 @@ def _on_tokenized(
         return [*out, *state.serving.fail(request, "bad_request", reply.error, now)]
     if request.submit.wants:
         return [*out, state.serving.was_read(request, node, reply)]
-    return [*out, *state.serving.open(request, node, reply.prompt_token_ids, now)]
+    return [*out, *state.serving.make_streams(request, node, reply.prompt_token_ids, now)]
 
 
 def from_client(

@@ -167,7 +167,7 @@ class Coordinator:
             suspects = await self._transport.lost_peers()
             for wait_s in _PROBES_AFTER_S:
                 await asyncio.sleep(wait_s)
-                self._send_all(self.state.roster.probes(suspects, self._clock()))
+                self._send_all(self.state.roster.extra_pings(suspects, self._clock()))
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while True:
@@ -325,6 +325,7 @@ class Coordinator:
             self._plan_due.set()
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
+        """Send the messages, and those that follow from sending or from failing to send them."""
         now, welcome = self._clock(), self.state.welcome
         # Nodes come first: they can start work, while clients only read.
         ordered = coalesced(sends)

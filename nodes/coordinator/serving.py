@@ -59,12 +59,13 @@ class Serving:
         that requests will become which wait for tokenization or for a target to return."""
         return self.placement.waiting.num_of(role) + self.ledger.tokenizing.num_of(role)
 
-    def open(
+    def make_streams(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:
+        """Make the streams of a request whose token ids are known; they wait for places."""
         try:
-            measure = self.placement.measure_for(request, target, len(prompt))
-            specs = specs_of(request, self._next_id, prompt, measure)
+            profile = self.placement.profile_to_fit(request, target, len(prompt))
+            specs = specs_of(request, self._next_id, prompt, profile)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
         request.prompt_hash = prompt_hash(prompt)
@@ -133,16 +134,16 @@ class Serving:
 
     def _place(self, choice: Choice, target: NodeRecord, now: float) -> list[Send]:
         request, out = choice.request, list[Send]()
-        self.placement.serve(choice, target, now)
+        self.placement.bind(choice, target, now)
         # A request that lost its target before any output may begin again with another class.
         if request.told_class != target.profile.numerics_class:
             request.told_class = target.profile.numerics_class
             drafts = [n.profile for n in self._roster.nodes("draft")]
             notice = started_notice(choice, target.profile, drafts, now)
             out.append(Send(request.client, notice))
-        return out + self._serve(choice, target, now)
+        return out + self._open(choice, target, now)
 
-    def _serve(self, choice: Choice, target: NodeRecord, now: float) -> list[Send]:
+    def _open(self, choice: Choice, target: NodeRecord, now: float) -> list[Send]:
         """Open a stream on a target, as a new one or from its journal."""
         choice.target = target.name
         choice.is_new, choice.opened_at = True, now
@@ -174,7 +175,7 @@ class Serving:
             self._unplace(journal)
             out += self.carry_out(source, released, now)
         for choice in move.choices:
-            out += self._serve(choice, move.target, now)
+            out += self._open(choice, move.target, now)
         return out + self.admit_waiting(now)
 
     def target_gone(self, gone: NodeOut, now: float) -> list[Send]:
@@ -304,8 +305,8 @@ class Serving:
     def carry_out(
         self, target: NodeRecord, instructions: Sequence[Instruction], now: float
     ) -> list[Send]:
-        out: list[Send] = []
-        freed = False
+        """Return a scheduler's instructions as messages, and end requests as they say."""
+        out, freed = list[Send](), False
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
@@ -318,7 +319,7 @@ class Serving:
                     choice = self.ledger.streams.get(stream_id)
                     if choice is not None:
                         # A suspect that made progress is cleared, and the next one may be tried.
-                        freed |= choice.has_come(len(instruction.token_ids))
+                        freed |= choice.note_tokens(len(instruction.token_ids))
                         choice.num_tokens = instruction.position + len(instruction.token_ids)
                         notice = tokens_notice(choice, instruction)
                         out.append(Send(choice.request.client, notice))

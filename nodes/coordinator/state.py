@@ -146,7 +146,7 @@ class CoordinatorState:
         # Requests of one key and user share prefixes, whichever connection they arrive on.
         sender = caller.name or peer.hex()
         answer = member_messages.from_client(self, peer, role, sender, message, now)
-        return self._on_question(peer, message, now) if answer is None else answer
+        return self._on_query_or_command(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self.roster.remove(peer, "connection gone"), now)
@@ -221,8 +221,8 @@ class CoordinatorState:
         return min((d for d in deadlines if d is not None), default=None)
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
-        """Charge a sent message's bytes to its streams; return what must be sent right after it."""
-        self.serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
+        """Count a sent message's bytes; return what must be sent right after it."""
+        self.serving.ledger.count_bytes(send.streams, num_bytes, to_draft=send.to_draft)
         self.reporting.traffic.note("out", type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
         if isinstance(send.message, OpenStreamRequest):
@@ -309,7 +309,7 @@ class CoordinatorState:
 
     # -- queries and commands ----------------------------------------------------------------------
 
-    def _on_question(self, peer: bytes, message: Any, now: float) -> list[Send]:
+    def _on_query_or_command(self, peer: bytes, message: Any, now: float) -> list[Send]:
         match message:
             case NodesRequest(request_id=request_id):
                 return [Send(peer, NodesReply(request_id, self.roster.fields()))]

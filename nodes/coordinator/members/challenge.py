@@ -40,8 +40,8 @@ class Challenges:
 
     def ask(self, node: NodeRecord, now: float) -> Send:
         """Return the probe for a target, which gets no streams before it answers."""
-        if node.unproved_since is None:
-            node.unproved_since = now
+        if node.unverified_since is None:
+            node.unverified_since = now
         node.probed_at = now
         return Send(node.peer, ProbeRequest(self._seed(node)))
 
@@ -55,9 +55,9 @@ class Challenges:
 
         A target that does not promise equal bits is accepted with any answer.
         """
-        if node.unproved_since is None or reply.seed != self._seed(node):
+        if node.unverified_since is None or reply.seed != self._seed(node):
             return False
-        node.unproved_since = None
+        node.unverified_since = None
         if node.profile.exact:
             self._compare(node, reply.digest)
         return True
@@ -78,7 +78,7 @@ class Challenges:
 
     def due(self, nodes: Iterable[NodeRecord], now: float) -> list[Send]:
         """Return the probes to repeat to targets that have not answered for a while."""
-        waiting = [node for node in nodes if node.unproved_since is not None]
+        waiting = [node for node in nodes if node.unverified_since is not None]
         return [self.ask(node, now) for node in waiting if now - node.probed_at >= _ASK_AGAIN_S]
 
     def overdue(self, nodes: Iterable[NodeRecord], now: float) -> list[NodeRecord]:
@@ -86,6 +86,6 @@ class Challenges:
         return [
             node
             for node in nodes
-            if node.unproved_since is not None
-            and now - node.unproved_since > _PATIENCE * node.progress_timeout_s
+            if node.unverified_since is not None
+            and now - node.unverified_since > _PATIENCE * node.progress_timeout_s
         ]

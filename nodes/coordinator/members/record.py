@@ -57,10 +57,10 @@ class NodeRecord:
     incarnation: int = 0
     # A draining target takes no new streams, and leaves when it has none left.
     is_draining: bool = False
-    # When a target that has not answered its probe was first sent one, and when it last was.
-    unproved_since: float | None = None
+    # Of a target whose numerics class is not verified: when it was first and last sent a probe.
+    unverified_since: float | None = None
     probed_at: float = -math.inf
-    # When it last answered a PROOF, and so was alive when the stream behind it came.
+    # When it last answered a PROOF, and so was alive when the suspect stream behind it came.
     proved_at: float = -math.inf
 
     @property
@@ -119,9 +119,9 @@ class NodeRecord:
         return self.scheduler.streams if self.scheduler is not None else {}
 
     @property
-    def used_cells(self) -> int:
-        """KV cells that a target's streams take, with room for each to grow."""
-        return self.scheduler.cells if self.scheduler is not None else 0
+    def admitted_cells(self) -> int:
+        """KV cells that admission counts for a target's streams, with room for each to grow."""
+        return self.scheduler.admitted_cells if self.scheduler is not None else 0
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -138,9 +138,9 @@ class NodeRecord:
         cells = sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
         return (
             self.scheduler is not None
-            and self.unproved_since is None
+            and self.unverified_since is None
             and len(self.streams) + len(streams) <= self.profile.max_streams
-            and self.used_cells + cells <= self.profile.num_cells
+            and self.admitted_cells + cells <= self.profile.num_cells
             and all(self.can_hold(stream.spec) for stream in streams)
         )
 

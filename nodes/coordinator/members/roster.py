@@ -252,11 +252,8 @@ class Roster:
         due = [(m.peer, m.heartbeat.due(now)) for m in self.membership.members()]
         return [Send(peer, ping) for peer, ping in due if ping is not None]
 
-    def probes(self, peers: Sequence[bytes], now: float) -> list[Send]:
-        """Return a Ping for each member among these peers, whose connections seem to have closed.
-
-        Sending it fails if the member is gone.
-        """
+    def extra_pings(self, peers: Sequence[bytes], now: float) -> list[Send]:
+        """Return a Ping for each member among these peers; sending it fails if one is gone."""
         members = [self.membership.by_peer(peer) for peer in peers]
         return [Send(m.peer, m.heartbeat.probe(now)) for m in members if m is not None]
 

@@ -80,7 +80,7 @@ def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
     return sorted(named, key=lambda h: (-cells[h], names[h], h))
 
 
-def suits(
+def of_first_model(
     targets: Iterable[NodeRecord], known: Sequence[EngineProfile], name: str
 ) -> list[NodeRecord]:
     """Returns the targets of the first model in hashes_in_order() that any of them has."""
@@ -173,8 +173,8 @@ class Choosing:
         self._known: list[EngineProfile] = []
         self._known_standings: Standings = {}
 
-    def came(self) -> None:
-        """After a target joined, warn if one prefix in the weights matches several classes."""
+    def warn_of_ambiguous_weights(self) -> None:
+        """Warn if one prefix in the weights matches several classes of the present targets."""
         names = [node.profile.numerics_class for node in self._roster.nodes("target")]
         for beginning, several in ambiguous(names, self._weights).items():
             logger.warning(
@@ -247,7 +247,7 @@ class Choosing:
             # It must continue with the model it began with, for which a draining target will do.
             staying = staying or able
         else:
-            staying = suits(staying, self.known(now), request.submit.model)
+            staying = of_first_model(staying, self.known(now), request.submit.model)
         answering = [n for n in staying if n.name not in silent]
         found = self.of_first_class(answering or staying, request, now)
-        return min(found, key=lambda n: n.used_cells, default=None)
+        return min(found, key=lambda n: n.admitted_cells, default=None)

@@ -50,14 +50,14 @@ class Placement:
         self._ledger = ledger
         self._roster = roster
 
-    def measure_for(
+    def profile_to_fit(
         self, request: Request, target: NodeRecord, num_prompt_tokens: int
     ) -> EngineProfile:
-        """Return the profile of the target against which a request's length is checked.
+        """Return the profile into which a request must fit: of the target of its model that holds
+        the longest text.
 
-        This is the target of its model that holds the longest text. A request whose max_tokens may
-        shrink is fitted to the smallest target instead, so that any target can take it over.
-        Targets without room for an answer of usual length are left out.
+        A request whose max_tokens may shrink is fitted to the smallest target instead, so that any
+        target can take it over. Targets without room for an answer of usual length are left out.
         """
         model = target.profile.model_hash
         staying = [n.profile for n in self._roster.nodes("target") if not n.is_draining]
@@ -78,9 +78,9 @@ class Placement:
         is_able = all(map(self.waiting.has_targets, waiting))
         self._ledger.note_targets(request, is_able=is_able, now=now)
 
-    def serve(self, choice: Choice, target: NodeRecord, now: float) -> None:
+    def bind(self, choice: Choice, target: NodeRecord, now: float) -> None:
         """Take a placed stream off the line, and bind its request to the target's class."""
-        self.waiting.serve(choice, now)
+        self.waiting.take(choice, now)
         request = choice.request
         request.numerics_class = target.profile.numerics_class
         if request.is_exact is None:
@@ -99,8 +99,10 @@ class Placement:
         Streams that wait for the same targets do not overtake each other; otherwise small ones
         could keep a large one waiting forever.
         """
+        # Kinds of targets that have no room for a stream further ahead.
         blocked: set[Kind] = set()
-        # Waiting suspects and the targets on which room for them is kept free.
+        # Suspects that wait for their trial. Streams that are no suspects leave room for them on
+        # the targets with these names.
         kept: list[tuple[frozenset[str], Stream]] = []
         # The streams behind the first of a line wait for targets of the same kinds.
         for head in self.waiting.heads():
@@ -172,7 +174,7 @@ class Placement:
             token_s = passes.token_s(target.scheduler, here, [stream], now)
             return token_s + reading_s / max(1, stream.tokens_left)
 
-        return min(targets, key=lambda n: (price_s(n), n.used_cells))
+        return min(targets, key=lambda n: (price_s(n), n.admitted_cells))
 
     def evacuated(self, choice: Choice, now: float) -> Move | None:
         """Return a move of a draining target's stream to a target with room; None without one."""

@@ -19,8 +19,9 @@ STEP_S = 5.0
 
 # Model and numerics class of a target, and its name if a stream must go to this one.
 Kind: TypeAlias = tuple[str, ...]
-# Whether its output has not begun, its turn in seconds, and by how much priority advanced the turn.
-_Place: TypeAlias = tuple[bool, float, StreamId, float]
+# What orders the streams of a tenant: whether the output has not begun, the turn in seconds, the
+# stream, and by how many seconds its priority advanced the turn.
+_Rank: TypeAlias = tuple[bool, float, StreamId, float]
 _Key: TypeAlias = tuple[bool, float, int, StreamId]
 _LineKey: TypeAlias = tuple[frozenset[Kind], bool]
 
@@ -42,23 +43,23 @@ class _Line:
     """The streams that wait for targets of the same kinds, by tenant, with the tenants' turns."""
 
     def __init__(self) -> None:
-        self._places: dict[_Tenant, list[_Place]] = {}
+        self._ranks: dict[_Tenant, list[_Rank]] = {}
         # The tenant of the first stream and its key, as they were found last.
         self._first: tuple[_Key, _Tenant] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._places)
+        return bool(self._ranks)
 
-    def add(self, tenant: _Tenant, place: _Place) -> None:
-        bisect.insort(self._places.setdefault(tenant, []), place)
+    def add(self, tenant: _Tenant, rank: _Rank) -> None:
+        bisect.insort(self._ranks.setdefault(tenant, []), rank)
         if self._first is not None and (key := self._key(tenant)) < self._first[0]:
             self._first = key, tenant
 
-    def remove(self, tenant: _Tenant, place: _Place) -> None:
-        places = self._places[tenant]
-        del places[bisect.bisect_left(places, place)]
-        if not places:
-            del self._places[tenant]
+    def remove(self, tenant: _Tenant, rank: _Rank) -> None:
+        ranks = self._ranks[tenant]
+        del ranks[bisect.bisect_left(ranks, rank)]
+        if not ranks:
+            del self._ranks[tenant]
 
     def first(self) -> _Key:
         """Return the key of the first stream; the line must not be empty."""
@@ -66,14 +67,14 @@ class _Line:
         # keys only rise without new streams.
         if self._first is not None:
             key, tenant = self._first
-            if tenant in self._places and self._key(tenant) == key:
+            if tenant in self._ranks and self._key(tenant) == key:
                 return key
-        first = min(self._places, key=self._key)
+        first = min(self._ranks, key=self._key)
         self._first = self._key(first), first
         return self._first[0]
 
     def _key(self, tenant: _Tenant) -> _Key:
-        is_new, turn_s, stream_id, lead_s = self._places[tenant][0]
+        is_new, turn_s, stream_id, lead_s = self._ranks[tenant][0]
         if is_new:
             # It counts as if it had arrived no earlier than the tenant's last turn.
             turn_s = max(turn_s, tenant.served_at - lead_s)
@@ -87,7 +88,7 @@ class Entry:
     choice: Choice
     tenant: _Tenant
     kinds: frozenset[Kind]
-    place: _Place
+    rank: _Rank
 
     @property
     def line(self) -> _LineKey:
@@ -134,10 +135,10 @@ class Waiting:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
         tenant = self._tenant(choice.request)
         tenant.num_waiting += 1
-        entry = Entry(choice, tenant, kinds, _place(choice))
+        entry = Entry(choice, tenant, kinds, _rank(choice))
         self._entries[choice.spec.stream_id] = entry
         self._num_of_role[choice.request.role] += 1
-        self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
+        self._lines.setdefault(entry.line, _Line()).add(tenant, entry.rank)
 
     def _tenant(self, request: Request) -> _Tenant:
         key = request.model_hash, request.tenant
@@ -154,7 +155,7 @@ class Waiting:
         if not entry.tenant.num_waiting:
             del self._tenants[request.model_hash, request.tenant]
 
-    def serve(self, choice: Choice, now: float) -> None:
+    def take(self, choice: Choice, now: float) -> None:
         """Remove a stream that gets a place, which uses its tenant's turn."""
         tenant = self._entries[choice.spec.stream_id].tenant
         self.remove(choice)
@@ -168,11 +169,11 @@ class Waiting:
         self._leave_line(entry)
         moved = replace(entry, kinds=kinds)
         self._entries[choice.spec.stream_id] = moved
-        self._lines.setdefault(moved.line, _Line()).add(entry.tenant, entry.place)
+        self._lines.setdefault(moved.line, _Line()).add(entry.tenant, entry.rank)
 
     def _leave_line(self, entry: Entry) -> None:
         line = self._lines[entry.line]
-        line.remove(entry.tenant, entry.place)
+        line.remove(entry.tenant, entry.rank)
         if not line:
             del self._lines[entry.line]
 
@@ -182,7 +183,7 @@ class Waiting:
         return [self._entries[key[-1]] for key in firsts]
 
 
-def _place(choice: Choice) -> _Place:
+def _rank(choice: Choice) -> _Rank:
     request = choice.request
     lead_s = STEP_S * request.submit.priority
     # A client could claim that its output has begun to get ahead; a gateway has no reason to.

@@ -1,4 +1,4 @@
-"""Identifies a conversation by the part that all of its turns share, and a prompt. Pure."""
+"""Digests of what all turns of a conversation share, and of a prompt's token ids. Pure."""
 
 from __future__ import annotations
 

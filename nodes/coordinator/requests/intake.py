@@ -9,7 +9,12 @@ from nodes.config.settings import LimitSettings
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.choosing import hashes_in_order, is_of_kind, shown_ids, suits
+from nodes.coordinator.placing.choosing import (
+    hashes_in_order,
+    is_of_kind,
+    of_first_model,
+    shown_ids,
+)
 from nodes.coordinator.requests.request import (
     BadRequestError,
     RefusedRequestError,
@@ -50,7 +55,7 @@ class Intake:
     def target_came(self, target: NodeRecord) -> None:
         profile = target.profile
         self._models[profile.model, profile.model_hash] = profile
-        self._serving.choosing.came()
+        self._serving.choosing.warn_of_ambiguous_weights()
 
     def submit(
         self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float
@@ -72,7 +77,7 @@ class Intake:
 
     def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
         if not request.needs_reading:
-            return self._serving.open(request, target, request.prompt, now)
+            return self._serving.make_streams(request, target, request.prompt, now)
         self._serving.ledger.tokenizing.add(request, target.name)
         return self.ask_tokenizers()
 
@@ -133,7 +138,9 @@ class Intake:
             return target
         targets = self._roster.nodes("target")
         wants_embedding = request.submit.wants == EMBEDDING
-        meant = suits(targets, [target.profile for target in targets], model) if model else []
+        meant = (
+            of_first_model(targets, [target.profile for target in targets], model) if model else []
+        )
         if meant and meant[0].profile.traits.embeds != wants_embedding:
             makes = "text and no embeddings" if wants_embedding else "embeddings and no text"
             raise BadRequestError(f"model {model!r} produces {makes}")

@@ -59,7 +59,10 @@ class Holdings:
 
 
 class Ledger:
-    """outcomes: the number of finished requests with each of OUTCOMES."""
+    """The requests that are not over, with their streams and the limits on what is kept of them.
+
+    outcomes: the number of finished requests with each of OUTCOMES.
+    """
 
     def __init__(self) -> None:
         # By client and then by number.
@@ -129,8 +132,8 @@ class Ledger:
         choice = self.streams.get(stream_id)
         return choice.target if choice is not None else ""
 
-    def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
-        """Charge the bytes of a message to its streams in equal shares."""
+    def count_bytes(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
+        """Add the bytes of a message to the figures of its streams in equal shares."""
         for stream_id in streams:
             choice = self.streams.get(stream_id)
             if choice is not None:

@@ -81,8 +81,8 @@ class Choice:
         """Whether it may be tried only on targets that it may have ended."""
         return self.suspicion is not None and bool(self.suspicion.new_on)
 
-    def has_come(self, num_tokens: int) -> bool:
-        """Note tokens from its present target; return whether they cleared a suspicion."""
+    def note_tokens(self, num_tokens: int) -> bool:
+        """Note tokens from its present target. Returns whether they cleared a suspicion."""
         if not num_tokens:
             return False
         was_suspect = self.suspicion is not None

@@ -94,19 +94,17 @@ class Tokenizing:
                 out.append((target, copied_from(submit, TokenizeRequest, **known)))
         return out
 
-    def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
-        """Take a target's answer: return its request, and whether this target had to answer."""
+    def answered(self, target: str, number: int) -> Request | None:
+        """Take a target's answer. Returns the request whose text it was to read, if it goes on."""
         self.silent.discard(target)
-        text = self._texts.get(number)
-        if text is not None and text.target != target:
-            return None, False
         sent = self._sent.get(number)
         if sent is not None and sent.target == target:
             del self._sent[number]
-        if text is None:
-            return None, True
+        text = self._texts.get(number)
+        if text is None or text.target != target:
+            return None
         self._forget(text)
-        return text.request, True
+        return text.request
 
     def _unqueue(self, text: Text) -> None:
         tenants, tenant = self._queues.get(text.target, {}), text.request.tenant

@@ -81,7 +81,7 @@ def node_status(
         medium=cut(profile.link.air),
         num_streams=num_streams,
         max_streams=profile.max_streams,
-        used_cells=node.used_cells,
+        used_cells=node.admitted_cells,
         num_cells=profile.num_cells,
         busy=busy,
         busy_s=node.busy_s,

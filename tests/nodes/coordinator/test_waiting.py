@@ -56,7 +56,7 @@ class Line:
 
     def serve(self, now: float) -> Request:
         head = next(iter(self.waiting.heads()))
-        self.waiting.serve(head.choice, now)
+        self.waiting.take(head.choice, now)
         return head.choice.request
 
     def tenants(self, times: Sequence[float]) -> str:
