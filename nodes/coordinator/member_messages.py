@@ -48,8 +48,8 @@ def from_node(
             state.serving.ledger.count_bytes(streams, num_bytes, to_draft=False)
             node.busy_s += message.pass_s
             lost = _without_scores(state, node, streams, now)
-            passed_on = state.serving.carry_out(node, scheduler.committed(message, now), now)
-            return [*lost, *passed_on]
+            out = scheduler.committed(message, now)
+            return [*lost, *state.serving.carry_out(node, out, now)]
         case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
             out = scheduler.target_ready(StreamId(s), g, num_read, has_begun=message.has_begun)
         case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
