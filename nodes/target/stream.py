@@ -222,12 +222,12 @@ class TargetStream:
     def park(self) -> None:
         """Reset the stream after it has left the cache.
 
-        Its lease ends if the coordinator knows of the stream's readiness. Otherwise the lease of
-        the opening stays, because the coordinator does not send it again.
+        Its lease and its hold end if the coordinator knows of the stream's readiness: it sends them
+        again. Otherwise the lease of the opening stays, because that is not sent again.
         """
         self.num_read = 0
         if self.announced:
-            self.lease = 0
+            self.lease, self.hold = 0, None
             self.announced = False
             self.generation += 1
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.engine.sampling import Sampling
-from nodes.messages import StreamFailedNotice, StreamParkedNotice, StreamReadyNotice
+from nodes.messages import HoldEntry, StreamFailedNotice, StreamParkedNotice, StreamReadyNotice
 from nodes.worker.stream import StreamId, StreamSpec, cells_needed
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
@@ -82,6 +82,24 @@ def test_what_was_sent_before_the_parking_was_known_is_void() -> None:
     state.lease(TWO, 2, length, 1)
     (commit,) = run(state)
     assert (commit.entry.prefix_len, len(commit.token_ids)) == (length, 1)
+
+
+def test_a_parked_stream_waits_for_no_guesses_until_it_is_told_so_anew() -> None:
+    """What ended meanwhile is not said again: the coordinator names only the waits in force."""
+    desk, _ = two_that_do_not_fit(100_000)
+    state = desk.state
+    while TWO not in desk.ready:
+        desk.step()
+    state.hold(HoldEntry(TWO, 1, 1, 2, 1_000_000))
+    desk.until_parked()
+    state.close(ONE, 1)
+    steps(state)
+    length = desk.lengths[TWO]
+    state.lease(TWO, 2, length, 1)
+    assert len(run(state)) == 1
+    state.passed(0.01, 10.0)
+    state.lease(TWO, 2, length + 1, 1)
+    assert state.patience_s(10.0) == 0.0
 
 
 @pytest.mark.parametrize("generation", [1, 2])
