@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -29,7 +28,8 @@ class TextReader:
     def __init__(self, read: Read, answer: Callable[[TokenizeReply], object]) -> None:
         self._read = read
         self._answer = answer
-        self._waiting: deque[TokenizeRequest] = deque()
+        # By request id, the current one first.
+        self._waiting: dict[int, TokenizeRequest] = {}
         self._is_asked = asyncio.Event()
         self._membership = 0
         self._began_at: float | None = None
@@ -40,12 +40,17 @@ class TextReader:
         return self._began_at is not None and time.monotonic() - self._began_at > limit_s
 
     def ask(self, request: TokenizeRequest) -> None:
-        """Queue a text, or refuse it at once if too many wait."""
-        if len(self._waiting) >= MAX_WAITING:
+        """Queue a text, or refuse it at once if too many wait.
+
+        The coordinator repeats a request that takes long; the text is read only once.
+        """
+        if request.request_id in self._waiting:
+            return
+        if len(self._waiting) > MAX_WAITING:
             reason = f"{MAX_WAITING} texts already wait to be tokenized: try again later"
             self._answer(TokenizeReply(request.request_id, reason, ()))
             return
-        self._waiting.append(request)
+        self._waiting[request.request_id] = request
         self._is_asked.set()
 
     def forget_all(self) -> None:
@@ -59,10 +64,10 @@ class TextReader:
             await self._is_asked.wait()
             self._is_asked.clear()
             while self._waiting:
-                asked_in = self._membership
+                asked_in, request = self._membership, next(iter(self._waiting.values()))
                 self._began_at = time.monotonic()
                 try:
-                    reply = await run_to_end(self._read, self._waiting.popleft())
+                    reply = await run_to_end(self._read, request)
                 except (OSError, RuntimeError) as error:
                     # For example, memory, files or threads are lacking for a template's process.
                     # The streams of this node go on, and the coordinator repeats the request.
@@ -71,6 +76,8 @@ class TextReader:
                 finally:
                     self._began_at = None
                     self.num_read += 1
+                    if self._waiting.get(request.request_id) is request:
+                        del self._waiting[request.request_id]
                 if self._membership == asked_in:
                     self._answer(reply)
 

@@ -80,6 +80,16 @@ async def test_what_this_machine_lacks_for_a_moment_ends_nothing(
     assert scene.replies == [TokenizeReply(2, "", IDS)]
 
 
+async def test_a_text_that_is_asked_for_again_meanwhile_is_read_once(scene, eventually):
+    scene.ask(1, 2)
+    await eventually(lambda: scene.tokenizer.texts)
+    scene.ask(1, 2)
+    scene.tokenizer.may_go.set()
+    scene.ask(3)
+    await eventually(lambda: scene.replies and scene.replies[-1].request_id == 3)
+    assert [reply.request_id for reply in scene.replies] == [1, 2, 3]
+
+
 async def test_too_many_texts_are_refused_at_once(scene, eventually):
     scene.ask(0)
     await eventually(lambda: scene.tokenizer.texts)
