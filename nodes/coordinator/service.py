@@ -326,7 +326,7 @@ class Coordinator:
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
         """Send the messages, and those that follow from sending or from failing to send them."""
-        now, welcome = self._clock(), self.state.welcome
+        now = self._clock()
         # Nodes come first: they can start work, while clients only read.
         ordered = coalesced(sends)
         ordered.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
@@ -334,15 +334,7 @@ class Coordinator:
         while pending:
             send = pending.popleft()
             try:
-                frames = encode(send.message, cluster=welcome.cluster, epoch=welcome.epoch)
-                frames = join(pad(frames) if welcome.pads else frames)
-                if isinstance(send.message, Welcome):
-                    self._credits.open(send.peer)
-                num_bytes = sum(len(frame) for frame in frames)
-                is_answer = isinstance(send.message, _ANSWERS)
-                if not self._credits.take(send.peer, num_bytes if is_answer else 0):
-                    raise BackpressureError(send.peer)
-                self._transport.send(send.peer, frames)
+                num_bytes = self._send(send)
             except LocalProtocolError as error:
                 if isinstance(send.message, OutputNotice):
                     parts = [Send(send.peer, notice) for notice in notices_of(send.message)]
@@ -361,6 +353,23 @@ class Coordinator:
                 if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
                     pending.appendleft(Send(send.peer, notice))
                 pending.extendleft(reversed(self.state.sent(send, num_bytes, now)))
+
+    def _send(self, send: Send) -> int:
+        """Send a message and return its bytes.
+
+        Raises LocalProtocolError, PeerGoneError or BackpressureError.
+        """
+        welcome = self.state.welcome
+        frames = encode(send.message, cluster=welcome.cluster, epoch=welcome.epoch)
+        frames = join(pad(frames) if welcome.pads else frames)
+        if isinstance(send.message, Welcome):
+            self._credits.open(send.peer)
+        num_bytes = sum(map(len, frames))
+        is_answer = isinstance(send.message, _ANSWERS)
+        if not self._credits.take(send.peer, num_bytes if is_answer else 0):
+            raise BackpressureError(send.peer)
+        self._transport.send(send.peer, frames)
+        return num_bytes
 
     def say_bye(self) -> None:
         """Send every member a Bye."""

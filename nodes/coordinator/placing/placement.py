@@ -101,8 +101,7 @@ class Placement:
         """
         # Kinds of targets that have no room for a stream further ahead.
         blocked: set[Kind] = set()
-        # Suspects that wait for their trial. Streams that are no suspects leave room for them on
-        # the targets with these names.
+        # Suspects that wait for their trial, for which streams that are no suspects leave room.
         kept: list[tuple[frozenset[str], Stream]] = []
         # The streams behind the first of a line wait for targets of the same kinds.
         for head in self.waiting.heads():
@@ -113,25 +112,28 @@ class Placement:
             if choice.suspicion is not None:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
-                    kept = [
-                        (frozenset(n.name for n in self._able(other, now)), _journal_of(other))
-                        for other in self.waiting
-                        if other.suspicion is not None
-                    ]
+                    kept = self._suspects(now)
                     continue
-            stream, fitting = _journal_of(choice), list[NodeRecord]()
-            for target in free:
-                others = (
-                    [] if choice.suspicion else [s for names, s in kept if target.name in names]
-                )
-                if target.has_room([stream, *others]):
-                    fitting.append(target)
+            stream, others = _journal_of(choice), [] if choice.suspicion else kept
+            fitting = [
+                n
+                for n in free
+                if n.has_room([stream, *(other for names, other in others if n.name in names)])
+            ]
             if fitting:
                 return choice, self._best(choice, stream, fitting, now)
             blocked |= _kinds(choice, free)
             if choice.is_confined:
                 kept.append((frozenset(n.name for n in free), stream))
         return None
+
+    def _suspects(self, now: float) -> list[tuple[frozenset[str], Stream]]:
+        """Return each waiting suspect, after the names of the targets that it may go to."""
+        return [
+            (frozenset(n.name for n in self._able(choice, now)), _journal_of(choice))
+            for choice in self.waiting
+            if choice.suspicion is not None
+        ]
 
     def _is_trying(self, target: NodeRecord) -> bool:
         """Whether a target has a suspect without a token; a second one must not join it."""
