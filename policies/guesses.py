@@ -94,13 +94,7 @@ class Ahead:
     num_new: int = 1
 
 
-def extended(
-    streams: Sequence[Ahead],
-    *,
-    least_chance: float = LEAST_CHANCE,
-    window: int = WINDOW,
-    most_tokens: int,
-) -> list[int]:
+def extended(streams: Sequence[Ahead], most_tokens: int) -> list[int]:
     """Returns the indices of the streams that the next step extends, the likeliest guess first.
 
     most_tokens: most tokens that the step may run.
@@ -108,7 +102,7 @@ def extended(
     open_ = [
         (-stream.chance, stream.num_guesses, index)
         for index, stream in enumerate(streams)
-        if stream.chance >= least_chance and stream.num_guesses < window
+        if stream.chance >= LEAST_CHANCE and stream.num_guesses < WINDOW
     ]
     chosen: list[int] = []
     for _, _, index in sorted(open_):
