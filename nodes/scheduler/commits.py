@@ -38,7 +38,9 @@ def commit(
         if entry.prefix_len > length:
             return scheduler.reopen(stream, "messages with tokens of the target were lost")
         return []
-    plain = plain_label(scheduler, stream, entry.num_offered)
+    plain = plain_label(scheduler, stream, entry)
+    if plain == "slower":
+        stream.compared = scheduler.comparisons.of(len(scheduler.streams))
     scheduler.counts.committed(entry, entry.num_tokens, plain)
     if len(token_ids) > stream.tokens_left:
         return scheduler.abort(stream, "the target committed more tokens than max_tokens allows")

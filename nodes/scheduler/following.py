@@ -41,11 +41,11 @@ def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     if node is None:
         # A reason that was set when a draft node refused or lost the stream is kept.
         if not scheduler.usable:
-            stream.refusal = "there is no draft node"
+            stream.refusal = scheduler.no_draft
         elif all(drafts.is_full(drafts[name].link.medium) for name in scheduler.usable):
             stream.refusal = "the answers of targets fill the shared medium"
         elif not wanted.refused or not stream.refusal:
-            stream.refusal = "no draft node has room for this text"
+            stream.refusal = "no draft node has room for another text"
         return []
     return _follow(scheduler, stream, node)
 
@@ -158,8 +158,8 @@ def leave(
     """
     assert stream.follow is not None
     stream.backoff.add(stream.follow.node, len(stream.token_ids), for_good=for_good)
+    stream.refusal = f"draft node {stream.follow.node}: {reason}"
     out = unfollow(scheduler, stream)
-    stream.refusal = reason
     return out + find_follower(scheduler, stream)
 
 
@@ -171,5 +171,5 @@ def leave_silent(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instru
     for stream in streams:
         follow, length = stream.follow, len(stream.token_ids)
         if follow and follow.is_ready and length - follow.compared_at > SILENT_TOKENS:
-            out += leave(scheduler, stream, f"{follow.node} sent no guesses in time")
+            out += leave(scheduler, stream, "it sent no guesses in time")
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from nodes.messages import CommitEntry
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.stream import Stream
 from nodes.telemetry.counts import Plain
@@ -34,11 +35,8 @@ _SUMMED: Final[dict[Plain, str]] = {
 _LASTING: Final = ("no_draft", "refused", "slower", "none_there")
 
 
-def plain_label(scheduler: Scheduler, stream: Stream, num_offered: int) -> Plain:
-    """Returns the reason why a pass took no guesses of a stream.
-
-    num_offered: guesses of the stream that were present.
-    """
+def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Plain:
+    """Returns the reason why a pass took no guesses of a stream. entry: what the pass committed."""
     if stream.fixed_gamma == 0:
         return "asked"
     if stream.tokens_left <= 1:
@@ -53,7 +51,8 @@ def plain_label(scheduler: Scheduler, stream: Stream, num_offered: int) -> Plain
         return "no_draft"
     if not stream.follow.is_ready:
         return "reading"
-    return "not_worth" if num_offered else "none_there"
+    # A present guess may also come from lookup, which offers none that does not pay.
+    return "not_worth" if entry.num_offered or entry.best_percent else "none_there"
 
 
 def plain_line(scheduler: Scheduler, stream: Stream) -> str:
@@ -69,15 +68,15 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
     if label in _LINES:
         return _LINES[label]
     if label == "slower":
-        comparison = scheduler.comparisons.of(len(scheduler.streams))
+        comparison = stream.compared or scheduler.comparisons.of(len(scheduler.streams))
         line = (
-            f"when it was last measured, tokens came at {comparison.decided_gain:.2f} of the speed "
-            "without draft nodes"
+            f"when it was last measured with {comparison.streams}, tokens came at "
+            f"{comparison.decided_gain:.2f} of the speed without draft nodes"
         )
         # At the end of an answer they may be in use again.
         if scheduler.speculation is not Speculation.OFF:
             return line
-        return f"{line}; they are tried again in {comparison.num_left:.0f} passes"
+        return f"{line}; they are tried again in {comparison.num_left:.0f} such passes"
     if label == "not_worth":
         line = f"the best guess had a chance of {stream.best_chance:.2f}, too little for its time"
         num, used = max(1, len(scheduler.streams)), scheduler.used_cells
@@ -86,7 +85,8 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
         if then_s <= now_s:
             return line
         more_ms, now_ms = (then_s - now_s) * 1e3, now_s * 1e3
-        return f"{line}: one more token adds {more_ms:.1f} ms to a pass of {now_ms:.1f} ms"
+        line = f"{line}: one more token adds {more_ms:.1f} ms to a pass of {now_ms:.1f} ms"
+        return f"{line}, so it needs about {num * more_ms / now_ms:.2f} (streams in it: {num})"
     node = scheduler.drafts.get(follow.node) if follow is not None else None
     # Targets learn one after the other that a draft node is gone.
     if follow is None or node is None:
@@ -94,11 +94,13 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
     if label == "reading":
         return f"draft node {node.name} is still reading the text"
     if label == "none_there":
-        step_s = node.costs.decode.at(1)
+        way_ms, step_ms = node.link.rtt_s * 1e3, node.costs.decode.at(1) * 1e3
         return (
-            f"no guess of draft node {node.name} had come: of its guesses for this text "
-            f"{follow.num_late} came late and {follow.num_taken} were taken; a step takes it "
-            f"{step_s * 1e3:.0f} ms, and a pass {scheduler.pass_s * 1e3:.0f} ms"
+            f"no guess of draft node {node.name} had come when the pass began: since it follows "
+            f"this text, {follow.num_late} guesses came late and {follow.num_taken} were taken. "
+            "After a wrong guess it goes on once it is told, which takes a round trip of "
+            f"{way_ms:.0f} ms and a step of {step_ms:.0f} ms (as calibrated); a pass takes "
+            f"{scheduler.pass_s * 1e3:.0f} ms"
         )
     return stream.refusal
 
@@ -109,7 +111,6 @@ def summary(scheduler: Scheduler, stream: Stream) -> str:
     if not counts:
         return ""
     most = counts.most_common()
-    parts = (f"{number} {_SUMMED[label]}" for label, number in most)
-    line = f"passes without guesses: {', '.join(parts)}"
-    first = most[0][0]
-    return f"{line}; {_line(scheduler, stream, first)}" if first in _LASTING else line
+    parts = ", ".join(f"{number} {_SUMMED[label]}" for label, number in most)
+    lasting = [_line(scheduler, stream, label) for label, _ in most if label in _LASTING]
+    return "; ".join([f"passes without guesses: {parts}", *dict.fromkeys(lasting)])

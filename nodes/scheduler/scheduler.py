@@ -77,6 +77,7 @@ class Scheduler:
         self.link = Link()
         self.streams: dict[StreamId, Stream] = {}
         self.usable: set[str] = set()
+        self.no_draft = "there is no draft node"
         self.alphas: dict[str, AcceptanceEstimate] = {}
         self.untold: dict[str, dict[StreamId, None]] = {}
         self.speculation = Speculation.ON
@@ -182,6 +183,7 @@ class Scheduler:
     def draft_lost(self, name: str, *, has_died: bool = True) -> list[Instruction]:
         """A draft node is gone. has_died: it was lost and did not leave by itself."""
         self.usable.discard(name)
+        self.no_draft = f"draft node {name} has left, and there is no other"
         # Another one of that name may have another model.
         self.alphas.pop(name, None)
         node = self.drafts.pop(name, None)

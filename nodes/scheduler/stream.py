@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from nodes.messages import CommitEntry
+from nodes.scheduler.comparison import Comparison
 from nodes.telemetry.counts import Plain
 from nodes.worker.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
@@ -136,6 +137,8 @@ class Stream:
     is_parked: bool = False
     # Why the last pass took no guesses of it; "" if it took some.
     plain: Plain | Literal[""] = ""
+    # What made its last pass without draft nodes slower; None if none was.
+    compared: Comparison | None = None
     # Why no draft node follows it, where none does.
     refusal: str = ""
 

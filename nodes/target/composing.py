@@ -76,8 +76,9 @@ def _best(stream: TargetStream, lookup: Lookup, most: int) -> tuple[Chosen, list
     best, likely, looked_up = token_ids, _likely(chances[:most]), _likely(found.chances[:most])
     if is_looked_up := sum(looked_up) > sum(likely):
         best, likely = found.token_ids, looked_up
-    num_offered, best_chance = min(MAX_GAMMA, len(token_ids)), likely[0] if likely else 0.0
-    return Chosen(tuple(best[:most]), is_looked_up, num_offered, best_chance), likely
+    first = max([*chances[:1], *found.chances[:1]], default=0.0)
+    num_offered = min(MAX_GAMMA, len(token_ids))
+    return Chosen(tuple(best[:most]), is_looked_up, num_offered, first), likely
 
 
 def _likely(chances: Sequence[float]) -> list[float]:

@@ -57,14 +57,16 @@ def of_policy() -> Scheduler:
         (lambda: decoding("d", gamma=0), {}, "asked", "the request sets gamma to 0"),
         (of_policy, {}, "policy", "the coordinator's policy is plain decoding"),
         (decoding, {}, "no_draft", "there is no draft node"),
-        (refused, {}, "refused", "d is full"),
+        (refused, {}, "refused", "draft node d: d is full"),
         (reading, {}, "reading", "draft node d is still reading the text"),
         (
             lambda: decoding("d"),
             {"num_late": 3},
             "none_there",
-            "no guess of draft node d had come: of its guesses for this text 3 came late and 0 "
-            "were taken; a step takes it 4 ms, and a pass 50 ms",
+            "no guess of draft node d had come when the pass began: since it follows this text, 3 "
+            "guesses came late and 0 were taken. After a wrong guess it goes on once it is told, "
+            "which takes a round trip of 0 ms and a step of 4 ms (as calibrated); a pass takes "
+            "50 ms",
         ),
         # As the tables have it: a pass of one token takes 40 ms, each more 2 ms.
         (
@@ -72,7 +74,7 @@ def of_policy() -> Scheduler:
             {"num_offered": 4, "best_percent": 41, "pass_s": 0.04},
             "not_worth",
             "the best guess had a chance of 0.41, too little for its time: one more token adds "
-            "2.0 ms to a pass of 40.0 ms",
+            "2.0 ms to a pass of 40.0 ms, so it needs about 0.05 (streams in it: 1)",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
@@ -102,16 +104,30 @@ def test_an_answer_ends_with_the_sum_of_its_reasons() -> None:
     assert isinstance(finish, Finish)
     assert finish.plain_reason == (
         "passes without guesses: 3 without a guess in time, 1 with guesses that were not worth it; "
-        "no guess of draft node d had come: of its guesses for this text 0 came late and 2 were "
-        "taken; a step takes it 4 ms, and a pass 50 ms"
+        "no guess of draft node d had come when the pass began: since it follows this text, 0 "
+        "guesses came late and 2 were taken. After a wrong guess it goes on once it is told, which "
+        "takes a round trip of 0 ms and a step of 4 ms (as calibrated); a pass takes 50 ms"
     )
+
+
+def test_a_guess_of_lookup_that_did_not_pay_is_not_reported_as_no_guess() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5, best_percent=30)
+    assert why(scheduler)[0] == "not_worth"
+
+
+def test_what_a_draft_node_left_behind_says_who_has_left() -> None:
+    scheduler = decoding("d")
+    scheduler.draft_lost("d")
+    commit(scheduler, 5)
+    assert why(scheduler) == ("no_draft", "draft node d has left, and there is no other")
 
 
 def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> None:
     scheduler = decoding("d", max_tokens=1000)
     for _ in range(71):
         commit(scheduler, 5)
-    told = "refused", "d sent no guesses in time"
+    told = "refused", "draft node d: it sent no guesses in time"
     assert why(scheduler) == told
     # It looks for another draft node meanwhile.
     for second in range(10):
