@@ -74,6 +74,8 @@ class DraftNode(Node):
         self._opening.forget_all()
         self._outbox.clear()
         self._forget_waiting()
+        # The coordinator counts from the joining on.
+        self._busy_s = 0.0
         self._engine.post_anew(lambda state: state.forget_all())
 
     def on_message(self, message: Any) -> None:

@@ -25,7 +25,7 @@ class CostPoint:
 
     num_tokens: int  #: The number of tokens in the pass.
     calibrated_s: float  #: Its time when the node was calibrated.
-    now_s: float  #: Its time as observed since.
+    now_s: float  #: Its time as observed since, for a target; for a draft node the same.
 
 
 @dataclass(frozen=True, slots=True)
