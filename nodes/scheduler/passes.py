@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
 from nodes.messages import CommitEntry, CommitReply
-from nodes.scheduler import following
 from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.following import switch_guesses
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
@@ -120,9 +120,7 @@ def speculate(scheduler: Scheduler) -> list[Instruction]:
     wanted = scheduler.comparisons.of(len(streams)).speculation
     if any(stream.fixed_gamma for stream in streams) or not scheduler.usable:
         wanted = Speculation.ON
-    if wanted is scheduler.speculation:
-        return []
-    return following.switch_guesses(scheduler, wanted)
+    return [] if wanted is scheduler.speculation else switch_guesses(scheduler, wanted)
 
 
 def take_air(scheduler: Scheduler, now: float) -> None:
@@ -138,8 +136,7 @@ def take_air(scheduler: Scheduler, now: float) -> None:
 
 
 def pass_size(entries: Iterable[CommitEntry]) -> tuple[int, float]:
-    """Returns the tokens of a target pass, and the cells of its own stream that a token attends to
-    on average."""
+    """Returns the tokens of a pass, and the mean cells of its own stream that each attends to."""
     num_tokens, attended = 0, 0
     for entry in entries:
         num_tokens += entry.num_draft_tokens + 1

@@ -56,10 +56,7 @@ def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Pla
 
 
 def plain_line(scheduler: Scheduler, stream: Stream) -> str:
-    """Returns why the last pass took no guesses of a stream, with the figures that decided it.
-
-    "" where it took some.
-    """
+    """Returns why the last pass took no guesses of a stream, with figures; "" if it took some."""
     return _line(scheduler, stream, stream.plain) if stream.plain else ""
 
 
@@ -81,36 +78,30 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
         line = f"the best guess had a chance of {stream.best_chance:.2f}, too little for its time"
         num, used = max(1, len(scheduler.streams)), scheduler.used_cells
         table = scheduler.target.decode.table
-        now_s, then_s = (table.at(num + more, used, used / num) for more in (0, 1))
-        if then_s <= now_s:
-            return line
-        more_ms, now_ms = (then_s - now_s) * 1e3, now_s * 1e3
+        now_ms, then_ms = (table.at(num + more, used, used / num) * 1e3 for more in (0, 1))
+        more_ms = max(0.0, then_ms - now_ms)
         line = f"{line}: one more token adds {more_ms:.1f} ms to a pass of {now_ms:.1f} ms"
         return f"{line}, so it needs about {num * more_ms / now_ms:.2f} (streams in it: {num})"
     node = scheduler.drafts.get(follow.node) if follow is not None else None
     # Targets learn one after the other that a draft node is gone.
-    if follow is None or node is None:
+    if follow is None or node is None or label not in ("reading", "none_there"):
         return stream.refusal
     if label == "reading":
         return f"draft node {node.name} is still reading the text"
-    if label == "none_there":
-        way_ms, step_ms = node.link.rtt_s * 1e3, node.costs.decode.at(1) * 1e3
-        return (
-            f"no guess of draft node {node.name} had come when the pass began: since it follows "
-            f"this text, {follow.num_late} guesses came late and {follow.num_taken} were taken. "
-            "After a wrong guess it goes on once it is told, which takes a round trip of "
-            f"{way_ms:.0f} ms and a step of {step_ms:.0f} ms (as calibrated); a pass takes "
-            f"{scheduler.pass_s * 1e3:.0f} ms"
-        )
-    return stream.refusal
+    way_ms, step_ms = node.link.rtt_s * 1e3, node.costs.decode.at(1) * 1e3
+    return (
+        f"no guess of draft node {node.name} had come when the pass began: since it follows "
+        f"this text, {follow.num_late} guesses came late and {follow.num_taken} were taken. "
+        f"After a wrong guess it goes on once it is told, which takes a round trip of {way_ms:.0f} "
+        f"ms and a step of {step_ms:.0f} ms (as calibrated); a pass takes "
+        f"{scheduler.pass_s * 1e3:.0f} ms"
+    )
 
 
 def summary(scheduler: Scheduler, stream: Stream) -> str:
     """Returns in a line how many passes took no guesses of a stream, and why; "" for none."""
-    counts = stream.figures.plain_steps
-    if not counts:
-        return ""
-    most = counts.most_common()
+    most = stream.figures.plain_steps.most_common()
     parts = ", ".join(f"{number} {_SUMMED[label]}" for label, number in most)
     lasting = [_line(scheduler, stream, label) for label, _ in most if label in _LASTING]
-    return "; ".join([f"passes without guesses: {parts}", *dict.fromkeys(lasting)])
+    lines = f"passes without guesses: {parts}", *dict.fromkeys(lasting)
+    return "; ".join(lines) if most else ""
