@@ -232,7 +232,11 @@ class Attention : public ggml::cpu::tensor_traits {
     };
 
     bool work_size(int num_threads, const ggml_tensor * op, size_t & size) override {
-        size = VECTOR + Shape(op, num_threads).work_bytes();
+        size = 0;
+        // OpenMP may start fewer threads than asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC), and each then needs more.
+        for (int threads = 1; threads <= num_threads; threads++) {
+            size = std::max(size, VECTOR + Shape(op, threads).work_bytes());
+        }
         return true;
     }
 

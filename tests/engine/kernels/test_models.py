@@ -104,6 +104,29 @@ def test_the_environment_chooses_among_them() -> None:
         assert given in printed(_KERNELS, **{VARIABLE: wanted})
 
 
+# A library of OpenMP reads such variables once. A few passes fill a piece of 64 keys.
+_FEWER_THREADS = """
+import contextlib, sys
+from pathlib import Path
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.protocol import Span
+config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, max_sequences=2, num_threads=2)
+with contextlib.closing(LlamaModel(config)) as model:
+    for start in range(0, 96, 8):
+        logits = model.forward([Span(0, start, range(5, 13), 1)])
+    print(logits.tobytes().hex())
+"""
+
+
+def test_fewer_threads_than_asked_for_have_enough_memory(tmp_path: Path) -> None:
+    """Where pieces of memory lie side by side, a write behind one ends the process."""
+    path = tmp_path / "tiny.gguf"
+    write_model(path, Shape(256, 16, 1, 256, 256, layers=1), "Q8_0")
+    allocator = {"MALLOC_MMAP_THRESHOLD_": "2000000000"}
+    two = printed(_FEWER_THREADS, str(path), **allocator)
+    assert printed(_FEWER_THREADS, str(path), OMP_THREAD_LIMIT="1", **allocator) == two
+
+
 # A process of its own, for ggml reads such variables once.
 _DIFFERENCE = """
 import contextlib, sys
