@@ -2,7 +2,8 @@
 //
 // They are those of the llama.cpp in llama-cpp-python 0.3.36 (ggml 0.25.3): the interface of
 // a buffer type, of a buffer, and of ggml-cpu's "extra buffer types", which is how ggml itself adds
-// kernels for other layouts of weights. `library.py` refuses any other version.
+// kernels for other layouts of weights. Any other version is refused: of the package by `library.py`, of the loaded
+// library by airdraft_register.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,8 @@
 
 #include "ggml-backend.h"
 #include "ggml.h"
+
+constexpr char GGML[] = "0.25.3";
 
 extern "C" {
 

@@ -30,6 +30,7 @@ struct Ggml {
     decltype(&ggml_backend_buft_alloc_buffer) alloc_buffer;
     decltype(&ggml_backend_buft_is_host) is_host;
     decltype(&ggml_nbytes) nbytes;
+    decltype(&ggml_version) version;
     decltype(&ggml_backend_reg_dev_get) device_of;
     ggml_backend_buffer_type_t (*cpu_buffer_type)();
     ggml_backend_reg_t (*cpu_reg)();
@@ -545,9 +546,11 @@ using namespace airdraft;
 //
 // kernels: the name of an instruction set, or "" for the best. keeps_others: whether weights that these kernels do
 // not take may have ggml's own repacked layouts. Returns the name of the instruction set, or null if this processor
-// lacks it or llama.cpp's libraries are not loaded.
+// lacks it, or if llama.cpp's libraries are not loaded or of another version, as LLAMA_CPP_LIB_PATH may make them.
 EXPORT const char * airdraft_register(const char * kernels, bool keeps_others) {
     if (!(chosen = named(kernels)) ||
+        !find("ggml_version", called.version) ||
+        strcmp(called.version(), GGML) ||
         !find("ggml_backend_buft_alloc_buffer", called.alloc_buffer) ||
         !find("ggml_backend_buft_is_host", called.is_host) ||
         !find("ggml_nbytes", called.nbytes) ||

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from nodes.engine.kernels.library import VARIABLE, limit_output
 from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.llama_abi import library
 from nodes.engine.noise import drawn_ids
 from nodes.engine.protocol import Span
 from nodes.engine.selftest import run_self_test
@@ -125,6 +127,15 @@ def test_fewer_threads_than_asked_for_have_enough_memory(tmp_path: Path) -> None
     allocator = {"MALLOC_MMAP_THRESHOLD_": "2000000000"}
     two = printed(_FEWER_THREADS, str(path), **allocator)
     assert printed(_FEWER_THREADS, str(path), OMP_THREAD_LIMIT="1", **allocator) == two
+
+
+def test_a_libllama_of_another_version_is_refused(tmp_path: Path) -> None:
+    """LLAMA_CPP_LIB_PATH may name it; the version of the package says nothing about it."""
+    folder = tmp_path / "lib"
+    shutil.copytree(Path(library().__file__).parent / "lib", folder)
+    for base in folder.glob("libggml-base.*"):
+        base.write_bytes(base.read_bytes().replace(b"0.25.3", b"0.25.9"))
+    assert "this build of llama.cpp" in printed(_KERNELS, LLAMA_CPP_LIB_PATH=str(folder))
 
 
 # A process of its own, for ggml reads such variables once.
