@@ -17,6 +17,7 @@ PATH = Path(__file__).parent / "libairdraft-kernels.so"
 _TILES = "GGML_CPU_TILED_MM"
 # The name of an instruction set, or "none" for ggml's kernels, for comparisons and debugging.
 VARIABLE = "AIRDRAFT_KERNELS"
+_BUILD = "python -m nodes.engine.kernels.build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +33,19 @@ class Kernels:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Load the library; None if it is not built."""
+    """Load the library; None if it is not built, or for another machine or an older airdraft."""
     if not PATH.is_file():
         return None
-    found = ctypes.CDLL(str(PATH))
-    found.airdraft_built_for.restype = ctypes.c_char_p
-    found.airdraft_register.restype = ctypes.c_char_p
-    found.airdraft_register.argtypes = [ctypes.c_char_p, ctypes.c_bool]
-    found.airdraft_limit_output.argtypes = [ctypes.c_int]
-    found.airdraft_left_attention.restype = ctypes.c_bool
+    try:
+        found = ctypes.CDLL(str(PATH))
+        found.airdraft_built_for.restype = ctypes.c_char_p
+        found.airdraft_register.restype = ctypes.c_char_p
+        found.airdraft_register.argtypes = [ctypes.c_char_p, ctypes.c_bool]
+        found.airdraft_limit_output.argtypes = [ctypes.c_int]
+        found.airdraft_left_attention.restype = ctypes.c_bool
+    except (OSError, AttributeError) as error:
+        logger.warning("the kernels cannot be used, `%s` builds them again: %s", _BUILD, error)
+        return None
     return found
 
 
@@ -64,7 +69,7 @@ def left_attention() -> bool:
 
 
 def built_for() -> str:
-    """Return the version of llama-cpp-python that the library fits; "" if it is not built."""
+    """Return the version of llama-cpp-python that the library fits; "" if there is none."""
     found = library()
     return found.airdraft_built_for().decode() if found is not None else ""
 
@@ -94,7 +99,7 @@ def _register(version: str, kernels: str, keeps_others: bool) -> Kernels:
         return Kernels("", "switched off")
     found = library()
     if found is None:
-        return Kernels("", "not built: `python -m nodes.engine.kernels.build`")
+        return Kernels("", f"not built for this machine: `{_BUILD}`")
     if built_for() != version:
         return Kernels("", f"built for llama-cpp-python {built_for()}, not {version}: build again")
     name = found.airdraft_register(kernels.encode(), keeps_others)

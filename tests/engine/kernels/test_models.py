@@ -129,6 +129,24 @@ def test_fewer_threads_than_asked_for_have_enough_memory(tmp_path: Path) -> None
     assert printed(_FEWER_THREADS, str(path), OMP_THREAD_LIMIT="1", **allocator) == two
 
 
+_FOREIGN = """
+import sys
+from pathlib import Path
+from nodes.engine.kernels import library
+library.PATH = Path(sys.argv[1])
+print(repr(library.built_for()), library.register("0.3.36").missing)
+"""
+
+
+def test_a_file_that_is_no_library_of_kernels_counts_as_none(tmp_path: Path) -> None:
+    """It may be a copy from another machine, or from before these functions existed."""
+    broken = tmp_path / "broken.so"
+    broken.write_text("no library")
+    other = next((Path(library().__file__).parent / "lib").glob("libggml-base.*"))
+    for path in (broken, other):
+        assert printed(_FOREIGN, str(path)).startswith("'' not built for this machine")
+
+
 def test_a_libllama_of_another_version_is_refused(tmp_path: Path) -> None:
     """LLAMA_CPP_LIB_PATH may name it; the version of the package says nothing about it."""
     folder = tmp_path / "lib"
