@@ -145,9 +145,8 @@ def figures_line(completion: Completion) -> str:
     parts.append(f"seed {completion.seed}")
     if completion.finish_reason == "length":
         parts.append("cut at --max-tokens")
-    if completion.plain_reason:
-        parts.append(completion.plain_reason)
-    return "[" + ", ".join(parts) + "]"
+    line = "[" + ", ".join(parts) + "]"
+    return f"{line}\n[{completion.plain_reason}]" if completion.plain_reason else line
 
 
 @click.command("chat")
