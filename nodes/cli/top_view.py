@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Final
 
-from nodes.cli.cells import Column, cut, fitted, shown, table
+from nodes.cli.cells import Column, cut, fitted, shown, table, width_of
 from nodes.messages.fingerprint import model_ids
 from nodes.telemetry.history import Point
 from nodes.telemetry.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
@@ -224,9 +225,22 @@ def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: 
 
 
 def _streams(status: Status, width: int) -> list[str]:
-    lines = table(_STREAMS, map(_stream, status.streams), width)
+    rows = [_stream(stream) for stream in status.streams]
+    lines = table(_STREAMS, rows, width)
+    if any(width_of(line) > width for line in lines):
+        title, *shorter = table(_STREAMS[:-1], [row[:-1] for row in rows], width)
+        lines = [title]
+        for line, row in zip(shorter, rows, strict=True):
+            lines += [line, *_under(row[-1], width)]
     num_left = status.num_streams - len(status.streams)
     return [*lines, f"... {num_left} more"] if num_left > 0 else lines
+
+
+def _under(text: str, width: int) -> list[str]:
+    """A text in lines below its row, where a column for it would be too narrow."""
+    return (
+        wrap(shown(text), width, initial_indent="  ", subsequent_indent="  ") if width > 2 else []
+    )
 
 
 def _stream(stream: StreamStatus) -> tuple[str, ...]:

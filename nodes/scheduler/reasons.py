@@ -90,11 +90,10 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
         return f"draft node {node.name} is still reading the text"
     way_ms, step_ms = node.link.rtt_s * 1e3, node.costs.decode.at(1) * 1e3
     return (
-        f"no guess of draft node {node.name} had come when the pass began: since it follows "
-        f"this text, {follow.num_late} guesses came late and {follow.num_taken} were taken. "
-        f"After a wrong guess it goes on once it is told, which takes a round trip of {way_ms:.0f} "
-        f"ms and a step of {step_ms:.0f} ms (as calibrated); a pass takes "
-        f"{scheduler.pass_s * 1e3:.0f} ms"
+        f"draft node {node.name} had no guess in time: since it follows this text, "
+        f"{follow.num_late} guesses came late and {follow.num_taken} were taken; after a wrong one "
+        f"it is told first ({way_ms:.0f} ms there and back), then a step takes {step_ms:.0f} ms by "
+        f"calibration, and a pass {scheduler.pass_s * 1e3:.0f} ms"
     )
 
 

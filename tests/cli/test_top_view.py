@@ -34,7 +34,7 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
         "44 tokens: 64% accepted, 20% corrected, 7% bonus, 9% plain",
         "guesses of draft nodes: 40 taken",
         "passes of a stream without guesses: 4 no draft",
-        "no draft node holds the str~",
+        "  no draft node holds the stream",
         "... 3 more",
     ):
         assert part in found
@@ -89,3 +89,10 @@ def test_names_that_peers_chose_are_not_obeyed(name: str) -> None:
     target = replace(TARGET, name=name, spans=(span,))
     status = replace(STATUS, cluster=name, nodes=(node,), streams=(stream,), targets=(target,))
     assert all(line.isprintable() for line in frame(status, 200, 60))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 400])
+def test_the_reason_for_no_guesses_is_shown_whole(width: int) -> None:
+    reason = " ".join(f"word{number}" for number in range(30))
+    lines = frame(replace(STATUS, streams=(replace(PLAIN, reason=reason),)), width, 60)
+    assert reason in " ".join(" ".join(lines).split())

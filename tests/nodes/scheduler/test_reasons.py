@@ -63,10 +63,9 @@ def of_policy() -> Scheduler:
             lambda: decoding("d"),
             {"num_late": 3},
             "none_there",
-            "no guess of draft node d had come when the pass began: since it follows this text, 3 "
-            "guesses came late and 0 were taken. After a wrong guess it goes on once it is told, "
-            "which takes a round trip of 0 ms and a step of 4 ms (as calibrated); a pass takes "
-            "50 ms",
+            "draft node d had no guess in time: since it follows this text, 3 guesses came late "
+            "and 0 were taken; after a wrong one it is told first (0 ms there and back), then a "
+            "step takes 4 ms by calibration, and a pass 50 ms",
         ),
         # As the tables have it: a pass of one token takes 40 ms, each more 2 ms.
         (
@@ -104,9 +103,9 @@ def test_an_answer_ends_with_the_sum_of_its_reasons() -> None:
     assert isinstance(finish, Finish)
     assert finish.plain_reason == (
         "passes without guesses: 3 without a guess in time, 1 with guesses that were not worth it; "
-        "no guess of draft node d had come when the pass began: since it follows this text, 0 "
-        "guesses came late and 2 were taken. After a wrong guess it goes on once it is told, which "
-        "takes a round trip of 0 ms and a step of 4 ms (as calibrated); a pass takes 50 ms"
+        "draft node d had no guess in time: since it follows this text, 0 guesses came late and 2 "
+        "were taken; after a wrong one it is told first (0 ms there and back), then a step takes "
+        "4 ms by calibration, and a pass 50 ms"
     )
 
 
