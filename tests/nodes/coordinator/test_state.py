@@ -171,7 +171,7 @@ def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
     mesh.hear(DRAFT, StreamFailedNotice(1, 1, "toy-0.8 is full"))
     mesh.ready()
     (*_, finished) = mesh.finish().to(CLIENT)
-    assert finished.figures.plain_reason.endswith("; toy-0.8 is full")
+    assert finished.figures.plain_reason.endswith("; draft node draft: toy-0.8 is full")
 
 
 # -- targets that are lost ------------------------------------------------------------------------
