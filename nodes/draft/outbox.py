@@ -18,14 +18,19 @@ class Outbox:
     """Holds at most one part a stream: later guesses of its chain extend it, a newer chain replaces
     it.
 
-    rate_bps: the rate that guesses may use; 0 where it is not known or not limited. frame_s:
-    seconds that a message takes in addition to its bits. free_at: when the next message may go.
+    rate_bps: the rate that guesses may use, at first that of the whole link; 0 where it is not
+    known or not limited. frame_s: seconds that a message takes in addition to its bits where
+    nobody else uses the link. free_at: when the next message may go.
     """
 
     rate_bps: float = 0.0
     frame_s: float = 0.0
     free_at: float = 0.0
     _parts: dict[int, Guesses] = field(default_factory=dict)
+    _whole_bps: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._whole_bps = self.rate_bps
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -47,15 +52,16 @@ class Outbox:
         return tuple(_cut(guesses, 0, MAX_WINDOW) for guesses in parts.values())
 
     def allot(self, rate_bps: float) -> None:
-        """Set the rate that guesses may use; the seconds of a frame scale with it."""
-        if self.rate_bps:
-            self.frame_s *= self.rate_bps / rate_bps
+        """Set the rate that guesses may use."""
         self.rate_bps = rate_bps
 
     def sent(self, num_bits: int, now: float) -> None:
         """Record that a message was sent. num_bits: its size with all headers on the link."""
         if self.rate_bps:
-            self.free_at = now + self.frame_s + num_bits / self.rate_bps
+            # A frame takes longer on a share of a link. Where the rate is to be measured, the share
+            # is not known here: the rate told first is the highest one, and no share of anything.
+            slowness = self._whole_bps / self.rate_bps if self._whole_bps else 1.0
+            self.free_at = now + self.frame_s * slowness + num_bits / self.rate_bps
 
     def clear(self) -> None:
         self._parts.clear()

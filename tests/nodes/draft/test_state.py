@@ -170,6 +170,15 @@ def test_a_message_takes_the_longer_the_smaller_the_share_of_the_link_is() -> No
     assert free.free_at == 0.0
 
 
+def test_a_rate_that_is_measured_later_does_not_make_a_frame_longer() -> None:
+    outbox = Outbox(frame_s=0.0003)
+    # Until a rate has been measured, the coordinator names the highest one.
+    for rate_bps in (2**31 - 1, 1e6):
+        outbox.allot(rate_bps)
+    outbox.sent(1000, now=10.0)
+    assert outbox.free_at == pytest.approx(10.0013)
+
+
 # -- how much of its vocabulary a draft node guesses from ------------------------------------------
 
 
