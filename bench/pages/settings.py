@@ -16,6 +16,7 @@ from nodes.config.settings import (
     DraftConfig,
     TargetConfig,
     load,
+    variable_of,
 )
 from nodes.gateway.config import GatewayConfig
 
@@ -50,7 +51,7 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]
 def _line(root: type, key: str, default: Any, meaning: str) -> str:
     shown = str(default).lower() if isinstance(default, bool) else repr(default).replace("'", '"')
     kind = {"str": "text", "int": "integer", "float": "number", "bool": "boolean"}
-    variable = "AIRDRAFT_" + key.upper().replace(".", "__")
+    variable = variable_of(key)
     said = f"{code(key)} ({kind[type(default).__name__]}, default {code(shown)}, "
     said += f"{code(variable)}): {meaning}"
     if accepted := _accepted(root, key, default):

@@ -289,12 +289,17 @@ def load(
     if path is not None:
         _merge_table(values, read_toml(path), "", schema, str(path))
     for key, kind in schema.items():
-        name = "AIRDRAFT_" + key.upper().replace(".", "__")
+        name = variable_of(key)
         text = (os.environ if environ is None else environ).get(name)
         if text is not None:
             values[key] = _parse(name, text, kind)
     values |= {key: value for key, value in overrides.items() if value is not None}
     return _build(config_class, values)
+
+
+def variable_of(key: str) -> str:
+    """Return the environment variable of a setting, such as AIRDRAFT_ENGINE__MAX_STREAMS."""
+    return "AIRDRAFT_" + key.upper().replace(".", "__")
 
 
 def environment() -> Mapping[str, str]:

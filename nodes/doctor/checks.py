@@ -19,6 +19,7 @@ from nodes.config.settings import (
     TargetConfig,
     load,
     schema_of,
+    variable_of,
 )
 from nodes.doctor import keys, machine, models
 from nodes.doctor.finding import Finding, fail, note, ok, warn
@@ -173,7 +174,7 @@ def check_config(
 
 def check_environment(environ: Mapping[str, str], known: frozenset[str]) -> list[Finding]:
     """Report unknown variables AIRDRAFT_... . known: the dotted keys of all roles."""
-    names = {"AIRDRAFT_" + key.upper().replace(".", "__") for key in known} | set(_OTHERS)
+    names = {variable_of(key) for key in known} | set(_OTHERS)
     findings = []
     for name in sorted(environ):
         if name.startswith("AIRDRAFT_") and name not in names:

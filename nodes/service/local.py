@@ -27,7 +27,7 @@ from nodes.service.runtime import (
     beside,
     last_act,
 )
-from nodes.service.supervision import Child, node_command
+from nodes.service.supervision import Child, node_command, node_environment
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class LocalMesh:
         command = node_command(role, self.endpoint, engine, hashed)
         process = await asyncio.create_subprocess_exec(
             *command,
+            env=node_environment(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

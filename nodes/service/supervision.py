@@ -15,7 +15,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from nodes.config.settings import EngineSettings
+from nodes.config.settings import (
+    DraftConfig,
+    EngineSettings,
+    TargetConfig,
+    environment,
+    schema_of,
+    variable_of,
+)
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama_abi import hash_file
 from nodes.service.systemd import PING, READY, Manager
@@ -121,6 +128,18 @@ def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str =
     if hashed:
         command += ["--hashed", hashed]
     return command + engine_options(engine)
+
+
+def node_environment() -> dict[str, str]:
+    """Return the environment of a supervised node, which has its settings from its command line.
+
+    Variables with settings are for nodes and clients that connect to another mesh: the link of a
+    client would slow the guesses on this machine, and one name would be that of both nodes.
+    """
+    settings = schema_of(TargetConfig) | schema_of(DraftConfig)
+    # The keys are those of every command.
+    left_out = {variable_of(key) for key in settings if key != "keys"}
+    return {name: value for name, value in environment().items() if name not in left_out}
 
 
 def engine_options(engine: EngineSettings) -> list[str]:

@@ -51,6 +51,14 @@ def test_every_gamma_gives_the_tokens_of_plain_decoding(commands: Commands) -> N
             assert found["plain_reason"].endswith(" as the request wants")
 
 
+def test_settings_in_the_environment_are_not_those_of_the_private_mesh(commands: Commands) -> None:
+    # They are for nodes and clients of another mesh.
+    environ = {"AIRDRAFT_NAME": "board", "AIRDRAFT_ENGINE__VOCABULARY": "tokens.gguf"}
+    options = ("--prompt", "hi", "--max-tokens", "8", "--json")
+    found = json.loads(commands.printed("run", *GREEDY, *TOYS, *options, **environ))
+    assert tuple(found["token_ids"]) == alone("hi", 8).token_ids
+
+
 def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None:
     options = ("--prompt", "hi", "--max-tokens", "40", "--temperature", "0.9", "--seed", "5")
     found = answer(commands, *TOYS, *options, "--gamma", "4", "--streams", "3")
