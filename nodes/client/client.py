@@ -258,6 +258,9 @@ class Client:
                     return
                 except RequestFailedError as error:
                     if error.code == "deadline":
+                        if not (limit.is_told or was_lost):
+                            # Its limit may be that of the coordinator, which says so.
+                            raise
                         # A later coordinator would name only the rest of the time.
                         raise RequestFailedError(error.code, limit.exceeded) from None
                     was_lost |= isinstance(error, LostRequestError)

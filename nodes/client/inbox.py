@@ -50,13 +50,16 @@ def wait_before_s(num_tries: int) -> float:
 
 
 class TimeLimit:
-    """The time limit of one request, from its options and its coordinator. Times are monotonic."""
+    """The time limit of one request, from its options and its coordinator. Times are monotonic.
+
+    is_told: whether a coordinator has named its limit, which it does when a stream has a place.
+    """
 
     def __init__(self, asked_s: float | None, now: float) -> None:
         self._asked_s = asked_s
         self._begun_at = now
         self._ends_at = now + (DEFAULT_LIMIT_S if asked_s is None else asked_s)
-        self._is_told = False
+        self.is_told = False
 
     @property
     def give_up_at(self) -> float:
@@ -71,15 +74,15 @@ class TimeLimit:
 
     def told(self, limit_s: float, now: float) -> None:
         """Apply the limit of the first coordinator; later coordinators keep it."""
-        if self._is_told or limit_s <= 0:
+        if self.is_told or limit_s <= 0:
             return
-        self._is_told = True
+        self.is_told = True
         told = now + limit_s
         self._ends_at = told if self._asked_s is None else min(self._ends_at, told)
 
     def deadline_s(self, now: float) -> float:
         """The seconds left, as in SubmitRequest; 0 if no limit is known."""
-        if self._asked_s is None and not self._is_told:
+        if self._asked_s is None and not self.is_told:
             return 0.0
         # A request that is late is still sent, and the coordinator fails it.
         return max(1e-3, self._ends_at - now)

@@ -295,6 +295,11 @@ async def test_a_request_ends_by_its_limit_whatever_its_coordinators_do() -> Non
     async with scripted() as (made, reading):
         made.begin(await made.desk.hear(SubmitRequest), limit_s=0.05)
         assert (await why_ended(reading))[0] == "deadline"
+    # It names that limit itself where a request never had a place.
+    async with scripted() as (made, reading):
+        submit = await made.desk.hear(SubmitRequest)
+        made.say(RequestFailedNotice(submit.request_id, "deadline", "not done within its 1 s"))
+        assert await why_ended(reading) == ("deadline", "not done within its 1 s")
 
 
 async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPatch) -> None:
