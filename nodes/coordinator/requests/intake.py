@@ -106,9 +106,10 @@ class Intake:
         num_waiting = serving.num_waiting(role)
         max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
         if num_waiting + submit.num_choices > max_waiting:
-            raise RefusedRequestError(
-                "overloaded", f"{num_waiting} streams are waiting already: try later"
-            )
+            reason = f"{num_waiting} streams are waiting already: try later"
+            if submit.num_choices > max_waiting:
+                reason = f"at most {max_waiting} streams may wait: ask for fewer choices"
+            raise RefusedRequestError("overloaded", reason)
         max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
         if len(serving.ledger.of_client(client)) >= max_requests:
             raise RefusedRequestError(

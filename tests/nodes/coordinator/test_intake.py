@@ -181,6 +181,9 @@ def test_a_text_counts_as_the_streams_that_it_will_become() -> None:
     mesh.submit(1, num_choices=6, **TEXT_PROMPT)
     code, reason = mesh.submit(2, num_choices=6, **TEXT_PROMPT).failure()
     assert (code, reason) == ("overloaded", "6 streams are waiting already: try later")
+    # There is never room for this one.
+    code, reason = mesh.submit(4, num_choices=11, **TEXT_PROMPT).failure()
+    assert (code, reason) == ("overloaded", "at most 10 streams may wait: ask for fewer choices")
     # One whose prompt is only read becomes no stream.
     assert mesh.submit(3, num_choices=1, wants="tokens", **TEXT_PROMPT).failures() == []
     mesh.cancel(1)
