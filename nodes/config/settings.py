@@ -115,7 +115,7 @@ class LinkSettings:
     #: Wi-Fi cell. Packets are then marked for the access class of interactive media.
     air: str = ""
     #: The rate of the link, in kbit/s, while no other node uses the medium. 0 means that the
-    #: coordinator measures it.
+    #: coordinator measures it; any other rate is at least 1.
     rate_kbps: float = ranged(0.0, 0, 1e9)
     #: The least time, in ms, that a message takes of the medium, whatever its size.
     frame_ms: float = ranged(0.0, 0, 1000)
@@ -125,6 +125,8 @@ class LinkSettings:
     def __post_init__(self) -> None:
         _check_length("link.air", self.air)
         check_ranges(self, "link.")
+        if 0 < self.rate_kbps < 1:
+            raise ConfigError(f"link.rate_kbps = {self.rate_kbps}: 0, or at least 1, is accepted")
 
     def declared(self) -> LinkFields:
         """Return the fields in which a node declares its link."""
@@ -368,9 +370,13 @@ def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
 
 def _parse(name: str, text: str, kind: Any) -> Any:
     """Return the value of an environment variable as the type of its setting."""
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise ConfigError(f"{name} = {text!r}: one of {', '.join(_BOOLEANS)} is accepted")
+        return _BOOLEANS[text.lower()]
     try:
-        return _BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
+        return kind(text)
+    except ValueError:
         raise ConfigError(f"{name} = {text!r} is not of type {kind.__name__}") from None
 
 

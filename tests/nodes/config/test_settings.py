@@ -124,6 +124,9 @@ def test_what_is_wrong_in_a_file_is_told_with_its_key(toml, config_class, text, 
         (CoordinatorConfig, "limits.max_gateway_waiting", 1 << 21, "1 to 1048576 is accepted"),
         *((TargetConfig, "AIRDRAFT_ENGINE__CELLS", text, "of type int") for text in ("x", "1e3")),
         (TargetConfig, "AIRDRAFT_JOIN_TIMEOUT_S", "", "not of type float"),
+        (CoordinatorConfig, "AIRDRAFT_MARK_AIR", "yes", "one of true, 1, false, 0 is accepted"),
+        # The coordinator would refuse the node.
+        (DraftConfig, "link.rate_kbps", 0.5, "0, or at least 1, is accepted"),
     ],
 )
 def test_a_wrong_value_is_told_with_what_is_accepted(config_class, key, value, accepted):
