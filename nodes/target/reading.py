@@ -29,6 +29,7 @@ class Reading:
         budget: int,
         score_budget: int,
         *,
+        most_scores: int,
         is_beside_others: bool,
         has_others: bool,
     ) -> list[tuple[TargetStream, Span | None]]:
@@ -37,6 +38,7 @@ class Reading:
         The oldest prompt and the one with the fewest tokens left go first in turns. So a short
         prompt does not wait for a long one, and short ones take at most half of a long one's turns.
         Answers that have begun go before those that have not, except every fourth time.
+        most_scores: of a prompt in one pass, so that they fit a message.
         """
         waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
         if not waiting:
@@ -73,7 +75,9 @@ class Reading:
                     continue
             num_outputs = 0
             if reader.scores_left:
-                count = min(count, scored_budget)
+                # A token that is only scored has itself as its score, even without alternatives.
+                fitting = most_scores // max(1, reader.num_scores)
+                count = min(count, scored_budget, fitting)
                 # Tokens that were read before a parking have scores already.
                 num_outputs = max(0, start + count - max(start, reader.next_score - 1))
                 scored_budget -= count

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
@@ -36,8 +37,11 @@ from nodes.worker.stream import (
 )
 from policies.latency import NodeCosts, TableRefit
 
-# A score takes some 30 bytes, so a pass's commits stay well below the limit of a frame.
+# The most scores of a pass, and their bytes, which leave room in a CommitReply for the texts.
 _MAX_SCORES_PER_PASS = 12_000
+_MAX_SCORE_BYTES_PER_PASS = 3 << 18
+# The bytes of a score besides the piece of its token.
+_SCORE_BYTES = 24
 
 
 class TargetState:
@@ -70,6 +74,8 @@ class TargetState:
         self._reading = Reading(costs.decode)
         self._tokenizer = tokenizer
         self.grammars = grammars or Grammars(tokenizer, model.info)
+        # Smaller once streams are scored, if the vocabulary has long pieces.
+        self._most_scores = _MAX_SCORES_PER_PASS
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
@@ -92,6 +98,8 @@ class TargetState:
             sampler = sampler_of(spec, self._model.info.num_vocab, self.grammars)
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
+        if spec.num_logprobs >= 0 or spec.scores_prompt:
+            self._most_scores = min(_MAX_SCORES_PER_PASS, self._num_scores_that_fit)
         self._num_opened += 1
         stream = TargetStream(
             spec,
@@ -124,6 +132,15 @@ class TargetState:
         if needed > info.num_cells:
             return f"the request needs {needed} cells, {info.model} has {info.num_cells}"
         return ""
+
+    @cached_property
+    def _num_scores_that_fit(self) -> int:
+        """The scores that fit a message whatever their tokens are.
+
+        All pieces are read for this, which takes up to a second for a large vocabulary.
+        """
+        pieces = map(self._tokenizer.piece, range(self._model.info.num_vocab))
+        return _MAX_SCORE_BYTES_PER_PASS // (_SCORE_BYTES + max(map(len, pieces)))
 
     def close(self, stream_id: StreamId, generation: int) -> None:
         stream = self._streams.get(stream_id)
@@ -216,7 +233,7 @@ class TargetState:
         events: list[Event] = [*self._residents.make_room()]
         decoding, is_full = self._decoding()
         budget = self._model.info.max_batch_tokens - len(decoding)
-        score_budget = _MAX_SCORES_PER_PASS - sum(stream.num_scores for stream in decoding)
+        score_budget = self._most_scores - sum(stream.num_scores for stream in decoding)
         spans: list[Span] = []
         guesses = self._choose(decoding, budget, score_budget)
         for stream, chosen in zip(decoding, guesses, strict=True):
@@ -229,6 +246,7 @@ class TargetState:
             self._residents,
             budget,
             score_budget,
+            most_scores=self._most_scores,
             is_beside_others=bool(spans),
             has_others=any(stream.announced for stream in self._streams.values()),
         )
@@ -266,7 +284,7 @@ class TargetState:
         for stream in ready:
             num_scores += stream.num_scores
             is_full = len(decoding) == self._model.info.max_batch_tokens
-            if is_full or num_scores > _MAX_SCORES_PER_PASS:
+            if is_full or num_scores > self._most_scores:
                 return decoding, True
             decoding.append(stream)
         return decoding, False

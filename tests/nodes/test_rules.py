@@ -12,7 +12,7 @@ from mesh.codec import encode
 from nodes.draft.state import DraftState
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
     MAX_GAMMA,
     MAX_TOP_LOGPROBS,
@@ -21,6 +21,7 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
+from nodes.target.node import messages_of
 from nodes.target.stream import Event
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
@@ -194,6 +195,31 @@ def test_the_scores_of_a_pass_fit_a_message_and_every_stream_has_some() -> None:
     assert {commit.entry.stream_id for commit in commits} == set(range(1, num_streams + 1))
     token_ids = tuple(t for commit in commits for t in commit.token_ids)
     assert encode(CommitReply(0.1, tuple(commit.entry for commit in commits), token_ids))
+
+
+@pytest.mark.parametrize("num_bytes", [256, 4096])
+def test_scores_of_tokens_with_long_pieces_fit_their_messages(
+    monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
+    """As of a vocabulary with tokens for long rows of dashes."""
+    monkeypatch.setattr(ToyTokenizer, "piece", lambda _, _id: b"-" * num_bytes)
+    state, _ = make_state()
+    spec = make_spec(prompt=LONG, num_logprobs=MAX_TOP_LOGPROBS, scores_prompt=True, max_tokens=20)
+    right = alone(spec).token_ids[:MAX_GAMMA]
+    numbers = [StreamId(number) for number in range(1, 17)]
+    for number in numbers:
+        state.open(replace(spec, stream_id=number))
+    scored = [event for event in steps(state) if isinstance(event, PromptScoresNotice)]
+    assert all(encode(event) for event in scored)
+    assert sum(len(event.scores) for event in scored) == len(numbers) * (len(LONG) - 1)
+    for number in numbers:
+        verify(state, number, 1, len(LONG), right)
+    served = set()
+    while state.has_work():
+        (reply,) = messages_of(state.step(), 0.1)
+        assert encode(reply)
+        served |= {entry.stream_id for entry in reply.entries}
+    assert served == set(numbers)
 
 
 # -- prompts ---------------------------------------------------------------------------------------
