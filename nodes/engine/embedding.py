@@ -62,7 +62,8 @@ class EmbeddingModel(LlamaContext):
     def embed(self, token_ids: list[int]) -> Vector:
         """Return the (num_values,) vector of a text, normalised to length 1.
 
-        Raises InvalidInputError for a text that is empty or too long, and EngineError.
+        Raises InvalidInputError for a text that is empty or too long, or whose vector is not of
+        numbers, and EngineError.
         """
         llama = self._llama
         if not 0 < len(token_ids) <= self.max_tokens:
@@ -83,6 +84,8 @@ class EmbeddingModel(LlamaContext):
         if not found:
             raise EngineError("the model gave no vector")
         vector: Vector = np.ctypeslib.as_array(found, (self.num_values,)).copy()
+        if not np.isfinite(vector).all():
+            raise InvalidInputError("the model's vector is not of numbers: check the model file")
         length = float(np.linalg.norm(vector))
         return vector / np.float32(length) if length > 0 else vector
 

@@ -11,6 +11,7 @@ from nodes.catalog.gguf import traits_of_file
 from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.llama_abi import library
 from nodes.engine.protocol import InvalidInputError
+from tests.engine.kernels import tiny_models
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 
 MEAN, LAST = 1, 3
@@ -69,3 +70,17 @@ def test_what_is_too_long_or_no_token_is_refused(tmp_path: Path) -> None:
                 model.embed(token_ids)
     write_model(path, SHAPES["width 512"], "Q8_0")
     assert not traits_of_file(path).embeds
+
+
+def test_a_vector_that_is_not_of_numbers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON has no way to write it."""
+    broken = tiny_models._tensors(SHAPES["width 512"])
+    broken["output_norm.weight"][:] = np.finfo(np.float32).max
+    monkeypatch.setattr(tiny_models, "_tensors", lambda _shape: broken)
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "F16", pooling=MEAN)
+    model = EmbeddingModel(path, max_tokens=16)
+    with contextlib.closing(model), pytest.raises(InvalidInputError, match="not of numbers"):
+        model.embed([5])
