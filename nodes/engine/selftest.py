@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import InvalidInputError, Logits, Model, Span
+from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, StreamError
 from nodes.engine.sampling import Sampling, sample
 
 _WIDTHS = (2, 5, 9)
@@ -144,8 +144,9 @@ def probe_digest(model: Model, seed: int) -> str:
             rows = model.forward([Span(0, start, piece, len(piece))])
             digest.update(rows.astype("<f4").tobytes())
             sampled += [sample(row, sampling, start + place + 1) for place, row in enumerate(rows)]
-    except InvalidInputError:
-        # The model does not accept every text. Its own hashes identify its answers.
+    except (InvalidInputError, StreamError):
+        # The model does not accept every text, or its logits are not numbers. Its own hashes
+        # identify its answers.
         digest.update(repr((seed, info.model_hash, info.numerics_class)).encode())
     finally:
         model.truncate(0, 0)

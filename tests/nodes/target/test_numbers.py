@@ -10,7 +10,7 @@ from nodes.draft.state import DraftState
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import StreamFailedNotice
+from nodes.messages import ProbeReply, StreamFailedNotice
 from nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import guessed_of
@@ -42,6 +42,16 @@ def test_a_target_goes_on_with_the_other_streams() -> None:
     assert "not numbers" in failed.reason
     assert tokens_of(events, TWO) == alone(good).token_ids
     assert state.num_streams == 0
+
+
+def test_a_target_answers_a_probe_whose_tokens_have_no_logits() -> None:
+    """Probes are of random tokens. Without an answer it could not join this coordinator."""
+    faulty, sound = (
+        TargetState(model(ToyConfig()), ToyTokenizer(96), costs=TOY_COSTS).probe(5)
+        for model in (FaultyModel, ToyModel)
+    )
+    assert isinstance(faulty[0], ProbeReply)
+    assert faulty != sound
 
 
 def test_a_draft_goes_on_with_the_other_streams() -> None:
