@@ -37,11 +37,8 @@ from nodes.worker.stream import (
 )
 from policies.latency import NodeCosts, TableRefit
 
-# The most scores of a pass, and their bytes, which leave room in a CommitReply for the texts.
-_MAX_SCORES_PER_PASS = 12_000
+# The most bytes of scores in a pass, which leave a quarter of a CommitReply for the texts.
 _MAX_SCORE_BYTES_PER_PASS = 3 << 18
-# The bytes of a score besides the piece of its token.
-_SCORE_BYTES = 24
 
 
 class TargetState:
@@ -74,8 +71,8 @@ class TargetState:
         self._reading = Reading(costs.decode)
         self._tokenizer = tokenizer
         self.grammars = grammars or Grammars(tokenizer, model.info)
-        # Smaller once streams are scored, if the vocabulary has long pieces.
-        self._most_scores = _MAX_SCORES_PER_PASS
+        # The scores of a pass; fewer once a stream needs some, because the pieces count as well.
+        self._most_scores = _MAX_SCORE_BYTES_PER_PASS
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
@@ -99,7 +96,7 @@ class TargetState:
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
         if spec.num_logprobs >= 0 or spec.scores_prompt:
-            self._most_scores = min(_MAX_SCORES_PER_PASS, self._num_scores_that_fit)
+            self._most_scores = self._num_scores_that_fit
         self._num_opened += 1
         stream = TargetStream(
             spec,
@@ -140,7 +137,8 @@ class TargetState:
         All pieces are read for this, which takes up to a second for a large vocabulary.
         """
         pieces = map(self._tokenizer.piece, range(self._model.info.num_vocab))
-        return _MAX_SCORE_BYTES_PER_PASS // (_SCORE_BYTES + max(map(len, pieces)))
+        # A score has up to 24 bytes besides the piece of its token.
+        return _MAX_SCORE_BYTES_PER_PASS // (24 + max(map(len, pieces)))
 
     def close(self, stream_id: StreamId, generation: int) -> None:
         stream = self._streams.get(stream_id)
