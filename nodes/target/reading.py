@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.engine.protocol import Span
+from nodes.engine.protocol import Span, Tokenizer
 from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
@@ -13,6 +13,8 @@ from policies.latency import CostTable
 # the other streams wait longer for their next token.
 _MOST_MIDWAY_PIECES = 4
 _MIDWAY_PASS_S = 0.25
+# The most bytes of scores in a pass, which leave a quarter of a CommitReply for the texts.
+MAX_SCORE_BYTES = 3 << 18
 
 
 class Reading:
@@ -119,3 +121,13 @@ def midway_tokens(decode: CostTable) -> int:
     while pieces > 1 and decode.at(pieces * PROMPT_PIECE_TOKENS) > _MIDWAY_PASS_S:
         pieces -= 1
     return pieces * PROMPT_PIECE_TOKENS
+
+
+def num_scores_that_fit(tokenizer: Tokenizer, num_vocab: int) -> int:
+    """Returns the scores of a pass that fit a message, whatever tokens they are of.
+
+    All pieces are read for this, which takes up to a second for a large vocabulary.
+    """
+    longest = max(len(tokenizer.piece(token_id)) for token_id in range(num_vocab))
+    # A score has up to 24 bytes besides the piece of its token.
+    return MAX_SCORE_BYTES // (24 + longest)

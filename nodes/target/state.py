@@ -23,7 +23,13 @@ from nodes.messages import (
 )
 from nodes.target.composing import compose, patience_s, waiting_groups
 from nodes.target.lookup import Lookup
-from nodes.target.reading import Reading, is_decoded, num_read_tokens
+from nodes.target.reading import (
+    MAX_SCORE_BYTES,
+    Reading,
+    is_decoded,
+    num_read_tokens,
+    num_scores_that_fit,
+)
 from nodes.target.residents import Residents
 from nodes.target.stream import NOTHING, Chosen, Committed, Event, ReadBeside, TargetStream
 from nodes.worker.stream import (
@@ -36,9 +42,6 @@ from nodes.worker.stream import (
     sampler_of,
 )
 from policies.latency import NodeCosts, TableRefit
-
-# The most bytes of scores in a pass, which leave a quarter of a CommitReply for the texts.
-_MAX_SCORE_BYTES_PER_PASS = 3 << 18
 
 
 class TargetState:
@@ -72,7 +75,7 @@ class TargetState:
         self._tokenizer = tokenizer
         self.grammars = grammars or Grammars(tokenizer, model.info)
         # The scores of a pass; fewer once a stream needs some, because the pieces count as well.
-        self._most_scores = _MAX_SCORE_BYTES_PER_PASS
+        self._most_scores = MAX_SCORE_BYTES
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
@@ -132,13 +135,7 @@ class TargetState:
 
     @cached_property
     def _num_scores_that_fit(self) -> int:
-        """The scores that fit a message whatever their tokens are.
-
-        All pieces are read for this, which takes up to a second for a large vocabulary.
-        """
-        pieces = map(self._tokenizer.piece, range(self._model.info.num_vocab))
-        # A score has up to 24 bytes besides the piece of its token.
-        return _MAX_SCORE_BYTES_PER_PASS // (24 + max(map(len, pieces)))
+        return num_scores_that_fit(self._tokenizer, self._model.info.num_vocab)
 
     def close(self, stream_id: StreamId, generation: int) -> None:
         stream = self._streams.get(stream_id)
@@ -154,10 +151,7 @@ class TargetState:
         return [] if self._streams else [ProbeReply(seed, probe_digest(self._model, seed))]
 
     def forget_all(self) -> None:
-        """Drop every stream and saved prefix, because the node has joined anew.
-
-        The coordinator does not know these streams, and owners are names that the one before gave.
-        """
+        """Drop every stream and saved prefix: a new coordinator knows neither them nor owners."""
         for stream in list(self._streams.values()):
             self._forget(stream, num_valid=0)
         self._residents.forget_saved()
