@@ -32,6 +32,8 @@ _MAX_REASON = 256
 # 64 nodes with names of four bytes a character take some 70 KB of the 96 KB allowed. 64 characters
 # hold a whole SHA-256.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
+# The highest round trip that a message can hold.
+_MOST_RTT_US = 2**31 - 1
 # Dismissed processes that are remembered.
 _MAX_DISMISSED = 1024
 DRAINED = "drained by an operator: restart the node to bring it back"
@@ -131,7 +133,8 @@ class Roster:
                 n.profile.emulated,
                 len(n.streams),
                 n.is_draining,
-                round(1e6 * (n.heartbeat.rtt_s or 0.0)),
+                # A node may answer an old Ping an hour late.
+                min(_MOST_RTT_US, round(1e6 * (n.heartbeat.rtt_s or 0.0))),
                 n.profile.model_hash[:MAX_MODEL_CHARS],
                 n.profile.numerics_class[:MAX_MODEL_CHARS],
                 n.profile.traits,

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import encode_struct
+from mesh.codec import decode, encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
-from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields
+from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields, NodesRequest
 from nodes.scheduler.planning import begin_plan
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
-from tests.nodes.coordinator.script import DRAFT, TARGET, Mesh, make_mesh
+from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh, make_mesh
 
 RTT_S = 0.02
 UNDECLARED = LinkFields("", 0.0, 0.0)
@@ -52,6 +52,15 @@ def test_the_rate_is_that_of_large_messages() -> None:
     assert one.node.measured_link().rate_bps == pytest.approx(100e3)
     # Of its round trip 17.8 ms were Ping and Pong themselves: messages are charged for their own.
     assert one.node.measured_link().rtt_s == pytest.approx(RTT_S - 2 * 8 * 111 / 100e3)
+
+
+def test_a_node_that_answers_a_ping_an_hour_late_does_not_hide_the_others() -> None:
+    mesh = make_mesh(with_draft=True)
+    (ping,) = mesh.due(1.0).said(Ping, DRAFT)
+    mesh.hear(DRAFT, Pong(ping.seq, 0), 1.0 + 3600.0)
+    (reply,) = mesh.hear(CLIENT, NodesRequest(1), 1.0 + 3600.0)
+    frames = encode(reply.message, cluster="c", epoch=1)
+    assert [node.node for node in decode(frames).message.nodes] == ["target", "draft"]
 
 
 def test_what_is_declared_is_not_measured() -> None:
