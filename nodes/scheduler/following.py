@@ -97,6 +97,9 @@ def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     if node is None:
         return []
     node.followed.discard(stream.spec.stream_id)
+    if not node.followed:
+        # The texts of streams that ended before any commit was sent have long been carried.
+        node.owed_s = 0.0
     scheduler.drafts.allot(node.link.medium)
     node.num_unread -= follow.num_unread
     notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
