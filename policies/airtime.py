@@ -15,8 +15,9 @@ from policies.acceptance import Floats
 def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     """Shares with the least weighted sum of times: phi_k = sqrt(w_k s_k) / sum_j sqrt(w_j s_j).
 
-    airtime_s, weights: (n,), not negative. Returns (n,) shares that sum to 1; a link of weight 0
-    gets none and never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex.
+    airtime_s, weights: of one shape, not negative. Returns shares of that shape that sum to 1; a
+    link of weight 0 gets none and never finishes. Stationary point of sum(w_k s_k / phi_k) on the
+    simplex.
     """
     roots: Floats = np.sqrt(airtime_s) * np.sqrt(weights)
     total = roots.sum()

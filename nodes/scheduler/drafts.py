@@ -142,26 +142,27 @@ class Drafts(dict[str, DraftRecord]):
 
         The shares minimize the mean arrival time of a message, weighted by each node's streams. The
         answers of targets on the medium are deducted first. Guesses for such a target cross the
-        medium twice.
+        medium twice. A node without streams has at least the shares that one would give it.
         """
-        on_it = [node for node in self.values() if node.link.medium == medium and node.followed]
         # Where neither rate nor frame time is known yet, messages take no time, and so no share.
-        nodes = [node for node in on_it if not node.link.is_free]
+        nodes = [n for n in self.values() if n.link.medium == medium and not n.link.is_free]
         if not medium or not nodes:
             return
         taken = self._taken(medium)
         num_ways = 2 if taken else 1
-        airtimes, weights = [], []
-        for node in nodes:
-            num = len(node.followed)
-            guesses_s = num_ways * node.message_s(num, _TYPICAL_GUESSES * num)
-            airtimes += [guesses_s, node.message_s(num, num)]
-            weights += [num, num]
+        nums = [max(1, len(node.followed)) for node in nodes]
+        airtimes = [
+            (num_ways * node.message_s(num, _TYPICAL_GUESSES * num), node.message_s(num, num))
+            for node, num in zip(nodes, nums, strict=True)
+        ]
         free = max(_LEAST_DIVIDED_SHARE, _DIVIDED_SHARE - sum(taken))
-        shares = (free * weighted_shares(airtimes, weights)).tolist()
-        for index, node in enumerate(nodes):
-            node.share_up = shares[2 * index] / num_ways
-            node.share_down = shares[2 * index + 1]
+        parts = weighted_shares(airtimes, [(num, num) for num in nums]).tolist()
+        used = sum(sum(part) for node, part in zip(nodes, parts, strict=True) if node.followed)
+        for node, (up, down) in zip(nodes, parts, strict=True):
+            whole = used if node.followed else used + up + down
+            least = (0.0, 0.0) if node.followed else (node.share_up, node.share_down)
+            node.share_up = max(least[0], free * up / whole / num_ways)
+            node.share_down = max(least[1], free * down / whole)
 
     def best_for(self, wanted: Wanted) -> DraftRecord | None:
         """Returns the node with which the stream's tokens would take least, or None.

@@ -91,10 +91,8 @@ def _follow(scheduler: Scheduler, stream: Stream, node: DraftRecord) -> list[Ins
 def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     """End the following of a stream; guesses that its draft node still sends are ignored."""
     follow, stream.follow = stream.follow, None
-    if follow is None:
-        return []
-    node = scheduler.drafts.get(follow.node)
-    if node is None:
+    node = scheduler.drafts.get(follow.node) if follow is not None else None
+    if follow is None or node is None:
         return []
     node.followed.discard(stream.spec.stream_id)
     if not node.followed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nodes.messages import CommitNotice, OpenStreamRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.scheduler import Scheduler
@@ -29,3 +31,25 @@ def test_texts_of_streams_that_ended_long_ago_do_not_hold_up_commits() -> None:
     out += scheduler.tick(5001.0)
     told = [notice.new_token_ids for _, notice in to_draft(out, CommitNotice)]
     assert told == [(7,), (8,)]
+
+
+@pytest.mark.parametrize("num_before", [0, 3])
+def test_a_node_is_not_judged_by_the_share_that_it_had_beside_others_that_are_gone(
+    num_before: int,
+) -> None:
+    drafts = Drafts()
+    scheduler = Scheduler(TARGET_COSTS, drafts)
+    beside = [f"beside-{number}" for number in range(num_before)]
+    for name in ("quick", *beside):
+        join(scheduler, name, 0.005, Link(2e5, 0.001, "cell", 0.001))
+    for number in range(2, 2 + 8 * num_before):
+        admit(scheduler, number, max_tokens=1000)
+    for stream_id in sorted(drafts["quick"].followed):
+        scheduler.cancel(stream_id)
+    assert all(drafts[name].followed for name in beside)
+    scheduler.release_all()
+    for name in beside:
+        scheduler.draft_lost(name)
+    join(scheduler, "slow", 0.03, Link())
+    out = admit(scheduler, max_tokens=1000)
+    assert [node for node, _ in to_draft(out, OpenStreamRequest)] == ["quick"]
