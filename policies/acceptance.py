@@ -67,6 +67,8 @@ class AcceptanceEstimate:
 
         num_right: how many of num_compared were right. Without a compared guess nothing changes.
         """
+        # A target may report more right ones than compared ones, but alpha is a probability.
+        num_right = min(num_right, num_compared)
         if num_compared:
             self.successes = self.memory * self.successes + num_right
             self.failures = self.memory * self.failures + num_compared - num_right

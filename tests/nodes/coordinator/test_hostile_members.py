@@ -14,7 +14,7 @@ from mesh.messages import Hello, Pong
 from nodes.messages import StartedNotice
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import Mesh
+from tests.nodes.coordinator.script import Mesh, guessing_mesh
 
 ROLES = {b"t1": "target", b"t2": "target", b"d1": "draft", b"d2": "draft", b"c": "client"}
 STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))
@@ -55,3 +55,13 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
         for peer in (b"t9", b"c9"):
             mesh.hear(peer, Pong(0, round(5 * now)), now)
         sends = mesh.due(now)
+
+
+def test_more_right_guesses_than_were_compared_do_not_make_a_chance_above_one() -> None:
+    mesh = guessing_mesh()
+    mesh.commit(1, 3, num_compared=1, num_right=2**31 - 1)
+    (stream,) = mesh.status().streams
+    assert 0.7 < stream.acceptance <= 1.0
+    (node,) = mesh.state.roster.nodes("target")
+    assert node.scheduler is not None
+    assert node.scheduler.alphas["draft"].alpha <= 1.0
