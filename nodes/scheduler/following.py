@@ -96,7 +96,7 @@ def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
         return []
     node.followed.discard(stream.spec.stream_id)
     if not node.followed:
-        # The texts of streams that ended before any commit was sent have long been carried.
+        # Otherwise texts of streams that ended before any commit was sent would add up.
         node.owed_s = 0.0
     scheduler.drafts.allot(node.link.medium)
     node.num_unread -= follow.num_unread
