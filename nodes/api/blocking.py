@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, Unpack
 from mesh.keys import ClientKeys
 from nodes.api.answers import Completion, Piece
 from nodes.api.client import Conversation, MeshClient, Options, Stream, connect
-from nodes.api.errors import ConnectionLostError
+from nodes.api.errors import ConnectionLostError, RequestError
 from nodes.messages import NodeFields
 
 T = TypeVar("T")
@@ -38,7 +38,11 @@ class SyncClient:
         air: str = "",
         rate_kbps: float = 0.0,
     ) -> None:
-        """Wait until it is connected. on_waiting is called in another thread."""
+        """Wait until it is connected.
+
+        on_waiting is called in the client's own thread: it may close the client, but not wait for
+        an answer of it.
+        """
         connecting = connect(
             endpoint,
             key=key,
@@ -51,6 +55,7 @@ class SyncClient:
         # Held to give work to the loop, and to declare that the loop takes no more.
         self._taking = threading.Lock()
         self._is_over = False
+        self._pid = os.getpid()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(connecting)),
             name="airdraft-client",
@@ -102,9 +107,17 @@ class SyncClient:
         with contextlib.suppress(RuntimeError, AttributeError):
             # The loop may be closed already, or may never have started.
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_CLOSE_LIMIT_S)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_CLOSE_LIMIT_S)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        if os.getpid() != self._pid:
+            # A fork has no thread that would do the work.
+            work.close()
+            raise ConnectionLostError("the client belongs to another process: open one in this one")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("on_waiting cannot wait for an answer: the client waits for its end")
         with self._taking:
             # A loop that is about to close drops what it is given, and nobody would get an answer.
             if self._is_over:
@@ -114,6 +127,10 @@ class SyncClient:
         try:
             return future.result()
         except concurrent.futures.CancelledError:
+            if not self._is_over:
+                raise RequestError(
+                    "the stream was closed while its next piece was awaited"
+                ) from None
             raise ConnectionLostError("the client was closed") from None
         finally:
             # After Ctrl-C in this thread, this cancels the request in the client's thread.

@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -10,6 +11,7 @@ from nodes.api import (
     ConnectError,
     ConnectionLostError,
     InvalidRequestError,
+    RequestError,
     SyncClient,
     open_client,
 )
@@ -82,7 +84,50 @@ def test_a_stream_can_be_left_while_its_next_piece_is_asked_for(mesh: ToyMesh) -
             rest = pool.submit(list, pieces)
             pieces.close()
             assert rest in wait([rest], timeout=60).done
+            # The client goes on: it is not what was closed.
+            with pytest.raises(RequestError, match="the stream was closed"):
+                rest.result()
         wait_until_empty(mesh)
+        assert client.nodes()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_of_the_process_is_told_to_open_a_client_of_its_own(mesh: ToyMesh) -> None:
+    with open_client(mesh.endpoint) as client:
+
+        def ask() -> None:
+            with pytest.raises(ConnectionLostError, match="another process"):
+                client.complete("hi")
+            client.close()
+
+        child = multiprocessing.get_context("fork").Process(target=ask)
+        child.start()
+        child.join(5)
+        child.kill()
+        child.join()
+        assert child.exitcode == 0
+        assert client.complete("hi", max_tokens=3).text
+
+
+def test_who_has_to_wait_may_close_the_client_but_not_wait_for_it(mesh: ToyMesh) -> None:
+    errors = list[str]()
+
+    def on_waiting() -> None:
+        try:
+            client.nodes()
+        except RuntimeError as error:
+            errors.append(str(error))
+        client.close()
+
+    client = open_client(mesh.endpoint, on_waiting=on_waiting)
+    with held(mesh.model, after_passes=20):
+        pieces = client.stream("hi", max_tokens=4000)
+        next(pieces)
+        mesh.say_bye()
+        with pytest.raises(ConnectionLostError, match="the client was closed"):
+            list(pieces)
+    assert len(errors) == 1
+    assert "on_waiting cannot wait" in errors[0]
 
 
 def test_a_call_in_the_instant_in_which_another_thread_closes_the_client_returns(
