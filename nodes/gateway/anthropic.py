@@ -4,7 +4,6 @@ answers in Anthropic's form.
 Source: Anthropic's API reference, Messages and streaming of messages.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -240,13 +239,9 @@ def _block(head: Head, item: Item) -> dict[str, Any]:
     if item.kind == CONTENT:
         return {"type": "text", "text": item.text}
     if item.kind == CALL:
-        # Arguments that were cut off are not valid JSON and are left out.
-        try:
-            arguments = json.loads(item.text) if item.text else {}
-        except ValueError:
-            arguments = {}
         found = {"type": "tool_use", "id": call_id(head, 0, item.number), "name": item.name}
-        return {**found, "input": arguments}
+        # Arguments that were cut off are left out.
+        return {**found, "input": item.arguments or {}}
     return {"type": "thinking", "thinking": item.text, "signature": ""}
 
 

@@ -1,5 +1,6 @@
 """Splits the text of answers into thoughts, content and calls of functions. Pure."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ class Item:
     name: str = ""
     text: str = ""
     number: int = 0
+
+    @property
+    def arguments(self) -> Any:
+        """The arguments of a call as a value; None if they were cut off."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return None
 
 
 class Step(NamedTuple):
@@ -127,9 +136,11 @@ class ItemShape(ABC):
 
 
 def finish_reason(reason: str | None, items: Iterable[Item]) -> str | None:
-    """The reason as the APIs have it: an answer with calls waits for their results."""
-    has_calls = any(item.kind == CALL for item in items)
-    return "tool_calls" if reason == "stop" and has_calls else reason
+    """The reason as the APIs have it: an answer with calls waits for their results, unless a stop
+    text has cut off the arguments of one."""
+    calls = [item for item in items if item.kind == CALL]
+    is_called = bool(calls) and all(call.arguments is not None for call in calls)
+    return "tool_calls" if reason == "stop" and is_called else reason
 
 
 def items_of(job: Job, whole: Delta) -> list[Item]:

@@ -341,6 +341,9 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
     """An item of the output. Its id is the same each time the answer is written."""
     if item.kind == CALL:
         named = call_id(head, 0, item.number)
+        if status == _COMPLETED and item.arguments is None:
+            # A stop text has cut them off.
+            status = _INCOMPLETE
         return {
             "type": "function_call",
             "id": named.replace("call_", "fc_"),

@@ -10,13 +10,13 @@ from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
 from tests.nodes.gateway.calls import CHAT as PATH
-from tests.nodes.gateway.calls import KEY, ask
+from tests.nodes.gateway.calls import KEY, ask, named_events
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
 from tests.nodes.gateway.jobs import Jobs
 
 USER = {"role": "user", "content": "Is it warm in Köln?"}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "description": "Of a city", "parameters": PARAMETERS},
 }
@@ -188,6 +188,28 @@ async def test_a_call_that_is_cut_off_ends_for_length(stream: bool) -> None:
     call = await ask(mesh, PATH, body(stream=stream))
     last = call.events[-2] if stream else call.json
     assert last["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_a_stop_text_cuts_off_is_not_to_be_carried_out(stream: bool) -> None:
+    """Its arguments are missing or no JSON, so no API says that it waits for a result."""
+    mesh = FakeMesh(text_answer("<tool_call>\n", CALL[:40]))
+    asked = {"tools": [WEATHER], "stop": "ln", "stream": stream, "messages": [USER]}
+    chat = await ask(mesh, PATH, asked)
+    last = chat.events[-2] if stream else chat.json
+    assert last["choices"][0]["finish_reason"] == "stop"
+
+    of_tool = WEATHER["function"]
+    theirs = [{"name": "weather", "input_schema": PARAMETERS}]
+    asked = {"tools": theirs, "stop_sequences": ["ln"], "stream": stream, "messages": [USER]}
+    messages = await ask(mesh, "/v1/messages", {**asked, "max_tokens": 50})
+    end = named_events(messages)[-2][1]["delta"] if stream else messages.json
+    assert end["stop_reason"] == "end_turn"
+
+    asked = {"tools": [{"type": "function", **of_tool}], "stream": stream, "input": "warm?"}
+    responses = await ask(mesh, "/v1/responses", asked)
+    answer = named_events(responses)[-1][1]["response"] if stream else responses.json
+    assert answer["output"][0]["status"] == "incomplete"
 
 
 async def test_the_style_is_that_of_the_model() -> None:
