@@ -28,7 +28,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "mesh/zmq_endpoint.py ZmqEndpoint._wait_for await waiter",
     ),
     "A task that has ended or was cancelled just before: only its clean-up is waited for.": (
-        "nodes/api/blocking.py SyncStream._end await asyncio.wait",
         "nodes/gateway/running.py started await asyncio.gather",
         "nodes/gateway/models.py Fresh.stop await asyncio.gather",
         "nodes/service/runtime.py beside await asyncio.gather",

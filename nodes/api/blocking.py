@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, Unpack
 from mesh.keys import ClientKeys
 from nodes.api.answers import Completion, Piece
 from nodes.api.client import Conversation, MeshClient, Options, Stream, connect
-from nodes.api.errors import ConnectionLostError, RequestError
+from nodes.api.errors import ConnectionLostError
 from nodes.messages import NodeFields
 
 T = TypeVar("T")
@@ -127,10 +127,6 @@ class SyncClient:
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            if not self._is_over:
-                raise RequestError(
-                    "the stream was closed while its next piece was awaited"
-                ) from None
             raise ConnectionLostError("the client was closed") from None
         finally:
             # After Ctrl-C in this thread, this cancels the request in the client's thread.
@@ -149,7 +145,6 @@ class SyncStream(Iterator[Piece]):
     def __init__(self, client: SyncClient, stream: Stream) -> None:
         self._client = client
         self._stream = stream
-        self._asking: asyncio.Task[Any] | None = None
 
     @property
     def seed(self) -> int | None:
@@ -169,23 +164,12 @@ class SyncStream(Iterator[Piece]):
 
     async def _next(self) -> Piece | None:
         # A coroutine whose result another thread takes cannot raise StopAsyncIteration.
-        self._asking = asyncio.current_task()
-        try:
-            return await anext(self._stream, None)
-        finally:
-            self._asking = None
-
-    async def _end(self) -> None:
-        # Ctrl-C may arrive after the next piece was requested and before this thread waits for it.
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
-        await self._stream.aclose()
+        return await anext(self._stream, None)
 
     def close(self) -> None:
         """Cancel the request if it is still under way."""
         with contextlib.suppress(ConnectionLostError):
-            self._client._wait(self._end())
+            self._client._wait(self._stream.aclose())
 
     def __enter__(self) -> Self:
         return self
@@ -197,7 +181,7 @@ class SyncStream(Iterator[Piece]):
         # The stream was left early, for example by break; this must not wait.
         with contextlib.suppress(RuntimeError, AttributeError):
             loop = self._client._loop
-            loop.call_soon_threadsafe(lambda: loop.create_task(self._end()))
+            loop.call_soon_threadsafe(lambda: loop.create_task(self._stream.aclose()))
 
 
 # The same as a verb, beside connect(): `with open_client() as client:`.

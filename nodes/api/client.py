@@ -141,6 +141,9 @@ class Stream(AsyncIterator[Piece]):
         self._loop = client._loop
         self._asked_at = self._loop.time()
         self._completion: Completion | None = None
+        # The time limit of the task that awaits the next piece, and whether another one closed it.
+        self._waiting: asyncio.Timeout | None = None
+        self._is_closed = False
 
     @property
     def seed(self) -> int | None:
@@ -172,11 +175,19 @@ class Stream(AsyncIterator[Piece]):
             raise StopAsyncIteration
         limit = None if self._timeout_s is None else self._asked_at + self._timeout_s
         try:
-            async with asyncio.timeout_at(limit):
-                while True:
-                    piece = self._assembly.take(await anext(self._events))
-                    if piece is not None and (piece.text or piece.token_ids or piece.finish_reason):
-                        return piece
+            async with asyncio.timeout_at(limit) as self._waiting:
+                try:
+                    piece = None
+                    while piece is None or not (
+                        piece.text or piece.token_ids or piece.finish_reason
+                    ):
+                        piece = self._assembly.take(await anext(self._events))
+                finally:
+                    self._waiting = None
+            if self._is_closed:
+                # The piece came in the instant in which the other task closed the stream.
+                await self._events.aclose()
+            return piece
         except StopAsyncIteration:
             # A request that failed or was cancelled has no completion.
             if not self._assembly.is_complete:
@@ -184,7 +195,9 @@ class Stream(AsyncIterator[Piece]):
             self._completion = self._assembly.completion(self._loop.time() - self._asked_at)
             raise
         except TimeoutError:
-            await self.aclose()
+            await self._events.aclose()
+            if self._is_closed:
+                raise StopAsyncIteration from None
             raise AnswerTimeoutError(self._too_late()) from None
         except RequestFailedError as error:
             if error.code == "deadline" and self._timeout_s is not None:
@@ -197,8 +210,16 @@ class Stream(AsyncIterator[Piece]):
         return f"no whole answer within {self._timeout_s:g} s"
 
     async def aclose(self) -> None:
-        """Cancel the request if it is still under way."""
-        await self._events.aclose()
+        """Cancel the request if it is still under way.
+
+        For a task that awaits its next piece meanwhile it ends, too, without a completion.
+        """
+        if self._waiting is None:
+            await self._events.aclose()
+        elif not self._waiting.expired():
+            # A generator cannot be closed while it runs, so the task that awaits a piece closes it.
+            self._is_closed = True
+            self._waiting.reschedule(self._loop.time())
 
     async def __aenter__(self) -> Self:
         return self

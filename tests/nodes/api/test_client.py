@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ async def test_who_leaves_a_stream_cancels_it(mesh: ToyMesh, eventually: Eventua
         await eventually(lambda: mesh.num_streams() == 0)
         async for _ in client.stream("hi", max_tokens=4000):
             break
+        await eventually(lambda: mesh.num_streams() == 0)
+
+
+async def test_a_stream_may_be_closed_by_another_task_than_the_one_that_reads_it(
+    mesh: ToyMesh, eventually: Eventually
+) -> None:
+    async with connect(mesh.endpoint) as client:
+        with held(mesh.model, after_passes=20):
+            pieces = client.stream("hi", max_tokens=4000)
+            reading = asyncio.create_task(pieces.completed())
+            await eventually(lambda: mesh.num_streams() == 1 and pieces.seed is not None)
+            await pieces.aclose()
+            await pieces.aclose()
+            with pytest.raises(RequestError, match="left before its end"):
+                await reading
         await eventually(lambda: mesh.num_streams() == 0)
 
 
