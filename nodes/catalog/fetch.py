@@ -31,7 +31,10 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK_BYTES = 1 << 20
 _HTTP_TIMEOUT_S = 60.0
 _WATCH_EVERY_S = 0.2
+# The child ends with the thread that started it. Otherwise it would go on for minutes on all cores
+# after this process was stopped.
 _QUANTIZE = (
+    "from nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "
     "import sys, pathlib; from nodes.engine.llama_abi import quantize_model; "
     "quantize_model(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3])"
 )

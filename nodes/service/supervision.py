@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from mesh.pauses import PauseState
 from nodes.config.settings import (
     DraftConfig,
     EngineSettings,
@@ -225,10 +226,14 @@ class Child:
         """Wait for the exit code. A node without a sign of life for WATCHDOG_S is killed.
 
         In some versions of asyncio Process.wait() also waits for the end of standard error, which a
-        process that the node has started may keep open.
+        process that the node has started may keep open. Time in which this process did not run, as
+        in a container that was paused, does not count: the node was probably paused with it.
         """
-        loop = asyncio.get_running_loop()
+        loop, pauses = asyncio.get_running_loop(), PauseState()
         while (exit_code := self.exit_code) is None:
+            paused_s = pauses.looked(loop.time(), _POLL_S)
+            if self._pinged_at is not None:
+                self._pinged_at = min(loop.time(), self._pinged_at + paused_s)
             if self._pinged_at is not None and loop.time() - self._pinged_at > WATCHDOG_S:
                 self._pinged_at = None
                 why = f"the {self.role} gave no sign of life for {WATCHDOG_S:g} s"

@@ -1,7 +1,10 @@
+import contextlib
 import errno
 import json
 import os
+import select
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +28,8 @@ from nodes.catalog.entries import (
 )
 from nodes.catalog.fetch import fetch, quantize_in_child, watched
 from nodes.catalog.hub import files_of, name_of
+from nodes.engine.sandbox import jail
+from tests.cli.commands import wait_until
 from tests.nodes.catalog.fakes import write_wheel
 
 CONTENT = bytes(range(256)) * 5000
@@ -270,6 +275,40 @@ def test_a_requantisation_that_was_killed_says_what_to_do(
     monkeypatch.setattr("sys.executable", str(python))
     with pytest.raises(CatalogError, match="was killed: free some memory"):
         quantize_in_child(tmp_path / "source.gguf", tmp_path / "made.gguf", "Q8_0")
+
+
+@pytest.mark.slow
+def test_a_requantisation_ends_with_the_process_that_wants_it(tmp_path: Path) -> None:
+    source = tmp_path / "source.gguf"
+    # Nothing is written: who reads it waits for ever.
+    os.mkfifo(source)
+    engine = tmp_path / "nodes" / "engine"
+    engine.mkdir(parents=True)
+    (engine / "llama_abi.py").write_text("def quantize_model(source, *_): source.read_bytes()\n")
+    for package in (engine.parent, engine):
+        (package / "__init__.py").touch()
+    (engine / "sandbox").symlink_to(Path(jail.__file__).parent)
+    code = "import os, sys, pathlib; from nodes.catalog.fetch import quantize_in_child; "
+    code += "os.environ['PYTHONPATH'], source = sys.argv[1:]; "
+    code += "quantize_in_child(pathlib.Path(source), pathlib.Path('made'), 'Q8_0')"
+    writers: list[int] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):
+            writers.append(os.open(source, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(source)]) as stopped:
+        try:
+            wait_until(is_read, 20.0)
+        finally:
+            stopped.kill()
+    readers = select.poll()
+    readers.register(writers[0], 0)
+    try:
+        assert readers.poll(20_000) == [(writers[0], select.POLLERR)]
+    finally:
+        os.close(writers[0])
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -127,6 +128,28 @@ async def test_a_node_whose_engine_is_stuck_gives_no_sign_of_life_and_is_killed(
     assert await child.ended() == -signal.SIGKILL
     await child.reader
     assert child.last_error() == "the target gave no sign of life for 1 s"
+
+
+async def test_a_pause_of_the_parent_is_not_silence_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "WATCHDOG_S", 3.0)
+    joined = asyncio.Event()
+    code = r"import sys; sys.stderr.write('WATCHDOG=1\nREADY=1\n'); sys.stderr.flush(); "
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code + "sys.stdin.read()"),
+        stdin=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
+    child = Child("target", process, lambda *_: None, joined.set)
+    ended = asyncio.create_task(child.ended())
+    await asyncio.wait_for(joined.wait(), LIMIT_S)
+    # As if both had been paused with their container.
+    time.sleep(3.5)  # noqa: ASYNC251
+    await asyncio.sleep(0.1)
+    child.close_stdin()
+    assert await asyncio.wait_for(ended, LIMIT_S) == 0
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
