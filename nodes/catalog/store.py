@@ -49,6 +49,10 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # the specification ignores relative paths
         base = os.path.expanduser("~/.cache")
+        if not os.path.isabs(base):
+            raise CatalogError(
+                "this user has no home folder: set the environment variable HOME or AIRDRAFT_CACHE"
+            )
     return Path(base, "airdraft")
 
 

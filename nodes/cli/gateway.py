@@ -10,7 +10,7 @@ import click
 
 from nodes.cli.options import config_option, keys_option
 from nodes.config.settings import ConfigError, load
-from nodes.service.runtime import STOP_LIMIT_S, run_to_end, set_up_logging
+from nodes.service.runtime import STOP_LIMIT_S, print_line, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
@@ -86,7 +86,7 @@ def stop_limit_s(config: GatewayConfig | None) -> float:
 
 
 def announce(url: str) -> None:
-    click.echo(f"OpenAI API at {url}")
+    print_line(f"OpenAI API at {url}")
 
 
 def is_installed() -> bool:

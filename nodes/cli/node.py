@@ -25,7 +25,7 @@ from nodes.config.settings import (
     load,
 )
 from nodes.service.roles import run_coordinator, run_node
-from nodes.service.runtime import run_to_end, set_up_logging
+from nodes.service.runtime import print_line, run_to_end, set_up_logging
 from nodes.service.supervision import Parent
 
 _engine_overrides = adds(
@@ -171,4 +171,4 @@ def coordinator_command(**values: Any) -> None:
 
 
 def announce(endpoint: str) -> None:
-    click.echo(f"listening on {endpoint}")
+    print_line(f"listening on {endpoint}")

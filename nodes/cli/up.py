@@ -25,7 +25,7 @@ from nodes.config.settings import LimitSettings, read_toml
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
 from nodes.service.roles import endpoint_to_bind, keyring
-from nodes.service.runtime import run_to_end, set_up_logging
+from nodes.service.runtime import raise_file_limit, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
@@ -142,6 +142,7 @@ def _is_typed(parameter: str) -> bool:
 
 def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
+    raise_file_limit()
     limits = LimitSettings(**limits_of(values))
     # Fetching and loading models takes long, so a taken address is reported before.
     _check_free(keyring().listen(values["listen"]))

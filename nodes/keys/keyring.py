@@ -284,7 +284,7 @@ def default_keys_dir(environ: Mapping[str, str]) -> Path:
         return Path(chosen)
     if state := environ.get("STATE_DIRECTORY"):
         return Path(state.split(":")[0]) / "keys"
-    config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    config = environ.get("XDG_CONFIG_HOME") or str(_home() / ".config")
     return Path(config) / "airdraft" / "keys"
 
 
@@ -311,8 +311,17 @@ def private_endpoint(environ: Mapping[str, str]) -> str:
     if os.path.isabs(runtime):
         return f"ipc://{Path(runtime) / 'airdraft' / _SOCKET}"
     cache = environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
+    base = Path(cache) if os.path.isabs(cache) else _home() / ".cache"
     return f"ipc://{base / 'airdraft' / 'run' / _SOCKET}"
+
+
+def _home() -> Path:
+    """Return the user's home folder. Raises KeysError if it is unknown."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        reason = "this user has no home folder: set the environment variable HOME"
+        raise KeysError(reason) from None
 
 
 def make_private(endpoint: str) -> None:

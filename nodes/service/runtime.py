@@ -110,6 +110,15 @@ def let_go_of_stderr() -> None:
         sys.stderr = None
 
 
+def print_line(text: str) -> None:
+    """Print a line on standard output; a service goes on if nobody reads it any more."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        # Otherwise Python would try to write the line again at its end, and change the exit code.
+        sys.stdout = None
+
+
 def raise_file_limit() -> None:
     """Raise the limit of open files as far as possible, because each peer needs one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

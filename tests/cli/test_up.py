@@ -1,13 +1,16 @@
 """`airdraft up` when its nodes die, and however it ends itself."""
 
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from nodes.cli.main import cli
 from tests.cli.commands import LIMIT_S, Commands, stopped, told, wait_until
 
 # A passing test needs a few seconds of a fast machine.
@@ -85,3 +88,18 @@ def test_an_address_that_is_taken_is_named_before_models_are_looked_for(commands
         done = commands.run("serve", "nothing", "--port", port)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"cannot serve HTTP on 127.0.0.1:{port}: Address already in use" in done.stderr
+
+
+def test_a_mesh_without_http_may_open_as_many_files_as_the_machine_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = min(512, before[1] - 1), before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, few)
+    try:
+        missing = str(tmp_path / "missing.gguf")
+        CliRunner().invoke(cli, ["up", "--model", missing, "--draft", "none", "--http", "off"])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -1,5 +1,6 @@
 import errno
 import os
+import pwd
 import shutil
 import threading
 from collections.abc import Callable
@@ -299,3 +300,12 @@ def test_any_file_of_hugging_face_has_a_name(
     for wrong in ("owner/name", "owner/name/a.bin", "owner/../a/b.gguf", "a/b/../c.gguf"):
         with pytest.raises(ModelNameError):
             catalog.pull(f"hf:{wrong}")
+
+
+def test_a_user_without_a_home_gets_no_cache_in_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    with pytest.raises(CatalogError, match="set the environment variable HOME or AIRDRAFT_CACHE"):
+        default_cache_dir({})

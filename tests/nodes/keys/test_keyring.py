@@ -1,6 +1,7 @@
 """Which keys a link needs, and that it does not come to be without them."""
 
 import os
+import pwd
 import socket
 import stat
 from collections.abc import Callable
@@ -328,3 +329,14 @@ def test_only_its_user_may_enter_the_directory_of_the_socket(tmp_path: Path) -> 
     ):
         with pytest.raises(EndpointError, match=says):
             make_private(f"ipc://{tmp_path}/{name}/mesh.sock")
+
+
+@pytest.mark.parametrize("find", [default_keys_dir, private_endpoint])
+def test_a_user_without_a_home_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, find: Callable[[dict[str, str]], object]
+) -> None:
+    # A container may run as a user that its list of users lacks.
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    with pytest.raises(KeysError, match="no home folder: set the environment variable HOME"):
+        find({})

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -11,7 +12,7 @@ from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
 from nodes.catalog import ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError
-from nodes.service.runtime import StoppedError, report
+from nodes.service.runtime import StoppedError, print_line, report
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 
@@ -63,3 +64,16 @@ def test_the_journal_has_the_error_as_a_record_with_the_priority_of_one(
 def test_a_signal_is_told_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(StoppedError(signal.SIGINT)) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_a_service_goes_on_when_nobody_reads_its_standard_output_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    output = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", output)
+    print_line("listening on tcp://127.0.0.1:7411")
+    print_line("OpenAI API at http://127.0.0.1:8080/v1")
+    with contextlib.suppress(BrokenPipeError):
+        output.close()
