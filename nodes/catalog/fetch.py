@@ -31,7 +31,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK_BYTES = 1 << 20
 _HTTP_TIMEOUT_S = 60.0
 _WATCH_EVERY_S = 0.2
-# The child ends with the thread that started it. Otherwise it would go on for minutes on all cores
+# The child ends with the thread that started it. Otherwise it would go on using all cores
 # after this process was stopped.
 _QUANTIZE = (
     "from nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "

@@ -28,7 +28,7 @@ from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.keyring import Keyring, keyring_of, make_private
-from nodes.service.runtime import end_at_once, raise_file_limit
+from nodes.service.runtime import LOADING, end_at_once, raise_file_limit
 from nodes.service.supervision import Parent, parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
 from nodes.worker.engines import calibration_of, in_tokens_of_targets, open_engine, open_target
@@ -225,7 +225,7 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any], manager: Man
         # The thread must end after loading. While it exists, libgomp counts its helper threads as
         # busy, and those of the engine's thread sleep instead of spinning (a pass of a 1.5B model
         # on two cores took 76 ms instead of 46).
-        executor = ThreadPoolExecutor(1, "loading")
+        executor = ThreadPoolExecutor(1, LOADING)
         loading = asyncio.get_running_loop().run_in_executor(executor, work)
         executor.shutdown(wait=False)
         await asyncio.wait({loading, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -36,6 +36,8 @@ EXIT_NO_PERMISSION = 77
 EXIT_CONFIG = 78
 EXIT_DISMISSED = 79
 STOP_LIMIT_S = 10.0
+# The name of a thread that loads a model. It cannot be interrupted, and may take minutes.
+LOADING = "loading"
 
 # Exit codes by the code of the coordinator's Refuse message.
 _REFUSALS = {
@@ -170,6 +172,10 @@ def run_to_end(
         code = report(error)
         if is_service and code == 128 + signal.SIGTERM:
             code = 0
+    if any(thread.name.startswith(LOADING) for thread in threading.enumerate()):
+        # Python would wait for the thread until the limit of the stop phase.
+        let_go_of_stderr()
+        end_at_once(code)
     sys.exit(code)
 
 

@@ -172,6 +172,25 @@ def test_a_node_that_is_still_loading_ends_with_its_parent(tmp_path: Path, role:
                 os.close(fd)
 
 
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_a_node_of_its_own_stops_regularly_while_it_loads(tmp_path: Path) -> None:
+    path = tmp_path / "slow.gguf"
+    os.mkfifo(path)
+    command = [sys.executable, "-m", "nodes.cli", "draft", "--model", str(path)]
+    command += ["--connect", f"ipc://{tmp_path}/nobody"]
+    writers: list[int] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as node:
+        try:
+            wait_until(lambda: _open_to_write(path, writers), LIMIT_S)
+            node.terminate()
+            _, errors = node.communicate(timeout=LIMIT_S)
+            assert (node.returncode, errors) == (0, b"")
+        finally:
+            node.kill()
+            for fd in writers:
+                os.close(fd)
+
+
 def _open_to_write(fifo: Path, writers: list[int]) -> bool:
     """Be there for who reads it, if somebody does by now."""
     try:
