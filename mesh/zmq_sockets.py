@@ -41,7 +41,7 @@ class ZmqServer(ZmqEndpoint):
         self.endpoint = endpoint
         # The file of an inherited socket must be removed by the process that created it.
         self._path = None if is_inherited else ipc_path(endpoint)
-        self._inode = None if self._path is None else _inode(self._path)
+        self._inode = None if self._path is None else _closed_to_others(self._path)
         # The descriptor over which each peer has sent; several peers share one that the kernel has
         # reused.
         self._fds: dict[bytes, int] = {}
@@ -71,7 +71,7 @@ class ZmqServer(ZmqEndpoint):
         with contextlib.suppress(OSError, zmq.ZMQError):
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             self._socket.bind(self.endpoint)
-            self._inode = _inode(path)
+            self._inode = _closed_to_others(path)
             logger.warning("the socket file %s was gone and has been made again", path)
 
     async def lost_peers(self) -> list[bytes]:
@@ -173,6 +173,15 @@ class ZmqClient(ZmqEndpoint):
             self._send(frames)
         except zmq.Again as error:
             raise BackpressureError from error
+
+
+def _closed_to_others(path: str) -> int | None:
+    """Take the permissions for other users from a new socket file; returns its inode.
+
+    With a umask of 0 every user of the machine could connect, and there are no keys.
+    """
+    os.chmod(path, os.lstat(path).st_mode & 0o770)
+    return _inode(path)
 
 
 def _inode(path: str) -> int | None:
