@@ -115,7 +115,10 @@ class AuthorizedNodes:
             return replaced
 
     def enrol(self, invited: str, key: str, name: str) -> Entry:
-        """Use up an invitation: `key` gets its roles. A KeysError leaves the invitation open."""
+        """Use up an invitation: `key` gets its roles. Raises KeysError.
+
+        After an error the invitation is still open, unless the disk became full between two files.
+        """
         with locked(self._lock):
             invitation = self.invitations().get(invited)
             if invitation is None:
