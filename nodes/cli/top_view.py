@@ -238,9 +238,9 @@ def _streams(status: Status, width: int) -> list[str]:
 
 def _under(text: str, width: int) -> list[str]:
     """A text in lines below its row, where a column for it would be too narrow."""
-    return (
-        wrap(shown(text), width, initial_indent="  ", subsequent_indent="  ") if width > 2 else []
-    )
+    if width <= 2:
+        return []
+    return wrap(shown(text), width, initial_indent="  ", subsequent_indent="  ")
 
 
 def _stream(stream: StreamStatus) -> tuple[str, ...]:

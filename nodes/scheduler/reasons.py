@@ -51,7 +51,7 @@ def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Pla
         return "no_draft"
     if not stream.follow.is_ready:
         return "reading"
-    # A present guess may also come from lookup, which offers none that does not pay.
+    # A guess of lookup does not count as offered, but has a chance, too.
     return "not_worth" if entry.num_offered or entry.best_percent else "none_there"
 
 
@@ -102,5 +102,5 @@ def summary(scheduler: Scheduler, stream: Stream) -> str:
     most = stream.figures.plain_steps.most_common()
     parts = ", ".join(f"{number} {_SUMMED[label]}" for label, number in most)
     lasting = [_line(scheduler, stream, label) for label, _ in most if label in _LASTING]
-    lines = f"passes without guesses: {parts}", *dict.fromkeys(lasting)
+    lines = [f"passes without guesses: {parts}", *dict.fromkeys(lasting)]
     return "; ".join(lines) if most else ""

@@ -137,7 +137,7 @@ class Stream:
     is_parked: bool = False
     # Why the last pass took no guesses of it; "" if it took some.
     plain: Plain | Literal[""] = ""
-    # What made its last pass without draft nodes slower; None if none was.
+    # The comparison that left draft nodes out of its last pass labelled `slower`.
     compared: Comparison | None = None
     # Why no draft node follows it, where none does.
     refusal: str = ""

@@ -1,9 +1,13 @@
 """Endpoints as text."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from mesh.endpoints import check_bind, check_connect, check_secure, ipc_path
 from mesh.errors import EndpointError, InsecureEndpointError
+from mesh.zmq_transport import ZmqContext
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,14 @@ def test_without_keys_nothing_reaches_another_machine() -> None:
     for host in others:
         with pytest.raises(InsecureEndpointError, match="need keys"):
             check_secure(f"tcp://{host}:7411")
+
+
+def test_a_socket_file_is_closed_to_other_users_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.sock"
+    before = os.umask(0)
+    try:
+        with ZmqContext() as context:
+            context.bind(f"ipc://{path}")
+            assert path.stat().st_mode & 0o007 == 0
+    finally:
+        os.umask(before)

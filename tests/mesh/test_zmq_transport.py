@@ -7,7 +7,6 @@ import socket
 import struct
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -396,14 +395,3 @@ def test_nothing_is_known_of_what_is_no_tcp_connection():
     assert quiet_s(reading) is None
     os.close(reading)
     assert quiet_s(reading) is None
-
-
-def test_a_socket_file_is_closed_to_other_users_whatever_the_umask(tmp_path: Path) -> None:
-    path = tmp_path / "mesh.sock"
-    before = os.umask(0)
-    try:
-        with ZmqContext() as context:
-            context.bind(f"ipc://{path}")
-            assert path.stat().st_mode & 0o007 == 0
-    finally:
-        os.umask(before)

@@ -100,7 +100,7 @@ def test_a_fork_of_the_process_is_told_to_open_a_client_of_its_own(mesh: ToyMesh
 
         child = multiprocessing.get_context("fork").Process(target=ask)
         child.start()
-        child.join(5)
+        child.join(60)
         child.kill()
         child.join()
         assert child.exitcode == 0

@@ -1,6 +1,7 @@
 """A node and the process that started it."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import logging
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -156,35 +157,32 @@ async def test_a_pause_of_the_parent_is_not_silence_of_the_node(
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_a_node_that_is_still_loading_ends_with_its_parent(tmp_path: Path, role: str) -> None:
     path = tmp_path / "slow.gguf"
-    # Nothing is written: who reads it waits for ever.
-    os.mkfifo(path)
     command = node_command(role, f"ipc://{tmp_path}/nobody", EngineSettings(model=str(path)))
-    writers: list[int] = []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as node:
-        try:
-            wait_until(lambda: _open_to_write(path, writers), LIMIT_S)
-            assert node.poll() is None
-            _, errors = node.communicate(timeout=LIMIT_S)
-            assert (node.returncode, errors) == (0, b"")
-        finally:
-            node.kill()
-            for fd in writers:
-                os.close(fd)
+    with loading(path, command) as node:
+        assert node.poll() is None
+        _, errors = node.communicate(timeout=LIMIT_S)
+        assert (node.returncode, errors) == (0, b"")
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_a_node_of_its_own_stops_regularly_while_it_loads(tmp_path: Path) -> None:
     path = tmp_path / "slow.gguf"
-    os.mkfifo(path)
     command = [sys.executable, "-m", "nodes.cli", "draft", "--model", str(path)]
-    command += ["--connect", f"ipc://{tmp_path}/nobody"]
+    with loading(path, [*command, "--connect", f"ipc://{tmp_path}/nobody"]) as node:
+        node.terminate()
+        _, errors = node.communicate(timeout=LIMIT_S)
+        assert (node.returncode, errors) == (0, b"")
+
+
+@contextlib.contextmanager
+def loading(path: Path, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A node that reads its model, of which nothing is ever written."""
+    os.mkfifo(path)
     writers: list[int] = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as node:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as node:
         try:
             wait_until(lambda: _open_to_write(path, writers), LIMIT_S)
-            node.terminate()
-            _, errors = node.communicate(timeout=LIMIT_S)
-            assert (node.returncode, errors) == (0, b"")
+            yield node
         finally:
             node.kill()
             for fd in writers:

@@ -69,6 +69,19 @@ def test_guesses_take_free_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {ONE: 1, TWO: 0}
 
 
+def test_a_guess_without_a_free_cell_is_reported_with_its_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, model = make_state(costs=FLAT, num_cells=80)
+    spec = make_spec(max_tokens=10, ignore_eog=True, num_leased=10)
+    state.open(spec)
+    state.step()
+    guess(state, ONE, START, alone(spec).token_ids[1:2], sure=0.5)
+    monkeypatch.setattr(model, "free_cells", lambda: 1)
+    entry = commit_of(state).entry
+    assert (entry.num_draft_tokens, entry.num_offered, entry.best_percent) == (0, 1, 50)
+
+
 def test_a_target_learns_what_its_passes_take() -> None:
     """Passes turn out to be steep: guesses of middling chance are not worth it any more."""
     cheap = NodeCosts(CostTable((1, 2, 64), (0.01, 0.0101, 0.011)), FLAT.prefill)
