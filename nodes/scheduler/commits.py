@@ -57,6 +57,8 @@ def commit(
     stream.count(entry, plain, now)
     follow = stream.follow
     if follow is not None:
+        is_wrong = entry.num_right < entry.num_compared
+        follow.has_diverged = is_wrong or (follow.has_diverged and not entry.num_offered)
         follow.num_late += entry.num_late
         follow.num_taken += entry.num_draft_tokens - entry.num_looked_up
         scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None

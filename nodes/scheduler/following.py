@@ -100,8 +100,7 @@ def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
         node.owed_s = 0.0
     scheduler.drafts.allot(node.link.medium)
     node.num_unread -= follow.num_unread
-    notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
-    return [ToDraft(node.name, notice)]
+    return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, follow.number))]
 
 
 def switch_guesses(scheduler: Scheduler, speculation: Speculation) -> list[Instruction]:
@@ -143,8 +142,7 @@ def ready(scheduler: Scheduler, stream: Stream) -> None:
     follow = stream.follow
     if follow is None or follow.is_ready:
         return
-    follow.is_ready = True
-    follow.compared_at = len(stream.token_ids)
+    follow.is_ready, follow.compared_at = True, len(stream.token_ids)
     node = scheduler.drafts[follow.node]
     node.num_unread -= follow.num_unread
     follow.num_unread = 0
@@ -160,8 +158,7 @@ def leave(
     assert stream.follow is not None
     stream.backoff.add(stream.follow.node, len(stream.token_ids), for_good=for_good)
     stream.refusal = f"draft node {stream.follow.node}: {reason}"
-    out = unfollow(scheduler, stream)
-    return out + find_follower(scheduler, stream)
+    return unfollow(scheduler, stream) + find_follower(scheduler, stream)
 
 
 def leave_silent(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instruction]:

@@ -28,11 +28,12 @@ _SUMMED: Final[dict[Plain, str]] = {
     "slower": "because draft nodes made it slower",
     "refused": "refused by draft nodes",
     "reading": "while a draft node read the text",
+    "after_wrong": "right after a wrong guess",
     "none_there": "without a guess in time",
     "not_worth": "with guesses that were not worth it",
 }
 # Reasons whose line is about more than one pass.
-_LASTING: Final = ("no_draft", "refused", "slower", "none_there")
+_LASTING: Final = ("no_draft", "refused", "slower", "after_wrong", "none_there")
 
 
 def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Plain:
@@ -52,7 +53,9 @@ def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Pla
     if not stream.follow.is_ready:
         return "reading"
     # A guess of lookup does not count as offered, but has a chance, too.
-    return "not_worth" if entry.num_offered or entry.best_percent else "none_there"
+    if entry.num_offered or entry.best_percent:
+        return "not_worth"
+    return "after_wrong" if stream.follow.has_diverged else "none_there"
 
 
 def plain_line(scheduler: Scheduler, stream: Stream) -> str:
@@ -84,17 +87,18 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
         return f"{line}, so it needs about {num * more_ms / now_ms:.2f} (streams in it: {num})"
     node = scheduler.drafts.get(follow.node) if follow is not None else None
     # Targets learn one after the other that a draft node is gone.
-    if follow is None or node is None or label not in ("reading", "none_there"):
+    if follow is None or node is None or label not in ("reading", "after_wrong", "none_there"):
         return stream.refusal
     if label == "reading":
         return f"draft node {node.name} is still reading the text"
-    way_ms, step_ms = node.link.rtt_s * 1e3, node.costs.decode.at(1) * 1e3
-    return (
-        f"draft node {node.name} had no guess in time: since it follows this text, "
-        f"{follow.num_late} guesses came late and {follow.num_taken} were taken; after a wrong one "
-        f"it is told first ({way_ms:.0f} ms there and back), then a step takes {step_ms:.0f} ms by "
-        f"calibration, and a pass {scheduler.pass_s * 1e3:.0f} ms"
-    )
+    times_ms = node.costs.decode.at(1) * 1e3, scheduler.pass_s * 1e3
+    takes = "a step takes {:.0f} ms by calibration, and a pass {:.0f} ms".format(*times_ms)
+    if label == "after_wrong":
+        way = f"({node.link.rtt_s * 1e3:.0f} ms there and back)"
+        return f"draft node {node.name} is told first that its guess was wrong {way}; then {takes}"
+    fates = f"{follow.num_late} guesses came late and {follow.num_taken} were taken"
+    line = f"draft node {node.name} had no guess in time: since it follows this text, {fates}"
+    return f"{line}; {takes}"
 
 
 def summary(scheduler: Scheduler, stream: Stream) -> str:

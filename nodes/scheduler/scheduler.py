@@ -32,7 +32,7 @@ from nodes.scheduler.passes import TargetCosts
 from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
 from nodes.scheduler.reasons import summary
 from nodes.scheduler.silences import Pending, Silences, look_after
-from nodes.scheduler.stream import Opening, Running, Stream
+from nodes.scheduler.stream import NodeBackoff, Opening, Running, Stream
 from nodes.telemetry.counts import Counts, Stage
 from nodes.worker.stream import StreamId, StreamSpec, cells_soon
 from policies.acceptance import AcceptanceEstimate
@@ -116,7 +116,7 @@ class Scheduler:
         """Open a stream here from its journal, after another target has served it."""
         stream.spec = stream.current_spec(stream.spec.generation + 1)
         stream.phase, stream.is_parked, stream.num_reopened = Opening(), False, 0
-        stream.backoff.clear()
+        stream.backoff = NodeBackoff()
         return self._take_in(stream)
 
     def _take_in(self, stream: Stream) -> list[Instruction]:

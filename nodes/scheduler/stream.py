@@ -48,9 +48,6 @@ class NodeBackoff:
         """Forget a node that has started anew."""
         self._off.pop(node, None)
 
-    def clear(self) -> None:
-        self._off.clear()
-
 
 @dataclass(frozen=True, slots=True)
 class Opening:
@@ -92,8 +89,8 @@ class Follow:
     number: the number of this following, higher than that of any earlier one. told: the number of
     the stream's tokens that were sent to the node. num_unread: tokens of its text that the node
     counts as having to read; 0 once it has. compared_at: the stream's length when a guess of
-    the node was last compared with the text. num_late, num_taken: guesses that came too late, and
-    that passes took.
+    the node was last compared with the text. has_diverged: whether its last guesses at the target
+    were wrong. num_late, num_taken: guesses that came too late, and that passes took.
     """
 
     node: str
@@ -102,6 +99,7 @@ class Follow:
     num_unread: int = 0
     is_ready: bool = False
     compared_at: int = 0
+    has_diverged: bool = False
     num_late: int = 0
     num_taken: int = 0
 

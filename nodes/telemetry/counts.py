@@ -37,6 +37,7 @@ Plain = Literal[
     "slower",
     "refused",
     "reading",
+    "after_wrong",
     "none_there",
     "not_worth",
 ]

@@ -15,6 +15,7 @@ const PLAIN = {
   last_token: "only one token is left",
   policy: "the coordinator's policy is plain decoding",
   measuring: "speed without draft nodes is measured",
+  after_wrong: "the draft node was told of a wrong guess",
   none_there: "no guess arrived in time",
   not_worth: "guesses would not save time",
 };

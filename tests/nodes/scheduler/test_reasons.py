@@ -64,8 +64,7 @@ def of_policy() -> Scheduler:
             {"num_late": 3},
             "none_there",
             "draft node d had no guess in time: since it follows this text, 3 guesses came late "
-            "and 0 were taken; after a wrong one it is told first (0 ms there and back), then a "
-            "step takes 4 ms by calibration, and a pass 50 ms",
+            "and 0 were taken; a step takes 4 ms by calibration, and a pass 50 ms",
         ),
         # As the tables have it: a pass of one token takes 40 ms, each more 2 ms.
         (
@@ -104,9 +103,24 @@ def test_an_answer_ends_with_the_sum_of_its_reasons() -> None:
     assert finish.plain_reason == (
         "passes without guesses: 3 without a guess in time, 1 with guesses that were not worth it; "
         "draft node d had no guess in time: since it follows this text, 0 guesses came late and 2 "
-        "were taken; after a wrong one it is told first (0 ms there and back), then a step takes "
-        "4 ms by calibration, and a pass 50 ms"
+        "were taken; a step takes 4 ms by calibration, and a pass 50 ms"
     )
+
+
+def test_passes_until_new_guesses_arrive_are_the_fault_of_the_wrong_one() -> None:
+    scheduler = decoding("d")
+    taken = {"num_draft_tokens": 2, "num_offered": 2, "num_compared": 1}
+    commit(scheduler, 5, **taken)
+    for _ in range(2):
+        commit(scheduler, 5)
+        assert why(scheduler) == (
+            "after_wrong",
+            "draft node d is told first that its guess was wrong (0 ms there and back); then a "
+            "step takes 4 ms by calibration, and a pass 50 ms",
+        )
+    commit(scheduler, 5, 6, num_draft_tokens=1, num_accepted_tokens=1, num_offered=1)
+    commit(scheduler, 5)
+    assert why(scheduler)[0] == "none_there"
 
 
 def test_a_guess_of_lookup_that_did_not_pay_is_not_reported_as_no_guess() -> None:
