@@ -83,8 +83,9 @@ class Cell:
     stations with frames draw back-off slots: the fewest win, and equal ones collide. The hub is
     then one contender, with the frames to all stations in order of arrival. frame_s: fixed airtime
     of each frame. slot_s: duration of a back-off slot. window: number of slots from which the first
-    back-off is drawn; each failure of the frame doubles it. max_tries: the frame is given up after
-    so many failures.
+    back-off is drawn; each failure of the frame doubles it; 0 if all frames are sent in order of
+    arrival, without back-off and collisions. max_tries: the frame is given up after so many
+    failures.
     """
 
     stations: tuple[Station, ...]

@@ -72,7 +72,7 @@ def _slots(cell: Cell, random: Random, tries: int) -> int:
 
 
 class _Contention:
-    """Stations with frames draw back-off slots."""
+    """Stations with frames draw back-off slots, or send in order of arrival without a window."""
 
     def __init__(self, cell: Cell, random: Random) -> None:
         self._cell = cell
@@ -89,6 +89,9 @@ class _Contention:
             contenders.append(min(from_hub, key=lambda flow: flow.queue[0].order))
         if not contenders:
             return []
+        if self._cell.window == 0:
+            oldest = min(contenders, key=lambda flow: flow.queue[0].order)
+            return [Sending(flow=oldest, left_s=oldest.queue[0].air_s)]
         drawn = [_slots(self._cell, self._random, flow.queue[0].tries) for flow in contenders]
         fewest = min(drawn)
         first = [flow for flow, slots in zip(contenders, drawn, strict=True) if slots == fewest]

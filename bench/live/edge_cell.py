@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -39,7 +39,8 @@ ALPHAS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One edge cell. rate_bps: rate of the fastest station when no other one sends.
-    is_target_on_air: the target is a station, too, with that rate; otherwise it is at the hub."""
+    is_target_on_air: the target is a station, too, with that rate; otherwise it is at the hub.
+    has_ideal_air: frames are sent in order of arrival, without back-off and collisions."""
 
     rate_bps: float
     alpha: float
@@ -47,12 +48,14 @@ class Setting:
     warm_up_s: float = 8.0
     seconds: float = 12.0
     is_target_on_air: bool = False
+    has_ideal_air: bool = False
 
     @property
     def place(self) -> str:
         """The setting in words."""
         where = ", the target on it" if self.is_target_on_air else ""
-        return f"cell of {self.rate_bps / 1e3:g} kbit/s{where}, alpha {self.alpha:g}"
+        air = ", ideal air" if self.has_ideal_air else ""
+        return f"cell of {self.rate_bps / 1e3:g} kbit/s{air}{where}, alpha {self.alpha:g}"
 
     def cell(self) -> Cell:
         stations = [
@@ -61,7 +64,8 @@ class Setting:
         ]
         if self.is_target_on_air:
             stations.append(Station(name=TARGET_STATION, rate_bps=self.rate_bps, delay_s=1e-3))
-        return Cell(stations=tuple(stations), frame_s=FRAME_S)
+        cell = Cell(stations=tuple(stations), frame_s=FRAME_S)
+        return replace(cell, window=0) if self.has_ideal_air else cell
 
 
 def node_file(draft: str = "") -> Path:
@@ -73,6 +77,9 @@ def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a radio cell, which may be emulated or simulated."""
     for option in (
         click.option("--target-on-air", is_flag=True, help="Make the target a station, too."),
+        click.option(
+            "--ideal-air", is_flag=True, help="Send in order of arrival, not by back-off."
+        ),
         names_option("--policies", dict.fromkeys(("plain", "auto", *MODES)), "Planning modes."),
         click.option("--alphas", type=listed(float, lambda: ALPHAS), default="0.4,0.6,0.7,0.8,0.9"),
         click.option("--rates-kbps", type=NUMBERS, default="200,2000,20000", help="Of the cell."),
@@ -82,11 +89,22 @@ def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def edge_settings(
-    rates_kbps: list[float], alphas: list[float], *, target_on_air: bool, **fields: Any
+    rates_kbps: list[float],
+    alphas: list[float],
+    *,
+    target_on_air: bool,
+    ideal_air: bool,
+    **fields: Any,
 ) -> list[Setting]:
     """Return the cells of these options, with further fields."""
     return [
-        Setting(rate_bps=rate * 1e3, alpha=alpha, is_target_on_air=target_on_air, **fields)
+        Setting(
+            rate_bps=rate * 1e3,
+            alpha=alpha,
+            is_target_on_air=target_on_air,
+            has_ideal_air=ideal_air,
+            **fields,
+        )
         for rate in rates_kbps
         for alpha in alphas
     ]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
+from bench.emulate.cell import Cell, Direction
+from bench.emulate.medium import Medium as CellMedium
 from bench.sim.scripted import ScriptedModel, Work
 from nodes.messages import (
     CommitNotice,
@@ -48,7 +53,8 @@ class Clock:
 
 
 class Medium:
-    """A medium that several links share: one sender at a time, first come first served."""
+    """What a message occupies while it is sent: a medium that several links share, or one direction
+    of a link of its own. One message at a time, first come first served."""
 
     def __init__(self) -> None:
         self.free_at = 0.0
@@ -76,6 +82,36 @@ class Device(NamedTuple):
         table = self.costs.decode if work.num_decoded else self.costs.prefill
         seconds = table.at(work.num_decoded + work.num_read, work.used_cells)
         return seconds * self.random.lognormvariate(0.0, self.noise)
+
+
+class Air:
+    """The medium of emulated cells in virtual time. What collides is sent until it arrives."""
+
+    def __init__(self, clock: Clock, cell: Cell) -> None:
+        stations = (replace(station, queue_bytes=sys.maxsize) for station in cell.stations)
+        self._medium = CellMedium(replace(cell, stations=tuple(stations), max_tries=sys.maxsize))
+        self._clock = clock
+        self._next_s = math.inf
+
+    def send(
+        self, station: str, direction: Direction, bits: int, action: Callable[[], None]
+    ) -> None:
+        """Send a message as one frame; action runs when it arrives."""
+        num_bytes = -(-(HEADER_BITS + bits) // 8)
+        self._medium.offer(station, direction, num_bytes, action, self._clock.now)
+        self._wait()
+
+    def _wait(self) -> None:
+        next_s = self._medium.next_event_s()
+        if next_s < self._next_s:
+            self._next_s = next_s
+            self._clock.at(next_s, self._deliver)
+
+    def _deliver(self) -> None:
+        self._next_s = math.inf
+        for departure in self._medium.advance(self._clock.now):
+            departure.payload()
+        self._wait()
 
 
 _TOKEN_BITS = 32

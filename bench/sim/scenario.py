@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from bench.emulate.cell import Cell
 from policies.latency import NodeCosts
 from policies.plan import Link
 
@@ -97,7 +98,9 @@ class SimClient:
 class Scenario:
     """Everything that a run depends on except the mode of planning. target_link: link of a target
     on a medium. target_delay_s: one-way delay to the target if there is no target_link. looks_up:
-    whether the target looks for guesses in its texts.
+    whether the target looks for guesses in its texts. cell: what all links with a medium share,
+    with the stations draft-1, draft-2, ... and target; by default a medium of their rates, first
+    come first served.
     """
 
     seed: int
@@ -109,6 +112,7 @@ class Scenario:
     noise: float = 0.05
     target_delay_s: float = 1e-4
     target_link: Link | None = None
+    cell: Cell | None = None
     looks_up: bool = False
 
 

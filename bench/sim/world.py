@@ -9,7 +9,8 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from bench.sim.devices import Clock, Device, Medium, SimNode, bits_of
+from bench.emulate.cell import DOWN, UP, Direction
+from bench.sim.devices import Air, Clock, Device, Medium, SimNode, bits_of
 from bench.sim.scenario import Client, ClientFigures, Request, Scenario, SimDraftNode, Text
 from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, prompt_of
 from nodes.draft import node as draft_node
@@ -109,6 +110,7 @@ class World:
         self._texts: dict[int, Text] = {}
         self._text_ids: dict[int, int] = {}
         self._media: dict[str, Medium] = {}
+        self._air = Air(clock, scenario.cell) if scenario.cell is not None else None
         # Whether the draft models' confidence is the (believed) chance of each guess.
         self._says_chances = any(
             c.believed is not None or c.evenness is not None or c.texts for c in scenario.clients
@@ -168,14 +170,11 @@ class World:
         believed = node.believed or node.costs
         state = DraftState(model, calibration)
         link = node.link
-        medium = self._media.setdefault(link.medium or name, Medium())
-
         outbox = Outbox(0 if link.is_free else min(1e15, link.rate_bps), link.frame_s)
 
         def send(message: Any) -> None:
             self._result.num_messages += 1
-            bits = bits_of(message)
-            medium.send(self._clock, link, bits, partial(self._from_draft, name, message))
+            self._carry(name, UP, link, message, partial(self._from_draft, name, message))
 
         def flush() -> None:
             if outbox and outbox.free_at <= self._clock.now:
@@ -283,20 +282,31 @@ class World:
         for message in target_node.messages_of(events, seconds):
             match message:
                 case StreamReadyNotice():
-                    self._at_target(message, partial(self._on_ready, message))
+                    self._at_target(UP, message, partial(self._on_ready, message))
                 case CommitReply():
-                    self._at_target(message, partial(self._on_committed, message))
+                    self._at_target(UP, message, partial(self._on_committed, message))
                 case StreamFailedNotice(reason=reason):
                     raise AssertionError(reason)
 
-    def _at_target(self, message: Any, action: Callable[[], None]) -> None:
+    def _at_target(self, direction: Direction, message: Any, action: Callable[[], None]) -> None:
         """Carry a message to or from the target; action runs when it arrives."""
         link = self._scenario.target_link
         if link is None:
             self._clock.after(self._scenario.target_delay_s, action)
         else:
-            medium = self._media.setdefault(link.medium or "target", Medium())
-            medium.send(self._clock, link, bits_of(message), action)
+            self._carry("target", direction, link, message, action)
+
+    def _carry(
+        self, node: str, direction: Direction, link: Link, message: Any, action: Callable[[], None]
+    ) -> None:
+        """Carry a message over a node's link; action runs when it arrives."""
+        bits = bits_of(message)
+        if self._air is not None and link.medium:
+            self._air.send(node, direction, bits, action)
+        else:
+            # A link of its own carries both ways at once, as the scheduler has it.
+            medium = self._media.setdefault(link.medium or f"{node} {direction}", Medium())
+            medium.send(self._clock, link, bits, action)
 
     def _on_ready(self, message: StreamReadyNotice) -> None:
         request = self._requests.get(message.stream_id)
@@ -329,7 +339,7 @@ class World:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    self._at_target(message, partial(self._target.receive, message))
+                    self._at_target(DOWN, message, partial(self._target.receive, message))
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
                 case Emit(stream_id=stream_id, position=position, token_ids=token_ids):
@@ -354,7 +364,4 @@ class World:
         draft = self._drafts.get(name)
         if draft is not None:
             self._result.num_messages += 1
-            medium = self._media[link.medium or name]
-            medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))
-            record = self._scheduler.drafts[name]
-            record.free_at = max(medium.free_at, record.free_at)
+            self._carry(name, DOWN, link, message, partial(draft.receive, message))

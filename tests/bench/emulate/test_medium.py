@@ -239,6 +239,24 @@ def test_contention_takes_all_air_and_its_collisions(load: Load, seed: int) -> N
         assert last_s == pytest.approx(least_s)
 
 
+@given(loads, st.data())
+def test_without_a_window_frames_are_sent_in_order_of_arrival(
+    load: Load, data: st.DataObject
+) -> None:
+    rates, messages = load
+    medium = Medium(cell_of(rates, (), window=0))
+    num_bytes = {name: list(sizes) for name, sizes in zip(NAMES, messages, strict=False)}
+    free_s, expected = 0.0, []
+    for number, name in enumerate(
+        data.draw(st.permutations([n for n in num_bytes for _ in num_bytes[n]]))
+    ):
+        size = num_bytes[name].pop()
+        free_s += FRAME_S + size * 8 / rates[NAMES.index(name)]
+        expected.append((number, pytest.approx(free_s)))
+        assert medium.offer(name, data.draw(st.sampled_from([UP, DOWN])), size, number, 0.0)
+    assert [(d.payload, d.arrives_s) for d in run_out(medium)] == expected
+
+
 def test_both_directions_share_one_medium_in_turn() -> None:
     cell = cell_of([1e6], (1.0,))
     medium = Medium(cell)

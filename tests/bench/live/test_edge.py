@@ -84,6 +84,9 @@ def test_a_cell_gives_the_same_each_time_and_more_with_guesses() -> None:
     assert 0.7 < auto.promised < 1.5
     # Plain decoding has no plan, and nothing to be compared with.
     assert plain.promised == 0.0
+    # Nor do back-off and collisions take much.
+    ideal = run_edge(replace(SIMULATED, has_ideal_air=True), "auto")
+    assert 0.9 * ideal.tokens_per_s < auto.tokens_per_s < 1.02 * ideal.tokens_per_s
     # A narrow cell and a target on the cell gain less and lose nothing.
     for setting in (replace(SIMULATED, rate_bps=200e3), replace(SIMULATED, is_target_on_air=True)):
         plain_s, auto_s = (run_edge(setting, mode).token_s for mode in ("plain", "auto"))
