@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nodes.catalog.errors import ModelNameError
+
 
 def hub_url() -> str:
     """Return the address of Hugging Face or, as its own library does, that in HF_ENDPOINT."""
@@ -59,6 +61,13 @@ class Requantised:
     file_type: Literal["Q8_0", "Q4_0"]
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A model in parts, in their order, which this machine joins to one file."""
+
+    parts: tuple[HuggingFaceSource, ...]
+
+
 Download = FileSource | HuggingFaceSource | PackageSource
 
 
@@ -66,7 +75,7 @@ Download = FileSource | HuggingFaceSource | PackageSource
 class Entry:
     """A model of the catalogue.
 
-    sources: The sources, which are tried in order, or how to make the file from another entry.
+    sources: The sources, which are tried in order, or how to make the file from others.
     sha256: That of the file; None if it is not known. That of a requantised file is recorded when
     the file is made. size_bytes: The size of the file; None if only the source knows it. terms: The
     terms of use that the user must accept before a pull. draft: The entry of a draft model for this
@@ -74,7 +83,7 @@ class Entry:
     """
 
     name: str
-    sources: tuple[Download, ...] | Requantised
+    sources: tuple[Download, ...] | Requantised | Split
     sha256: str | None
     size_bytes: int | None
     licence: str
@@ -220,17 +229,29 @@ DEFAULT_ENTRIES = {entry.name: entry for entry in _ENTRIES}
 
 _PART = r"\w[\w.-]*"
 _HUGGING_FACE = re.compile(rf"hf:({_PART}/{_PART})/((?:{_PART}/)*{_PART}\.gguf)")
+_NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 def hugging_face_entry(name: str) -> Entry | None:
-    """Return an entry without a hash for hf:OWNER/REPO/FILE; None for any other name."""
+    """Return an entry without a hash for hf:OWNER/REPO/FILE; None for any other name.
+
+    The first part of a split model stands for all of it. Raises ModelNameError for another part.
+    """
     found = _HUGGING_FACE.fullmatch(name)
     if found is None:
         return None
     repo, file = found.groups()
+    sources: tuple[Download, ...] | Split = (HuggingFaceSource(repo, file),)
+    if numbered := _NUMBERED.fullmatch(file):
+        stem, number, count = numbered[1], int(numbered[2]), int(numbered[3])
+        if not 1 == number <= count:
+            first = f"hf:{repo}/{stem}-00001-of-{count:05}.gguf"
+            raise ModelNameError(f"{name} is a part of a model: give the first one, {first}")
+        files = (f"{stem}-{each:05}-of-{count:05}.gguf" for each in range(1, count + 1))
+        sources = Split(tuple(HuggingFaceSource(repo, each) for each in files))
     return Entry(
         name=name,
-        sources=(HuggingFaceSource(repo, file),),
+        sources=sources,
         sha256=None,
         size_bytes=None,
         licence="see its page",

@@ -68,9 +68,9 @@ def fetch(
 
 
 def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
-    """Requantise in a child process, which keeps this one's memory small and Ctrl-C immediate.
+    """Call quantize_model() in a child process.
 
-    Raises CatalogError with the library's reason.
+    It keeps this one's memory small and Ctrl-C immediate. Raises CatalogError with the reason.
     """
     command = [sys.executable, "-P", "-c", _QUANTIZE, str(source), str(made), file_type]
     done = _run(command)
@@ -78,7 +78,7 @@ def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
         reason = _last_line(done.stdout).rpartition("Error: ")[2]
         if done.returncode == -signal.SIGKILL:
             reason = "its process was killed: free some memory and try again"
-        raise CatalogError(f"cannot requantise {source} to {file_type}: {reason}")
+        raise CatalogError(f"cannot write {source} as {file_type}: {reason}")
 
 
 @contextmanager

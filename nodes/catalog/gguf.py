@@ -71,6 +71,10 @@ class GgufError(Exception):
     """A file is not a whole GGUF. The message is the predicate of a sentence about the file."""
 
 
+class PartError(GgufError):
+    """A file is a part of a split model."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
     """Open a GGUF file that has all tensors of its header; yields the header, read, and its bytes.
@@ -93,9 +97,11 @@ def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise GgufError or OSError as opened() does."""
-    with opened(path):
-        pass
+    """Raise GgufError or OSError as opened() does, and PartError for a part of a split model."""
+    with opened(path) as (header, _):
+        count = header.texts.get("split.count", "0")
+        if count not in ("0", "1"):
+            raise PartError(f"is one of {count} parts of a model")
 
 
 def traits_of_file(path: Path) -> ModelTraits:

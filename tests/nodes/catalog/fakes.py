@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nodes.catalog import Entry
 from nodes.catalog.entries import Download, Requantised
+from nodes.catalog.gguf import opened
 
 
 def text(value: str) -> bytes:
@@ -25,6 +26,35 @@ def gguf_bytes(num_values: int = 64, *, tensor_type: int = 0, value_bytes: int =
     header = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys)) + b"".join(keys)
     header += text("token_embd.weight") + struct.pack("<IQQIQ", 2, num_values, 1, tensor_type, 0)
     return header + bytes(-len(header) % 64) + bytes(num_values * value_bytes)
+
+
+def split_gguf(path: Path, folder: Path, num_parts: int) -> list[Path]:
+    """Split a model into files as llama.cpp does: the first has all keys, and each has tensors."""
+    with opened(path) as (header, data):
+        (num_keys,) = struct.unpack_from("<Q", data, 16)
+        infos, at = [], header.keys_end
+        for tensor in header.tensors:
+            # Name, dimensions, type; an offset of 8 bytes follows.
+            (num_dimensions,) = struct.unpack_from("<I", data, at + 8 + len(tensor.name))
+            end = at + 8 + len(tensor.name) + 4 + 8 * num_dimensions + 4
+            content = data[tensor.offset :][: tensor.num_blocks * tensor.block_bytes]
+            infos.append((data[at:end], content + bytes(-len(content) % 32)))
+            at = end + 8
+        made = []
+        for part in range(num_parts):
+            own = infos[part * len(infos) // num_parts : (part + 1) * len(infos) // num_parts]
+            keys = data[24 : header.keys_end] if part == 0 else b""
+            keys += text("split.no") + struct.pack("<IH", 2, part)
+            keys += text("split.count") + struct.pack("<IH", 2, num_parts)
+            keys += text("split.tensors.count") + struct.pack("<Ii", 5, len(infos))
+            head = b"GGUF" + struct.pack("<IQQ", 3, len(own), (num_keys if part == 0 else 0) + 3)
+            head, body = head + keys, b""
+            for info, content in own:
+                head += info + struct.pack("<Q", len(body))
+                body += content
+            made.append(folder / f"{path.stem}-{part + 1:05}-of-{num_parts:05}.gguf")
+            made[-1].write_bytes(head + bytes(-len(head) % 32) + body)
+        return made
 
 
 def entry(
