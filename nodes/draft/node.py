@@ -46,7 +46,9 @@ class DraftNode(Node):
         """declared: properties of the link that the settings state."""
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(
-            state.grammars, lambda request: self._engine.post(lambda state: state.open(request))
+            state.grammars,
+            lambda request: self._engine.post(lambda state: state.open(request)),
+            lambda notice: self._link.send(notice),
         )
         link = (declared.rate_bps, declared.frame_s) if declared is not None else ()
         self._outbox = Outbox(*link)

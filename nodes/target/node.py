@@ -53,7 +53,9 @@ class TargetNode(Node):
         state = TargetState(model, tokenizer, prefix_cache_bytes, grammars, costs=costs)
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(
-            state.grammars, lambda request: self._engine.post(lambda state: state.open(request))
+            state.grammars,
+            lambda request: self._engine.post(lambda state: state.open(request)),
+            lambda notice: self._link.send(notice),
         )
         self._texts = TextReader(partial(tokenize, tokenizer), lambda reply: self._link.send(reply))
         super().__init__(

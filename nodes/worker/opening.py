@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
 from nodes.engine.grammar import GrammarError, Grammars
-from nodes.messages import OpenStreamRequest
+from nodes.messages import OpenStreamRequest, StreamFailedNotice
+from nodes.worker.stream import StreamId, failed_by
 from nodes.worker.threads import run_to_end
 
 
@@ -16,13 +16,18 @@ class Opening:
     """Compiles one grammar at a time in a thread of its own, so that passes go on meanwhile.
 
     grammars: None for an engine without grammars. open_stream: gives a stream to the engine.
+    refuse: tells the coordinator that a stream cannot be opened, because of its grammar.
     """
 
     def __init__(
-        self, grammars: Grammars | None, open_stream: Callable[[OpenStreamRequest], None]
+        self,
+        grammars: Grammars | None,
+        open_stream: Callable[[OpenStreamRequest], None],
+        refuse: Callable[[StreamFailedNotice], object],
     ) -> None:
         self._grammars = grammars
         self._open = open_stream
+        self._refuse = refuse
         # By stream, in the order in which they came. A closed stream is removed.
         self._waiting: dict[int, OpenStreamRequest] = {}
         # By owner: how many grammars had been compiled when it came, or after its last one.
@@ -45,16 +50,27 @@ class Opening:
     async def _compile(self, request: OpenStreamRequest) -> None:
         assert self._grammars is not None
         grammar = request.sampling.rules.grammar
-        # Opening the stream finds the same error again at once and reports it. Without a thread for
-        # the grammar (RuntimeError) it is compiled there, and the node goes on.
-        with contextlib.suppress(GrammarError, RuntimeError):
+        failure = None
+        try:
             await run_to_end(self._grammars.compile, grammar)
+        except GrammarError as error:
+            # The engine's thread must not try it again: a failure of this machine may take a minute
+            # each time, and the passes of all streams would wait for it.
+            failure = error
+        except RuntimeError:
+            # There is no thread for the grammar. The engine's thread compiles it, and the node goes
+            # on.
+            pass
         self.num_compiled += 1
         # Meanwhile it may have been closed or replaced, or its text may have grown.
         waiting = self._waiting.get(request.stream_id)
         if waiting is not None and waiting.sampling.rules.grammar == grammar:
             del self._waiting[request.stream_id]
-            self._open(waiting)
+            if failure is None:
+                self._open(waiting)
+            else:
+                stream_id = StreamId(waiting.stream_id)
+                self._refuse(failed_by(stream_id, waiting.generation, failure))
 
     def open(self, request: OpenStreamRequest) -> None:
         grammar = request.sampling.rules.grammar

@@ -13,7 +13,7 @@ import pytest
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.rules import Grammar, LogitRules
 from nodes.engine.sampling import Sampling
-from nodes.messages import OpenStreamRequest
+from nodes.messages import OpenStreamRequest, StreamFailedNotice
 from nodes.worker.opening import Opening
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -36,6 +36,8 @@ class SlowGrammars:
         self.compiled.append(grammar.text)
         if grammar.text == "bad":
             raise GrammarError("bad")
+        if grammar.text == "held":
+            raise GrammarError("the machine was held", is_request_bad=False)
 
 
 def request(
@@ -50,8 +52,11 @@ class Setting:
     def __init__(self) -> None:
         self.grammars = SlowGrammars()
         self.opened: list[tuple[int, int]] = []
+        self.refused: list[StreamFailedNotice] = []
         self.opening = Opening(
-            cast(Grammars, self.grammars), lambda r: self.opened.append((r.stream_id, r.generation))
+            cast(Grammars, self.grammars),
+            lambda r: self.opened.append((r.stream_id, r.generation)),
+            self.refused.append,
         )
 
     async def __aenter__(self) -> Setting:
@@ -79,12 +84,21 @@ async def test_a_stream_with_a_grammar_waits_for_it_and_others_do_not(
         assert setting.opened[-1] == (3, 1)
 
 
-async def test_a_bad_grammar_is_left_to_the_engines_state_to_tell(eventually: Eventually) -> None:
+async def test_a_grammar_that_cannot_be_compiled_is_not_tried_again_by_the_engine(
+    eventually: Eventually,
+) -> None:
+    """A failure of this machine is not remembered: to find it again, the engine's thread, and so
+    all streams of the node, would wait for as long as the first time."""
     async with Setting() as setting:
         setting.grammars.may_go_on.set()
         setting.opening.open(request(1, "bad"))
-        setting.opening.open(request(2, "good"))
-        await eventually(lambda: setting.opened == [(1, 1), (2, 1)])
+        setting.opening.open(request(2, "held", generation=3))
+        setting.opening.open(request(4, "good"))
+        await eventually(lambda: setting.opened == [(4, 1)])
+        assert setting.refused == [
+            StreamFailedNotice(1, 1, "bad", "bad_request"),
+            StreamFailedNotice(2, 3, "the machine was held", "unavailable"),
+        ]
 
 
 async def test_a_stream_closed_or_replaced_meanwhile_is_not_opened(eventually: Eventually) -> None:
@@ -139,7 +153,7 @@ async def test_a_coordinator_that_comes_back_knows_none_of_those_that_wait(
 
 async def test_an_engine_without_grammars_is_asked_at_once() -> None:
     opened: list[OpenStreamRequest] = []
-    Opening(None, opened.append).open(request(1, "any"))
+    Opening(None, opened.append, refuse=lambda _: None).open(request(1, "any"))
     assert len(opened) == 1
 
 
