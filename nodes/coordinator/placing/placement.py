@@ -31,10 +31,17 @@ def _room(profile: EngineProfile) -> int:
 
 
 def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
-    """Return the kinds of target a stream waits for; for a confined one, the targets by name."""
-    if choice.is_confined:
-        return frozenset((*target.kind, target.name) for target in targets)
-    return frozenset(target.kind for target in targets)
+    """Return the kinds of target a stream waits for; for a confined one, the targets by name.
+
+    Targets of different sizes are of different kinds: a stream that only the largest can hold does
+    not keep the others from those behind it.
+    """
+
+    def kind(target: NodeRecord) -> Kind:
+        size = f"{target.profile.num_cells} {target.profile.context_length}"
+        return (*target.kind, size, target.name) if choice.is_confined else (*target.kind, size)
+
+    return frozenset(map(kind, targets))
 
 
 def _journal_of(choice: Choice) -> Stream:

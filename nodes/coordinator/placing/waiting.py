@@ -17,7 +17,7 @@ from nodes.worker.stream import StreamId
 # One step of priority counts like an arrival this much earlier, so the wait it causes is bounded.
 STEP_S = 5.0
 
-# Model and numerics class of a target, and its name if a stream must go to this one.
+# Model, numerics class and size of a target, and its name if a stream must go to this one.
 Kind: TypeAlias = tuple[str, ...]
 # What orders the streams of a tenant: whether the output has not begun, the turn in seconds, the
 # stream, and by how many seconds its priority advanced the turn.

@@ -138,6 +138,19 @@ def test_when_a_waiting_request_leaves_the_next_one_gets_the_room(how: str) -> N
     assert mesh.tick(now).opened() == []
 
 
+def test_one_that_only_the_largest_target_holds_leaves_the_others_to_those_behind_it() -> None:
+    mesh = mesh_of(large=profile(10, num_cells=1000), small=profile(10, num_cells=200))
+    text = (5,) * 600
+    assert mesh.submit(1, max_tokens=1, prompt_token_ids=text).where() == ["large"]
+    # It waits for the first one to end, and so do those that would take its room.
+    assert mesh.submit(2, max_tokens=1, prompt_token_ids=text).where() == []
+    assert mesh.submit(3, max_tokens=80).where() == ["small"]
+    assert mesh.submit(4, max_tokens=80).where() == ["small"]
+    assert mesh.submit(5, max_tokens=80).where() == []
+    openings = mesh.finish(1, 600, peer=b"large").openings()
+    assert [opening.stream_id for opening in openings] == [2, 5]
+
+
 def test_choices_that_wait_when_their_request_is_cancelled_get_no_place() -> None:
     mesh = make_mesh(max_streams=1)
     assert mesh.submit(1, num_choices=3).opened() == [1]
