@@ -44,6 +44,10 @@ class CellLog:
         """The positions of each sequence."""
         return [len(cells) for cells in self._cells]
 
+    def length(self, seq_id: int) -> int:
+        """Returns the positions of one sequence, in a time that the others do not add to."""
+        return len(self._cells[seq_id])
+
     @property
     def live(self) -> int:
         """The cells that a compaction keeps; a shared cell counts once for each sequence."""

@@ -306,7 +306,7 @@ class LlamaModel(LlamaContext):
     def length(self, seq_id: int) -> int:
         if not 0 <= seq_id < self.config.max_sequences:
             raise InvalidInputError(f"sequence id {seq_id} out of range")
-        return self._log.lengths[seq_id]
+        return self._log.length(seq_id)
 
     def free_cells(self) -> int:
         # Sequences that share cells need more of them after a compaction, not fewer.

@@ -120,6 +120,7 @@ class CellLogMachine(RuleBasedStateMachine):
     @invariant()
     def the_log_knows_the_lengths(self):
         assert self.log.lengths == self.lengths
+        assert [self.log.length(seq_id) for seq_id in range(NUM_SEQUENCES)] == self.lengths
         assert self.log.live == sum(self.lengths)
 
     @invariant()
