@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL
+from nodes.engine.chat.tools import GAP, HERMES, LLAMA3, MISTRAL
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
@@ -27,8 +27,7 @@ _TEXT: Final = r"TEXT: /(.|\n)*/" + "\n"
 _TAIL: Final = rf"TAIL: /(.|\n)*/ & ~/(.|\n)*{_OPEN}(.|\n)*/"
 # A call without its mark, which some models of this style write as the whole answer. It has other
 # white space and is often fenced. The name distinguishes it from other JSON.
-_GAP: Final = r"[ \n]{0,20}"
-_BARE: Final = rf'(```json\n)?{_GAP}\{{{_GAP}"name"{_GAP}:{_GAP}"'
+_BARE: Final = rf'(```json\n)?{GAP}\{{{GAP}"name"{GAP}:{GAP}"'
 _PLAIN: Final = {LLAMA3: r"PLAIN: /[^{](.|\n)*/" + "\n", MISTRAL: r"PLAIN: /[^\[](.|\n)*/" + "\n"}
 
 # The escapes of a string literal of Lark are those of JSON.
@@ -97,6 +96,6 @@ def _bare(names: list[str]) -> str:
     rules = "".join(f'bare_{index}[lazy]: /{_BARE}{name}"/\n' for index, name in enumerate(known))
     calls = " | ".join(f"bare_{index} KEY args_{index}" for index in range(len(known)))
     rules += f"bare: ({calls}) END\n"
-    rules += f'KEY: /{_GAP},{_GAP}"arguments"{_GAP}:{_GAP}/\n'
-    rules += rf"END: /{_GAP}\}}({_GAP}```)?/" + "\n"
+    rules += f'KEY: /{GAP},{GAP}"arguments"{GAP}:{GAP}/\n'
+    rules += rf"END: /{GAP}\}}({GAP}```)?/" + "\n"
     return rules + f'{_TAIL} & ~/{_BARE}({"|".join(known)})"(.|\\n)*/\n'

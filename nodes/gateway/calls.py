@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL
+from nodes.engine.chat.tools import GAP, HERMES, LLAMA3, MISTRAL
 
 _OPEN: Final = "<tool_call>"
 # The beginning of a call, up to the first character of its arguments.
@@ -20,9 +20,9 @@ _HEAD: Final = re.compile(
 )
 # A call without its mark: the fence that may precede it, and its beginning.
 _FENCE: Final = "```json\n"
-_NAMED: Final = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"')
+_NAMED: Final = re.compile(rf'{GAP}\{{{GAP}"name"{GAP}:{GAP}"([^"]*)"')
 # A name has at most 64 characters, which bounds how much text that only resembles a call waits.
-_NAMED_PARTS: Final = (r"\s*", r"\{", r"\s*", *'"name"', r"\s*", ":", r"\s*", '"', '[^"]{0,64}')
+_NAMED_PARTS: Final = (GAP, r"\{", GAP, *'"name"', GAP, ":", GAP, '"', '[^"]{0,64}')
 
 
 def _beginning(parts: tuple[str, ...]) -> str:

@@ -79,6 +79,11 @@ TEXTS = {
         (PRETTY.replace("weather", "somebody") + " as an example", WHOLE),
         ('```json\n{"name": "Ann"}\n```', WHOLE),
         (f"So: {PRETTY}, and more", WHOLE),
+        (PRETTY.replace("  ", "\t", 2), WHOLE),
+        ('\t{"name": "weather", "arguments": 3}', NOT),
+        # With more or other white space it is free text, also for the gateway (test_reading.py).
+        (" " * 21 + '{"name": "weather", "arguments": 3}', WHOLE),
+        ('\u00a0{"name": "weather", "arguments": 3}', WHOLE),
     ],
     ("hermes", "required", True): [("", OPEN), ("Let", NOT), (TAGGED, WHOLE), (PRETTY, NOT)],
     ("hermes", "auto", False): [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],

@@ -20,6 +20,9 @@ LLAMA3: Final = "llama3"
 # [{"name": ..., "arguments": {...}}, ...] after a control token.
 MISTRAL: Final = "mistral"
 STYLES: Final = (HERMES, LLAMA3, MISTRAL)
+# A regular expression: the white space in a call without its mark. The grammar of calls and the
+# reader of answers must agree on it, since only what the grammar takes for a call is a valid one.
+GAP: Final = r"[ \t\r\n]{0,20}"
 
 _BAD: Final = "tools: an object of tools and fields of messages is accepted"
 _NAMES_TOOLS: Final = re.compile(r"\btools\b")

@@ -134,6 +134,10 @@ CASES = [
     ("mistral", "No [", "No [", []),
     ("hermes", "```json\n" + PRETTY + "\n```", "", [ONE]),
     ("hermes", PRETTY, "", [ONE]),
+    ("hermes", ONE.replace(" ", "\t\r\n"), "", [ONE]),
+    # The grammar takes these for free text, so they are no calls (test_tool_rules.py).
+    ("hermes", " " * 21 + TWO, " " * 21 + TWO, []),
+    ("hermes", "\u00a0" + TWO, "\u00a0" + TWO, []),
     ("hermes", '```json\n{"name": "Ann"}\n```', '```json\n{"name": "Ann"}\n```', []),
     ("hermes", '{"name"', '{"name"', []),
     ("hermes", "", "", []),
