@@ -47,21 +47,27 @@ class Part:
 
 
 class _At(Enum):
+    START = auto()
     CONTENT = auto()
     HEAD = auto()
     ARGUMENTS = auto()
     BEHIND = auto()
+    # No call can come any more.
+    REST = auto()
 
 
 class CallReader:
-    """Reads one choice. names: the functions that may be called. num_calls: calls begun so far."""
+    """Reads one choice. names: the functions that may be called. has_format: an answer without
+    calls follows a JSON schema, so it may look like a call. num_calls: calls begun so far."""
 
-    def __init__(self, style: str, names: Collection[str] = ()) -> None:
+    def __init__(
+        self, style: str, names: Collection[str] = (), *, has_format: bool = False
+    ) -> None:
         self._style = style
         self._names = names
-        self._at = _At.CONTENT
+        self._openings = _openings(style, names) if has_format else ()
+        self._at = _At.START
         self._waiting = ""
-        self._has_content = False
         self._value = _Value()
         self.num_calls = 0
 
@@ -75,8 +81,14 @@ class CallReader:
 
     def _step(self, *, is_last: bool) -> Iterator[Part]:
         match self._at:
+            case _At.START:
+                self._start(is_last=is_last)
             case _At.CONTENT:
-                yield from self._content(is_last=is_last)
+                if content := self._until_open(is_last=is_last):
+                    yield Part(content=content)
+            case _At.REST:
+                content, self._waiting = self._waiting, ""
+                yield Part(content=content)
             case _At.HEAD:
                 yield from self._head(is_last=is_last)
             case _At.ARGUMENTS:
@@ -91,30 +103,24 @@ class CallReader:
             case _At.BEHIND:
                 self._behind(is_last=is_last)
 
-    def _content(self, *, is_last: bool) -> Iterator[Part]:
-        if self._style != HERMES:
+    def _start(self, *, is_last: bool) -> None:
+        """Decide by its first characters whether the answer can be or contain a call."""
+        text = self._waiting
+        if self._openings and not text.startswith(self._openings):
+            if is_last or not any(opening.startswith(text) for opening in self._openings):
+                self._at = _At.REST
+        elif self._style == HERMES:
+            is_bare = self._is_bare()
+            if is_bare:
+                self._waiting = text.removeprefix(_FENCE)
+            if is_bare is not None or is_last:
+                self._at = _At.HEAD if is_bare else _At.CONTENT
+        else:
             # A call is the whole answer, and its first character shows that it is one.
             begins = {LLAMA3: "{", MISTRAL: "["}[self._style]
-            if not self._has_content and self._waiting.startswith(begins):
-                self._waiting = self._waiting[len(begins) if self._style == MISTRAL else 0 :]
-                self._at = _At.HEAD
-                return
-            self._has_content = True
-            content, self._waiting = self._waiting, ""
-            yield Part(content=content)
-            return
-        if not self._has_content:
-            is_bare = self._is_bare()
-            if is_bare is None and not is_last:
-                return
-            if is_bare:
-                self._waiting = self._waiting.removeprefix(_FENCE)
-                self._at = _At.HEAD
-                return
-        content = self._until_open(is_last=is_last)
-        if content:
-            self._has_content = True
-            yield Part(content=content)
+            self._at = _At.HEAD if text.startswith(begins) else _At.REST
+            if self._style == MISTRAL:
+                self._waiting = text.removeprefix(begins)
 
     def _until_open(self, *, is_last: bool) -> str:
         """Read up to and including the next mark of a call; return the text before it."""
@@ -155,6 +161,13 @@ class CallReader:
         self._waiting = self._waiting[comma + 1 :] if comma >= 0 else ""
         if comma >= 0:
             self._at = _At.HEAD
+
+
+def _openings(style: str, names: Collection[str]) -> tuple[str, ...]:
+    """How an answer with calls begins where the grammar allows no other text before them."""
+    if style == HERMES:
+        return (_OPEN,)
+    return tuple(f'[{{"name": {json.dumps(name)}, "arguments": ' for name in names)
 
 
 class _Value:

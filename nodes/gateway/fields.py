@@ -42,9 +42,10 @@ class Job:
     `options` has all of them once the model is known. tells_tokens: events give the origin of each
     token. has_logprobs: the answer has log-probabilities. ignored: fields without effect. tools:
     functions that the answer may call. tool_style, thinking: how the model writes calls, and how it
-    thinks before it answers; "" until they are known. has_ids: a stream with a key can be resumed
-    after each event. echoed: fields of the body that the answer repeats. model_hashes: of the
-    models for which the request was read; no other may answer. None allows any.
+    thinks before it answers; "" until they are known. has_format: an answer without calls follows a
+    JSON schema. has_ids: a stream with a key can be resumed after each event. echoed: fields of the
+    body that the answer repeats. model_hashes: of the models for which the request was read; no
+    other may answer. None allows any.
     """
 
     prompts: tuple[Prompt, ...]
@@ -59,6 +60,7 @@ class Job:
     tools: Tools | None = None
     tool_style: str = ""
     thinking: str = ""
+    has_format: bool = False
     has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
     model_hashes: frozenset[str] | None = None

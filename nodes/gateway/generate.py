@@ -142,15 +142,23 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
     options = with_sampling(job.options, job.sampling, traits.sampling)
     # A grammar leaves no room for thoughts.
     is_held = bool(options.rules.grammar.kind)
-    style = ""
+    style, has_format = "", False
     if job.tools is not None:
+        has_format = is_held and not job.tools.is_required
         is_held = is_held or job.tools.is_required
         style = traits.tool_style
         options = in_style(options, job.tools, style)
     thinking = traits.thinking if _is_chat(job) and not is_held else ""
     # Parsed answers have no event ids: a parser holds text back, and ids count the text sent.
     has_ids = job.has_ids and not style and not thinking
-    return replace(job, options=options, tool_style=style, thinking=thinking, has_ids=has_ids)
+    return replace(
+        job,
+        options=options,
+        tool_style=style,
+        thinking=thinking,
+        has_format=has_format,
+        has_ids=has_ids,
+    )
 
 
 def _is_chat(job: Job) -> bool:

@@ -57,7 +57,9 @@ class ItemReader:
     def __init__(self, job: Job) -> None:
         names = job.tools.names if job.tools is not None else frozenset()
         self._thoughts = ThinkingReader(job.thinking) if job.thinking else None
-        self._calls = CallReader(job.tool_style, names) if job.tool_style else None
+        self._calls: CallReader | None = None
+        if job.tool_style:
+            self._calls = CallReader(job.tool_style, names, has_format=job.has_format)
         self.items: list[Item] = []
 
     def read(self, delta: Delta) -> Iterator[Step]:

@@ -212,6 +212,36 @@ async def test_a_call_that_a_stop_text_cuts_off_is_not_to_be_carried_out(stream:
     assert answer["output"][0]["status"] == "incomplete"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("style", "text"),
+    [
+        # The name of a tool, the mark of a call and a list begin or are in a call elsewhere.
+        ("hermes", '{"name": "weather", "reason": "asked"}'),
+        ("hermes", '{"reason": "<tool_call> begins a call"}'),
+        ("mistral", '[{"name": "weather", "reason": "asked"}, 1]'),
+        ("mistral", "[1, 2]"),
+    ],
+)
+async def test_an_answer_by_a_schema_is_not_read_as_a_call(
+    style: str, text: str, stream: bool
+) -> None:
+    mesh = FakeMesh(text_answer(*text), traits=ModelTraits(style))
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"type": ["object", "array"]}}}
+    asked = body(response_format=wanted, stream=stream)
+    call = await ask(mesh, PATH, asked)
+    parts = call.events[:-1] if stream else [call.json]
+    said = [part["choices"][0].get("delta") or part["choices"][0].get("message") for part in parts]
+    assert "".join(each["content"] for each in said if each) == text
+    assert not any("tool_calls" in each for each in said if each)
+    # A call is read as one, in whatever pieces it comes.
+    called = f"<tool_call>\n{CALL}\n</tool_call>" if style == "hermes" else f"[{CALL}]"
+    mesh.script = text_answer(*called)
+    call = await ask(mesh, PATH, asked)
+    last = call.events[-2] if stream else call.json
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+
 async def test_the_style_is_that_of_the_model() -> None:
     mesh = FakeMesh(text_answer(f"[{CALL}]"), traits=ModelTraits("mistral"))
     call = await ask(mesh, PATH, body())
