@@ -140,15 +140,14 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
     """Fill options that the body leaves open from the model's traits. Raises ApiError if the model
     does not support tools."""
     options = with_sampling(job.options, job.sampling, traits.sampling)
+    has_grammar = bool(options.rules.grammar.kind)
+    must_call = job.tools is not None and job.tools.is_required
     # A grammar leaves no room for thoughts.
-    is_held = bool(options.rules.grammar.kind)
-    style, has_format = "", False
+    thinking = traits.thinking if _is_chat(job) and not (has_grammar or must_call) else ""
+    style = ""
     if job.tools is not None:
-        has_format = is_held and not job.tools.is_required
-        is_held = is_held or job.tools.is_required
         style = traits.tool_style
-        options = in_style(options, job.tools, style)
-    thinking = traits.thinking if _is_chat(job) and not is_held else ""
+        options = in_style(options, job.tools, style, thinking)
     # Parsed answers have no event ids: a parser holds text back, and ids count the text sent.
     has_ids = job.has_ids and not style and not thinking
     return replace(
@@ -156,7 +155,7 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
         options=options,
         tool_style=style,
         thinking=thinking,
-        has_format=has_format,
+        has_format=has_grammar and not must_call,
         has_ids=has_ids,
     )
 

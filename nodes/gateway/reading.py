@@ -19,6 +19,8 @@ from nodes.gateway.shape import Head
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"
 CALL: Final = "call"
+# The white space around thoughts that is left out; see BLANK in engine/chat/tools.py.
+_BLANKS: Final = " \t\r\n"
 
 
 @dataclass(slots=True)
@@ -173,20 +175,20 @@ class ThinkingReader:
         self._waiting += text
         reasoning = content = ""
         if self._at is _At.START:
-            begun = self._waiting.lstrip()
+            begun = self._waiting.lstrip(_BLANKS)
             if begun.startswith(OPEN):
                 self._at, self._waiting = _At.THOUGHTS, begun.removeprefix(OPEN)
             elif is_last or not OPEN.startswith(begun):
                 self._at = _At.CONTENT
         if self._at is _At.THOUGHTS:
             if not self._has_thought:
-                self._waiting = self._waiting.lstrip()
+                self._waiting = self._waiting.lstrip(_BLANKS)
             reasoning, self._waiting, is_over = until(CLOSE, self._waiting, is_last=is_last)
             self._has_thought |= bool(reasoning)
             if is_over:
                 self._at = _At.BETWEEN
         if self._at is _At.BETWEEN:
-            self._waiting = self._waiting.lstrip()
+            self._waiting = self._waiting.lstrip(_BLANKS)
             if self._waiting:
                 self._at = _At.CONTENT
         if self._at is _At.CONTENT:

@@ -41,8 +41,11 @@ class Tools:
     def names(self) -> frozenset[str]:
         return frozenset(tool["function"]["name"] for tool in self.tools)
 
-    def grammar(self, style: str, answer: dict[str, Any] | None = None) -> Grammar:
+    def grammar(
+        self, style: str, answer: dict[str, Any] | None = None, thinking: str = ""
+    ) -> Grammar:
         """The grammar of an answer in this style. answer: the schema of an answer without calls.
+        thinking: how the model marks its thoughts before an answer.
 
         Raises ApiError if the grammar is too long.
         """
@@ -57,6 +60,7 @@ class Tools:
                     {"name": f["name"], "parameters": _closed(f.get("parameters"))} for f in chosen
                 ],
                 **({} if answer is None else {"answer": answer}),
+                **({"thinking": thinking} if thinking else {}),
             }
         )
         if len(text) > MAX_GRAMMAR_CHARS:
@@ -203,10 +207,13 @@ def _read(arguments: str) -> Any:
         return arguments
 
 
-def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOptions:
+def in_style(
+    options: GenerateOptions, tools: Tools, style: str, thinking: str = ""
+) -> GenerateOptions:
     """Add the grammar that restricts an answer to calls in the model's style.
 
-    style: "" for a model that does not support tools. Raises ApiError for such a model.
+    style: "" for a model that does not support tools. thinking: how the model marks thoughts, if
+    this answer may have some. Raises ApiError for such a model.
     """
     if not style:
         reason = "this model has no chat template and so does not support tools"
@@ -220,5 +227,5 @@ def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOpti
             reason = "this model's calls look like JSON: give either this or a format of the answer"
             raise wrong("tools", reason)
         answer = json.loads(given.text)
-    grammar = tools.grammar(style, answer)
+    grammar = tools.grammar(style, answer, thinking)
     return replace(options, rules=replace(options.rules, grammar=grammar))

@@ -113,6 +113,65 @@ def test_calls_are_valid_and_free_text_stays_free(
     assert accepted(grammar(style, choice, parallel=parallel), text) == found
 
 
+IN_THOUGHTS = 'I could write <tool_call>, {"name": "weather" or ['
+BARE_BAD = '{"name": "weather", "arguments": 3}'
+# By style and how the model thinks.
+BEHIND_THOUGHTS = {
+    ("hermes", "opened"): [
+        ("", WHOLE),
+        (IN_THOUGHTS, WHOLE),
+        (f"{IN_THOUGHTS}</think>", WHOLE),
+        (f"{IN_THOUGHTS}</think>\n\n{TAGGED}\n{TAGGED}", WHOLE),
+        (f"{IN_THOUGHTS}</think>Let me see.\n{TAGGED}", WHOLE),
+        (f"hm</think>{TAGGED} And?", NOT),
+        (f"hm</think>{TAGGED.replace('city', 'town')}", NOT),
+        (f"hm</think>\n\n```json\n{PRETTY}\n```", WHOLE),
+        (f"hm</think>\n\n{BARE_BAD}", NOT),
+        (f"hm</think>So: </think> {BARE_BAD}", WHOLE),
+        (BARE_BAD, WHOLE),
+    ],
+    ("hermes", "marked"): [
+        (f"\n<think>{IN_THOUGHTS}", WHOLE),
+        (f"<think>{IN_THOUGHTS}</think>\n\n{TAGGED}", WHOLE),
+        (f"<think>hm</think>\n\n{BARE_BAD}", NOT),
+        ("<think>hm</think>So <tool_call> is it", NOT),
+        (f"<thin {TAGGED}", WHOLE),
+        (TAGGED, WHOLE),
+        (PRETTY, WHOLE),
+        (BARE_BAD, NOT),
+        ("So <tool_call> is it", NOT),
+        ("It begins with <think>, so", WHOLE),
+    ],
+    ("llama3", "marked"): [
+        ("", WHOLE),
+        (f'<think>{IN_THOUGHTS}</think>\n{{"a"', NOT),
+        (f"<think>{IN_THOUGHTS}</think>\n{PLAIN}", WHOLE),
+        ("<think>hm</think>\nSo: {", WHOLE),
+        ("<think>hm</think>\n", WHOLE),
+        (PLAIN, WHOLE),
+        ('{"a"', NOT),
+        ("So: {", WHOLE),
+    ],
+    ("mistral", "opened"): [
+        ("[1] is a source", WHOLE),
+        ("hm</think>[1] is a source", NOT),
+        ("hm</think>See [1]", WHOLE),
+        (f"hm</think> [{call()}, {call()}]", WHOLE),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "found"),
+    [(asked, *row) for asked, rows in BEHIND_THOUGHTS.items() for row in rows],
+)
+def test_thoughts_are_free_and_what_follows_them_is_an_answer(
+    asked: tuple[str, str], text: str, found: tuple[bool, bool]
+) -> None:
+    style, thinking = asked
+    assert accepted(grammar(style, thinking=thinking), text) == found
+
+
 def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
     answer = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
     for style, text in (("hermes", TAGGED), ("mistral", f"[{call()}]")):
@@ -136,6 +195,7 @@ def test_a_token_that_holds_the_end_of_a_mark_and_more_is_held_to_what_may_follo
     [
         *("", "x", "[]", "null", "[" * 100_000),
         {"style": "other"},
+        {"thinking": "loudly"},
         {"tools": []},
         {"tools": [{"name": "x"}]},
         {"tools": [{"name": "x", "parameters": 1}]},

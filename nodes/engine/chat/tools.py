@@ -20,9 +20,10 @@ LLAMA3: Final = "llama3"
 # [{"name": ..., "arguments": {...}}, ...] after a control token.
 MISTRAL: Final = "mistral"
 STYLES: Final = (HERMES, LLAMA3, MISTRAL)
-# A regular expression: the white space in a call without its mark. The grammar of calls and the
-# reader of answers must agree on it, since only what the grammar takes for a call is a valid one.
-GAP: Final = r"[ \t\r\n]{0,20}"
+# Regular expressions for white space, and for that in a call without its mark. The grammar of calls
+# and the reader of answers must agree: only what the grammar takes for a call is a valid one.
+BLANK: Final = r"[ \t\r\n]"
+GAP: Final = BLANK + "{0,20}"
 
 _BAD: Final = "tools: an object of tools and fields of messages is accepted"
 _NAMES_TOOLS: Final = re.compile(r"\btools\b")

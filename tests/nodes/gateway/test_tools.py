@@ -11,7 +11,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
 from tests.nodes.gateway.calls import CHAT as PATH
 from tests.nodes.gateway.calls import KEY, ask, named_events
-from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
+from tests.nodes.gateway.fake_mesh import THINKING, FakeMesh, text_answer
 from tests.nodes.gateway.jobs import Jobs
 
 USER = {"role": "user", "content": "Is it warm in Köln?"}
@@ -240,6 +240,19 @@ async def test_an_answer_by_a_schema_is_not_read_as_a_call(
     call = await ask(mesh, PATH, asked)
     last = call.events[-2] if stream else call.json
     assert last["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_a_call_begins_behind_thoughts() -> None:
+    """What a model thinks of calls is no call, so the grammar has to know of thoughts."""
+    thoughts = "<think>I may write <tool_call>.</think>\n\n"
+    mesh = FakeMesh(text_answer(thoughts, *TEXT), traits=THINKING)
+    message = (await ask(mesh, PATH, body())).json["choices"][0]["message"]
+    assert message["reasoning_content"] == "I may write <tool_call>."
+    assert [made["function"]["name"] for made in message["tool_calls"]] == ["weather"]
+    assert json.loads(mesh.asked[0][1].rules.grammar.text)["thinking"] == "marked"
+    # An answer that must be a call has no thoughts.
+    await ask(mesh, PATH, body(tool_choice="required"))
+    assert "thinking" not in json.loads(mesh.asked[1][1].rules.grammar.text)
 
 
 async def test_the_style_is_that_of_the_model() -> None:
