@@ -78,6 +78,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "gateway/connection.py and the outbox end connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
         "nodes/gateway/exchange.py Exchange._send await send",
+        "nodes/gateway/idempotency.py UnderWay.noting_end.noting await send",
         "nodes/gateway/running.py _until_disconnect await receive",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
         "nodes/gateway/guard.py Guard.__call__.sending await send",

@@ -103,7 +103,7 @@ class Generate:
                     connection_of(scope),
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
-                await stack.enter_async_context(under_way)
+                send = (await stack.enter_async_context(under_way)).noting_end(send)
                 record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
                 # An earlier request with this key may have ended only now.

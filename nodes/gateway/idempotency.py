@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from starlette.types import Message, Send
+
 from nodes.client.generation import SEED_BITS
 from nodes.gateway.bodies import wrong
 from nodes.gateway.connection import Connection
@@ -24,7 +26,8 @@ HEADER: Final = "Idempotency-Key"
 _ACCEPTED: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _MAX_REMEMBERED: Final = 10_000
 _REMEMBERED_S: Final = 3600.0
-# How long to wait for a request to end whose client has left; it takes a few event-loop cycles.
+# How long to wait for a request to end whose client has left or has the whole answer; it takes a
+# few event-loop cycles.
 _ENDING_LIMIT_S: Final = 5.0
 
 
@@ -76,6 +79,31 @@ class _Remembered:
     fingerprint: str = ""
 
 
+class UnderWay:
+    """A request that holds a key. reader: its connection."""
+
+    def __init__(self, reader: Connection) -> None:
+        self.reader = reader
+        self.has_ended = asyncio.Event()
+        self._is_answered = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether it ends by itself soon: its client has left, or has the whole answer."""
+        return self._is_answered or self.reader.is_closing
+
+    def noting_end(self, send: Send) -> Send:
+        """Return `send`, which also notes the last part of the answer. Some event-loop cycles pass
+        until the request has ended then, and its client may ask again in them."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._is_answered = True
+            await send(message)
+
+        return noting
+
+
 class KeyedRequests:
     """Requests with a key: allows one at a time per key, and keeps body digests for an hour."""
 
@@ -84,7 +112,7 @@ class KeyedRequests:
     ) -> None:
         self._max_remembered = max_remembered
         self._clock = clock
-        self._under_way: dict[Keyed, tuple[Connection, asyncio.Event]] = {}
+        self._under_way: dict[Keyed, UnderWay] = {}
         self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
         # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
@@ -92,7 +120,7 @@ class KeyedRequests:
     @contextlib.asynccontextmanager
     async def entered(
         self, keyed: Keyed, path: str, body: bytes, reader: Connection, *, takes_over: bool = False
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[UnderWay]:
         """Hold the key for one request. Raises ApiError: 422 if the key was used with another body,
         409 while a request with it is under way.
 
@@ -101,23 +129,22 @@ class KeyedRequests:
         """
         self._check_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
-            if takes_over:
-                other[0].abort()
-            await self._ended(*other)
-        has_ended = asyncio.Event()
-        self._under_way[keyed] = reader, has_ended
+            if takes_over and not other.ends:
+                other.reader.abort()
+            await self._ended(other)
+        mine = self._under_way[keyed] = UnderWay(reader)
         try:
-            yield
+            yield mine
         finally:
             del self._under_way[keyed]
-            has_ended.set()
+            mine.has_ended.set()
 
-    async def _ended(self, reader: Connection, has_ended: asyncio.Event) -> None:
-        """Wait for a request whose client has left to end. Raises ApiError if it has not left."""
-        if reader.is_closing:
+    async def _ended(self, other: UnderWay) -> None:
+        """Wait for another request to end. Raises ApiError if its client still reads the answer."""
+        if other.ends:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ENDING_LIMIT_S):
-                    await has_ended.wait()
+                    await other.has_ended.wait()
                     return
         reason = (
             "a request with this key is under way: wait for its answer, or close its connection"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from tests.nodes.gateway.calls import (
     ASK,
@@ -38,6 +39,36 @@ def _untimed(mark: tuple[str, Any]) -> tuple[str, Any]:
     """An event with its id, without the second in which it was made."""
     event_id, event = mark
     return event_id, event if event == "[DONE]" else {**event, "created": 0}
+
+
+class AskingAgain(Call):
+    """A client that sends the next request as soon as it has the whole answer."""
+
+    next: Call
+    asking: asyncio.Task[None]
+
+    async def _send(self, message: Message) -> None:
+        await super()._send(message)
+        if self.is_complete:
+            self.asking = self.next.start()
+            # The gateway reads that request before it has ended this one.
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_has_the_whole_answer_may_ask_again_at_once(stream: bool) -> None:
+    app = app_of(FakeMesh(text_answer("a", "b")))
+    body = {**ASK, "stream": stream}
+    known = await post(app, COMPLETIONS, body, **KEY)
+    first = AskingAgain(app, "POST", COMPLETIONS, body, KEY)
+    last = {"last-event-id": known.marked_events[0][0]} if stream else {}
+    first.next = Call(app, "POST", COMPLETIONS, body, {**KEY, **last})
+    await first.run()
+    await first.asking
+    assert (first.next.status, first.next.is_complete) == (200, True)
+    # They may have the same connection.
+    assert not first.is_aborted
 
 
 @pytest.mark.parametrize(("path", "body"), [(COMPLETIONS, ASK), (CHAT, TALK)])
