@@ -24,6 +24,8 @@ _NAME_LETTERS: Final = frozenset(
 _NO_ARGUMENTS: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 # A schema with these keywords alone declares no arguments.
 _ABOUT: Final = frozenset({"$schema", "description", "title", "type"})
+# The keywords whose schemas all apply to the same object.
+_PARTS: Final = ("allOf", "anyOf", "oneOf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,25 @@ def _closed(parameters: dict[str, Any] | None) -> dict[str, Any]:
         raise wrong("tools", "the type of parameters must be object")
     if schema.keys() <= _ABOUT:
         schema = _NO_ARGUMENTS
-    # Other keywords, such as anyOf and $ref, may declare properties in other places.
-    return {"additionalProperties": False, **schema} if "properties" in schema else schema
+    known = _texts(schema.get("properties"))
+    # Other keywords may name properties, too, which additionalProperties would rule out.
+    if "properties" not in schema or _names_others(schema, known):
+        return schema
+    return {"additionalProperties": False, **schema}
+
+
+def _names_others(schema: dict[str, Any], known: frozenset[str]) -> bool:
+    """Whether a schema names other properties than the known ones in a part or behind a $ref."""
+    named = _texts(schema.get("properties")) | _texts(schema.get("required"))
+    parts = [part for kind in _PARTS if isinstance(schema.get(kind), list) for part in schema[kind]]
+    others = (_names_others(part, known) for part in parts if isinstance(part, dict))
+    return "$ref" in schema or not named <= known or any(others)
+
+
+def _texts(found: object) -> frozenset[str]:
+    """The texts in a list, or the names in an object, of a schema that nobody has checked."""
+    entries = found if isinstance(found, list | dict) else ()
+    return frozenset(entry for entry in entries if isinstance(entry, str))
 
 
 def _no_other_letters(name: str) -> str:

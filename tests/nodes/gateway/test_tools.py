@@ -150,6 +150,30 @@ def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
+@pytest.mark.parametrize(
+    ("more", "is_closed"),
+    [
+        ({"anyOf": [{"required": ["city"]}, {"minProperties": 1}]}, True),
+        ({"allOf": [{"properties": {"city": {"maxLength": 9}}}]}, True),
+        ({"allOf": [{"properties": {"days": {"type": "integer"}}}]}, False),
+        ({"oneOf": [{"allOf": [{"properties": {"days": {}}}]}]}, False),
+        ({"anyOf": [{"required": ["days"]}]}, False),
+        ({"anyOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {}}}, False),
+        ({"required": ["days"]}, False),
+        # No schemas at all are for the target to refuse.
+        ({"required": 1, "allOf": [1], "anyOf": 2, "oneOf": [{"properties": [{}]}]}, True),
+    ],
+)
+def test_arguments_that_a_schema_names_elsewhere_are_not_ruled_out(
+    more: dict[str, Any], is_closed: bool
+) -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, **more}
+    function = {"name": "weather", "parameters": parameters}
+    (tool,) = grammar_of(tools=[{"type": "function", "function": function}])["tools"]
+    closed = {"additionalProperties": False, **parameters}
+    assert tool["parameters"] == (closed if is_closed else parameters)
+
+
 async def test_a_whole_answer_has_content_and_calls() -> None:
     mesh = FakeMesh(text_answer(*TEXT))
     choice = (await ask(mesh, PATH, body(), **KEY)).json["choices"][0]
