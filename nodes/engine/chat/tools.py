@@ -99,14 +99,19 @@ def told_as_text(
     contain the results.
     """
     converted: list[dict[str, Any]] = []
+    follows_result = False
     for message in messages:
         role, content = message["role"], message["content"]
-        if role == "tool":
+        is_result = role == "tool"
+        if is_result:
             role, content = "user", f"<tool_response>\n{content}\n</tool_response>"
-            # Many templates require that user and assistant alternate.
-            if converted and converted[-1]["role"] == "user":
-                converted[-1]["content"] += "\n" + content
-                continue
+        # Many templates require that user and assistant alternate, so a result joins the message of
+        # the user before it, and what the user says after it joins the result.
+        joins = role == "user" and (is_result or follows_result)
+        follows_result = is_result
+        if joins and converted and converted[-1]["role"] == "user":
+            converted[-1]["content"] += "\n" + content
+            continue
         for call in message.get("tool_calls", ()):
             function = call["function"]
             written = {"name": function["name"], "arguments": function["arguments"]}

@@ -152,6 +152,10 @@ def test_a_template_that_knows_none_gets_them_as_text() -> None:
     two = [*TALK, {"role": "tool", "content": "3 degrees", "tool_call_id": "2"}]
     text = ChatTemplate(PLAIN, {}).render(two, DAY)
     assert (text.count("[user]"), text.count("[system]")) == (2, 0)
+    # So is what the user says with them: user and assistant have to alternate.
+    text = ChatTemplate(PLAIN, {}).render([*two, {"role": "user", "content": "Warm?"}], DAY)
+    assert text.endswith("3 degrees\n</tool_response>\nWarm?\n")
+    assert text.count("[user]") == 2
 
 
 def test_without_tools_a_conversation_is_what_it_was() -> None:
