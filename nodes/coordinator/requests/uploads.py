@@ -1,9 +1,9 @@
 """Schedules the pieces of large requests that clients upload over shared media. Pure.
 
 On each medium one client sends a piece at a time, between texts to draft nodes. The client whose
-remaining bytes take the least airtime for its weight goes first. The next grant is sent while a
-piece is in transit. Grants bind only clients that wait for them: pieces without a grant are
-accepted as well.
+remaining bytes take the least airtime for its weight goes first, and long waiting counts against
+that airtime. The next grant is sent while a piece is in transit. Grants bind only clients that wait
+for them: pieces without a grant are accepted as well.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _OVERHEAD_BYTES: Final = 148
 _MOST_OUT: Final = 2
 # A client that has not sent its piece this long after its turn is no longer waited for.
 _OVERDUE_S: Final = 1.0
+# Seconds of airtime for which a second of waiting makes up. Without it small uploads could keep a
+# large one waiting for ever; with more of it they would wait for a large one that is half done.
+_AIRTIME_A_WAIT: Final = 1 / 8
 # Interval of notices to waiting clients, so that they do not take the coordinator for lost.
 _WAIT_NOTICE_S: Final = 6.0
 _SILENT_S: Final = 60.0
@@ -70,6 +73,7 @@ class _Upload:
     offer: UploadOffer
     rtt_s: float
     pads: bool
+    offered_at: float
     told_at: float
     num_granted: int = 0
     data: bytearray = field(default_factory=bytearray)
@@ -107,17 +111,14 @@ class _Upload:
         num_bytes = max(LEAST_PIECE_BYTES, int(room + 1e-3) - _OVERHEAD_BYTES)
         return min(MAX_PIECE_BYTES, num_bytes, self.num_left)
 
-    @property
-    def price(self) -> float:
-        """Airtime of the remaining bytes divided by the weight; the lowest goes first."""
-        return self.air_s(self.num_left) * DEFAULT_PRIORITY / self.offer.priority
+    def price(self, now: float) -> float:
+        """Airtime of the remaining bytes divided by the weight, less what the time since the offer
+        makes up for; the lowest goes first."""
+        price_s = self.air_s(self.num_left) * DEFAULT_PRIORITY / self.offer.priority
+        return price_s - _AIRTIME_A_WAIT * (now - self.offered_at)
 
     def is_overdue(self, now: float, for_s: float = _OVERDUE_S) -> bool:
         return bool(self.out) and now >= self.out[0].turn.end + for_s
-
-    def waits(self, now: float) -> bool:
-        """Whether another piece may be granted."""
-        return self.num_left > 0 and not self.is_overdue(now)
 
 
 class Uploads:
@@ -144,7 +145,7 @@ class Uploads:
         key = peer, offer.request_id
         if key in self._uploads or not self._has_room(peer, offer) or not _is_sound(offer):
             return []
-        self._uploads[key] = upload = _Upload(offer, self._rtt_s(peer), self._pads, now)
+        self._uploads[key] = upload = _Upload(offer, self._rtt_s(peer), self._pads, now, now)
         out = self.grants(now)
         if not upload.num_granted:
             out.append(Send(peer, UploadGrant(offer.request_id, 0, 0)))
@@ -202,8 +203,8 @@ class Uploads:
             media.setdefault(upload.link.air, []).append(key)
         for line in media.values():
             while (next_at := self._next_grant(line, now)) <= now:
-                waiting = [key for key in line if self._uploads[key].waits(now)]
-                first = min(waiting, key=lambda key: self._uploads[key].price)
+                waiting = self._waiting(line, now)
+                first = min(waiting, key=lambda key: self._uploads[key].price(now))
                 out.append(Send(first[0], self._grant(self._uploads[first], now)))
             if next_at < math.inf:
                 deadlines.append(next_at)
@@ -214,10 +215,16 @@ class Uploads:
         self.next_deadline = min(deadlines, default=None)
         return out
 
+    def _waiting(self, line: list[Key], now: float) -> list[Key]:
+        """Return the uploads to which a piece may be granted: none of a client that has left a
+        grant unused, because it could keep others off the medium with one after another."""
+        late = {peer for peer, number in line if self._uploads[peer, number].is_overdue(now)}
+        return [key for key in line if self._uploads[key].num_left > 0 and key[0] not in late]
+
     def _next_grant(self, line: list[Key], now: float) -> float:
         """Return when the next piece on a medium may be granted; inf if no upload waits."""
         uploads = [self._uploads[key] for key in line]
-        if not any(upload.waits(now) for upload in uploads):
+        if not self._waiting(line, now):
             return math.inf
         out = [piece for u in uploads if not u.is_overdue(now) for piece in u.out]
         if not out:

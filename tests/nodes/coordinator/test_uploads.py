@@ -140,6 +140,29 @@ def test_a_client_that_does_not_send_loses_its_turn_and_is_forgotten_at_last(lin
     assert line.num_under_way == 0
 
 
+def test_a_client_that_leaves_grants_unused_does_not_keep_the_medium(line: Uploads) -> None:
+    for number in range(200):
+        line.offered(A, offer(number, 1, num_head_bytes=1, priority=10), 0.0)
+    line.offered(B, offer(1, 20_000), 0.0)
+    # Two grants of A are waited for, each for a second.
+    assert B in [peer for peer, grant in grants(line.grants(2.0)) if grant.num_bytes]
+
+
+def test_small_uploads_do_not_keep_a_large_one_waiting_for_ever(line: Uploads) -> None:
+    # It takes half a second of the medium, which small ones could fill.
+    waits = offer(1, 50_000)
+    numbers, now = itertools.count(), 0.0
+    given = grants(line.offered(A, offer(next(numbers), 1000), now))
+    line.offered(B, waits, now)
+    while B not in [peer for peer, grant in given if grant.num_bytes]:
+        for peer, grant in given:
+            if grant.num_bytes:
+                send(line, peer, grant.request_id, 0, grant.num_bytes, now)
+        given = grants(line.offered(A, offer(next(numbers), 1000), now)) + grants(line.grants(now))
+        now += 0.01
+        assert now < 6.0
+
+
 def test_a_client_that_waits_is_told_so_again(line: Uploads) -> None:
     line.offered(A, offer(1, 600_000), 0.0)
     line.offered(B, offer(2, 700_000), 0.0)
