@@ -140,7 +140,8 @@ class LimitSettings:
 
     #: The number of requests that one connection of a client may have under way.
     max_requests: int = ranged(64, 1, 1 << 20)
-    #: The number of streams of all clients together that may wait for a place.
+    #: The number of streams of all clients together that may wait for a place. The last quarter is
+    #: kept for clients of which no stream waits yet.
     max_waiting: int = ranged(1024, 1, 1 << 20)
     #: The number of requests that one connection of a gateway may have under way.
     max_gateway_requests: int = ranged(16_384, 1, 1 << 20)

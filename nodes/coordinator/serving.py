@@ -59,6 +59,10 @@ class Serving:
         that requests will become which wait for tokenization or for a target to return."""
         return self.placement.waiting.num_of(role) + self.ledger.tokenizing.num_of(role)
 
+    def waits_of(self, tenant: str) -> bool:
+        """Return whether any of these streams is a tenant's."""
+        return self.placement.waiting.has_of(tenant) or self.ledger.tokenizing.has_of(tenant)
+
     def make_streams(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:

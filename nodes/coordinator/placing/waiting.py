@@ -111,6 +111,7 @@ class Waiting:
         self._entries: dict[StreamId, Entry] = {}
         self._tenants: dict[tuple[str, str], _Tenant] = {}
         self._num_of_role: Counter[str] = Counter()
+        self._num_of_tenant: Counter[str] = Counter()
         self._turns = itertools.count(1)
 
     def __len__(self) -> int:
@@ -131,6 +132,10 @@ class Waiting:
         """Return the number of waiting streams of clients that joined in a role."""
         return self._num_of_role[role]
 
+    def has_of(self, tenant: str) -> bool:
+        """Return whether any stream of a tenant waits."""
+        return tenant in self._num_of_tenant
+
     def add(self, choice: Choice, kinds: frozenset[Kind]) -> None:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
         tenant = self._tenant(choice.request)
@@ -138,6 +143,7 @@ class Waiting:
         entry = Entry(choice, tenant, kinds, _rank(choice))
         self._entries[choice.spec.stream_id] = entry
         self._num_of_role[choice.request.role] += 1
+        self._num_of_tenant[choice.request.tenant] += 1
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.rank)
 
     def _tenant(self, request: Request) -> _Tenant:
@@ -151,6 +157,9 @@ class Waiting:
         request, entry = choice.request, self._entries.pop(choice.spec.stream_id)
         self._leave_line(entry)
         self._num_of_role[request.role] -= 1
+        self._num_of_tenant[request.tenant] -= 1
+        if not self._num_of_tenant[request.tenant]:
+            del self._num_of_tenant[request.tenant]
         entry.tenant.num_waiting -= 1
         if not entry.tenant.num_waiting:
             del self._tenants[request.model_hash, request.tenant]

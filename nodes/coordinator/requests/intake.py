@@ -29,6 +29,8 @@ from nodes.messages.fingerprint import fingerprint
 
 _DIGEST_BYTES = 16
 _MOST_MODELS = 64
+# The share of clients' waiting streams that is kept for clients of which none waits yet.
+_SHARE_OF_NEWCOMERS = 1 / 4
 
 
 def owner_of(sender: str, user: str) -> str:
@@ -105,10 +107,14 @@ class Intake:
         is_gateway = role == GATEWAY
         num_waiting = serving.num_waiting(role)
         max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
+        if submit.num_choices > max_waiting:
+            reason = f"at most {max_waiting} streams may wait: ask for fewer choices"
+            raise RefusedRequestError("overloaded", reason)
+        if not is_gateway and serving.waits_of(sender):
+            # Otherwise one client could keep all others out.
+            max_waiting -= int(_SHARE_OF_NEWCOMERS * max_waiting)
         if num_waiting + submit.num_choices > max_waiting:
             reason = f"{num_waiting} streams are waiting already: try later"
-            if submit.num_choices > max_waiting:
-                reason = f"at most {max_waiting} streams may wait: ask for fewer choices"
             raise RefusedRequestError("overloaded", reason)
         max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
         if len(serving.ledger.of_client(client)) >= max_requests:

@@ -47,6 +47,7 @@ class Tokenizing:
         # target still works on them.
         self._sent: dict[int, Text] = {}
         self._num_of_role: Counter[str] = Counter()
+        self._num_of_tenant: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
         # Targets that left a text unanswered for too long, and have answered none since.
@@ -59,6 +60,10 @@ class Tokenizing:
         """
         return self._num_of_role[role]
 
+    def has_of(self, tenant: str) -> bool:
+        """Return whether any of these requests is a tenant's."""
+        return tenant in self._num_of_tenant
+
     def add(self, request: Request, target: str) -> None:
         """Queue a request's text for the target of that name; "" if none has joined yet."""
         number = self._next_number
@@ -66,6 +71,7 @@ class Tokenizing:
         text = Text(number, request, target)
         self._texts[number] = self._text_of[request] = text
         self._num_of_role[request.role] += _num_waiting(request)
+        self._num_of_tenant[request.tenant] += 1
         if target:
             self._queue(text)
 
@@ -120,6 +126,9 @@ class Tokenizing:
         del self._texts[text.number]
         del self._text_of[request]
         self._num_of_role[request.role] -= _num_waiting(request)
+        self._num_of_tenant[request.tenant] -= 1
+        if not self._num_of_tenant[request.tenant]:
+            del self._num_of_tenant[request.tenant]
 
     def unsent(self, number: int) -> Request | None:
         """Note that a text could not be sent; return its request if that has not ended."""

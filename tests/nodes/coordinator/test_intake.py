@@ -190,6 +190,19 @@ def test_a_text_counts_as_the_streams_that_it_will_become() -> None:
     assert mesh.submit(4, num_choices=6, **TEXT_PROMPT).failures() == []
 
 
+@pytest.mark.parametrize("prompt", [{}, TEXT_PROMPT], ids=["ids", "text"])
+def test_what_waits_of_one_client_keeps_no_other_out(prompt: dict[str, Any]) -> None:
+    mesh = make_mesh(limits=LimitSettings(max_waiting=8), max_streams=1)
+    mesh.join(OTHER, "client")
+    mesh.submit(0, peer=OTHER)
+    for number in range(7):
+        mesh.submit(number, **prompt)
+    assert mesh.submit(7, **prompt).failure()[0] == "overloaded"
+    for number in (1, 2):
+        found = mesh.submit(number, peer=OTHER, **prompt).to(OTHER)
+        assert [notice.code for notice in found] == ["overloaded"] * (number == 2)
+
+
 @pytest.mark.slow
 def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
     mesh = with_gateway(max_streams=1)
