@@ -176,7 +176,8 @@ class Request:
     def num_submitted(self) -> int:
         """The characters and token ids that are kept as they were submitted."""
         submit, rules = self.submit, self.submit.rules
-        num_chars = len(submit.prompt) + sum(len(message.content) for message in submit.messages)
+        num_chars = len(submit.prompt)
+        num_chars += sum(len(message.role) + len(message.content) for message in submit.messages)
         num_chars += len(submit.tools) + len(rules.grammar.text)
         return num_chars + len(submit.prompt_token_ids) + len(rules.logit_bias)
 

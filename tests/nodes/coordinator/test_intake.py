@@ -247,7 +247,7 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
 
 def test_texts_of_one_connection_are_bounded_together() -> None:
     mesh = with_gateway()
-    messages = (ChatMessage("user", "x" * (1 << 18)),) * 4
+    messages = (ChatMessage("user", "x" * ((1 << 18) - 4)),) * 4
     for number in range(MAX_OF_CONNECTION >> 20):
         user = f"u{number % 8}"
         mesh.submit(number, peer=GATEWAY, user=user, messages=messages, prompt_token_ids=())
@@ -256,6 +256,16 @@ def test_texts_of_one_connection_are_bounded_together() -> None:
     # A text that has become ids is kept no longer.
     mesh.tokenized(1, 5, 6)
     assert mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).to(GATEWAY) == []
+
+
+def test_the_roles_of_messages_count_as_their_contents_do() -> None:
+    mesh = with_gateway()
+    messages = (ChatMessage("r" * 64, ""),) * 1024
+    for number in range(MAX_OF_TENANT >> 16):
+        asked = {"messages": messages, "prompt_token_ids": ()}
+        assert not mesh.submit(number, peer=GATEWAY, **asked).failures()
+    code, reason = mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).failure(GATEWAY)
+    assert (code, reason.partition(" has ")[0]) == ("overloaded", "this owner")
 
 
 def test_grammars_count_until_their_requests_are_over() -> None:
