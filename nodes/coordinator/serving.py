@@ -78,8 +78,9 @@ class Serving:
             return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
         request.forget_text()
-        num_ids = len(prompt) + sum(spec.num_committed for spec in specs)
-        self.ledger.holdings.charge(request, request.num_submitted + num_ids)
+        # Choices without tokens of their own share the prompt's ids; each other one has a copy.
+        kept = {id(spec.token_ids): len(spec.token_ids) for spec in specs}
+        self.ledger.holdings.charge(request, request.num_submitted + sum(kept.values()))
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:

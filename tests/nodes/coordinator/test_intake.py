@@ -268,6 +268,19 @@ def test_the_roles_of_messages_count_as_their_contents_do() -> None:
     assert (code, reason.partition(" has ")[0]) == ("overloaded", "this owner")
 
 
+def test_the_copies_of_a_prompt_that_choices_go_on_with_count() -> None:
+    mesh = with_gateway(context_length=MAX_PROMPT_TOKENS, num_cells=MAX_PROMPT_TOKENS)
+    prompt, num_choices = (5,) * 100_000, 50
+    for number, committed, num_copies in ((1, (), 1), (2, (7,) * num_choices, num_choices)):
+        asked = {"num_choices": num_choices, "prompt_token_ids": prompt + committed}
+        known = {"resume_from": (len(committed) // num_choices,) * num_choices}
+        assert not mesh.submit(number, peer=GATEWAY, **asked, **known).failures()
+        # The next one is refused once the copies exceed the limit of an owner.
+        failures = mesh.submit(3, peer=GATEWAY).failures()
+        assert bool(failures) == (num_copies * len(prompt) > MAX_OF_TENANT)
+        mesh.cancel(3, peer=GATEWAY)
+
+
 def test_grammars_count_until_their_requests_are_over() -> None:
     """A stream needs its grammar again on another target, and no longer its tools."""
     mesh = with_gateway()
