@@ -45,7 +45,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "What is waited for has a limit itself.": (
         # Pending.within_limit().
-        "nodes/client/inbox.py Inbox.pending await self._may_begin.wait",
+        "nodes/client/inbox.py Inbox.wait_to_begin await self._may_begin.wait",
         "nodes/client/inbox.py Pending.next await queue.get",
         # The coordinator ends every request after its max_request_s.
         "nodes/gateway/text_routes.py Read.__call__ await asyncio.wait",

@@ -98,8 +98,8 @@ class Client:
             rejoins=rejoins,
             on_lost=self._lost,
         )
-        self._cancellations = Cancellations(lambda message: self._link.send(message) > 0)
         self._inbox = Inbox()
+        self._cancellations = Cancellations(self._send_if_running)
         self._is_lost = False
         self._patient_until = -math.inf
 
@@ -200,7 +200,7 @@ class Client:
 
     async def _asked(self, kind: type[R], question: Callable[..., Any], *fields: Any) -> R:
         """Send a query with these fields behind its id, and return its reply."""
-        async with self._inbox.pending() as pending:
+        async with Pending(self._inbox) as pending:
             self._send_on(question(pending.request_id, *fields))
             reply = await pending.next()
             assert isinstance(reply, kind)
@@ -215,7 +215,7 @@ class Client:
         """
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
-        async with self._inbox.pending(limit) as pending:
+        async with Pending(self._inbox, limit) as pending:
             try:
                 await self._submit(replace(submit, request_id=pending.request_id), pending)
                 reply = await pending.next()
@@ -244,7 +244,7 @@ class Client:
         if self._is_lost:
             self._on_waiting()
         while True:
-            async with self._inbox.pending(limit) as pending:
+            async with Pending(self._inbox, limit) as pending:
                 try:
                     left_s = limit.deadline_s(loop.time())
                     await self._submit(journal.request(pending.request_id, left_s), pending)
@@ -318,6 +318,11 @@ class Client:
             if isinstance(message, Granted) and message.grant.num_bytes:
                 await asyncio.sleep(message.send_at - asyncio.get_running_loop().time())
                 self._send_on(upload.piece(message.grant.num_bytes))
+
+    def _send_if_running(self, message: Any) -> bool:
+        """Send a message; False if it cannot be sent. Where the connection has ended, the transport
+        may be closed, and the coordinator has ended all requests."""
+        return not self._inbox.is_over and self._link.send(message) > 0
 
     def _send_on(self, message: Any) -> None:
         """Send a query or a part of a request. Raises LostRequestError if it cannot be sent."""

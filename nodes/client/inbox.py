@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from nodes.client.upload import Granted
 from nodes.messages import CancelRequest, RequestFailedNotice
@@ -116,33 +116,43 @@ class Inbox:
         for queue in self.queues.values():
             queue.put_nowait(None)
 
-    @contextlib.asynccontextmanager
-    async def pending(self, limit: TimeLimit | None = None) -> AsyncIterator[Pending]:
-        """Wait for the coordinator, then give the request an id and a queue of its messages.
+    async def wait_to_begin(self) -> None:
+        """Wait for the coordinator. Raises RequestFailedError if the connection has ended."""
+        while not self._may_begin.is_set():
+            await self._may_begin.wait()
+        if self.is_over:
+            raise RequestFailedError("unavailable", _OVER)
 
-        limit: the time limit of a request; None for a query that is answered at once.
-        """
-        found = Pending(self, limit)
-        async with found.within_limit():
-            while not self._may_begin.is_set():
-                await self._may_begin.wait()
-        found.request_id = next(self._ids)
-        self.queues[found.request_id] = found.queue
-        try:
-            yield found
-        finally:
-            del self.queues[found.request_id]
+    def add(self, queue: asyncio.Queue[Any]) -> int:
+        """Return the id of a new request, whose messages are put into the queue."""
+        request_id = next(self._ids)
+        self.queues[request_id] = queue
+        return request_id
 
 
 class Pending:
-    """One request that waits for messages."""
+    """One request that waits for messages; `async with` waits for the coordinator first.
 
-    def __init__(self, inbox: Inbox, limit: TimeLimit | None) -> None:
+    It is no asynchronous generator, because a loop that ends closes those in any order: this one
+    perhaps before the generator that has entered it.
+    """
+
+    def __init__(self, inbox: Inbox, limit: TimeLimit | None = None) -> None:
+        """limit: the time limit of a request; None for a query that is answered at once."""
         self.request_id = 0
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
         self._inbox = inbox
         self._limit = limit
         self._question_ends_at = asyncio.get_running_loop().time() + QUESTION_LIMIT_S
+
+    async def __aenter__(self) -> Self:
+        async with self.within_limit():
+            await self._inbox.wait_to_begin()
+        self.request_id = self._inbox.add(self.queue)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        del self._inbox.queues[self.request_id]
 
     @contextlib.asynccontextmanager
     async def within_limit(self) -> AsyncIterator[None]:

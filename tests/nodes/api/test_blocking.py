@@ -60,7 +60,7 @@ def test_errors_come_as_they_are(mesh: ToyMesh, tmp_path: Path) -> None:
     assert all(thread.name != "airdraft-client" for thread in threading.enumerate())
 
 
-def test_a_closed_client_says_so(mesh: ToyMesh) -> None:
+def test_a_closed_client_says_so(mesh: ToyMesh, caplog: pytest.LogCaptureFixture) -> None:
     client = open_client(mesh.endpoint)
     with held(mesh.model, after_passes=20):
         stream = client.stream("hi", max_tokens=4000)
@@ -72,6 +72,8 @@ def test_a_closed_client_says_so(mesh: ToyMesh) -> None:
     with pytest.raises(ConnectionLostError):
         next(stream)
     wait_until_empty(mesh)
+    # The stream that was open then ended without a traceback.
+    assert caplog.text == ""
 
 
 def test_a_stream_can_be_left_while_its_next_piece_is_asked_for(mesh: ToyMesh) -> None:

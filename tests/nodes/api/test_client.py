@@ -149,6 +149,18 @@ async def test_a_coordinator_that_lets_one_in_no_more_ends_what_waits_and_what_c
             await client.nodes()
 
 
+async def test_what_is_used_after_its_connection_was_closed_says_so(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        streams = [client.stream("hi", max_tokens=4000) for _ in range(2)]
+        for stream in streams:
+            await anext(stream)
+    with pytest.raises(ConnectionLostError, match="the client was closed"):
+        await streams[0].completed()
+    await streams[1].aclose()
+    with pytest.raises(ConnectionLostError, match="the client was closed"):
+        await client.complete("hi")
+
+
 @pytest.mark.parametrize(
     ("endpoint", "says"),
     [
