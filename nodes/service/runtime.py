@@ -133,6 +133,15 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+class TextFormatter(logging.Formatter):
+    """Makes one line of a message. Members choose their names and reasons, and with control
+    characters these could forge further lines, or command the terminal that shows them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
 def set_up_logging(verbose: int) -> None:
     """Log to standard error, in the form for journald if that is where it goes."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -140,7 +149,7 @@ def set_up_logging(verbose: int) -> None:
     if is_journal(environment(), sys.stderr):
         handler.setFormatter(JournalFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
 
 

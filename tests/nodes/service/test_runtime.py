@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
 from nodes.catalog import ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError
-from nodes.service.runtime import StoppedError, print_line, report
+from nodes.service.runtime import StoppedError, TextFormatter, print_line, report
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 
@@ -59,6 +60,12 @@ def test_the_journal_has_the_error_as_a_record_with_the_priority_of_one(
     line = capfd.readouterr().err
     assert (line[:3], line.count("\n")) == ("<3>", 1)
     assert json.loads(line[3:])["message"] == "error: no file,\nno fun"
+
+
+def test_a_name_with_control_characters_makes_no_further_line_of_a_log() -> None:
+    name = "é x\nERROR forged \x1b[2J"
+    record = logging.makeLogRecord({"msg": "draft %s joined", "args": (name,)})
+    assert TextFormatter().format(record) == "draft é x\\nERROR forged \\x1b[2J joined"
 
 
 def test_a_signal_is_told_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
