@@ -212,19 +212,20 @@ class Coordinator:
             return
         if caller.is_guest:
             raise ForbiddenError(f"an invited key may not send {type(message).__name__}")
-        if isinstance(message, Hello) and not self._may_join(peer, key, now):
+        if isinstance(message, Hello) and not self._may_join(peer, key, message.role, now):
             return
         if isinstance(message, Credit):
             self._credits.grant(peer, message.num_messages)
         cluster, epoch = envelope.cluster, envelope.epoch
         self._send_all(self.state.on_message(peer, cluster, epoch, message, num_bytes, now, caller))
 
-    def _may_join(self, peer: bytes, key: str, now: float) -> bool:
+    def _may_join(self, peer: bytes, key: str, role: str, now: float) -> bool:
         roles = self.state.roster.roles()
         if peer not in roles and self._authentication.is_crowded(key, roles):
             self._send_all([Send(peer, Refuse("too many members use this key"))])
             return False
-        return self._rate_limits.may_join(key or peer, now)
+        # All clients of a machine come back at once, and its nodes must not wait for their turns.
+        return self._rate_limits.may_join((key or peer, role in _NODE_ROLES), now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
         """Refuse who asks to join in another protocol version, so that it can read the answer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,8 @@ BURST_MESSAGES: Final = 10_000.0
 CLIENT_COST: Final = 5.0
 # A gateway sends for many users, who may all reconnect at once.
 GATEWAY_COST: Final = 0.25
-# Joins of one key, or of one connection without keys. Each takes the coordinator milliseconds.
+# Joins of the nodes of one key, of its clients, or of one connection without keys. Each takes the
+# coordinator milliseconds.
 JOINS_PER_S: Final = 5.0
 BURST_JOINS: Final = 20.0
 _MAX_PEERS: Final = 4_096
@@ -41,15 +43,18 @@ class RateLimits:
 
     def __init__(self) -> None:
         self._records = Latest[bytes, _Record](_MAX_PEERS)
-        # By key or peer: the joins that it may still make, and the time of the last one.
-        self._joins = Latest[str | bytes, tuple[float, float]](_MAX_PEERS)
+        # The joins that may still be made, and the time of the last one.
+        self._joins = Latest[Hashable, tuple[float, float]](_MAX_PEERS)
 
-    def may_join(self, key_or_peer: str | bytes, now: float) -> bool:
-        """Count a Hello of a key or peer; False if it must be ignored. The peer may retry."""
-        allowance, seen_at = self._joins.get(key_or_peer, (BURST_JOINS, now))
+    def may_join(self, who: Hashable, now: float) -> bool:
+        """Count a Hello; False if it must be ignored. The peer may retry.
+
+        who: a key, or a peer without one, and whether it joins as a node.
+        """
+        allowance, seen_at = self._joins.get(who, (BURST_JOINS, now))
         allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
         is_allowed = allowance >= 1.0
-        self._joins[key_or_peer] = (allowance - is_allowed, now)
+        self._joins[who] = (allowance - is_allowed, now)
         return is_allowed
 
     def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from mesh.authorized import AuthorizedNodes, Entry
+from mesh.codec import encode_struct
 from mesh.keys import AUTHORIZED_FILE
 from mesh.messages import EnrolReply, EnrolRequest, Refuse
 from mesh.security import new_key_pair
 from nodes.coordinator.members.authentication import Authentication
 from nodes.coordinator.members.rate_limits import MAX_OFFENCES
-from nodes.messages import NodesReply, NodesRequest
+from nodes.messages import NodesReply, NodesRequest, ProbeRequest
 from nodes.messages.access import ROLES
+from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.shell import Shell, is_welcome
 
@@ -142,6 +144,18 @@ async def test_one_key_has_some_members_and_not_all_there_may_be(scene: Scene) -
     assert len(scene.peers) > 100
     scene.keys[b"other"] = scene.keys[SECOND]
     assert is_welcome(await scene.join(b"other"))
+
+
+async def test_a_target_does_not_wait_for_the_clients_of_its_key_to_come_back(scene: Scene) -> None:
+    scene.store.add(Entry(new_key_pair().public, "machine", CLIENT | {"target"}))
+    key = next(e.key for e in scene.store.nodes().values() if e.name == "machine")
+    peers = [b"machine %d" % number for number in range(100)]
+    scene.keys |= dict.fromkeys([*peers, b"target"], key)
+    told = [await scene.join(peer) for peer in peers]
+    assert told[-1] == []
+    (welcome, probe) = await scene.join(b"target", "target", encode_struct(make_profile()))
+    assert is_welcome([welcome])
+    assert isinstance(probe, ProbeRequest)
 
 
 def test_keys_of_connections_that_are_gone_are_forgotten(tmp_path: Path) -> None:
