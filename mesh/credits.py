@@ -41,8 +41,8 @@ class Credits:
         self._windows: dict[bytes, _Window] = {}
 
     def open(self, peer: bytes) -> None:
-        """Start a membership with a full window."""
-        self._windows[peer] = _Window()
+        """Start a membership with a full window; that of a present member stays as it is."""
+        self._windows.setdefault(peer, _Window())
 
     def close(self, peer: bytes) -> None:
         self._windows.pop(peer, None)

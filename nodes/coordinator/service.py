@@ -214,6 +214,9 @@ class Coordinator:
             raise ForbiddenError(f"an invited key may not send {type(message).__name__}")
         if isinstance(message, Hello) and not self._may_join(peer, key, message.role, now):
             return
+        if isinstance(message, Hello) and not self.state.roster.role_of(peer):
+            # What a former membership of this connection has not read counts no longer.
+            self._credits.close(peer)
         if isinstance(message, Credit):
             self._credits.grant(peer, message.num_messages)
         cluster, epoch = envelope.cluster, envelope.epoch

@@ -117,6 +117,17 @@ async def test_a_member_that_asks_and_does_not_read_is_soon_out_of_credit() -> N
     assert MAX_ANSWER_BYTES / 2 < len(told) * MAX_STATUS_BYTES < MAX_ANSWER_BYTES
 
 
+async def test_a_member_that_says_hello_again_has_read_no_more_than_before() -> None:
+    shell = await members()
+    most = [Send(CLIENT_A, StatusReply(1, b"x" * MAX_STATUS_BYTES))] * 5
+    assert len(shell.say(most)) == 5
+    assert is_welcome(await shell.join(CLIENT_A))
+    assert shell.say(most) == []
+    assert CLIENT_A not in shell.peers
+    assert is_welcome(await shell.join(CLIENT_A))
+    assert len(shell.say(most)) == 5
+
+
 async def test_what_is_too_large_for_a_message_ends_nothing_else() -> None:
     shell = await members()
     large = Send(CLIENT_A, StatusReply(1, b"x" * (MAX_STATUS_BYTES + 1)))
