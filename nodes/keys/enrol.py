@@ -20,6 +20,8 @@ _MAX_TOKEN_CHARS = 2048
 _TIMEOUT_S = 10.0
 _RESEND_S = 1.0
 _POLL_S = 0.05
+# As in a node's link: a refused handshake is not tried again by ZeroMQ.
+_RETRY_S = 2.0
 
 
 class EnrolError(MeshError):
@@ -91,9 +93,17 @@ async def enrol(endpoint: str, keys: ClientKeys, public_key: str, name: str) -> 
 
 
 async def _repeat(transport: ClientTransport, request: list[bytes]) -> None:
+    """Send the request again and again, over a new connection while there is none: the coordinator
+    may have changed to the next key that it announced."""
+    loop = asyncio.get_running_loop()
+    connecting_since = loop.time()
     while True:
         try:
             transport.send(request)
             await asyncio.sleep(_RESEND_S)
+            connecting_since = loop.time()
         except BackpressureError:
             await asyncio.sleep(_POLL_S)
+            if loop.time() - connecting_since > _RETRY_S:
+                connecting_since = loop.time()
+                transport.retry()
