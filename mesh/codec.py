@@ -92,6 +92,16 @@ def decode(frames: Sequence[bytes]) -> Envelope:
     return Envelope(cluster, epoch, message)
 
 
+def is_asking(frames: Sequence[bytes]) -> bool:
+    """Return whether a message asks to join or to enrol a key, by its first bytes, which are the
+    same in every version; it may be malformed all the same."""
+    try:
+        frames = unpad(frames)
+    except DecodeError:
+        return False
+    return len(frames) == 1 and _ASKING.match(frames[0], 1) is not None
+
+
 def encode_struct(obj: Any) -> bytes:
     """Encode a struct by itself, such as the profile in a Hello, into at most 64 KiB.
 
@@ -141,8 +151,7 @@ def _peek_spec(frame: bytes) -> MessageSpec:
     if frame[:1] != _VERSION_BYTE:
         if not frame:
             raise DecodeError("an empty frame")
-        is_asking = _ASKING.match(frame, 1) is not None
-        raise VersionError(frame[0], PROTOCOL_VERSION, is_asking=is_asking)
+        raise VersionError(frame[0], PROTOCOL_VERSION, is_asking=is_asking([frame]))
     # An array of up to 15 items has a one-byte header; a longer one has 0xdc and two bytes.
     at = 4 if frame[1:2] == b"\xdc" else 2
     tag: int | None = frame[at] if len(frame) > at else None

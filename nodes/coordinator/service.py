@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mesh.authorized import AuthorizedNodes
-from mesh.codec import Envelope, decode, encode
+from mesh.codec import Envelope, decode, encode, is_asking
 from mesh.credits import Credits
 from mesh.errors import (
     BackpressureError,
@@ -43,7 +43,7 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.sends import Send, coalesced
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
-from nodes.messages.access import ForbiddenError
+from nodes.messages.access import Caller, ForbiddenError
 from nodes.scheduler.planning import MODES, Made, Mode, Planning
 from policies.plan import Plan
 
@@ -182,9 +182,17 @@ class Coordinator:
             if role:
                 self._ignore(peer, "it sends too many messages", now)
             return
+        caller = self._authentication.caller(peer, key)
+        if caller is None:
+            # A membership ends at a tick, once it is certain that no editor is writing the file.
+            self.state.reporting.num_dropped += 1
+            return
+        if not (role or caller.is_guest or is_asking(frames)):
+            # It is not decoded, because that may take milliseconds.
+            self.state.reporting.num_stale += 1
+            return
         try:
-            envelope = decode(frames)
-            self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
+            self._check_in(group, received, caller, decode(frames), now)
         except VersionError as error:
             self._other_version(peer, error, now)
         except (DecodeError, ForbiddenError) as error:
@@ -193,18 +201,14 @@ class Coordinator:
     def _check_in(
         self,
         group: asyncio.TaskGroup,
-        peer: bytes,
-        key: str,
+        received: Received,
+        caller: Caller,
         envelope: Envelope,
-        num_bytes: int,
         now: float,
     ) -> None:
-        """Pass a message to the state if its sender is authorized. Raises ForbiddenError."""
-        caller, message = self._authentication.caller(peer, key), envelope.message
-        if caller is None:
-            # A membership ends at a tick, once it is certain that no editor is writing the file.
-            self.state.reporting.num_dropped += 1
-            return
+        """Pass a message to the state. Raises ForbiddenError if its sender may not send it."""
+        peer, frames, key = received
+        message, num_bytes = envelope.message, sum(map(len, frames))
         if isinstance(message, EnrolRequest):
             if peer not in self._enrolling and len(self._enrolling) < _MAX_ENROLLING:
                 self._enrolling.add(peer)

@@ -72,6 +72,16 @@ async def test_a_key_that_loses_its_role_is_not_heard_from_the_next_message_on(
     assert scene.peers == [SECOND]
 
 
+async def test_what_a_revoked_key_sends_is_not_decoded(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.store.revoke("first")
+    for peer in (FIRST, SECOND):
+        await scene.hear_frames(peer, [b"malformed"])
+    assert FIRST.hex() not in caplog.text
+    assert SECOND.hex() in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "[["])
 async def test_a_list_that_is_being_written_authorizes_nobody_and_ends_no_membership(
     scene: Scene, text: str

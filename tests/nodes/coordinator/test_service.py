@@ -23,6 +23,7 @@ from mesh.messages import (
     Pong,
     Welcome,
 )
+from mesh.padding import pad
 from nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
@@ -233,7 +234,19 @@ async def test_other_messages_of_another_protocol_are_not_answered() -> None:
         await shell.hear_frames(CLIENT_A, [frame])
     assert shell.frames == []
     assert is_welcome(await shell.join(CLIENT_A))
-    assert shell.coordinator.state.reporting.num_dropped == 2
+    assert shell.coordinator.state.reporting.num_stale == 2
+
+
+async def test_of_what_is_sent_without_a_membership_only_the_wish_to_join_is_decoded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Decoding a request of 5 KB takes milliseconds."""
+    shell, malformed = await members(), [bytes([PROTOCOL_VERSION, 0x9F, 32]) + b"malformed"]
+    for sent in (malformed, pad(malformed), [b"\xff"], []):
+        await shell.hear_frames(b"stranger", sent)
+    assert caplog.text == ""
+    await shell.hear_frames(CLIENT_A, malformed)
+    assert CLIENT_A.hex() in caplog.text
 
 
 async def test_a_member_that_floods_is_named_in_the_log_once(
