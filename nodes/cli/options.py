@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -52,6 +53,18 @@ mesh_options = adds(connect_option, keys_option)
 verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
 
 
+class FiniteRange(click.FloatRange):
+    """A range of numbers. NaN is refused, which compares as false with both ends of any range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, context))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, context)
+        return number
+
+
 class AutoType(click.ParamType[int | None]):
     """A number, or the word auto, which becomes the value `auto`."""
 
@@ -89,13 +102,13 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
         ),
         click.option(
             "--temperature",
-            type=click.FloatRange(0, 100),
+            type=FiniteRange(0, 100),
             help="Sampling temperature; 0 always takes the likeliest token.  "
             "[default: from the model's file, else 0.8]",
         ),
         click.option(
             "--top-p",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=FiniteRange(0, 1, min_open=True),
             help="Keep the likeliest tokens that reach this total probability.  "
             "[default: from the model's file, else 0.95]",
         ),
@@ -107,7 +120,7 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
         ),
         click.option(
             "--min-p",
-            type=click.FloatRange(0, 1),
+            type=FiniteRange(0, 1),
             help="Keep tokens of at least this probability, relative to the likeliest token's.  "
             "[default: from the model's file, else 0.05]",
         ),
@@ -163,7 +176,7 @@ generate_options = adds(
     click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(0, MAX_DEADLINE_S, min_open=True),
+        type=FiniteRange(0, MAX_DEADLINE_S, min_open=True),
         metavar="SECONDS",
         help="Fail if the answer is not complete after this time.  "
         "[default: the coordinator's limit]",

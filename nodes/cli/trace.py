@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from nodes.cli.connection import with_client
-from nodes.cli.options import FILE, mesh_options, verbose_option
+from nodes.cli.options import FILE, FiniteRange, mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
 from nodes.client.client import Client
@@ -34,7 +34,7 @@ _MAX_BATCHES_SHOWN = 4
 @click.group("trace", invoke_without_command=True)
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=FiniteRange(0, 3600, min_open=True),
     default=10.0,
     show_default=True,
     help="Seconds to record.",
