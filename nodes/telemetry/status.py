@@ -98,7 +98,7 @@ class WaitingStatus:
 
     num_streams: int  #: The streams that have no place.
     num_tokenizing: int  #: The requests whose text is not tokenized yet.
-    oldest_s: float  #: How long the first of the streams has waited.
+    oldest_s: float  #: How long the stream that waits longest has waited.
     by_priority: Labels  #: The waiting streams by priority.
 
 

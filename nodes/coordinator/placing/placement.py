@@ -76,7 +76,7 @@ class Placement:
         return max(kin, key=_room, default=target.profile)
 
     def wait(self, choice: Choice, now: float) -> None:
-        self.waiting.add(choice, _kinds(choice, self._able(choice, now)))
+        self.waiting.add(choice, _kinds(choice, self._able(choice, now)), now)
         self._note_targets(choice.request, now)
 
     def _note_targets(self, request: Request, now: float) -> None:

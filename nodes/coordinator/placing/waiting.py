@@ -83,12 +83,14 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A waiting stream. kinds: those of the targets that may serve it."""
+    """A waiting stream. kinds: those of the targets that may serve it. since: when it began to
+    wait, which is after its request arrived if a target served it before."""
 
     choice: Choice
     tenant: _Tenant
     kinds: frozenset[Kind]
     rank: _Rank
+    since: float
 
     @property
     def line(self) -> _LineKey:
@@ -136,11 +138,15 @@ class Waiting:
         """Return whether any stream of a tenant waits."""
         return tenant in self._num_of_tenant
 
-    def add(self, choice: Choice, kinds: frozenset[Kind]) -> None:
+    def oldest_since(self, now: float) -> float:
+        """Return when the stream that waits longest began to wait; now if none waits."""
+        return min((entry.since for entry in self._entries.values()), default=now)
+
+    def add(self, choice: Choice, kinds: frozenset[Kind], now: float) -> None:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
         tenant = self._tenant(choice.request)
         tenant.num_waiting += 1
-        entry = Entry(choice, tenant, kinds, _rank(choice))
+        entry = Entry(choice, tenant, kinds, _rank(choice), now)
         self._entries[choice.spec.stream_id] = entry
         self._num_of_role[choice.request.role] += 1
         self._num_of_tenant[choice.request.tenant] += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter, deque
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -60,14 +60,14 @@ class Recent:
     """Keeps the totals at each of the last ten seconds."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[float, Mapping[Hashable, float]]] = deque(
+        self._kept: deque[tuple[float, dict[Hashable, float]]] = deque(
             maxlen=round(WINDOW_S / STEP_S) + 1
         )
 
     def is_due(self, now: float) -> bool:
         return not self._kept or now >= self._kept[-1][0] + STEP_S
 
-    def keep(self, totals: Mapping[Hashable, float], now: float) -> None:
+    def keep(self, totals: dict[Hashable, float], now: float) -> None:
         self._kept.append((now, totals))
 
     def rate(self, name: Hashable, total: float, now: float) -> float:
@@ -235,16 +235,13 @@ class Reporting:
         return f"{kind}-{hashlib.blake2b(name.encode(), key=self._salt, digest_size=4).hexdigest()}"
 
     def _waiting(self, now: float) -> WaitingStatus:
-        by_priority = Counter[str]()
-        oldest = now
-        for choice in self._serving.placement.waiting:
-            by_priority[str(choice.request.submit.priority)] += 1
-            oldest = min(oldest, choice.request.arrived_at)
+        waiting = self._serving.placement.waiting
+        by_priority = Counter(str(choice.request.submit.priority) for choice in waiting)
         tokenizing = self._serving.ledger.tokenizing
         return WaitingStatus(
             num_streams=by_priority.total(),
             num_tokenizing=sum(request.needs_reading for request, _ in tokenizing),
-            oldest_s=now - oldest,
+            oldest_s=now - waiting.oldest_since(now),
             by_priority=dict(by_priority),
         )
 

@@ -42,7 +42,7 @@ WIRE_BYTES: Final = _counter("wire_bytes", "Bytes of these messages, by kind.", 
 
 STREAMS: Final = _gauge("streams", "Streams that are under way, by phase.", "phase")
 WAITING: Final = _gauge("waiting_streams", "Streams without a place, by priority.", "priority")
-OLDEST: Final = _gauge("waiting_oldest_seconds", "How long the first stream has waited.")
+OLDEST: Final = _gauge("waiting_oldest_seconds", "How long the stream that waits longest has.")
 TOKENIZING: Final = _gauge("tokenizing_requests", "Requests whose text is not tokenized yet.")
 
 TOKENS: Final = _counter("tokens", "Committed tokens, by what made them.", *_TARGET, "kind")

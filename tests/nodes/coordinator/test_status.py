@@ -154,6 +154,13 @@ def test_the_status_counts_waiting_streams_by_priority() -> None:
     assert (status.waiting.num_streams, status.waiting.oldest_s) == (2, 3.0)
     assert [s.phase for s in status.streams] == ["reading", "waiting", "waiting"]
     assert status.num_streams == 3
+    # The time in which a target served it was no wait.
+    mesh.commit(now=60.0)
+    mesh.cancel(1, 60.0)
+    mesh.cancel(2, 60.0)
+    mesh.gone(TARGET, 61.0)
+    waiting = ask(mesh, 63.0).waiting
+    assert (waiting.num_streams, waiting.oldest_s) == (1, 2.0)
 
 
 def test_rates_are_of_the_last_seconds() -> None:

@@ -45,7 +45,7 @@ class Line:
         request.role = "gateway" if tenant else "client"
         choice = Choice(request, make_spec(self.num_added), num_tokens=num_tokens)
         request.choices[choice.spec.stream_id] = choice
-        self.waiting.add(choice, kinds)
+        self.waiting.add(choice, kinds, now=0.0)
         return request
 
     def remove(self, request: Request) -> None:
@@ -117,7 +117,7 @@ def test_suspects_have_lines_of_their_own(line: Line) -> None:
         if number in (1, 2):
             line.remove(request)
             choice_of(request).suspicion = Suspicion(["t"], [0.0])
-            line.waiting.add(choice_of(request), ONE)
+            line.waiting.add(choice_of(request), ONE, now=0.0)
     assert line.heads() == [1, 2]
     for head in line.waiting.heads():
         line.waiting.change(head.choice, OTHER)
@@ -186,7 +186,7 @@ class Lines(RuleBasedStateMachine):
         self.served.remove(request)
         self.requests.append(request)
         self.returned.add(request.request_id)
-        self.line.waiting.add(choice_of(request), kinds)
+        self.line.waiting.add(choice_of(request), kinds, now=0.0)
 
     @invariant()
     def all_are_there(self) -> None:
