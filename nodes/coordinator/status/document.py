@@ -70,6 +70,11 @@ class Recent:
     def keep(self, totals: dict[Hashable, float], now: float) -> None:
         self._kept.append((now, totals))
 
+    def forget(self, name: Hashable) -> None:
+        """Forget a total that begins again."""
+        for _, totals in self._kept:
+            totals.pop(name, None)
+
     def rate(self, name: Hashable, total: float, now: float) -> float:
         """Return a total's growth per second over the kept time; 0.0 for a new total."""
         for at, totals in self._kept:
@@ -134,6 +139,7 @@ class Reporting:
 
     def node_in(self, node: NodeRecord) -> None:
         self._left.pop(node.name, None)
+        self._recent.forget(("busy", node.name))
 
     def node_out(self, node: NodeRecord, reason: str, now: float) -> None:
         if node.scheduler is not None:

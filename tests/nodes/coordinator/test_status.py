@@ -187,6 +187,19 @@ def test_rates_are_of_the_last_seconds() -> None:
     assert {span.end_s for span in ask(mesh, 13.0).targets[0].spans} == {3.5}
 
 
+def test_a_node_that_came_back_is_busy_from_its_return_on() -> None:
+    mesh = plain_mesh()
+    for second in range(4):
+        mesh.tick(float(second))
+        mesh.commit(1, 3 + second, pass_s=0.9, now=second + 0.5)
+    mesh.gone(TARGET, 4.0)
+    mesh.join(TARGET, "target", make_profile(num_vocab=50_000), now=4.0)
+    mesh.ready(1, 2, now=4.0)
+    mesh.tick(4.5)
+    mesh.commit(1, 7, generation=2, pass_s=0.9, now=5.0)
+    assert node(ask(mesh, 5.5), TARGET).busy == pytest.approx(0.9)
+
+
 def test_a_rate_is_over_what_was_kept_lately() -> None:
     recent = Recent()
     assert recent.rate("x", 5.0, 1.0) == recent.rate("x", 5.0, 0.0) == 0.0
