@@ -179,14 +179,15 @@ def _command() -> str:
 def _install(shipped: Shipped, path: Path, *, dry_run: bool) -> str:
     """Install one file and return a word for what was done, or would be with dry_run."""
     try:
-        before = path.read_text() if path.exists() else None
-        if before == shipped.text:
+        before = path.read_bytes() if path.exists() else None
+        data = shipped.text.encode()
+        if before == data:
             return "unchanged"
         if before is not None and shipped.keeps:
             return "kept"
         if not dry_run:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, shipped.text.encode())
+            write_whole(path, data)
             # Independent of the umask, because services read their settings as another user.
             path.chmod(0o644)
     except OSError as error:

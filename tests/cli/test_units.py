@@ -30,12 +30,14 @@ def test_settings_that_are_there_stay_and_units_are_brought_up_to_date(
     names = {path.name for path in units.iterdir()}
     assert {"airdraft-coordinator.service", "airdraft-target@.service", "airdraft.target"} <= names
     mine = root / "etc/airdraft/target.toml"
-    mine.write_text("mine = true\n")
+    # The comment is Latin-1, not UTF-8.
+    mine.write_bytes(b"mine = true  # f\xfcr\n")
     unit = units / "airdraft-gateway.service"
     shipped = unit.read_text()
     unit.write_text("old\n")
     printed = install(commands, root)
-    assert (mine.read_text(), unit.read_text()) == ("mine = true\n", shipped)
+    assert mine.read_bytes() == b"mine = true  # f\xfcr\n"
+    assert unit.read_text() == shipped
     assert {f"kept {mine}", f"replaced {unit}"} <= set(printed.splitlines())
 
 
