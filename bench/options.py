@@ -17,9 +17,14 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def listed(
-    kind: Callable[[str], Any] = str, accepted: Callable[[], Iterable[Any]] | None = None
+    kind: Callable[[str], Any] = str,
+    accepted: Callable[[], Iterable[Any]] | None = None,
+    *,
+    or_none: bool = False,
 ) -> Callable[[str], list[Any]]:
-    """Return an option's type: values with commas between them. accepted: returns the only ones."""
+    """Return an option's type: values with commas between them. accepted: returns the only ones.
+    or_none: whether an empty list means something, because a run of nothing would look like one
+    without faults."""
 
     def values(text: str) -> list[Any]:
         try:
@@ -31,6 +36,8 @@ def listed(
         if unknown := [each for each in found if each not in known]:
             names, usable = (", ".join(map(str, each)) for each in (unknown, known))
             raise click.BadParameter(f"unknown: {names}; use {usable}")
+        if not (found or or_none):
+            raise click.BadParameter("the list is empty: give a value or leave the option out")
         return found
 
     return values
@@ -93,5 +100,5 @@ def streams_option(default: str) -> Decorator:
 
 
 def workloads_option(names: Sequence[str], default: str, help: str) -> Decorator:
-    kinds = listed(accepted=lambda: names)
+    kinds = listed(accepted=lambda: names, or_none=not default)
     return click.option("--workloads", type=kinds, default=default, help=help)

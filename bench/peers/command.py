@@ -15,7 +15,7 @@ import click
 from bench.cores import cores_at_once
 from bench.load.versus import Load, arrivals, in_turns
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import NUMBERS, at_least, listed, model_file, streams_option
+from bench.options import at_least, listed, model_file, streams_option
 from bench.peers.systems import FAST, OWN, Peer, PeerError, Setup, all_peers
 from bench.results.making import cells_of, this_commit, this_machine, typed_command
 from bench.results.schema import SCHEMA, Cell, Results, System, to_json
@@ -44,7 +44,7 @@ def _in_a_folder(
 
 
 def _often(_context: click.Context, _parameter: click.Parameter, rates: list[float]) -> list[float]:
-    if min(rates, default=1.0) < _LEAST_RATE:
+    if not all(rate >= _LEAST_RATE for rate in rates):
         raise click.BadParameter(f"{_LEAST_RATE} requests/s or more are accepted")
     return rates
 
@@ -65,7 +65,7 @@ def _often(_context: click.Context, _parameter: click.Parameter, rates: list[flo
 @streams_option("1,4,16")
 @click.option(
     "--rates",
-    type=NUMBERS,
+    type=listed(float, or_none=True),
     callback=_often,
     default="",
     show_default="none",
@@ -75,7 +75,7 @@ def _often(_context: click.Context, _parameter: click.Parameter, rates: list[flo
 @at_least("--threads", 1, "Engine threads of each system.")
 @click.option(
     "--systems",
-    type=listed(),
+    type=listed(or_none=True),
     default="",
     show_default="all",
     help="Run only systems whose names contain one of these parts.",

@@ -80,8 +80,9 @@ PLACES = {point.place for point in POINTS}
 @click.option(
     "--points",
     "places",
-    type=listed(accepted=lambda: PLACES),
+    type=listed(accepted=lambda: PLACES, or_none=True),
     default="",
+    show_default="all",
     help="Only these points, separated by commas.",
 )
 @run_option(8)

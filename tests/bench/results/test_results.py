@@ -175,7 +175,11 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("1,x", "'1,x' is not a list of numbers"), ("1,3,4", "unknown: 3, 4; use 1, 2")],
+    [
+        ("1,x", "'1,x' is not a list of numbers"),
+        ("1,3,4", "unknown: 3, 4; use 1, 2"),
+        (",", "the list is empty"),
+    ],
 )
 def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
     values = listed(int, lambda: (1, 2))
@@ -191,6 +195,8 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
         ("speed --streams 1,-4", "numbers of 1 or more"),
         ("peers --rates 0.01", "0.3 requests/s or more"),
         ("peers --rates 4,-1", "0.3 requests/s or more"),
+        ("peers --rates 4,nan", "0.3 requests/s or more"),
+        ("chaos detect --over=", "the list is empty"),
         ("peers --turns 0", "x>=1"),
         ("speed --prompts 0", "x>=1"),
         ("bound --prompts 0", "x>=1"),
@@ -208,6 +214,19 @@ def test_numbers_with_which_nothing_can_be_measured_are_refused(options, says):
     wrong = CliRunner().invoke(bench, options.split())
     assert wrong.exit_code == 2
     assert says in wrong.output
+
+
+def test_every_option_accepts_its_own_default():
+    found = [(click.Context(bench), bench)]
+    for context, command in found:
+        for parameter in command.params:
+            value = parameter.get_default(context)
+            if isinstance(value, (str, int, float)):
+                parameter.type_cast_value(context, value)
+        if isinstance(command, click.Group):
+            below = [command.get_command(context, n) for n in command.list_commands(context)]
+            found += [(click.Context(each, parent=context), each) for each in below]
+    assert len(found) > 30
 
 
 def test_the_committed_page_is_that_of_the_data():
