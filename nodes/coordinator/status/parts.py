@@ -81,7 +81,8 @@ def node_status(
         medium=cut(profile.link.air),
         num_streams=num_streams,
         max_streams=profile.max_streams,
-        used_cells=node.admitted_cells,
+        # A node that left holds no stream, but its record was made while it still did.
+        used_cells=0 if state == "left" else node.admitted_cells,
         num_cells=profile.num_cells,
         busy=busy,
         busy_s=node.busy_s,

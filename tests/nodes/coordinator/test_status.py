@@ -159,8 +159,9 @@ def test_the_status_counts_waiting_streams_by_priority() -> None:
     mesh.cancel(1, 60.0)
     mesh.cancel(2, 60.0)
     mesh.gone(TARGET, 61.0)
-    waiting = ask(mesh, 63.0).waiting
-    assert (waiting.num_streams, waiting.oldest_s) == (1, 2.0)
+    status = ask(mesh, 63.0)
+    assert (status.waiting.num_streams, status.waiting.oldest_s) == (1, 2.0)
+    assert node(status, TARGET).used_cells == 0
 
 
 def test_rates_are_of_the_last_seconds() -> None:
