@@ -1,12 +1,15 @@
 // Shows the summary tiles, the streams, the plans with their observed results, and shared media.
 
+// The outcomes of requests that are neither done nor ended by their client.
+const FAILURES = ["bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"];
+
 function showTiles(status, history) {
   const speed = sum(status.targets.map((target) => (target.observed ? target.observed.tokens_per_s : 0)));
   const made = sum(status.targets.map((target) => sum(target.counts.made)));
   const accepted = sum(status.targets.map((target) => sum(target.counts.accepted)));
   const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
   const requests = status.totals.requests;
-  const failed = sum(["bad_request", "overloaded", "unavailable", "internal"].map((name) => requests[name] || 0));
+  const failed = sum(FAILURES.map((name) => requests[name] || 0));
   const recent = history.slice(-60).map(([, , share]) => share).filter((share) => share !== null);
   const rate = recent.length ? sum(recent) / recent.length : made ? accepted / made : null;
   const [up, unit] = uptime(status.uptime_s);

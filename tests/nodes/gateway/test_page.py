@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+import json
 import re
 from importlib.resources import files
 
 import pytest
 
+from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.gateway import page as page_module
 from nodes.gateway.page import SCRIPTS, STYLE, page
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS
@@ -61,6 +63,12 @@ def test_it_has_words_for_every_label_of_the_status_document() -> None:
     assert words_of("KINDS") == set(TOKEN_KINDS)
     assert words_of("PLAIN") == set(PLAIN_LABELS)
     assert words_of("FATES") == set(FATES)
+
+
+def test_every_outcome_that_a_client_did_not_choose_counts_as_failed() -> None:
+    script = (_FOLDER / "tables.js").read_text()
+    (found,) = re.findall(r"const FAILURES = (\[.*?\]);", script)
+    assert {"done", "cancelled", "left"} == set(OUTCOMES) - set(json.loads(found))
 
 
 def colours() -> dict[str, tuple[str, str]]:
