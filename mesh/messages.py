@@ -126,7 +126,7 @@ class Welcome:
 
 
 # Codes of Refuse that make retrying useless: another protocol version, a key without the right, a
-# node that does not fit the mesh, and a process that an operator dismissed.
+# process whose name a later one has, and a process that an operator dismissed.
 OTHER_PROTOCOL: Final = "protocol"
 NOT_ALLOWED: Final = "not_allowed"
 UNSUITABLE: Final = "unsuitable"

@@ -8,17 +8,7 @@ from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
 from mesh.membership import REPLACED, Left, Member, MembershipState, Refused
-from mesh.messages import (
-    DISMISSED,
-    OTHER_PROTOCOL,
-    UNSUITABLE,
-    Bye,
-    Hello,
-    Ping,
-    Pong,
-    Refuse,
-    Welcome,
-)
+from mesh.messages import DISMISSED, OTHER_PROTOCOL, Bye, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.coordinator.sends import Send
@@ -168,7 +158,8 @@ class Roster:
                 return [_refusal(peer, f"malformed profile: {error}", OTHER_PROTOCOL)]
             reason = self._mismatch(profile) if hello.role == "draft" else ""
             if reason:
-                return [_refusal(peer, reason, UNSUITABLE)]
+                # No code: its target may still come, so a supervisor starts it again.
+                return [_refusal(peer, reason)]
         elif hello.profile:
             return [_refusal(peer, f"a {hello.role} has no profile")]
         events = self.membership.on_hello(peer, hello, now)
@@ -214,7 +205,7 @@ class Roster:
         for draft in self.nodes("draft"):
             reason = self._mismatch(draft.profile)
             if reason:
-                out.append(_refusal(draft.peer, reason, UNSUITABLE))
+                out.append(_refusal(draft.peer, reason))
                 out += self.remove(draft.peer, reason, has_died=False)
         return out
 

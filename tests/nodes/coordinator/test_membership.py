@@ -13,7 +13,6 @@ from mesh.messages import (
     NOT_ALLOWED,
     OTHER_PROTOCOL,
     PROTOCOL_VERSION,
-    UNSUITABLE,
     Bye,
     Hello,
     Ping,
@@ -86,7 +85,11 @@ def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
         "vocabularies differ: draft model small cannot work with target model big: write the "
         "target's with `airdraft models vocabulary` and start the draft node with --vocabulary FILE"
     )
-    assert refusal == Send(OTHER, Refuse(reason, UNSUITABLE))
+    # A code would end it for good, and its own target may only join later.
+    assert refusal == Send(OTHER, Refuse(reason))
+    mesh.join(b"late", "target", make_profile(model="bigger", vocab_hash="b"))
+    mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b"))
+    assert mesh.state.roster.role_of(OTHER) == "draft"
 
 
 def test_no_draft_keeps_a_target_out() -> None:
