@@ -71,6 +71,9 @@ class _Bench(click.Group):
             return super().invoke(ctx)
         except _ONE_LINE as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            says = "`pip install -e '.[distill]'` installs what the command distill needs"
+            raise click.ClickException(f"{error.name} is not installed: {says}") from error
 
 
 @click.group(cls=_Bench, context_settings={"show_default": True})

@@ -20,7 +20,7 @@ import click
 from bench.asking import Pair, Taken, ask_one
 from bench.harness.cases import Case, case, make_prompts
 from bench.harness.report import Findings, conclude, head, note, row
-from bench.options import COUNTS, draft_option, target_option
+from bench.options import COUNTS, at_least, draft_option, listed, streams_option, target_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.engine.llama import LlamaConfig, LlamaModel
@@ -37,12 +37,12 @@ def _kind(case: Case) -> Kind:
 
 
 @click.command("law1")
-@click.option("--prompts", default=100)
-@click.option("--max-tokens", default=64)
-@click.option("--gammas", type=COUNTS, default="0,1,3,8")
-@click.option("--streams", type=COUNTS, default="1,4,8")
+@at_least("--prompts", 100)
+@at_least("--max-tokens", 64)
+@click.option("--gammas", type=listed(int, least=0), default="0,1,3,8")
+@streams_option("1,4,8")
 @click.option("--threads", type=COUNTS, default="1,2", help="Engine threads of the target.")
-@click.option("--longest", default=1500, help="Tokens of the longest prompt.")
+@at_least("--longest", 1500, "Tokens of the longest prompt.")
 @target_option
 @draft_option
 def law1_command(

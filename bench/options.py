@@ -20,11 +20,15 @@ def listed(
     kind: Callable[[str], Any] = str,
     accepted: Callable[[], Iterable[Any]] | None = None,
     *,
+    least: float | None = None,
     or_none: bool = False,
 ) -> Callable[[str], list[Any]]:
-    """Return an option's type: values with commas between them. accepted: returns the only ones.
-    or_none: whether an empty list means something, because a run of nothing would look like one
-    without faults."""
+    """Return an option's type: values with commas between them.
+
+    accepted: returns the only ones. least: the smallest number that is accepted. or_none: whether
+    an empty list means something; otherwise it is refused, because a run of nothing would look like
+    one without faults.
+    """
 
     def values(text: str) -> list[Any]:
         try:
@@ -36,6 +40,8 @@ def listed(
         if unknown := [each for each in found if each not in known]:
             names, usable = (", ".join(map(str, each)) for each in (unknown, known))
             raise click.BadParameter(f"unknown: {names}; use {usable}")
+        if least is not None and not all(each >= least for each in found):
+            raise click.BadParameter(f"{text!r}: numbers of {least} or more are accepted")
         if not (found or or_none):
             raise click.BadParameter("the list is empty: give a value or leave the option out")
         return found
@@ -43,8 +49,8 @@ def listed(
     return values
 
 
-COUNTS = listed(int)
-NUMBERS = listed(float)
+COUNTS = listed(int, least=1)
+NUMBERS = listed(float, least=0.001)
 
 
 def model_file(name: str) -> Path:
@@ -87,16 +93,8 @@ max_tokens_option = at_least("--max-tokens", 128)
 pairs_option = at_least("--pairs", 9, "Pairs of runs, A B then B A.")
 
 
-def _some(_context: click.Context, _parameter: click.Parameter, counts: list[int]) -> list[int]:
-    if min(counts, default=0) < 1:
-        raise click.BadParameter("numbers of 1 or more with commas between them are accepted")
-    return counts
-
-
 def streams_option(default: str) -> Decorator:
-    return click.option(
-        "--streams", type=COUNTS, default=default, callback=_some, help="Stream counts."
-    )
+    return click.option("--streams", type=COUNTS, default=default, help="Stream counts.")
 
 
 def workloads_option(names: Sequence[str], default: str, help: str) -> Decorator:

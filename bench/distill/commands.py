@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bench.options import model_file
+from bench.options import at_least, model_file
 
 
 @click.group()
@@ -56,10 +56,8 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 @_target
 @click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="Topics, passages.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--tokens", "num_tokens", default=1_000_000, show_default=True, help="Answer tokens wanted."
-)
-@click.option("--width", default=20, show_default=True, help="Sequences at once.")
+@at_least("--tokens", 1_000_000, "Answer tokens wanted.", "num_tokens")
+@at_least("--width", 20, "Sequences at once.")
 @click.option(
     "--max-answer",
     type=_ANSWER_LENGTHS,
@@ -68,7 +66,7 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
     help="Tokens of an answer at most.",
 )
 @click.option("--seed", default=1, show_default=True)
-@click.option("--threads", default=1, show_default=True)
+@at_least("--threads", 1)
 @click.option(
     "--engine",
     type=click.Choice(["llama.cpp", "torch"]),
@@ -103,7 +101,7 @@ def sample_(
 @click.option("--corpus-tokens", default=4_000_000, show_default=True, help="First phase's length.")
 @click.option("--epochs", default=4.0, show_default=True, help="Second phase's length.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--threads", default=1, show_default=True)
+@at_least("--threads", 1)
 def train(
     target: str, corpus: Path | None, answers: tuple[Path, ...], out: Path, **options: Any
 ) -> None:
@@ -144,7 +142,9 @@ def export(run: Path, target: str, out: Path, **options: Any) -> None:
 @_target
 @click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--prompts", "num_prompts", type=int, help="Use about this many of the 200.")
+@click.option(
+    "--prompts", "num_prompts", type=click.IntRange(1), help="Use about this many of the 200."
+)
 @click.option("--max-answer", type=_ANSWER_LENGTHS, default=128, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:

@@ -43,12 +43,6 @@ def _in_a_folder(
     return path
 
 
-def _often(_context: click.Context, _parameter: click.Parameter, rates: list[float]) -> list[float]:
-    if not all(rate >= _LEAST_RATE for rate in rates):
-        raise click.BadParameter(f"{_LEAST_RATE} requests/s or more are accepted")
-    return rates
-
-
 @click.command("peers")
 @click.option("--quick", is_flag=True, help="Run two turns of a few cases, for about 3 minutes.")
 @click.option(
@@ -65,8 +59,7 @@ def _often(_context: click.Context, _parameter: click.Parameter, rates: list[flo
 @streams_option("1,4,16")
 @click.option(
     "--rates",
-    type=listed(float, or_none=True),
-    callback=_often,
+    type=listed(float, least=_LEAST_RATE, or_none=True),
     default="",
     show_default="none",
     help="Also run open loops with these request rates per second.",

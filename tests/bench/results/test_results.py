@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import click
 import pytest
@@ -193,10 +194,14 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
     [
         ("peers --streams 0", "numbers of 1 or more"),
         ("speed --streams 1,-4", "numbers of 1 or more"),
-        ("peers --rates 0.01", "0.3 requests/s or more"),
-        ("peers --rates 4,-1", "0.3 requests/s or more"),
-        ("peers --rates 4,nan", "0.3 requests/s or more"),
+        ("peers --rates 0.01", "numbers of 0.3 or more"),
+        ("peers --rates 4,-1", "numbers of 0.3 or more"),
+        ("peers --rates 4,nan", "numbers of 0.3 or more"),
         ("chaos detect --over=", "the list is empty"),
+        ("edge --rates-kbps 20,-1", "numbers of 0.001 or more"),
+        ("first --lengths 0", "numbers of 1 or more"),
+        ("law1 --prompts 0", "x>=1"),
+        ("distill sample --out x --width 0", "x>=1"),
         ("peers --turns 0", "x>=1"),
         ("speed --prompts 0", "x>=1"),
         ("bound --prompts 0", "x>=1"),
@@ -214,6 +219,13 @@ def test_numbers_with_which_nothing_can_be_measured_are_refused(options, says):
     wrong = CliRunner().invoke(bench, options.split())
     assert wrong.exit_code == 2
     assert says in wrong.output
+
+
+def test_a_library_that_is_missing_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "bench.distill.training.train", None)
+    wrong = CliRunner().invoke(bench, ["distill", "train", "--out", str(tmp_path / "run")])
+    assert wrong.exit_code == 1
+    assert wrong.output.startswith("Error: bench.distill.training.train is not installed: `pip ")
 
 
 def test_every_option_accepts_its_own_default():
