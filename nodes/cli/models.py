@@ -146,6 +146,8 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
       airdraft models vocabulary qwen2.5-coder-1.5b qwen-vocabulary.gguf
     """
     found = catalog.path(name)
+    if output.exists() and output.samefile(found):
+        raise click.UsageError(f"{output} is the model file itself: give another OUTPUT")
     try:
         data = vocabulary_of(found)
     except GgufError as error:

@@ -124,3 +124,12 @@ def test_a_vocabulary_is_all_that_a_file_says_without_its_tensors(tmp_path: Path
     # Magic and version, no tensors, then the keys as they were.
     assert made[:16] == CONTENT[:8] + bytes(8)
     assert CONTENT[16:].startswith(made[16:])
+
+
+def test_a_vocabulary_does_not_replace_the_model_that_it_is_of(tmp_path: Path) -> None:
+    source, link = tmp_path / "source.gguf", tmp_path / "link.gguf"
+    link.symlink_to(source)
+    for output in (source, link):
+        result = airdraft_models("vocabulary", str(source), str(output))
+        assert (result.exit_code, source.read_bytes()) == (2, CONTENT)
+        assert f"{output} is the model file itself" in result.stderr
