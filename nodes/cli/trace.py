@@ -74,6 +74,8 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         raise click.UsageError(
             "nothing to write: give --output FILE.json, --raw FILE.jsonl or both"
         )
+    if output is not None and raw is not None and output.resolve() == raw.resolve():
+        raise click.UsageError(f"--output and --raw are both {output}: give two files")
     for path in (output, raw):
         # Check this before recording, because the recording would be lost.
         if path is not None and not path.parent.is_dir():

@@ -63,6 +63,7 @@ CASES = [
     ("run {toys} --prompt hi --gamma x", 2, "'x' is neither a number nor auto"),
     ("run {toys} --prompt hi --temperature nan", 2, "'--temperature': 'nan' is not a number"),
     ("trace", 2, "nothing to write: give --output"),
+    ("trace --output {folder}/x --raw {folder}/./x", 2, "give two files"),
     ("trace --seconds nan --output {folder}/x.json", 2, "'--seconds': 'nan' is not a number"),
     ("trace --output {folder}/none/x.json", 2, "none/x.json: there is no directory"),
     ("trace replan {folder}/text.gguf", 78, "text.gguf, line 1: not a line of JSON"),
