@@ -41,7 +41,7 @@ class NodeStatus:
     state: str  #: `ok`; `silent` after three heartbeat intervals without a message; `left`.
     reason: str  #: Why it left, otherwise empty.
     silent_s: float  #: The time since its last message, or since it left.
-    joined_s: float  #: The time since it joined.
+    joined_s: float  #: The time since it joined; 0 if it has left.
     rtt_s: float | None  #: The round trip to it; null if unknown.
     #: The rate of the link to it, in bit/s; null if unknown or without a limit.
     rate_bps: float | None
@@ -181,7 +181,8 @@ class CountStatus:
     num_messages: int  #: The messages with guesses that arrived from draft nodes.
     num_parked: int  #: The streams that were parked to make room in the cache.
     num_reopened: int  #: The streams that were opened again because a message was lost.
-    num_texts: int  #: The prompts that the target took in.
+    #: The prompts that the target took in; a request of n choices has n of them.
+    num_texts: int
     num_texts_reused: int  #: Those prompts of which a part was in its caches.
     tokens_read: int  #: The prompt tokens that the target computed.
     tokens_reused: int  #: The prompt tokens that it found in its caches.

@@ -64,7 +64,7 @@ PARKED: Final = _counter("streams_parked", "Streams parked because cells ran sho
 REOPENED: Final = _counter(
     "streams_reopened", "Streams opened again because a message was lost.", *_TARGET
 )
-TEXTS: Final = _counter("texts", "Prompts that a target took in.", *_TARGET)
+TEXTS: Final = _counter("texts", "Prompts that a target took in, one a choice.", *_TARGET)
 REUSED: Final = _counter("texts_reused", "Prompts of which a part was in caches.", *_TARGET)
 PROMPT_TOKENS: Final = _counter(
     "prompt_tokens", "Tokens of prompts, read or found in caches.", *_TARGET, "source"
