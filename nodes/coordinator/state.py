@@ -124,6 +124,9 @@ class CoordinatorState:
         if member is None or (cluster, epoch) != (self.welcome.cluster, self.welcome.epoch):
             self.reporting.num_stale += 1
             return []
+        node = self.roster.node_of(member)
+        if node is not None:
+            node.bytes_in += num_bytes
         match message:
             case Bye(reason=reason):
                 return self._on_roster(
@@ -137,9 +140,7 @@ class CoordinatorState:
             case Credit():
                 # The shell counts the messages in flight and has handled it.
                 return []
-        node = self.roster.node_of(member)
         if node is not None:
-            node.bytes_in += num_bytes
             if isinstance(message, ProbeReply):
                 return self._on_probed(node, message, now)
             return member_messages.from_node(self, node, message, num_bytes, now)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mesh.codec import encode
+from mesh.messages import Pong
 from mesh.padding import SIZES, pad
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.status.document import WINDOW_S, Recent
@@ -266,10 +267,11 @@ def test_bytes_are_counted_by_node_and_by_kind(mesh: Mesh) -> None:
     for send in mesh.hear(CLIENT, make_submit(1), num_bytes=300):
         mesh.state.sent(send, 1000, 0.0)
     mesh.commit(7, num_bytes=40)
+    mesh.hear(TARGET, Pong(0, 0), num_bytes=20)
     status = ask(mesh)
     target = node(status, TARGET)
     # With the answer to its probe.
-    assert (target.bytes_in, target.bytes_out) == (50, 1000)
+    assert (target.bytes_in, target.bytes_out) == (70, 1000)
     wire = {(w.kind, w.direction): (w.num_messages, w.num_bytes) for w in status.totals.wire}
     assert wire["SubmitRequest", "in"] == (1, 300)
     assert wire["OpenStreamRequest", "out"] == (1, 1000)
