@@ -21,11 +21,12 @@ from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import of_exception
 from nodes.gateway.generate import Shared, body_of, limits_of, owner_of
-from nodes.gateway.guard import key_of
+from nodes.gateway.guard import key_of, metrics_of
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
 from nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
+from nodes.telemetry.metrics.gateway import RequestMetrics
 
 # The limit of OpenAI's API.
 _MAX_INPUTS: Final = 2048
@@ -76,10 +77,12 @@ class CountTokensBody(MessagesBody):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The key and limits of a request. read: Client.read, which lets the mesh read a prompt."""
+    """The key, limits and metrics of a request. read: Client.read, by which the mesh reads a
+    prompt."""
 
     limits: GatewayLimits
     key: ApiKey
+    metrics: RequestMetrics
     read: Callable[[Prompt, GenerateOptions, str], Awaitable[ReadNotice]]
 
     def options(self, model: str | None, user: str | None = None) -> GenerateOptions:
@@ -90,12 +93,13 @@ class Asking:
 async def _embeddings(body: EmbeddingsBody, asking: Asking) -> dict[str, Any]:
     prompts = prompts_of(body.input, "input", asking.limits, _MAX_INPUTS)
     found = await _vectors(prompts, asking.options(body.model, body.user), asking)
+    num_tokens = sum(len(notice.prompt_token_ids) for notice in found)
+    asking.metrics.embedded(num_tokens)
     vectors = [np.frombuffer(notice.embedding, "<f4") for notice in found]
     if body.dimensions not in (None, len(vectors[0])):
         reason = f"the model's vectors have {len(vectors[0])} numbers and cannot be shortened"
         raise wrong("dimensions", reason, "unsupported_parameter")
     is_packed = body.encoding_format == "base64"
-    num_tokens = sum(len(notice.prompt_token_ids) for notice in found)
     return {
         "object": "list",
         "data": [
@@ -198,7 +202,7 @@ class Read:
             value = parse_json(content)
             body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
             await shared.models.nodes.latest()
-            asking = Asking(limits, key, shared.mesh.read)
+            asking = Asking(limits, key, metrics_of(scope), shared.mesh.read)
             async with started(run, self._answer(body, asking), receive) as task:
                 await asyncio.wait({task})
             if task.cancelled():

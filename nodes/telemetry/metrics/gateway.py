@@ -132,6 +132,10 @@ class RequestMetrics:
             self._placed.add(prompt_index)
             self._of.prompt_tokens.inc(num_prompt_tokens)
 
+    def embedded(self, num_tokens: int) -> None:
+        """Count the tokens of texts that were embedded, which wait for no place."""
+        self._of.prompt_tokens.inc(num_tokens)
+
     def stream_opened(self) -> None:
         """Record that the answer is an event stream."""
         if not self._is_stream and not self._is_over:
