@@ -53,7 +53,8 @@ class NodeStatus:
     num_cells: int  #: The cells of its cache.
     busy: float  #: The fraction of the window in which it worked.
     #: The seconds that it worked, as it reported them: the passes of a target that committed
-    #: something, and the passes of a draft node up to its last message with guesses.
+    #: something, and the passes of a draft node up to its last message with guesses. A target of
+    #: embeddings reports none.
     busy_s: float
     bytes_in: int  #: The bytes that came from it.
     bytes_out: int  #: The bytes that went to it.
