@@ -88,7 +88,7 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
     node = scheduler.drafts.get(follow.node) if follow is not None else None
     # Targets learn one after the other that a draft node is gone.
     if follow is None or node is None or label not in ("reading", "after_wrong", "none_there"):
-        return stream.refusal
+        return stream.refusal if node is None or label != "no_draft" else ""
     if label == "reading":
         return f"draft node {node.name} is still reading the text"
     times_ms = node.costs.decode.at(1) * 1e3, scheduler.pass_s * 1e3
@@ -106,5 +106,5 @@ def summary(scheduler: Scheduler, stream: Stream) -> str:
     most = stream.figures.plain_steps.most_common()
     parts = ", ".join(f"{number} {_SUMMED[label]}" for label, number in most)
     lasting = [_line(scheduler, stream, label) for label, _ in most if label in _LASTING]
-    lines = [f"passes without guesses: {parts}", *dict.fromkeys(lasting)]
+    lines = [f"passes without guesses: {parts}", *dict.fromkeys(filter(None, lasting))]
     return "; ".join(lines) if most else ""

@@ -123,6 +123,17 @@ def test_passes_until_new_guesses_arrive_are_the_fault_of_the_wrong_one() -> Non
     assert why(scheduler)[0] == "none_there"
 
 
+def test_a_draft_node_that_came_during_the_text_is_not_said_to_be_missing() -> None:
+    scheduler = decoding()
+    commit(scheduler, 5)
+    assert why(scheduler) == ("no_draft", "there is no draft node")
+    scheduler.draft_joined("d", DRAFT_COSTS)
+    ready(scheduler)
+    (finish,) = (i for i in commit(scheduler, 6, finish_reason="stop") if isinstance(i, Finish))
+    assert finish.plain_reason.startswith("passes without guesses: 1 without a draft node, 1 ")
+    assert "there is no draft node" not in finish.plain_reason
+
+
 def test_a_guess_of_lookup_that_did_not_pay_is_not_reported_as_no_guess() -> None:
     scheduler = decoding("d")
     commit(scheduler, 5, best_percent=30)
