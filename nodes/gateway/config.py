@@ -18,6 +18,8 @@ from nodes.gateway.apikeys import FILE_NAME, ApiKeys
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 _SENDABLE: Final = re.compile(r"[!-~]*")
+# A name, an IPv4 address or an IPv6 address.
+_HOST: Final = re.compile(r"[\w.-]+|[\da-fA-F]*:[\da-fA-F:.]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,12 @@ class GatewayConfig:
                 "api_key: visible ASCII characters are accepted, without spaces and line ends, "
                 "because clients cannot send others in a header"
             )
+        for name in names(self.allowed_hosts):
+            if not _HOST.fullmatch(name):
+                raise ConfigError(
+                    f"allowed_hosts: {name!r}: names and addresses are accepted, without port and "
+                    "brackets; an empty list accepts any off loopback"
+                )
         for origin in names(self.cors_origins):
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -58,10 +59,20 @@ def open_engine(
         profile="exact" if settings.profile == "exact" else "fast",
         num_cells=settings.cells,
         max_sequences=settings.max_streams,
-        num_threads=settings.threads or usable_cores(),
+        num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
     )
     return open_model(config, cache / "calibration", progress, model_hash=file.model_hash)
+
+
+def _num_threads(settings: EngineSettings) -> int:
+    if settings.threads > (num_cpus := len(os.sched_getaffinity(0))):
+        logger.warning(
+            "engine.threads is %d, but this process may use %d CPUs: fewer threads are faster",
+            settings.threads,
+            num_cpus,
+        )
+    return settings.threads or usable_cores()
 
 
 def open_target(
@@ -82,7 +93,7 @@ def open_target(
     return EmbeddingModel(
         path,
         max_tokens=min(settings.cells, MOST_EMBEDDED_TOKENS),
-        num_threads=settings.threads or usable_cores(),
+        num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
         model_hash=model_hash,
     )

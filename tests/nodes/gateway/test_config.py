@@ -31,6 +31,11 @@ def test_half_a_certificate_and_wrong_origins_are_refused() -> None:
         with pytest.raises(ConfigError, match="cors_origins"):
             GatewayConfig(cors_origins=origin)
     assert GatewayConfig(cors_origins="https://a, http://b:1").cors_origins
+    # What no header Host could equal.
+    for host in ("*", "*.lan", "box.lan:8080", "http://box.lan", "[::1]"):
+        with pytest.raises(ConfigError, match="allowed_hosts"):
+            GatewayConfig(allowed_hosts=host)
+    assert GatewayConfig(allowed_hosts="box.lan, 10.0.0.1, fe80::1").allowed_hosts
     assert names(" a, b ,,") == ("a", "b")
 
 

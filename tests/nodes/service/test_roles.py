@@ -1,12 +1,14 @@
 """Which engine a config names, and how a node loads it."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES
 from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
 from nodes.engine.load import TOY_COSTS, Opened
 from nodes.service.roles import run_node
@@ -70,3 +72,15 @@ async def test_the_thread_that_loads_a_model_ends_with_it(
     await eventually(lambda: added() == {"engine"})
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
+
+
+def test_more_threads_than_cpus_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They would wait for one another in every pass."""
+    monkeypatch.setattr("nodes.worker.engines.open_model", lambda *_, **__: None)
+    (source,) = DEFAULT_ENTRIES[DEFAULT_DRAFT].sources
+    num_cpus = len(os.sched_getaffinity(0))
+    for threads, num_warnings in ((0, 0), (num_cpus, 0), (num_cpus + 1, 1)):
+        open_engine(EngineSettings(model=str(source.path), threads=threads))
+        assert len(caplog.messages) == num_warnings
