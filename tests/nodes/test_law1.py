@@ -146,7 +146,7 @@ _settings = settings(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(max(600, NUM_CASES // 2))
+@pytest.mark.timeout(max(600, 2 * NUM_CASES))
 @settings(_settings, max_examples=NUM_CASES)
 @given(case=cases(most_targets=1))
 def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
@@ -155,7 +155,7 @@ def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(max(600, NUM_CASES // 2))
+@pytest.mark.timeout(max(600, 2 * NUM_CASES))
 @settings(_settings, max_examples=NUM_CASES // 3)
 @given(case=cases(most_targets=3))
 def test_every_stream_becomes_what_it_would_alone_on_whichever_target(case: Case) -> None:
