@@ -38,7 +38,7 @@ from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.members.authentication import Authentication, Rotation
-from nodes.coordinator.members.rate_limits import RateLimits, cost_of
+from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.sends import Send, coalesced
 from nodes.coordinator.state import CoordinatorState
@@ -192,7 +192,13 @@ class Coordinator:
             self.state.reporting.num_stale += 1
             return
         try:
-            self._check_in(group, received, caller, decode(frames), now)
+            envelope = decode(frames)
+            work = cost_of(role) * work_of(envelope.message)
+            if work and not self._rate_limits.may_work((key or peer, role), work, now):
+                self._rate_limits.ban(peer)
+                self._ignore(peer, "reading its messages takes too long", now)
+                return
+            self._check_in(group, received, caller, envelope, now)
         except VersionError as error:
             self._other_version(peer, error, now)
         except (DecodeError, ForbiddenError) as error:

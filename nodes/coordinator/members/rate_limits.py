@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nodes.coordinator.latest import Latest
+from nodes.messages import GuessNotice, SubmitRequest
 from nodes.messages.access import GATEWAY
 
 # Number of malformed or forbidden messages at which a peer is banned.
@@ -18,6 +19,13 @@ BURST_MESSAGES: Final = 10_000.0
 CLIENT_COST: Final = 5.0
 # A gateway sends for many users, who may all reconnect at once.
 GATEWAY_COST: Final = 0.25
+# What counts as one more message of its kind, because it takes about as long. On an x86 a notice of
+# one part took 30 us, and each further part 3 us. A request took 120 us, each message and each bias
+# in it 2.6 us and 1.4 us, and a token id 0.08 us. The latter counts half, so that a client can send
+# the 64 longest prompts that it may have under way at once.
+_PARTS_A_MESSAGE: Final = 16
+_ITEMS_A_MESSAGE: Final = 80
+_TOKENS_A_MESSAGE: Final = 5_000
 # Joins of the nodes of one key, of its clients, or of one connection without keys. Each takes the
 # coordinator milliseconds.
 JOINS_PER_S: Final = 5.0
@@ -38,24 +46,62 @@ def cost_of(role: str) -> float:
     return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
 
 
+def work_of(message: Any) -> float:
+    """Return what decoding a message took beyond a usual one of its kind, in such messages."""
+    match message:
+        case GuessNotice(parts=parts):
+            return len(parts) / _PARTS_A_MESSAGE
+        case SubmitRequest(messages=messages, rules=rules, prompt_token_ids=token_ids):
+            num_items = len(messages) + len(rules.logit_bias)
+            return num_items / _ITEMS_A_MESSAGE + len(token_ids) / _TOKENS_A_MESSAGE
+    return 0.0
+
+
+class _Allowances:
+    """What each sender may still have of something: a burst at once, and so much a second."""
+
+    def __init__(self, burst: float, per_s: float) -> None:
+        self._burst, self._per_s = burst, per_s
+        # What was left when its sender last wanted some, and when that was.
+        self._left = Latest[Hashable, tuple[float, float]](_MAX_PEERS)
+
+    def take(self, who: Hashable, amount: float, now: float) -> bool:
+        """Take an amount from what a sender may have; False, and nothing is taken, if that is
+        too little."""
+        left, seen_at = self._left.get(who, (self._burst, now))
+        left = min(self._burst, left + self._per_s * max(0.0, now - seen_at))
+        is_allowed = left >= amount
+        self._left[who] = (left - amount if is_allowed else left, now)
+        return is_allowed
+
+
 class RateLimits:
     """Keeps records of the last _MAX_PEERS senders; a new connection is a new peer."""
 
     def __init__(self) -> None:
         self._records = Latest[bytes, _Record](_MAX_PEERS)
-        # The joins that may still be made, and the time of the last one.
-        self._joins = Latest[Hashable, tuple[float, float]](_MAX_PEERS)
+        self._joins = _Allowances(BURST_JOINS, JOINS_PER_S)
+        self._work = _Allowances(BURST_MESSAGES, MESSAGES_PER_S)
 
     def may_join(self, who: Hashable, now: float) -> bool:
         """Count a Hello; False if it must be ignored. The peer may retry.
 
         who: a key, or a peer without one, and whether it joins as a node.
         """
-        allowance, seen_at = self._joins.get(who, (BURST_JOINS, now))
-        allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
-        is_allowed = allowance >= 1.0
-        self._joins[who] = (allowance - is_allowed, now)
-        return is_allowed
+        return self._joins.take(who, 1.0, now)
+
+    def may_work(self, who: Hashable, work: float, now: float) -> bool:
+        """Count what decoding a message took beyond a usual one; False if it must be ignored.
+
+        who: a key, or a peer without one, and its role. The connections of a key share a limit.
+        """
+        return self._work.take(who, work, now)
+
+    def ban(self, peer: bytes) -> None:
+        """Ignore whatever a peer sends from now on."""
+        record = self._records.get(peer)
+        if record is not None:
+            record.is_banned = True
 
     def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
         """Count a message; False if it must be ignored without decoding it."""

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -24,13 +25,18 @@ from mesh.messages import (
     Welcome,
 )
 from mesh.padding import pad
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
+    MAX_PROMPT_TOKENS,
     MAX_STATUS_BYTES,
+    MAX_STREAMS_PER_MESSAGE,
+    ChainPart,
     CloseStreamNotice,
     FinishedNotice,
+    GuessNotice,
     LeaseEntry,
     LeaseRequest,
     OutputNotice,
@@ -43,7 +49,7 @@ from nodes.messages import (
 from nodes.scheduler.planning import Planning
 from policies.plan import Observation, Plan
 from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
-from tests.nodes.builders import make_profile
+from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.shell import Shell, is_welcome
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -261,6 +267,42 @@ async def test_a_member_that_floods_is_named_in_the_log_once(
     assert line == (
         "messages of client client-a are ignored from now on: it sends too many messages"
     )
+
+
+async def test_messages_that_take_long_to_read_count_for_more_whichever_connection_has_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """256 parts without a guess take the coordinator as long as 27 notices of one part."""
+    shell, drafts = Shell(), (b"draft-a", b"draft-b", b"draft-c")
+    for peer in drafts:
+        # The last one has a key of its own.
+        shell.keys[peer] = "other" if peer == b"draft-c" else "key"
+        await shell.join(peer, "draft", encode_struct(make_profile()))
+    empty = tuple(ChainPart(1, 0, 0, 0, b"") for _ in range(MAX_STREAMS_PER_MESSAGE))
+    num_heard = 0
+    while b"draft-a" in shell.peers and num_heard < BURST_MESSAGES / 8:
+        await shell.hear(drafts[num_heard % 2], GuessNotice(empty, ()))
+        num_heard += 1
+    assert num_heard < BURST_MESSAGES / 8
+    assert caplog.messages[0].endswith("from now on: reading its messages takes too long")
+    await shell.hear(b"draft-c", GuessNotice(empty, ()))
+    assert b"draft-c" in shell.peers
+
+
+@pytest.mark.slow
+async def test_a_client_may_send_the_longest_prompts_that_it_may_have_under_way_at_once() -> None:
+    shell = Shell()
+    await shell.join(CLIENT_A)
+    state, submit = shell.coordinator.state.welcome, make_submit(1)
+    longest = replace(submit, prompt_token_ids=tuple(range(MAX_PROMPT_TOKENS)))
+    frames = encode(longest, cluster=state.cluster, epoch=state.epoch)
+    max_requests = LimitSettings().max_requests
+    for _ in range(max_requests):
+        await shell.hear_frames(CLIENT_A, frames)
+    assert shell.peers == [CLIENT_A]
+    for _ in range(max_requests):
+        await shell.hear_frames(CLIENT_A, frames)
+    assert shell.peers == []
 
 
 async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
