@@ -194,6 +194,8 @@ class Placement:
         if stream is None:
             return None
         able = [n for n in self._able(choice, now) if not n.is_draining]
+        if choice.suspicion is not None:
+            able = [n for n in able if not self._is_trying(n)]
         fitting = [n for n in able if n.has_room([stream])]
         if not fitting:
             return None

@@ -249,6 +249,23 @@ def test_suspects_are_tried_one_at_a_time_and_new_requests_need_not_wait() -> No
     assert 3 in mesh.finish(2, generation=2, peer=T[0]).opened(T[0])
 
 
+def test_a_drain_moves_no_suspect_to_where_another_one_is_tried() -> None:
+    mesh = make_mesh(1, 2, max_tokens=50)
+    for number in (1, 2):
+        mesh.ready(number, peer=T[0], now=NOW)
+        mesh.commit(number, peer=T[0], now=NOW)
+    for peer in T[1:3]:
+        mesh.join(peer, "target", make_profile(), now=NOW)
+    places = {number: name for name, number in placed(die(mesh, T[0], NOW + 1))}
+    assert sorted(places.values()) == ["t1", "t2"]
+    assert placed(mesh.command("drain", places[1], NOW + 2)) == []
+    other = places[2].encode()
+    mesh.ready(2, 2, other, NOW + 3)
+    # A token clears the one that was tried there, and the other one may come.
+    mesh.commit(2, 4, generation=2, peer=other, now=NOW + 3)
+    assert placed(mesh.tick(NOW + 3)) == [(places[2], 1)]
+
+
 def test_a_target_that_had_not_heard_of_a_suspect_did_not_die_of_it() -> None:
     """A network switch is off: one target after the other is found to be gone."""
     mesh = make_mesh(1, 1)
