@@ -198,7 +198,8 @@ class CommitReply:
 
 @message(27)
 class StreamParkedNotice:
-    """The target removed the stream from its KV cache for lack of cells; it resumes it by itself.
+    """The target removed the stream from its KV cache for lack of cells, or has no room for it yet.
+    It resumes it by itself.
 
     generation: the one until now; the stream continues with the next one.
     """

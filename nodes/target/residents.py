@@ -168,10 +168,8 @@ class Residents:
         notices = []
         while len(self._streams) > 1 and self.shortage() > 0:
             youngest = self.by_age()[-1]
-            if youngest.announced:
-                notices.append(StreamParkedNotice(youngest.spec.stream_id, youngest.generation))
             self.leave(youngest)
-            youngest.park()
+            notices.append(youngest.park())
             self.add(youngest)
         return notices
 

@@ -117,7 +117,10 @@ class TargetState:
         self._residents.add(stream)
         if spec.looks_up:
             self._lookup.open(spec)
-        return [event for entered in self._residents.resume() for event in self._announce(entered)]
+        resumed = self._residents.resume()
+        # If there is no room yet, it waits as streams do that had to leave the cache.
+        events: list[Event] = [stream.park()] if stream.seq_id is None else []
+        return events + [event for entered in resumed for event in self._announce(entered)]
 
     def _refusal(self, spec: StreamSpec) -> str:
         """Returns the reason why a stream cannot be served here, or ""."""

@@ -219,17 +219,16 @@ class TargetStream:
         """Whether its lease allows a token, once its prefix is in the cache."""
         return self.lease > len(self.token_ids)
 
-    def park(self) -> None:
-        """Reset the stream after it has left the cache.
+    def park(self) -> StreamParkedNotice:
+        """Reset the stream, which is not in the cache, and return the notice of it.
 
-        Its lease and its hold end if the coordinator knows of the stream's readiness: it sends them
-        again. Otherwise the lease of the opening stays, because that is not sent again.
+        Its lease and its hold end: the coordinator sends them again once the text is read again.
         """
-        self.num_read = 0
-        if self.announced:
-            self.lease, self.hold = 0, None
-            self.announced = False
-            self.generation += 1
+        notice = StreamParkedNotice(self.spec.stream_id, self.generation)
+        self.num_read, self.lease, self.hold = 0, 0, None
+        self.announced = False
+        self.generation += 1
+        return notice
 
     def commit(
         self, logits: Logits, chosen: Chosen, eog: Set[int], tokenizer: Tokenizer

@@ -171,7 +171,7 @@ class Desk:
                     if entry.finish_reason:
                         self.ready.pop(stream_id, None)
                 case StreamParkedNotice(stream_id=stream_id):
-                    del self.ready[stream_id]
+                    self.ready.pop(stream_id, None)
         self.events += events
         return list(events)
 

@@ -124,6 +124,8 @@ def test_a_stream_that_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
     large = make_spec(2, prompt=LONG * 2, max_tokens=100)
     small = make_spec(3, max_tokens=5)
     desk.open(first, large, small)
+    # The coordinator is told, because it opens a stream anew that is silent without a reason.
+    assert desk.events == [StreamParkedNotice(TWO, 1), StreamParkedNotice(THREE, 1)]
     assert desk.step() == [StreamReadyNotice(ONE, 1, 79)]
     events = desk.run()
     # Small and large fit together, and the small prompt is read sooner.
@@ -142,23 +144,26 @@ def test_nobody_waits_for_output_that_may_never_come() -> None:
 def test_a_waiting_stream_of_one_token_is_ready_as_soon_as_there_is_room() -> None:
     state, _ = make_state(num_cells=120)
     state.open(make_spec(1, max_tokens=90))
-    assert state.open(make_spec(2, prompt=(4,), max_tokens=90)) == []
+    assert state.open(make_spec(2, prompt=(4,), max_tokens=90)) == [StreamParkedNotice(TWO, 1)]
     state.close(ONE, 1)
-    assert state.step() == [StreamReadyNotice(TWO, 1)]
+    assert state.step() == [StreamReadyNotice(TWO, 2)]
     state.open(make_spec(3, prompt=(4,), max_tokens=90))
-    state.close(TWO, 1)
+    state.close(TWO, 2)
     # Another that is opened makes who waited enter as well.
-    assert state.open(make_spec(4, prompt=(4,), max_tokens=90)) == [StreamReadyNotice(THREE, 1)]
+    events = state.open(make_spec(4, prompt=(4,), max_tokens=90))
+    assert events == [StreamParkedNotice(StreamId(4), 1), StreamReadyNotice(THREE, 2)]
 
 
 def test_a_newer_generation_of_a_parked_stream_replaces_it() -> None:
     state, _ = make_state(num_cells=120)
     state.open(make_spec(1, max_tokens=90))
     state.open(make_spec(2, max_tokens=90))
-    assert state.open(make_spec(2, max_tokens=90, generation=2)) == []
+    # The coordinator may not know of the parking, so it skips a generation.
+    newer = make_spec(2, max_tokens=90, generation=3)
+    assert state.open(newer) == [StreamParkedNotice(TWO, 3)]
     assert state.num_streams == 2
     state.close(ONE, 1)
-    assert state.step() == [StreamReadyNotice(TWO, 2, 2)]
+    assert state.step() == [StreamReadyNotice(TWO, 4, 2)]
 
 
 @pytest.mark.parametrize("num_cells", [610, 615, 620])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nodes.messages import CommitReply, StreamReadyNotice
+from nodes.messages import CommitReply, StreamParkedNotice, StreamReadyNotice
 from nodes.target.node import messages_of
 from nodes.target.reading import midway_tokens
 from nodes.target.stream import Committed, ReadBeside
@@ -22,10 +22,10 @@ from tests.nodes.target.script import (
     alone,
     decoding,
     guess,
+    make_desk,
     make_state,
     pieces_of,
     run,
-    steps,
     tokens_of,
 )
 
@@ -175,17 +175,21 @@ def test_a_lease_from_the_start_ends_where_the_pass_is_full() -> None:
     assert len(model.passes) == 1
 
 
-def test_a_stream_parked_before_its_prompt_was_read_still_gets_its_first_token() -> None:
-    state, _ = make_state(num_cells=100, max_sequences=2)
-    state.open(make_spec(1, prompt=(1, 2, 3), max_tokens=60))
-    assert StreamReadyNotice(ONE, 1, 2) in state.step()
-    state.lease(ONE, 1, 3, 60)
-    late = make_spec(2, prompt=tuple(range(1, 31)), max_tokens=8, num_leased=1)
-    state.open(late)
-    events = steps(state)
-    (ready,) = [e for e in events if isinstance(e, StreamReadyNotice) and e.stream_id == TWO]
-    assert ready.has_begun
-    assert tokens_of(events, TWO) == alone(late).token_ids[:1]
+def test_a_stream_parked_before_its_prompt_was_read_is_reported_and_still_gets_its_tokens() -> None:
+    """The coordinator opens a stream anew that is silent without a reason."""
+    desk, _ = make_desk(num_cells=3700)
+    desk.open(make_spec(1, max_tokens=250))
+    desk.step()
+    late = make_spec(2, prompt=LONG * 9, max_tokens=8, num_leased=1)
+    desk.open(late)
+    events = desk.run()
+    told = [e for e in events if isinstance(e, StreamReadyNotice | StreamParkedNotice)]
+    assert told == [
+        StreamReadyNotice(ONE, 1, 2),
+        StreamParkedNotice(TWO, 1),
+        StreamReadyNotice(TWO, 2, 3599),
+    ]
+    assert tokens_of(events, TWO) == alone(late).token_ids
 
 
 # -- answers that have begun and are read anew -----------------------------------------------------
