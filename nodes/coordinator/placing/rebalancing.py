@@ -81,12 +81,12 @@ def _move_of_one(
 ) -> Move | None:
     """Return the best move of one request off a target; None if it saves nothing.
 
-    Of the requests that fit elsewhere it takes the one not considered for longest, and among
-    these the one with most tokens left.
+    Of the requests that fit elsewhere it takes one of which all streams are parked, otherwise the
+    one not considered for longest, and among these the one with most tokens left.
     """
     rested = [request for request in requests if now >= request.moved_at + _REST_S]
     units = [(request, streams) for request in rested if (streams := _unit(request, source))]
-    units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
+    units.sort(key=lambda u: (_share_served(u[1]) > 0, u[0].looked_at, -_num_left(u[1])))
     # Counting room takes time per stream, so stop at the first request that fits elsewhere.
     for request, streams in units:
         # A target of its class may be inexact although the client was notified of exactness.
@@ -107,7 +107,9 @@ def _best_move(
     """Return the move of a request's streams that saves the most seconds, if any saves enough."""
     assert source.scheduler is not None
     ids = [stream.spec.stream_id for stream in streams]
-    here_s = passes.token_s(source.scheduler, streams, (), now)
+    share = _share_served(streams)
+    # What is parked gets no tokens until others have ended.
+    here_s = passes.token_s(source.scheduler, streams, (), now) / share if share else math.inf
     # Rates are means over the streams, which go on side by side.
     left = _num_left(streams) / len(streams)
     prompt = streams[0].spec.num_prompt_tokens
@@ -133,10 +135,14 @@ def _num_left(streams: Iterable[Stream]) -> int:
     return sum(stream.tokens_left for stream in streams)
 
 
+def _share_served(streams: Sequence[Stream]) -> float:
+    return sum(not stream.is_parked for stream in streams) / len(streams)
+
+
 def _unit(request: Request, source: NodeRecord) -> list[Stream]:
-    """Return a request's streams on a target, which move together; none while one is opening, or
-    is suspected of having ended a target: it is tried where it is."""
+    """Return a request's streams on a target, which move together; none while one is being read,
+    or is suspected of having ended a target: it is tried where it is."""
     here = [choice for s, choice in request.choices.items() if s in source.streams]
     streams = [source.streams[choice.spec.stream_id] for choice in here]
-    is_opening = any(isinstance(stream.phase, Opening) for stream in streams)
-    return [] if is_opening or any(choice.suspicion for choice in here) else streams
+    is_read = any(isinstance(s.phase, Opening) and not s.is_parked for s in streams)
+    return [] if is_read or any(choice.suspicion for choice in here) else streams

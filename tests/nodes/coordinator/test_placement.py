@@ -16,6 +16,7 @@ from nodes.messages import (
     OpenStreamRequest,
     RequestFailedNotice,
     StartedNotice,
+    StreamParkedNotice,
 )
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, make_mesh, mesh_of, profile
@@ -290,6 +291,15 @@ def test_one_that_fits_nowhere_keeps_nobody_from_moving() -> None:
     mesh.join(OTHER, "target", profile(5, num_cells=600))
     (moved,) = look(mesh, LOOK_S)
     assert moved.message.stream_id != 5
+
+
+def test_a_parked_stream_moves_to_a_target_with_room_however_fast_its_own_is() -> None:
+    mesh = crowded()
+    mesh.hear(TARGET, StreamParkedNotice(3, 1))
+    mesh.join(OTHER, "target", profile(40, num_cells=2000))
+    (moved,) = look(mesh, LOOK_S)
+    assert (moved.peer, moved.message.stream_id, moved.message.generation) == (OTHER, 3, 3)
+    assert look(mesh, 2 * LOOK_S) == []
 
 
 def test_all_choices_of_a_request_move_together() -> None:
