@@ -1,8 +1,8 @@
 """Carries out an operator's commands to remove a node gradually or at once. Pure.
 
 A drained target takes no new streams. Its streams move to other targets of their class that have
-room, or end where they are; then it is dismissed. A draft node holds no data that is not elsewhere
-too, and leaves at once.
+room, or end where they are, as do texts that are only read; then it is dismissed. A draft node
+holds no data that is not elsewhere too, and leaves at once.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class Drains:
         if draining and now >= self._next_look:
             self._next_look = now + _LOOK_S
             events += self._serving.evacuate(now)
+        tokenizing = self._serving.ledger.tokenizing
         for record in draining:
-            if not record.streams:
+            if not (record.streams or tokenizing.ends_at(record.name)):
                 events += self._roster.dismiss(record, DRAINED)
         return events
 

@@ -194,6 +194,11 @@ class Tokenizing:
                 self._queue(text)
         return lost
 
+    def ends_at(self, target: str) -> bool:
+        """Whether a target has texts of requests that end with its answer."""
+        texts = self._texts.values()
+        return any(text.target == target and text.request.submit.wants for text in texts)
+
     def __iter__(self) -> Iterator[tuple[Request, str]]:
         """Yield each request with the target of its text, "" if it has none."""
         return iter([(text.request, text.target) for text in self._texts.values()])

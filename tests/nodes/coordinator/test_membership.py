@@ -30,6 +30,7 @@ from nodes.messages import (
     NodeCommandReply,
     NodesReply,
     OpenStreamRequest,
+    ReadNotice,
     RequestFailedNotice,
     TokenizeRequest,
 )
@@ -253,6 +254,18 @@ def test_a_request_that_is_given_up_says_what_is_so_by_then() -> None:
     waiting = mesh.tick(STRANDED_LIMIT_S).said(RequestFailedNotice)[-1]
     assert waiting.request_id == 2
     assert waiting.reason.startswith("all targets that could serve this request left; no other")
+
+
+def test_texts_that_a_drained_target_only_reads_end_there() -> None:
+    mesh = make_mesh()
+    mesh.submit(1, wants="tokens", **TEXT_PROMPT)
+    mesh.submit(2, **TEXT_PROMPT)
+    mesh.command("drain", "target")
+    assert not has_left(mesh, 0.1)
+    (notice,) = mesh.tokenized(1, 4, 5).said(ReadNotice, CLIENT)
+    assert notice.request_id == 1
+    # The other one needs a target that takes new streams.
+    assert has_left(mesh, 0.2)
 
 
 def test_a_target_that_is_taken_back_serves_again() -> None:
