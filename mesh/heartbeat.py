@@ -93,6 +93,10 @@ class HeartbeatState:
                 self.rtt_s = before_s + weight * (sample_s - before_s)
                 return
 
+    def forget_pings(self) -> None:
+        """Take no samples from Pings under way: this side stood still, and read Pongs late."""
+        self._underway.clear()
+
     def said(self, now: float) -> None:
         """Note that this side sent a message other than a Ping, which proves it alive as well."""
         self._last_said_at = now

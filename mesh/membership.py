@@ -149,9 +149,10 @@ class MembershipState:
     def paused(self, seconds: float, now: float) -> None:
         """Discount the seconds until now in which this side did not read any messages.
 
-        They count neither as silence nor as lack of progress.
+        They count neither as silence nor as lack of progress, nor as part of a round trip.
         """
         for member in self.members():
+            member.heartbeat.forget_pings()
             member.last_seen = min(now, member.last_seen + seconds)
             member.progress_at = min(now, member.progress_at + seconds)
 

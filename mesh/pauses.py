@@ -19,6 +19,11 @@ class PauseState:
 
         asked_s: the scheduled time between the two calls. The first call returns 0.
         """
-        before, self._looked_at = self._looked_at, now
-        late_s = 0.0 if before is None else now - before - asked_s
+        late_s = self.late_s(now, asked_s)
+        self._looked_at = now
+        return late_s
+
+    def late_s(self, now: float, asked_s: float) -> float:
+        """Return what looked() would, without a call of it."""
+        late_s = 0.0 if self._looked_at is None else now - self._looked_at - asked_s
         return late_s if late_s > _ALLOWED_S else 0.0

@@ -251,6 +251,12 @@ class Roster:
         members = [self.membership.by_peer(peer) for peer in peers]
         return [Send(m.peer, m.heartbeat.probe(now)) for m in members if m is not None]
 
+    def forget_pings(self, peer: bytes) -> None:
+        """Take no samples from the Pings to a member that are under way."""
+        member = self.membership.by_peer(peer)
+        if member is not None:
+            member.heartbeat.forget_pings()
+
     def sent(self, peer: bytes, num_bytes: int, now: float, *, is_ping: bool) -> Ping | None:
         """Note a message to a peer; return a Ping to send after it if that measures the rate."""
         node = self.node_at(peer)

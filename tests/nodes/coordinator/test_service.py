@@ -202,6 +202,30 @@ async def test_a_member_whose_message_is_still_arriving_is_not_silent() -> None:
     assert shell.peers == []
 
 
+@pytest.mark.parametrize("is_read_first", [True, False])
+async def test_what_a_coordinator_reads_after_it_stood_still_measures_no_round_trip(
+    is_read_first: bool,
+) -> None:
+    shell, node = await members(), NODE_A.decode()
+
+    async def answered(after_s: float) -> None:
+        """The node answers a Ping; the coordinator stands still for longer waits."""
+        looked(shell, 0.5)
+        pings = [m for peer, m in shell.since(0) if peer == NODE_A and isinstance(m, Ping)]
+        shell.now += after_s
+        if not is_read_first:
+            shell.tick()
+        await shell.hear(NODE_A, Pong(pings[-1].seq, 0))
+
+    for after_s in (0.01, 0.01, 9.0, 0.01):
+        await answered(after_s)
+    record = shell.coordinator.state.roster.node(node)
+    assert record is not None
+    assert record.measured_link().rtt_s < 1.0
+    assert record.heartbeat.rtt_s is not None
+    assert record.heartbeat.rtt_s < 1.0
+
+
 async def test_a_coordinator_that_stood_still_takes_nobody_for_silent() -> None:
     shell = Shell(heartbeat_timeout_s=5.0)
     await shell.join(CLIENT_A)
