@@ -15,19 +15,47 @@ from typing import Final
 WINDOW_MESSAGES: Final = 32_768
 # Limit for unread replies to a peer's own queries, because some of them are large.
 MAX_ANSWER_BYTES: Final = 1 << 21
+# Limit for all other unread messages that are not small. A client that asks for the largest texts
+# in 64 requests at once may have 40 MB of them in transit.
+MAX_UNREAD_BYTES: Final = 1 << 26
+# Smaller messages are bounded by their number alone.
+_SMALL_BYTES: Final = 1024
 # A receiver sends a Credit after this many messages, or after this many bytes.
 GRANT_MESSAGES: Final = 256
 GRANT_BYTES: Final = 1 << 19
 
 
 @dataclass(slots=True)
+class _Unread:
+    """Unread messages of a kind. sizes: of each its number among all sent messages, and its bytes.
+
+    One is sent however large it is.
+    """
+
+    max_bytes: int
+    num_bytes: int = 0
+    sizes: deque[tuple[int, int]] = field(default_factory=deque)
+
+    def has_room(self, num_bytes: int) -> bool:
+        return not self.sizes or self.num_bytes + num_bytes <= self.max_bytes
+
+    def add(self, number: int, num_bytes: int) -> None:
+        self.sizes.append((number, num_bytes))
+        self.num_bytes += num_bytes
+
+    def read(self, num_read: int) -> None:
+        while self.sizes and self.sizes[0][0] <= num_read:
+            self.num_bytes -= self.sizes.popleft()[1]
+
+
+@dataclass(slots=True)
 class _Window:
-    """answers: for each unread reply its number among all sent messages, and its bytes."""
+    """answers: unread replies to queries. others: other messages that are not small."""
 
     num_sent: int = 0
     num_read: int = 0
-    answers: deque[tuple[int, int]] = field(default_factory=deque)
-    answer_bytes: int = 0
+    answers: _Unread = field(default_factory=lambda: _Unread(MAX_ANSWER_BYTES))
+    others: _Unread = field(default_factory=lambda: _Unread(MAX_UNREAD_BYTES))
 
     @property
     def num_unread(self) -> int:
@@ -60,25 +88,24 @@ class Credits:
         if window is None:
             return
         window.num_read += min(num_messages, window.num_unread)
-        while window.answers and window.answers[0][0] <= window.num_read:
-            window.answer_bytes -= window.answers.popleft()[1]
+        window.answers.read(window.num_read)
+        window.others.read(window.num_read)
 
-    def take(self, peer: bytes, answer_bytes: int = 0) -> bool:
+    def take(self, peer: bytes, num_bytes: int = 0, *, is_answer: bool = False) -> bool:
         """Count one more message; False if the peer must read first. Non-members have no limit.
 
-        answer_bytes: bytes of a reply to a query; 0 for any other message.
+        is_answer: it is a reply to a query, which its peer may repeat as often as it likes.
         """
         window = self._windows.get(peer)
         if window is None:
             return True
-        if window.num_unread >= WINDOW_MESSAGES or (
-            window.answers and window.answer_bytes + answer_bytes > MAX_ANSWER_BYTES
-        ):
+        kind = window.answers if is_answer else window.others
+        is_counted = is_answer or num_bytes >= _SMALL_BYTES
+        if window.num_unread >= WINDOW_MESSAGES or (is_counted and not kind.has_room(num_bytes)):
             return False
         window.num_sent += 1
-        if answer_bytes:
-            window.answers.append((window.num_sent, answer_bytes))
-            window.answer_bytes += answer_bytes
+        if is_counted:
+            kind.add(window.num_sent, num_bytes)
         return True
 
 

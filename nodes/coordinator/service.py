@@ -383,7 +383,7 @@ class Coordinator:
             self._credits.open(send.peer)
         num_bytes = sum(map(len, frames))
         is_answer = isinstance(send.message, _ANSWERS)
-        if not self._credits.take(send.peer, num_bytes if is_answer else 0):
+        if not self._credits.take(send.peer, num_bytes, is_answer=is_answer):
             raise BackpressureError(send.peer)
         self._transport.send(send.peer, frames)
         return num_bytes

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from mesh.credits import Credits, Meter
 
 PEER = b"p"
@@ -13,9 +15,10 @@ def opened():
     return credits
 
 
-def num_taken(credits, size=0):
+def num_taken(credits, size=0, *, is_answer=False):
     """How many messages more may be sent to a peer, of a million that want to be."""
-    return next((n for n in range(10**6) if not credits.take(PEER, size)), 10**6)
+    takes = (credits.take(PEER, size, is_answer=is_answer) for _ in range(10**6))
+    return next((n for n, is_taken in enumerate(takes) if not is_taken), 10**6)
 
 
 WINDOW = num_taken(opened())
@@ -68,26 +71,29 @@ def test_a_peer_that_reads_is_never_out_of_credit():
             unread = 0
 
 
-def test_large_answers_that_nobody_reads_are_few():
+@pytest.mark.parametrize("is_answer", [True, False])
+def test_large_messages_that_nobody_reads_are_few(is_answer):
     size = 500_000
     credits = opened()
-    num = num_taken(credits, size)
-    assert 1 < num < 100
-    # What is no answer goes on, and what has been read counts no more.
+    num = num_taken(credits, size, is_answer=is_answer)
+    # The texts of 64 requests are no answers that a member may ask for again and again.
+    assert (1 if is_answer else 64) < num < 140
+    # Others go on, and what has been read counts no more.
     assert credits.take(PEER)
+    assert credits.take(PEER, size, is_answer=not is_answer)
     credits.grant(PEER, 1)
-    assert num_taken(credits, size) == 1
+    assert num_taken(credits, size, is_answer=is_answer) == 1
     credits.grant(PEER, 2**40)
-    assert num_taken(credits, size) == num
+    assert num_taken(credits, size, is_answer=is_answer) == num
     # One is sent however large it is.
     credits.close(PEER)
     credits.open(PEER)
-    assert num_taken(credits, 2**30) == 1
+    assert num_taken(credits, 2**30, is_answer=is_answer) == 1
 
 
 def test_a_member_that_reads_large_answers_may_ask_for_ever():
     credits, meter = opened(), Meter()
     for size in (400_000, 3_000, 524_288, 70_000) * 2000:
-        assert credits.take(PEER, size)
+        assert credits.take(PEER, size, is_answer=True)
         if granted := meter.read(size):
             credits.grant(PEER, granted)
