@@ -29,10 +29,14 @@ class PrefixStore:
 
     A prefix is used only for streams of the owner that left it: the speed of reading a prompt would
     otherwise reveal to others how that owner's texts begin.
+
+    can_cut: the beginning of an entry can be used without the rest. Otherwise each entry is good
+    for its whole text alone, as a state of a recurrent model is.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, can_cut: bool = True) -> None:
         self._max_bytes = max_bytes
+        self._can_cut = can_cut
         # Least recently used first.
         self._entries: dict[_Entry, None] = {}
         # The fewest positions whose saved state was too large to be kept.
@@ -47,10 +51,13 @@ class PrefixStore:
         return num_positions < self._too_many
 
     def longest(self, owner: str, token_ids: Sequence[int]) -> tuple[SavedPrefix, int] | None:
-        """Returns the entry with the longest common prefix and its length; it counts as used."""
+        """Returns the entry with the longest common prefix that is of use, and its length; it
+        counts as used."""
         best, found = 0, None
         for entry in self._of(owner):
             shared = common_prefix(entry.token_ids, token_ids)
+            if not self._can_cut and shared < len(entry.token_ids):
+                continue
             # Among equals the shortest entry is best, because all of it is restored before a cut.
             if shared > best or (
                 found and shared == best and entry.saved.length < found.saved.length
@@ -62,9 +69,9 @@ class PrefixStore:
         return found.saved, best
 
     def holds(self, owner: str, token_ids: Sequence[int]) -> bool:
-        """Whether an entry begins with all of token_ids; it counts as used."""
+        """Whether an entry stands for token_ids; it counts as used."""
         for entry in self._of(owner):
-            if common_prefix(entry.token_ids, token_ids) == len(token_ids):
+            if self._stands_for(entry.token_ids, token_ids):
                 self._use(entry)
                 return True
         return False
@@ -72,13 +79,13 @@ class PrefixStore:
     def put(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None:
         """Keep the saved positions of token_ids, unless they exceed the budget alone.
 
-        Shorter prefixes of the same text are dropped, because this entry contains them.
+        Entries for which it stands are dropped.
         """
         if saved.num_bytes > self._max_bytes:
             self._too_many = min(self._too_many, saved.length)
             return
         for entry in self._of(owner):
-            if common_prefix(entry.token_ids, token_ids) == len(entry.token_ids):
+            if self._stands_for(token_ids, entry.token_ids):
                 self._drop(entry)
         self._entries[_Entry(owner, token_ids, saved)] = None
         self.num_bytes += saved.num_bytes
@@ -88,6 +95,11 @@ class PrefixStore:
     def clear(self) -> None:
         self._entries.clear()
         self.num_bytes = 0
+
+    def _stands_for(self, token_ids: Sequence[int], other: Sequence[int]) -> bool:
+        """Whether the state of token_ids serves wherever that of other would."""
+        is_whole = self._can_cut or len(token_ids) == len(other)
+        return is_whole and common_prefix(token_ids, other) == len(other)
 
     def _of(self, owner: str) -> list[_Entry]:
         return [entry for entry in self._entries if entry.owner == owner]
@@ -115,7 +127,7 @@ class Residents:
 
     def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
         self._model = model
-        self._store = PrefixStore(prefix_cache_bytes)
+        self._store = PrefixStore(prefix_cache_bytes, can_cut=model.info.can_roll_back)
         self._streams: dict[int, TargetStream] = {}
         # By number.
         self._parked: dict[int, TargetStream] = {}
@@ -250,6 +262,4 @@ class Residents:
         """Whether restoring num_saved positions to use num_wanted is better than reading them."""
         if num_wanted < max(PROMPT_PIECE_TOKENS, num_saved / _RESTORED_PER_READ):
             return False
-        info = self._model.info
-        can_cut = info.can_roll_back or num_wanted == num_saved
-        return can_cut and num_saved <= self._model.free_cells()
+        return num_saved <= self._model.free_cells()

@@ -195,6 +195,8 @@ def test_a_model_that_cannot_roll_back_shares_whole_texts_only() -> None:
     assert read(state, 2, (*TEXT, 7, 8)) == 1
     state.close(TWO, 1)
     assert read(state, 2, (*TEXT[:50], 7, 8)) == 51
+    # Another turn of the same conversation: what the turn before left is there still.
+    assert read(state, 6, (*TEXT, 8, 9)) == 1
     assert read(state, 3, (*LONG[:PIECE], 7), "you") == PIECE
     assert read(state, 4, (*LONG[:PIECE], 8, 9), "you") == 1
     assert read(state, 5, (*LONG[:20], 8), "you") == 20
@@ -238,6 +240,19 @@ def test_an_entry_goes_when_a_longer_one_has_all_of_it() -> None:
     assert store.holds("me", (1, 2))
     assert store.holds("me", (1, 2, 3))
     assert not store.holds("me", (1, 2, 3, 4))
+
+
+def test_where_entries_cannot_be_cut_none_stands_for_its_beginning() -> None:
+    store = PrefixStore(100, can_cut=False)
+    long = put(store, "me", 1, 2, 3, 4)
+    assert not store.holds("me", (1, 2))
+    short = put(store, "me", 1, 2)
+    assert store.longest("me", (1, 2, 3, 5)) == (short, 2)
+    assert store.longest("me", (1, 2, 3, 4, 5)) == (long, 4)
+    again = put(store, "me", 1, 2, 3, 4)
+    assert (len(store), store.num_bytes) == (2, 6)
+    assert store.holds("me", (1, 2))
+    assert store.longest("me", (1, 2, 3, 4)) == (again, 4)
 
 
 def test_the_least_recently_used_goes_when_the_budget_is_spent() -> None:
