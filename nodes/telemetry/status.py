@@ -268,6 +268,8 @@ class Status:
     nodes: tuple[NodeStatus, ...]
     num_streams: int  #: The streams that have a place or wait for one.
     streams: tuple[StreamStatus, ...]  #: The first 512 of them, those with a place first.
+    #: All streams that have a place, by phase: `reading`, `decoding`, `parked`.
+    phases: Labels
     waiting: WaitingStatus  #: The streams and requests that wait for a place.
     targets: tuple[TargetStatus, ...]  #: The targets.
     media: tuple[MediumStatus, ...]  #: The shared media.

@@ -148,6 +148,7 @@ STATUS = Status(
     nodes=(TARGET_NODE, DRAFT_NODE),
     num_streams=5,
     streams=(GUESSING, PLAIN),
+    phases={"reading": 0, "decoding": 600, "parked": 1},
     waiting=WaitingStatus(3, 1, 2.5, {"5": 2, "9": 1}),
     targets=(
         TargetStatus(

@@ -187,6 +187,7 @@ class Reporting:
             nodes=tuple(self._nodes(now)),
             num_streams=len(self._serving.ledger.streams),
             streams=tuple(streams),
+            phases=parts.phases_of(scheduler for _, scheduler in self._roster.schedulers()),
             waiting=self._waiting(now),
             targets=tuple(self._targets(now)),
             media=tuple(self._media(now)),

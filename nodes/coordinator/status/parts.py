@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from itertools import chain, repeat
 from typing import Final
 
@@ -133,6 +135,12 @@ def stream_status(
         num_draft_tokens=known.figures.num_draft_tokens,
         num_accepted_tokens=known.figures.num_accepted_tokens,
     )
+
+
+def phases_of(schedulers: Iterable[Scheduler]) -> dict[str, int]:
+    """Return the streams of these targets by phase."""
+    found = Counter(_phase(stream) for each in schedulers for stream in each.streams.values())
+    return {phase: found[phase] for phase in ("reading", "decoding", "parked")}
 
 
 def _phase(stream: Stream | None) -> str:

@@ -1,6 +1,5 @@
 """Metrics from a status document, which has the coordinator's counters. Pure."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
@@ -13,7 +12,6 @@ from nodes.telemetry.metrics.families import Metric
 from nodes.telemetry.status import NodeStatus, RatioStatus, Status, TargetStatus
 
 STATES: Final = ("ok", "silent", "left")
-PHASES: Final = ("waiting", "reading", "decoding", "parked")
 _NODE, _TARGET, _MEDIUM = ("node", "role"), ("target",), ("medium",)
 _WIRE = ("kind", "direction")
 
@@ -162,11 +160,9 @@ def _values(status: Status) -> Iterator[_Value]:
     for medium in status.media:
         yield AIR_S, medium.reserved_s, (medium.name,)
         yield AIR_BUSY, medium.busy, (medium.name,)
-    phases = Counter(stream.phase for stream in status.streams)
-    # The document may leave streams out, and leaves out waiting ones first.
-    phases["waiting"] = status.waiting.num_streams
-    for phase in PHASES:
-        yield STREAMS, phases[phase], (phase,)
+    yield STREAMS, status.waiting.num_streams, ("waiting",)
+    for phase, count in status.phases.items():
+        yield STREAMS, count, (phase,)
     for priority, count in status.waiting.by_priority.items():
         yield WAITING, count, (priority,)
     yield OLDEST, status.waiting.oldest_s, ()

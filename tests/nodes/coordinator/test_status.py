@@ -41,6 +41,7 @@ from tests.nodes.coordinator.script import (
     Mesh,
     guessing_mesh,
     make_mesh,
+    mesh_of,
 )
 
 CANARY = (41_417, 42_428, 43_439)
@@ -144,6 +145,18 @@ def test_a_stream_is_followed_through_its_phases(mesh: Mesh) -> None:
     assert only_stream(ask(mesh, 2.0)).phase == "parked"
     mesh.ready(1, 2, now=3.0)
     assert only_stream(ask(mesh, 3.0)).phase == "decoding"
+
+
+def test_the_status_counts_all_streams_by_phase_and_shows_the_first_of_them() -> None:
+    mesh = mesh_of(**{f"t{n}": make_profile(max_streams=256, num_cells=10**6) for n in range(3)})
+    for number in range(1, 12):
+        mesh.submit(number, num_choices=64)
+    status = mesh.status()
+    assert status.phases == {"reading": 704, "decoding": 0, "parked": 0}
+    assert len(status.streams) < status.num_streams == 704
+    (name,) = {stream.target for stream in status.streams if stream.stream_id == 1}
+    mesh.ready(1, peer=name.encode())
+    assert mesh.status(9.0).phases == {"reading": 703, "decoding": 1, "parked": 0}
 
 
 def test_the_status_counts_waiting_streams_by_priority() -> None:

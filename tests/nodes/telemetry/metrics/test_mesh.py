@@ -48,10 +48,11 @@ def value(status: Status | None, name: str, **labels: str) -> float | None:
         ("node_state", {"node": "small", "role": "draft", "state": "left"}, 0),
         # What is not known is not told as a number.
         ("node_link_bits_per_second", {"node": "big", "role": "target"}, None),
-        # Streams that the document left out still wait.
+        # Streams that the document left out are counted as well.
         ("streams", {"phase": "waiting"}, 3),
-        ("streams", {"phase": "decoding"}, 2),
-        ("streams", {"phase": "parked"}, 0),
+        ("streams", {"phase": "reading"}, 0),
+        ("streams", {"phase": "decoding"}, 600),
+        ("streams", {"phase": "parked"}, 1),
     ],
 )
 def test_what_the_coordinator_knows_is_what_is_scraped(
