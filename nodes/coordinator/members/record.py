@@ -77,13 +77,18 @@ class NodeRecord:
         The airtime of Ping and Pong is subtracted from the round trip, because the airtime of every
         message is counted separately.
         """
-        rate_bps = self.link.rate_bps
+        rate_bps, clear_rtt_s = self.link.rate_bps, self.heartbeat.clear_rtt_s
         if self.profile.link.rate_bps == 0:
             rate_bps = self.heartbeat.rate.bps or rate_bps
+            if clear_rtt_s:
+                # A Ping crossed it within that time. So a node that was slow to answer when the
+                # rate was measured does not keep it low: only large messages measure it, and over
+                # a link that is taken for a narrow one all are small.
+                rate_bps = max(rate_bps, self.ping_bits / clear_rtt_s)
         link = replace(self.link, rate_bps=rate_bps)
         if self.profile.link.rtt_s:
             return link
-        rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
+        rtt_s = (clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
         return replace(link, rtt_s=max(0.0, rtt_s))
 
     def target_link(self) -> Link:

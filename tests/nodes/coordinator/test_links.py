@@ -54,6 +54,15 @@ def test_the_rate_is_that_of_large_messages() -> None:
     assert one.node.measured_link().rtt_s == pytest.approx(RTT_S - 2 * 8 * 111 / 100e3)
 
 
+def test_a_node_that_was_slow_to_answer_once_is_not_taken_for_one_behind_a_narrow_link() -> None:
+    """Texts are sent to that one in pieces, which are too small to measure the rate again."""
+    one = OneNode()
+    ping = one.sent(2000, 2.0)
+    one.answer(ping, 2.0 + RTT_S + 10.0)
+    # A Ping of 111 bytes has crossed the link within its round trip.
+    assert one.node.measured_link().rate_bps == pytest.approx(8 * 111 / RTT_S)
+
+
 def test_a_node_that_answers_a_ping_an_hour_late_does_not_hide_the_others() -> None:
     mesh = make_mesh(with_draft=True)
     (ping,) = mesh.due(1.0).said(Ping, DRAFT)
