@@ -91,8 +91,7 @@ class TargetState:
             if known.generation >= spec.generation:
                 return []
             self._forget(known)
-        reason = self._refusal(spec)
-        if reason:
+        if reason := self._refusal(spec):
             return [StreamFailedNotice(spec.stream_id, spec.generation, reason)]
         try:
             sampler = sampler_of(spec, self._model.info.num_vocab, self.grammars)
@@ -118,9 +117,8 @@ class TargetState:
         if spec.looks_up:
             self._lookup.open(spec)
         resumed = self._residents.resume()
-        # If there is no room yet, it waits as streams do that had to leave the cache.
-        events: list[Event] = [stream.park()] if stream.seq_id is None else []
-        return events + [event for entered in resumed for event in self._announce(entered)]
+        parked = [stream.park()] if stream.seq_id is None else []
+        return [*parked, *(event for entered in resumed for event in self._announce(entered))]
 
     def _refusal(self, spec: StreamSpec) -> str:
         """Returns the reason why a stream cannot be served here, or ""."""
