@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.decoding import pass_times
 from bench.harness.report import head, note, row
-from bench.options import model_file
+from bench.options import at_least, model_file
 from nodes.service.runtime import set_engine_environment
 
 SIZES: Final = (1, 2, 4, 8, 16, 32)
@@ -75,8 +75,8 @@ class Predictions:
 @click.command("kernels")
 @click.option("--model", default="smollm2-135m", help="Name or path.")
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2))
-@click.option("--cells", type=click.IntRange(16), default=256, help="In use when a pass is timed.")
-@click.option("--tokens", type=click.IntRange(0), default=2000, help="Of the text; 0 skips it.")
+@at_least("--cells", 256, "In use when a pass is timed.", least=16)
+@at_least("--tokens", 2000, "Of the text; 0 skips it.", least=0)
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
     """Compare airdraft's kernels with stock llama.cpp.
 

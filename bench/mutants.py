@@ -190,7 +190,9 @@ def _run(mutant: Mutant | None, tests: Sequence[str]) -> None:
 
 @click.command("mutants")
 @click.argument("package", type=click.Choice(list(PACKAGES)))
-@click.option("--count", default=300, show_default=True, help="Faults to plant.")
+@click.option(
+    "--count", type=click.IntRange(1), default=300, show_default=True, help="Faults to plant."
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option(
     "--survivors", type=click.Path(dir_okay=False, path_type=Path), help="List them here."

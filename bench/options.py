@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from bench.harness.report import note
 from nodes.catalog import Catalog, default_cache_dir
+from nodes.cli.options import FiniteRange
 from nodes.config.settings import environment
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -40,8 +42,8 @@ def listed(
         if unknown := [each for each in found if each not in known]:
             names, usable = (", ".join(map(str, each)) for each in (unknown, known))
             raise click.BadParameter(f"unknown: {names}; use {usable}")
-        if least is not None and not all(each >= least for each in found):
-            raise click.BadParameter(f"{text!r}: numbers of {least} or more are accepted")
+        if least is not None and not all(least <= each < math.inf for each in found):
+            raise click.BadParameter(f"{text!r}: finite numbers of {least} or more are accepted")
         if not (found or or_none):
             raise click.BadParameter("the list is empty: give a value or leave the option out")
         return found
@@ -49,8 +51,9 @@ def listed(
     return values
 
 
+_LEAST = 0.001
 COUNTS = listed(int, least=1)
-NUMBERS = listed(float, least=0.001)
+NUMBERS = listed(float, least=_LEAST)
 
 
 def model_file(name: str) -> Path:
@@ -78,10 +81,17 @@ seed_option = click.option(
 )
 
 
-def at_least(flag: str, default: int, help: str | None = None, *names: str) -> Decorator:
-    """Return an option with a number of 1 or more. names: that of its parameter, if it is another
-    than the flag's."""
-    number = click.IntRange(1)
+def at_least(
+    flag: str, default: float, help: str | None = None, *names: str, least: int | None = None
+) -> Decorator:
+    """Return an option with a finite number of `least` or more, which is whole if the default is.
+
+    names: that of its parameter, if it is another than the flag's. least: by default 1, or a
+    thousandth if the number need not be whole.
+    """
+    number: click.ParamType[Any] = click.IntRange(1 if least is None else least)
+    if isinstance(default, float):
+        number = FiniteRange(_LEAST if least is None else least, math.inf, max_open=True)
     return click.option(flag, *names, type=number, default=default, show_default=True, help=help)
 
 

@@ -35,7 +35,7 @@ HEAD = head(
 @streams_option("1,4")
 @at_least("--prompts", 16, "Prompts of each kind.", "num_prompts")
 @max_tokens_option
-@click.option("--temperature", default=0.0)
+@at_least("--temperature", 0.0, least=0)
 @workloads_option(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, json, agentic, ...")
 @target_option
 @draft_option

@@ -19,7 +19,7 @@ import click
 from bench.emulate.cell import UP, Cell, Station
 from bench.emulate.proxy import HEADER_BYTES, ProxyCell, proxy_cell
 from bench.harness.report import head, row
-from bench.options import streams_option
+from bench.options import at_least, streams_option
 from mesh.codec import encode
 from mesh.keys import ClientKeys
 from mesh.messages import Ping
@@ -203,7 +203,7 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
 @click.command("wire")
 @streams_option("1,4,16")
 @click.option("--gamma", default=4, type=click.IntRange(1, 16))
-@click.option("--vocab", default=49_152, help="Tokens of the vocabulary.")
+@at_least("--vocab", 49_152, "Tokens of the vocabulary.")
 def wire_command(streams: list[int], gamma: int, vocab: int) -> None:
     """Count the bytes that a pass sends over links.
 

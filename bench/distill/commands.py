@@ -98,9 +98,9 @@ def sample_(
 @click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="First phase's text.")
 @_answers
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--corpus-tokens", default=4_000_000, show_default=True, help="First phase's length.")
-@click.option("--epochs", default=4.0, show_default=True, help="Second phase's length.")
-@click.option("--seed", default=1, show_default=True)
+@at_least("--corpus-tokens", 4_000_000, "First phase's length.", least=0)
+@at_least("--epochs", 4.0, "Second phase's length.", least=0)
+@at_least("--seed", 1, least=0)
 @at_least("--threads", 1)
 def train(
     target: str, corpus: Path | None, answers: tuple[Path, ...], out: Path, **options: Any

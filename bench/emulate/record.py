@@ -23,7 +23,7 @@ from bench.emulate.recording import (
 )
 from bench.harness.report import head, row
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import model_file, target_option, workloads_option
+from bench.options import at_least, model_file, target_option, workloads_option
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
 from nodes.engine.protocol import EngineError, Model, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample
@@ -160,7 +160,7 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
 )
 @click.option("--texts", "count", type=click.IntRange(10, 250), default=80)
 @workloads_option(PLAIN_NAMES, "", "Record the prompts that `speed --prompts TEXTS` has of these.")
-@click.option("--max-tokens", type=click.IntRange(1), default=192, help="Largest length of a text.")
+@at_least("--max-tokens", 192, "Largest length of a text.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def record_command(
     target: str, drafts: Sequence[str], count: int, workloads: list[str], max_tokens: int, out: Path

@@ -15,6 +15,7 @@ from bench.harness.http import port_of
 from bench.harness.processes import cpu_s, ended, resident_bytes
 from bench.harness.report import Findings, conclude, quantiles
 from bench.hostile.frames import decode_hostile
+from bench.options import at_least
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, client_options, new_key_pair
 from mesh.zmq_sockets import ZmqServer
@@ -27,10 +28,10 @@ _LIMIT_S = 120.0
 
 
 @click.command("hostile")
-@click.option("--frames", default=10_000_000, help="Frames to decode.")
+@at_least("--frames", 10_000_000, "Frames to decode.", least=0)
 @click.option("--seed", default=1)
-@click.option("--connections", default=100_000, help="Connections that send garbage to the port.")
-@click.option("--unknown", "strangers", default=10_000, help="Messages from unknown keys.")
+@at_least("--connections", 100_000, "Connections that send garbage to the port.", least=0)
+@at_least("--unknown", 10_000, "Messages from unknown keys.", "strangers", least=0)
 def hostile_command(frames: int, seed: int, connections: int, strangers: int) -> None:
     """Attack a coordinator as strangers or broken peers can.
 

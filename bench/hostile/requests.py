@@ -21,6 +21,7 @@ import httpx
 from bench.harness.processes import resident_bytes, tree
 from bench.harness.report import Findings, conclude, note
 from bench.harness.up import up
+from bench.options import at_least
 
 # The command prefix that limits the address space of each process.
 _LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
@@ -99,7 +100,7 @@ def _bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[
 
 
 @click.command("hostile-requests")
-@click.option("--schemas", default=200, help="Generated JSON schemas.")
+@at_least("--schemas", 200, "Generated JSON schemas.", least=0)
 def hostile_requests_command(schemas: int) -> None:
     """Send harmful requests to a mesh with limited memory.
 

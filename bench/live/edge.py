@@ -49,8 +49,8 @@ _TARGET = "target-0"
 @click.command("edge")
 @edge_options
 @at_least("--streams", 16)
-@click.option("--seconds", default=16.0, help="Measured seconds of each policy's turn.")
-@click.option("--warm-up", default=8.0, help="Seconds of a turn before measuring begins.")
+@at_least("--seconds", 16.0, "Measured seconds of each policy's turn.")
+@at_least("--warm-up", 8.0, "Seconds of a turn before measuring begins.", least=0)
 @at_least("--turns", 1, "Turns of each policy; several show the noise.")
 @click.option("--means", type=click.Choice(get_args(Means)), default="auto")
 def edge_command(

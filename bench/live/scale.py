@@ -18,7 +18,7 @@ from bench.harness.processes import HUB, cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
 from bench.live.relay import Traffic, probed, relayed
-from bench.options import streams_option
+from bench.options import at_least, streams_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
@@ -67,10 +67,10 @@ class Carried:
 
 @click.command("scale")
 @streams_option("16,64,256")
-@click.option("--seconds", default=10.0)
+@at_least("--seconds", 10.0)
 @click.option("--gamma", default=4, type=click.IntRange(1, 16))
-@click.option("--pass-ms", default=40.0, help="Duration of a target's pass in ms.")
-@click.option("--per-target", default=32, help="Streams of each target.")
+@at_least("--pass-ms", 40.0, "Duration of a target's pass in ms.")
+@at_least("--per-target", 32, "Streams of each target.")
 def scale_command(streams: list[int], **options: Any) -> None:
     """Measure one coordinator's load on one core.
 

@@ -94,7 +94,7 @@ def _cell(setting: Setting) -> Cell:
 
 @click.command("edge")
 @edge_options
-@click.option("--seconds", default=32.0, help="Virtual seconds of each policy's turn.")
+@at_least("--seconds", 32.0, "Virtual seconds of each policy's turn.")
 @at_least("--turns", 3, "Turns of each policy, each with other texts.")
 @at_least("--processes", 1)
 def edge_command(

@@ -18,7 +18,7 @@ from bench.harness.processes import HUB, cpu_s
 from bench.harness.report import head, note, row
 from bench.load.asking import Endpoint, ask
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import draft_option, streams_option, target_option
+from bench.options import at_least, draft_option, streams_option, target_option
 from bench.where.node import STEP
 from nodes.client.client import Client
 from nodes.config.settings import EngineSettings
@@ -216,7 +216,7 @@ def table(windows: Sequence[Window]) -> str:
 @draft_option
 @click.option("--workload", "kind", type=click.Choice(PLAIN_NAMES), default="code")
 @streams_option("1,4,16")
-@click.option("--max-tokens", type=click.IntRange(16), default=192)
+@at_least("--max-tokens", 192, least=16)
 def where_command(target: str, draft: str, kind: str, streams: list[int], max_tokens: int) -> None:
     """Measure where the time of a token goes.
 

@@ -34,7 +34,7 @@ _TELL_EVERY = 50
     help="Send so many requests, and short ones, however many kills these take.",
 )
 @names_option("--roles", ROLES, "Roles whose processes are killed or stopped.")
-@click.option("--mean-gap-s", default=0.25, show_default=True, help="Mean time between two faults.")
+@at_least("--mean-gap-s", 0.25, "Mean time between two faults.")
 @click.option("--real", is_flag=True, help="Use SmolLM2 and its draft instead of toy models.")
 @run_option(16)
 def kills_command(

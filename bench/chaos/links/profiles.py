@@ -28,7 +28,7 @@ from bench.harness.members import Dark
 from bench.harness.processes import ended
 from bench.harness.report import Findings, conclude
 from bench.harness.streams import listened
-from bench.options import names_option
+from bench.options import at_least, names_option
 
 # A node may be taken for dead this long after an outage, because TCP sends data again at growing
 # intervals.
@@ -38,7 +38,7 @@ _DRAFTS, _REFUGE = "drafts", "refuge"
 
 @click.command("links")
 @names_option("--profiles", (*PROFILES, *TOXICS), "Kinds of links.")
-@click.option("--seconds", default=60.0, show_default=True, help="Duration of each profile.")
+@at_least("--seconds", 60.0, "Duration of each profile.")
 @link_options
 def links_command(profiles: list[str], seconds: float, seed: int, means: Means) -> None:
     """EMULATED: check texts, deaths, outages, stalls and speed with nodes behind bad links.
