@@ -248,5 +248,8 @@ def paper_command(quick: bool, out: Path) -> None:
       python -m bench paper --quick --out build/paper
     """
     setting = load_setting()
-    run_printed(fewer(setting) if quick else setting, out, note)
+    try:
+        run_printed(fewer(setting) if quick else setting, out, note)
+    except OSError as error:
+        raise click.ClickException(f"{out}: {error.strerror}") from None
     click.echo(out / "printed.md")

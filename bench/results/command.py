@@ -32,7 +32,7 @@ def report_command(result: Path) -> None:
       python -m bench report after.json > report.md
     """
     try:
-        read = from_json(result.read_text(encoding="utf-8"))
+        read = from_json(result.read_bytes())
     except OSError as error:
         raise click.ClickException(f"{result}: {error.strerror}") from None
     except ResultError as error:

@@ -89,7 +89,7 @@ def to_json(results: Results) -> str:
     return json.dumps(dataclasses.asdict(results), indent=1, ensure_ascii=False) + "\n"
 
 
-def from_json(text: str) -> Results:
+def from_json(text: str | bytes) -> Results:
     """Read a result. Raises ResultError for anything that is not a result of this schema."""
     try:
         return _READER.validate_json(text, strict=True)

@@ -161,6 +161,8 @@ def test_a_result_that_is_none_is_refused(tmp_path):
         done = CliRunner().invoke(report_command, [str(path)])
         assert done.exit_code == 1
         assert says in done.output
+    path.write_bytes(b"\xac")
+    assert CliRunner().invoke(report_command, [str(path)]).output.startswith("Error: ")
     path.write_text(to_json(results(CELL)))
     done = CliRunner().invoke(report_command, [str(path)])
     assert done.exit_code == 0
@@ -172,6 +174,8 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
     wrong = CliRunner().invoke(peers_command, ["--quick", "--out", str(out)])
     assert wrong.exit_code == 2
     assert "is not an existing folder" in wrong.output
+    wrong = CliRunner().invoke(bench, ["paper", "--quick", "--out", "/dev/null/x"])
+    assert "Error: /dev/null/x: Not a directory" in wrong.output
 
 
 @pytest.mark.parametrize(
