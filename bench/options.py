@@ -64,7 +64,7 @@ def model_file(name: str) -> Path:
 def names_option(flag: str, known: Collection[str], help: str) -> Decorator:
     """Return an option with some names of a set; by default all of them."""
     names, default = listed(accepted=lambda: known), ",".join(known)
-    return click.option(flag, type=names, default=default, show_default=True, help=help)
+    return click.option(flag, type=names, default=default, help=help)
 
 
 def _drawn(_context: click.Context, _parameter: click.Parameter, seed: int | None) -> int:
@@ -92,7 +92,7 @@ def at_least(
     number: click.ParamType[Any] = click.IntRange(1 if least is None else least)
     if isinstance(default, float):
         number = FiniteRange(_LEAST if least is None else least, math.inf, max_open=True)
-    return click.option(flag, *names, type=number, default=default, show_default=True, help=help)
+    return click.option(flag, *names, type=number, default=default, help=help)
 
 
 target_option = click.option("--target", default="smollm2-135m", help="A name or a GGUF file.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bench.options import at_least, model_file
+from bench.options import at_least, model_file, target_option
 
 
 @click.group()
@@ -21,20 +21,22 @@ def distill() -> None:
 
 # Longer ones do not fit a sequence's cells behind the longest prompt.
 _ANSWER_LENGTHS = click.IntRange(1, 768)
+_THERE = click.Path(exists=True, path_type=Path)
 _answers = click.option(
     "--answers",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of answers; may be given again, with those of another seed.",
 )
-_target = click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
+_out = click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+_seed = at_least("--seed", 1, least=0)
 
 
 @distill.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@_target
+@click.argument("paths", nargs=-1, required=True, type=_THERE)
+@target_option
 @click.option("--licence", "licences", multiple=True, help="Licence of a source, for the record.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@_out
 def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out: Path) -> None:
     """Token ids, topics and passages of text files (.txt, .rst, .md, .html).
 
@@ -53,25 +55,18 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 
 
 @distill.command("sample")
-@_target
-@click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="Topics, passages.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@target_option
+@click.option("--corpus", type=_THERE, help="Topics, passages.")
+@_out
 @at_least("--tokens", 1_000_000, "Answer tokens wanted.", "num_tokens")
 @at_least("--width", 20, "Sequences at once.")
-@click.option(
-    "--max-answer",
-    type=_ANSWER_LENGTHS,
-    default=224,
-    show_default=True,
-    help="Tokens of an answer at most.",
-)
-@click.option("--seed", default=1, show_default=True)
+@click.option("--max-answer", type=_ANSWER_LENGTHS, default=224, help="Most tokens of an answer.")
+@_seed
 @at_least("--threads", 1)
 @click.option(
     "--engine",
     type=click.Choice(["llama.cpp", "torch"]),
     default="llama.cpp",
-    show_default=True,
     help="torch: plain llama models only; faster without AMX, at width 96.",
 )
 def sample_(
@@ -94,13 +89,13 @@ def sample_(
 
 
 @distill.command()
-@_target
-@click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="First phase's text.")
+@target_option
+@click.option("--corpus", type=_THERE, help="First phase's text.")
 @_answers
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@_out
 @at_least("--corpus-tokens", 4_000_000, "First phase's length.", least=0)
 @at_least("--epochs", 4.0, "Second phase's length.", least=0)
-@at_least("--seed", 1, least=0)
+@_seed
 @at_least("--threads", 1)
 def train(
     target: str, corpus: Path | None, answers: tuple[Path, ...], out: Path, **options: Any
@@ -118,12 +113,12 @@ def train(
 
 
 @distill.command()
-@_target
+@target_option
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @_answers
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--name", default="draft", show_default=True, help="The model's name in the file.")
-@click.option("--licence", default="apache-2.0", show_default=True)
+@click.option("--name", default="draft", help="The model's name in the file.")
+@click.option("--licence", default="apache-2.0")
 def export(run: Path, target: str, out: Path, **options: Any) -> None:
     """A training folder's model as a GGUF with the target's vocabulary.
 
@@ -139,14 +134,14 @@ def export(run: Path, target: str, out: Path, **options: Any) -> None:
 
 
 @distill.command()
-@_target
+@target_option
 @click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@_out
 @click.option(
     "--prompts", "num_prompts", type=click.IntRange(1), help="Use about this many of the 200."
 )
-@click.option("--max-answer", type=_ANSWER_LENGTHS, default=128, show_default=True)
-@click.option("--seed", default=1, show_default=True)
+@click.option("--max-answer", type=_ANSWER_LENGTHS, default=128)
+@_seed
 def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
     """Acceptance under law 1 on 200 held-out prompts, greedy and at T 0.8.
 

@@ -66,11 +66,10 @@ def link_options(command: Callable[..., None]) -> Callable[..., None]:
     means = click.option(
         "--means",
         default="tun",
-        show_default=True,
         type=click.Choice(get_args(Means)),
         help="tun needs root; the proxy delays lost data instead of losing it.",
     )
-    return click.option("--seed", default=1, show_default=True)(means(run_command))
+    return click.option("--seed", default=1)(means(run_command))
 
 
 @contextlib.asynccontextmanager
