@@ -17,6 +17,7 @@ from functools import partial
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
 from bench.emulate.medium import Departure, Medium
 from bench.emulate.proxies import Proxies, Pump
+from bench.harness.processes import beside
 
 HEADER_BYTES = 52  # IPv4, and TCP with timestamps
 SEGMENT_BYTES = 1348
@@ -127,11 +128,5 @@ class ProxyCell(Proxies):
 async def proxy_cell(cell: Cell) -> AsyncIterator[ProxyCell]:
     """Open a cell of proxies; close them all at the end."""
     proxy = ProxyCell(cell)
-    carrying = asyncio.create_task(proxy.carry())
-    try:
+    async with beside(proxy.carry()), contextlib.aclosing(proxy):
         yield proxy
-    finally:
-        await proxy.aclose()
-        carrying.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await carrying

@@ -17,9 +17,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 # The command `airdraft` with what tests add to it.
@@ -130,11 +130,19 @@ def _run(
     airdraft()
 
 
-async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for their ends, whatever these are."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+@contextlib.asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run coroutines until the end of the block, which raises the error of one that has failed."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield tasks
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def resident_bytes(pid: int) -> int:

@@ -20,7 +20,7 @@ from bench.emulate.recording import RecordedText, Recording, read_recording
 from bench.harness.cases import Case, Expected
 from bench.harness.fleet import Fleet
 from bench.harness.history import Record, faults_of
-from bench.harness.processes import HUB, ended
+from bench.harness.processes import HUB, beside
 from bench.harness.report import quantiles
 from bench.harness.work import ask, keep_asking
 from nodes.client.client import Client, RequestFailedError
@@ -188,14 +188,8 @@ async def streams(mesh: Fleet, task: Task, place: str = HUB) -> AsyncIterator[He
         for stream in range(num):
             hearing.begin(stream)
         asking = keep_asking(one, num, itertools.count())
-        running = [asyncio.create_task(work) for work in (hearing.watch(client), asking)]
-        try:
+        async with beside(hearing.watch(client), asking):
             yield hearing
-            for each in running:
-                if each.done():
-                    each.result()
-        finally:
-            await ended(running)
 
 
 async def listened(hearings: Sequence[Hearing], after_s: float, seconds: float) -> list[Heard]:

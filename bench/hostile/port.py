@@ -12,7 +12,7 @@ import zmq
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.http import port_of
-from bench.harness.processes import cpu_s, ended, resident_bytes
+from bench.harness.processes import beside, cpu_s, resident_bytes
 from bench.harness.report import Findings, conclude, quantiles
 from bench.hostile.frames import decode_hostile
 from bench.options import at_least
@@ -89,11 +89,8 @@ async def asking(mesh: Fleet) -> AsyncIterator[list[float]]:
                     times_s.append(time.perf_counter() - start)
                 await asyncio.sleep(_ASK_EVERY_S)
 
-        task = asyncio.create_task(ask())
-        try:
+        async with beside(ask()):
             yield times_s
-        finally:
-            await ended([task])
 
 
 def answers(times_s: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ import httpx
 
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, port_of, request_of
-from bench.harness.processes import ended
+from bench.harness.processes import beside
 from bench.harness.report import Findings, counts
 from bench.hostile.port import answers, asking, busy, live_coordinator
 from nodes.client.client import Client
@@ -95,11 +95,8 @@ async def _silent(port: int, count: int) -> AsyncIterator[list[Client]]:
                     writer.transport.abort()
             await asyncio.sleep(0.01)
 
-    tasks = [asyncio.create_task(stay()) for _ in range(count)]
-    try:
+    async with beside(*(stay() for _ in range(count))):
         yield []
-    finally:
-        await ended(tasks)
 
 
 # -- the gateway -----------------------------------------------------------------------------------
@@ -162,16 +159,16 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
 
     async def read() -> None:
         nonlocal num_read
-        while line := await reader.readline():
-            num_read += len(line)
-            if line == b"data: [DONE]\n":
-                writer.write(request)
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                num_read += len(line)
+                if line == b"data: [DONE]\n":
+                    writer.write(request)
 
-    reading = asyncio.create_task(read())
     try:
-        yield lambda: num_read
+        async with beside(read()):
+            yield lambda: num_read
     finally:
-        await ended([reading])
         writer.transport.abort()
 
 

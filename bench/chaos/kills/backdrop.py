@@ -15,7 +15,7 @@ from typing import Any
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, FleetError, Setup, fleet
 from bench.harness.history import Record, Tally
-from bench.harness.processes import ended
+from bench.harness.processes import beside
 from bench.harness.report import counts
 from bench.harness.work import ask, keep_asking
 from bench.options import Decorator, at_least, seed_option
@@ -112,14 +112,11 @@ async def backdrop(
             some = itertools.count() if run.num_requests is None else range(run.num_requests)
             numbers = itertools.takewhile(lambda _: not is_over.is_set(), some)
             started = made.now()
-            load = asyncio.create_task(keep_asking(one, run.num_streams, numbers))
-            scene = Backdrop(made, load, looking, tally)
-            try:
+            async with beside(keep_asking(one, run.num_streams, numbers)) as (load,):
+                scene = Backdrop(made, load, looking, tally)
                 yield scene
                 is_over.set()
                 await load
-            finally:
-                await ended([load])
             tally.took_s = made.now() - started
         await made.wait_for(looking)
         if left := await left_behind(looking):

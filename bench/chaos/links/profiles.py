@@ -25,7 +25,7 @@ from bench.emulate.profiles import GOOD, PROFILES, LinkProfile, Outage, cell_of
 from bench.emulate.toxics import TOXICS
 from bench.harness.fleet import UP_LIMIT_S, Fleet
 from bench.harness.members import Dark
-from bench.harness.processes import ended
+from bench.harness.processes import beside
 from bench.harness.report import Findings, conclude
 from bench.harness.streams import listened
 from bench.options import at_least, names_option
@@ -79,8 +79,7 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
         link_clients(mesh, setting) as (near, far),
     ):
         weather = Weather(mesh, live, (_DRAFTS, CLIENTS), DRAFT_NODES, _REFUGE)
-        raining = asyncio.create_task(weather.run(profile.outage))
-        try:
+        async with beside(weather.run(profile.outage)):
             # Plain decoding is measured before and after, because the machine's speed drifts.
             plain = await listened([near], warm_up_s, seconds / 4)
             await start_drafts(mesh, weather.place)
@@ -88,10 +87,6 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
             before, began = live.counters(), mesh.now()
             near_heard, far_heard = await listened([near, far], 0.0, seconds)
             share, end = lost_share(live.counters(), before), mesh.now()
-            if raining.done():
-                raining.result()
-        finally:
-            await ended([raining])
         for name in DRAFT_NODES:
             await mesh.kill(name)
         plain += await listened([near], warm_up_s, seconds / 4)

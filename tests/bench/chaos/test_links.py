@@ -22,7 +22,7 @@ from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
 from bench.emulate.toxics import TOXICS, Toxic
 from bench.harness.cases import Case, Expected
 from bench.harness.history import Record, Seen
-from bench.harness.processes import ended
+from bench.harness.processes import beside
 from bench.harness.streams import Heard, Hearing, Task, streams
 from bench.netns import NamespacesError
 from nodes.client.generation import GenerateOptions
@@ -178,9 +178,8 @@ async def test_outages_come_one_after_the_other_and_are_known_while_they_last(
     outage = Outage(directions=BOTH, lasts_s=0.001, every_s=0.002)
     async with open_cell(cell, means="proxy") as (live, _), link_mesh(live) as mesh:
         weather = Weather(mesh, live, ("here",), (), "here")
-        raining = asyncio.create_task(weather.run(outage))
-        await eventually(lambda: len(weather.darks) >= 3)
-        await ended([raining])
+        async with beside(weather.run(outage)):
+            await eventually(lambda: len(weather.darks) >= 3)
         assert all(math.isfinite(dark.over) for dark in weather.darks[:-1])
 
 
