@@ -38,6 +38,36 @@ def output_rows(
     model.truncate(0, 0)
 
 
+def sampler_of(
+    model: Model, sampling: Sampling, prompt_ids: Sequence[int], grammars: Grammars | None = None
+) -> Sampler:
+    """Return a sampler of the text after a prompt."""
+    return Sampler(
+        sampling,
+        num_vocab=model.info.num_vocab,
+        token_ids=prompt_ids,
+        num_prompt_tokens=len(prompt_ids),
+        grammars=grammars,
+    )
+
+
+def decoded(
+    model: Model, prompt_ids: Sequence[int], sampling: Sampling, max_tokens: int
+) -> Iterator[int]:
+    """Yield the tokens of sequence 0, one a pass, up to one that ends the text.
+
+    The caller empties the sequence.
+    """
+    read(model, prompt_ids[:-1])
+    sampler, last = sampler_of(model, sampling, prompt_ids), prompt_ids[-1]
+    for position in range(len(prompt_ids), len(prompt_ids) + max_tokens):
+        last = sampler.sample(model.forward([Span(0, position - 1, [last], 1)])[0], position)
+        yield last
+        if last in model.info.eog_token_ids:
+            return
+        sampler.push(last)
+
+
 def guesses_of(
     draft: Model,
     prompt_ids: Sequence[int],
@@ -46,13 +76,7 @@ def guesses_of(
     grammars: Grammars | None = None,
 ) -> tuple[list[int], list[float]]:
     """Return a draft's guess at each output position, and its own probability of the guess."""
-    sampler = Sampler(
-        sampling,
-        num_vocab=draft.info.num_vocab,
-        token_ids=prompt_ids,
-        num_prompt_tokens=len(prompt_ids),
-        grammars=grammars,
-    )
+    sampler = sampler_of(draft, sampling, prompt_ids, grammars)
     token_ids, probabilities = list[int](), list[float]()
     rows = zip(output_ids, output_rows(draft, prompt_ids, output_ids), strict=True)
     for position, (output_id, logits) in enumerate(rows, len(prompt_ids)):

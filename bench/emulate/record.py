@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from bench.decoding import guesses_of, read
+from bench.decoding import decoded, guesses_of
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.emulate.recording import (
@@ -25,8 +25,8 @@ from bench.harness.report import head, row
 from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import at_least, model_file, target_option, workloads_option
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
-from nodes.engine.protocol import EngineError, Model, Span, Tokenizer
-from nodes.engine.sampling import Sampling, sample
+from nodes.engine.protocol import EngineError, Model, Tokenizer
+from nodes.engine.sampling import Sampling
 from policies.acceptance import CALIBRATION_KEY
 
 _GREEDY = Sampling()
@@ -49,26 +49,11 @@ def record_texts(
     texts = []
     for done, (kind, prompt) in enumerate(prompts):
         prompt_ids = tuple(tokenizer.encode_chat([("user", prompt)]))
-        output_ids = greedy_output(target, prompt_ids, max_tokens)
+        output_ids = tuple(decoded(target, prompt_ids, _GREEDY, max_tokens))
+        target.truncate(0, 0)
         texts.append(RecordedText(kind, prompt, prompt_ids, output_ids, ()))
         progress("texts of the target", done + 1, len(prompts))
     return texts
-
-
-def greedy_output(target: Model, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
-    """Decode one sequence alone, one token per pass, up to the first token that ends the text."""
-    read(target, prompt_ids[:-1])
-    output_ids: list[int] = []
-    last = prompt_ids[-1]
-    while len(output_ids) < max_tokens:
-        start = len(prompt_ids) - 1 + len(output_ids)
-        row = target.forward([Span(0, start, (last,), 1)])[0]
-        last = sample(row, _GREEDY, start + 1)
-        output_ids.append(last)
-        if last in target.info.eog_token_ids:
-            break
-    target.truncate(0, 0)
-    return tuple(output_ids)
 
 
 def add_guesses(

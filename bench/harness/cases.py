@@ -12,14 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 
-from bench.decoding import read
+from bench.decoding import decoded
 from mesh.json_form import copied_from
 from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import EngineSettings
-from nodes.engine.protocol import Model, Span
+from nodes.engine.protocol import Model
 from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
-from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.worker.engines import open_engine
@@ -98,28 +97,18 @@ def undisturbed(
 
     piece: returns the text of a token id.
     """
-    info = model.info
-    read(model, prompt[:-1])
-    sampler = Sampler(
-        sampling_of(options, choice),
-        num_vocab=info.num_vocab,
-        token_ids=prompt,
-        num_prompt_tokens=len(prompt),
-    )
-    made, text, reason = list(prompt), b"", "length"
-    while reason == "length" and len(made) - len(prompt) < options.max_tokens:
-        row = model.forward([Span(0, len(made) - 1, [made[-1]], 1)])[0]
-        token_id = sampler.sample(row, len(made))
-        if token_id in info.eog_token_ids:
+    made, text, reason = list[int](), b"", "length"
+    for token_id in decoded(model, prompt, sampling_of(options, choice), options.max_tokens):
+        if token_id in model.info.eog_token_ids:
             reason = "stop"
             break
-        sampler.push(token_id)
         made.append(token_id)
         text += piece(token_id)
         if (length := stopped_at(text, options.stops)) is not None:
             text, reason = text[:length], "stop"
+            break
     model.truncate(0, 0)
-    return Expected(tuple(made[len(prompt) :]), text, reason)
+    return Expected(tuple(made), text, reason)
 
 
 def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
