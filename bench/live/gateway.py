@@ -87,7 +87,7 @@ _source = random.Random(1)
 
 async def _ask(endpoint: Endpoint, num_prompt_tokens: int, max_tokens: int) -> Asked:
     prompt = [_source.choice(_TOKEN_IDS) for _ in range(num_prompt_tokens)]
-    made = await ask(endpoint, prompt, max_tokens=max_tokens, temperature=0.0, seed=1)
+    made = await ask(endpoint, prompt, max_tokens=max_tokens)
     if made.error:
         raise RuntimeError(f"a request failed: {made.error}")
     return made

@@ -19,7 +19,7 @@ from bench.load.workloads import Workload
 SLO = Slo(first_token_s=2.0, each_token_s=0.1)
 # Longest request in seconds; a slower system would take hours for all turns of a table.
 SLOW_S = 10.0
-Ask = Callable[[str, int], Awaitable[Asked]]
+Ask = Callable[[str], Awaitable[Asked]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +50,9 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
     prompts = workload.prompts[at:] + workload.prompts[:at]
     schemas = dict(zip(workload.prompts, workload.schemas, strict=False))
 
-    async def one(prompt: str, seed: int) -> Asked:
-        return await ask(
-            side.endpoint,
-            prompt,
-            max_tokens=workload.max_tokens,
-            temperature=0.0,
-            seed=seed,
-            schema=schemas.get(prompt, ""),
-        )
+    async def one(prompt: str) -> Asked:
+        schema = schemas.get(prompt, "")
+        return await ask(side.endpoint, prompt, max_tokens=workload.max_tokens, schema=schema)
 
     before = side.cpu_s()
     requests = await ask_at(one, prompts, load.times or (0.0,) * load.num_streams)
@@ -104,14 +98,11 @@ def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
 
 
 async def ask_at(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
-    """Send requests at the given times, however many are still being answered.
-
-    ask: takes a prompt and a seed and sends the request.
-    """
+    """Send requests at the given times, however many are still being answered."""
     began = time.perf_counter()
 
     async def one(index: int, at: float) -> Asked:
         await asyncio.sleep(max(0.0, at - (time.perf_counter() - began)))
-        return await ask(prompts[index % len(prompts)], index)
+        return await ask(prompts[index % len(prompts)])
 
     return list(await asyncio.gather(*(one(index, at) for index, at in enumerate(times))))

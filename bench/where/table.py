@@ -104,7 +104,7 @@ async def _window(
     clockless = {name.removesuffix("-0"): mesh.process(name).pid for name in _CLOCKLESS}
 
     async def request(prompt: str, length: int, heard: Callable[[], None]) -> None:
-        found = await ask(endpoint, prompt, max_tokens=length, temperature=0.0, seed=1, heard=heard)
+        found = await ask(endpoint, prompt, max_tokens=length, heard=heard)
         if found.error:
             raise FleetError(f"a request failed: {found.error}")
 

@@ -47,7 +47,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 async def told(answer, bodies=None):
     async with serving(answer, bodies) as endpoint:
-        return await ask(endpoint, "hello", max_tokens=5, temperature=0.0, seed=3)
+        return await ask(endpoint, "hello", max_tokens=5)
 
 
 async def test_tokens_are_counted_by_what_the_answer_says_of_itself():
@@ -58,7 +58,7 @@ async def test_tokens_are_counted_by_what_the_answer_says_of_itself():
     assert len(made.token_s) == 5
     assert made.asked_s < made.token_s[0] <= made.token_s[-1]
     assert bodies[0]["messages"] == [{"role": "user", "content": "hello"}]
-    assert (bodies[0]["max_tokens"], bodies[0]["seed"], bodies[0]["more"]) == (5, 3, 1)
+    assert (bodies[0]["max_tokens"], bodies[0]["seed"], bodies[0]["more"]) == (5, 1, 1)
     # Those of one event come at its time, in proportion to its text.
     answer = OK + event("a") + event("bcd") + event(usage={"completion_tokens": 6})
     made = await told(answer + b"data: [DONE]\n\n")
@@ -82,17 +82,17 @@ async def test_what_goes_wrong_is_told_in_the_result():
     assert (await told(OK + few)).error == "2 of 5 tokens"
     assert (await told(OK + b"data: [DONE]\n\n")).error == "0 of 5 tokens"
     gone = Endpoint(url="http://127.0.0.1:1/v1", model="m")
-    assert (await ask(gone, "x", max_tokens=1, temperature=0.0, seed=1)).error
+    assert (await ask(gone, "x", max_tokens=1)).error
 
 
 async def test_a_system_that_does_not_count_is_counted_by_its_text():
     body = b'data: {"choices": [{"index": 0, "text": "one two "}]}\n\n' + event("three")
     async with serving(OK + body + b"data: [DONE]\n\n") as endpoint:
         count = dataclasses.replace(endpoint, count=lambda text: len(text.split()))
-        made = await ask(count, "hello", max_tokens=5, temperature=0.0, seed=3)
+        made = await ask(count, "hello", max_tokens=5)
         assert (len(made.token_s), made.error) == (3, "3 of 5 tokens")
         early = dataclasses.replace(count, may_end_early=True)
-        assert not (await ask(early, "hello", max_tokens=5, temperature=0.0, seed=3)).error
+        assert not (await ask(early, "hello", max_tokens=5)).error
 
 
 SLO = Slo(first_token_s=1.0, each_token_s=0.5)
@@ -143,7 +143,7 @@ def asked(monkeypatch):
     """Who was asked for what; side "slow" takes a minute for each answer."""
     found = []
 
-    async def answer(endpoint, prompt, *, max_tokens, temperature, seed, schema):
+    async def answer(endpoint, prompt, *, max_tokens, schema):
         found.append((endpoint.url, prompt))
         each_s = 20.0 if endpoint.url == "slow" else 0.1
         return Asked(0.0, tuple(each_s * k for k in range(1, max_tokens + 1)))
@@ -187,8 +187,8 @@ async def test_requests_do_not_wait_for_answers():
     gate = asyncio.Event()
     asked = []
 
-    async def ask(prompt, seed):
-        asked.append(seed)
+    async def ask(prompt):
+        asked.append(prompt)
         if len(asked) == 3:
             gate.set()
         await gate.wait()
@@ -196,7 +196,7 @@ async def test_requests_do_not_wait_for_answers():
 
     async with asyncio.timeout(60):
         answers = await ask_at(ask, ["a"], [0.0, 0.001, 0.002])
-    assert sorted(asked) == [0, 1, 2]
+    assert asked == ["a"] * 3
     assert len(answers) == 3
 
 
