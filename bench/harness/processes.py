@@ -15,6 +15,7 @@ import random
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -143,6 +144,16 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def stop(process: subprocess.Popen[Any], limit_s: float) -> None:
+    """End a process by SIGTERM, or by SIGKILL if it does not end within the limit."""
+    process.terminate()
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def resident_bytes(pid: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.harness.processes import ROOT, tree
+from bench.harness.processes import ROOT, stop, tree
 
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 _STOP_LIMIT_S: Final = 30.0
@@ -68,13 +68,8 @@ def up(
             yield mesh
             nodes = tree(process.pid)[1:]
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                # Its nodes end when their standard input closes.
-                process.kill()
-                process.wait()
+            # After a SIGKILL its nodes end when their standard input closes.
+            stop(process, _STOP_LIMIT_S)
         if process.returncode:
             mesh.faults.append(f"airdraft up ended with exit code {process.returncode}")
         if left := [pid for pid in nodes if Path(f"/proc/{pid}").exists()]:

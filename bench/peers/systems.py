@@ -15,11 +15,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from bench.harness.processes import free_port
+import httpx
+
+from bench.harness.processes import free_port, stop
 from bench.harness.up import up
 from bench.load.asking import Endpoint
 from bench.load.versus import Side
@@ -85,12 +86,7 @@ def served(
         endpoint = Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model", extra=extra)
         yield Side(name, endpoint, (process.pid,))
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, _STOP_LIMIT_S)
 
 
 def wait_until_open(
@@ -100,24 +96,17 @@ def wait_until_open(
 
     Raises PeerError if it ends first or exceeds limit_s.
     """
-    give_up_at = time.monotonic() + limit_s
+    url, give_up_at = f"http://127.0.0.1:{port}{health}", time.monotonic() + limit_s
     while time.monotonic() < give_up_at:
-        with contextlib.suppress(OSError, HTTPException):
-            if _is_open(port, health):
+        # Any answer shows that it listens.
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(url, timeout=10.0, trust_env=False)
+            if not health or answer.status_code == HTTPStatus.OK:
                 return
         if process.poll() is not None:
             raise PeerError(f"{name}: exited with code {process.returncode} while starting")
         time.sleep(0.1)
     raise PeerError(f"{name}: did not listen within {limit_s:.0f} s")
-
-
-def _is_open(port: int, health: str) -> bool:
-    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=10.0)) as asking:
-        asking.connect()
-        if not health:
-            return True
-        asking.request("GET", health)
-        return asking.getresponse().status == HTTPStatus.OK
 
 
 # Guesses of a peer's own speculative decoding.
