@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -89,12 +90,8 @@ async def in_turns(
 def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
     """Return times of a Poisson process from 0 on; a seed gives every system the same times."""
     source = random.Random(seed)
-    times: list[float] = []
-    at = source.expovariate(rate_per_s)
-    while at < seconds:
-        times.append(at)
-        at += source.expovariate(rate_per_s)
-    return times
+    gaps_s = (source.expovariate(rate_per_s) for _ in itertools.count())
+    return list(itertools.takewhile(lambda at: at < seconds, itertools.accumulate(gaps_s)))
 
 
 async def ask_at(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
