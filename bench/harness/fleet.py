@@ -144,10 +144,10 @@ class Fleet:
         command = [*prefix, *PROGRAM, *await self._argv(name, place), *arguments]
         return self._start(name, place, command, environ, max_files)
 
-    async def start_module(self, name: str, place: str, module: str, *arguments: str) -> Process:
-        """Run a module of the bench as a client, with endpoint and keys as first arguments."""
-        link = await self._endpoint(CLIENT, place), str(self.keys(CLIENT))
-        return self._start(name, place, [sys.executable, "-m", module, *link, *arguments])
+    def start_module(self, name: str, module: str, *arguments: object) -> Process:
+        """Run a module of the bench at the hub, with endpoint and keys as first arguments."""
+        words = map(str, (self.endpoint, self.keys(CLIENT), *arguments))
+        return self._start(name, HUB, [sys.executable, "-m", module, *words])
 
     def _start(
         self,

@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 import zmq
 
 from bench.harness.fleet import Fleet, Setup, fleet
-from bench.harness.processes import HUB
 from mesh.codec import encode
 from nodes.messages import ChainPart, CommitEntry, CommitNotice, CommitReply, GuessNotice
 from nodes.messages.nodes import AddedEntry
@@ -60,8 +59,7 @@ async def relayed(core: int, traffic: Traffic, seconds: float) -> list[float]:
     async with fleet(Setup(over="ipc"), starts=()) as mesh:
 
         async def start(name: str, module: str, *arguments: object) -> None:
-            words = map(str, arguments)
-            await mesh.start_module(name, HUB, f"bench.live.{module}", *words)
+            mesh.start_module(name, f"bench.live.{module}", *arguments)
             await mesh.has_printed(name)
 
         await start("relay", "relay", "relay")

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
-from bench.harness.processes import HUB, cpu_s
+from bench.harness.processes import cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
 from bench.live.relay import Traffic, probed, relayed
@@ -107,12 +107,11 @@ async def measure(
             coordinator = mesh.process(COORDINATOR).pid
             os.sched_setaffinity(coordinator, {cores[0]})
             # The probe starts before the load, because starting beside it takes long.
-            await mesh.start_module("probe", HUB, "bench.live.probe", str(seconds))
+            mesh.start_module("probe", "bench.live.probe", seconds)
             for number in range(num_targets):
                 for role, ms in (("target", pass_ms), ("draft", pass_ms / 2)):
                     name = f"{role}-{number}"
-                    arguments = role, name, str(ms), str(per_target)
-                    await mesh.start_module(name, HUB, "bench.live.light_nodes", *arguments)
+                    mesh.start_module(name, "bench.live.light_nodes", role, name, ms, per_target)
             names = [f"{role}-{k}" for k in range(num_targets) for role in ("target", "draft")]
             await mesh.are_in(*names, limit_s=_START_LIMIT_S)
             async with mesh.clients(1) as (client,):

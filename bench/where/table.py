@@ -14,7 +14,7 @@ import click
 
 from bench.asking import Pair
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
-from bench.harness.processes import HUB, cpu_s
+from bench.harness.processes import cpu_s
 from bench.harness.report import head, note, row
 from bench.load.asking import Endpoint, ask
 from bench.load.workloads import PLAIN_NAMES, workload
@@ -84,8 +84,8 @@ async def windows(
         looks_up = str(draft is not None).lower()
         await mesh.start(COORDINATOR, environ={"AIRDRAFT_PROMPT_LOOKUP": looks_up})
         for role, engine in engines.items():
-            options = str(mesh.folder / f"{role}.clocks"), role, *engine_options(engine)
-            await mesh.start_module(f"{role}-0", HUB, "bench.where.node", *options)
+            options = mesh.folder / f"{role}.clocks", role, *engine_options(engine)
+            mesh.start_module(f"{role}-0", "bench.where.node", *options)
         await mesh.start("gateway-0")
         await mesh.are_in(*(f"{role}-0" for role in engines), limit_s=_STARTS_WITHIN_S)
         await mesh.is_ready("gateway-0", _STARTS_WITHIN_S)
