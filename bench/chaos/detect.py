@@ -125,9 +125,5 @@ async def _seen(
     if name != COORDINATOR:
         return await mesh.has_changed(name, since, has_left=not is_in, limit_s=_WAIT_LIMIT_S)
     what = f"the coordinator was not {'found again' if is_in else 'missed'}"
-    everybody = {is_in}
-    return await mesh.until(
-        lambda: mesh.now() if {client.is_joined for client in clients} == everybody else None,
-        _WAIT_LIMIT_S,
-        what,
-    )
+    await mesh.until(lambda: all(c.is_joined is is_in for c in clients), _WAIT_LIMIT_S, what)
+    return mesh.now()

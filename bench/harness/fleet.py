@@ -309,12 +309,12 @@ class Fleet:
         raise FleetError(f"{gateway} is not ready within {limit_s:g} s")
 
     async def until(self, found: Callable[[], T | None], limit_s: float, what: str) -> T:
-        """Poll until `found` returns a value, and return it.
+        """Poll until `found` returns something true, and return it.
 
         Raises FleetError with text `what` after the limit, or if a process has ended by itself.
         """
         give_up_at = self.now() + limit_s
-        while (value := found()) is None:
+        while not (value := found()):
             self.check()
             if self.now() > give_up_at:
                 raise FleetError(f"{what} within {limit_s:g} s")
@@ -324,7 +324,7 @@ class Fleet:
     async def has_printed(self, name: str, limit_s: float = UP_LIMIT_S) -> None:
         """Wait until a process has printed a line. Raises FleetError."""
         log, what = self.log(name), f"{name} has not begun"
-        await self.until(lambda: (log.exists() and log.stat().st_size) or None, limit_s, what)
+        await self.until(lambda: log.exists() and log.stat().st_size, limit_s, what)
 
     def check(self) -> None:
         """Raise FleetError if a process has ended by itself."""
@@ -346,7 +346,7 @@ class Fleet:
     async def are_in(self, *names: str, limit_s: float = UP_LIMIT_S) -> None:
         """Wait until these nodes are members by the coordinator's log. Raises FleetError."""
         what = f"{', '.join(names)} have not all joined"
-        await self.until(lambda: all(map(self.log_of_members.is_in, names)) or None, limit_s, what)
+        await self.until(lambda: all(map(self.log_of_members.is_in, names)), limit_s, what)
 
 
 def make_keys(folder: Path, endpoint: str, roles: Mapping[str, str]) -> None:

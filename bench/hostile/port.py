@@ -135,7 +135,7 @@ async def garbage(count: int) -> Findings:
             await asyncio.gather(*(_connection(port, number) for number in numbers))
         seconds, num_answers = time.perf_counter() - started, len(times_s)
         what = "after garbage the client was not answered"
-        await mesh.until(lambda: len(times_s) > num_answers or None, _LIMIT_S, what)
+        await mesh.until(lambda: len(times_s) > num_answers, _LIMIT_S, what)
         after_mb, took_s = resident_bytes(pid) / 2**20, cpu_s([pid]) - before_s
         text = (
             f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: "

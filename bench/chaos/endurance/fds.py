@@ -72,11 +72,8 @@ async def coordinator_starved(max_files: int, seconds: float) -> Findings:
 async def _members(mesh: Fleet, count: int) -> AsyncIterator[list[Client]]:
     """Run clients; the block begins when one of them has joined."""
     async with mesh.clients(count) as clients:
-        await mesh.until(
-            lambda: any(client.is_joined for client in clients) or None,
-            _LIMIT_S,
-            "the clients have not joined",
-        )
+        what = "the clients have not joined"
+        await mesh.until(lambda: any(each.is_joined for each in clients), _LIMIT_S, what)
         yield clients
 
 
@@ -122,7 +119,7 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> F
             cpu = max(0.0, await busy(mesh, seconds, "gateway-0") - calm)
             # On a busy machine the stream may need longer.
             with contextlib.suppress(FleetError):
-                await mesh.until(lambda: num_read() > before or None, _LIMIT_S, "nothing was read")
+                await mesh.until(lambda: num_read() > before, _LIMIT_S, "nothing was read")
             more, one_more = num_read() - before, await _outcome(first)
         began = mesh.now()
         async with asyncio.timeout(_LIMIT_S):

@@ -176,7 +176,7 @@ class Weather:
             await self._mesh.start(name, place=self.place)
         if names:
             what = f"{', '.join(names)} have sent nothing from {self.place}"
-            await self._mesh.until(lambda: num_arrived() > before or None, UP_LIMIT_S, what)
+            await self._mesh.until(lambda: num_arrived() > before, UP_LIMIT_S, what)
         return self._mesh.now()
 
 

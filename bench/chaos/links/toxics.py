@@ -38,9 +38,7 @@ async def run_toxic(toxic: Toxic, setting: Setting) -> LinkFigures:
     ):
         await start_drafts(mesh, CLIENTS)
         # Several tokens come at a time only if guesses are accepted.
-        await mesh.until(
-            lambda: near.heard().most_at_once > 1 or None, UP_LIMIT_S, "no guess was accepted"
-        )
+        await mesh.until(lambda: near.heard().most_at_once > 1, UP_LIMIT_S, "no guess was accepted")
         await asyncio.sleep(_PLAN_S)
         far.heard()
         near.heard()
@@ -93,9 +91,9 @@ async def _settled(mesh: Fleet, before: tuple[int, int]) -> bool:
     Returns whether both came true within the limit.
     """
 
-    def is_settled() -> bool | None:
+    def is_settled() -> bool:
         is_small = all(now <= then for now, then in zip(_held(mesh), before, strict=True))
-        return (is_small and all(map(mesh.log_of_members.is_in, DRAFT_NODES))) or None
+        return is_small and all(map(mesh.log_of_members.is_in, DRAFT_NODES))
 
     with contextlib.suppress(FleetError):
         return await mesh.until(is_settled, _SETTLE_LIMIT_S, "the mesh has not settled")
