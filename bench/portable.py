@@ -108,6 +108,10 @@ def portable_kernels_command(arm_compiler: str) -> None:
         # The folder with the libraries has the name with which the compiler's begins.
         root = "/usr/" + arm_compiler.removesuffix("-g++")
         machines["aarch64"] = (arm_compiler, ("qemu-aarch64", "-L", root))
+    # A missing compiler or emulator is said before any kernels are compiled.
+    for compiler, emulator in machines.values():
+        for program in (compiler, *emulator[:1]):
+            _run([program, "--version"])
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for machine, (compiler, emulator) in machines.items():
         for line in _digests(machine, compiler, emulator):
@@ -125,9 +129,6 @@ def _digests(machine: str, compiler: str, emulator: tuple[str, ...]) -> list[str
     with tempfile.TemporaryDirectory() as folder:
         library, driver = Path(folder) / "libkernels.so", Path(folder) / "driver"
         files = [str(_DRIVER), str(library), "-Wl,-rpath,$ORIGIN", "-o", str(driver)]
-        # A missing compiler or emulator is said before the kernels are compiled.
-        for program in (compiler, *emulator[:1]):
-            _run([program, "--version"])
         try:
             build(library, compiler=compiler, machine=machine)
         except BuildError as error:

@@ -75,7 +75,7 @@ def _in_a_folder(
 )
 @click.option(
     "--llama-server",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, executable=True, path_type=Path),
     help="llama.cpp's server, compiled here (bench/METHODOLOGY.md), instead of the prebuilt one.",
 )
 @click.option(

@@ -178,6 +178,14 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
     assert "Error: /dev/null/x: Not a directory" in wrong.output
 
 
+def test_a_compiler_that_is_missing_is_said_before_anything_is_compiled(monkeypatch):
+    monkeypatch.setattr("bench.portable.build", lambda *_, **__: pytest.fail("it compiles"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    wrong = CliRunner().invoke(bench, ["portable-kernels", "--arm-compiler", "no-such-g++"])
+    assert wrong.exit_code == 1
+    assert "no-such-g++ is missing" in wrong.output
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -226,6 +234,7 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
         ("speed --temperature nan", "'nan' is not a number"),
         ("distill train --out x --seed -1", "x>=0"),
         ("hostile --frames -1", "x>=0"),
+        ("peers --llama-server /etc/passwd", "is not executable"),
         ("distill sample --out x --max-answer 2000", "1<=x<=768"),
     ],
 )
