@@ -48,20 +48,12 @@ _TARGET = "target-0"
 
 @click.command("edge")
 @edge_options
-@at_least("--streams", 16)
+@at_least("--streams", 16, None, "num_streams")
 @at_least("--seconds", 16.0, "Measured seconds of each policy's turn.")
-@at_least("--warm-up", 8.0, "Seconds of a turn before measuring begins.", least=0)
+@at_least("--warm-up", 8.0, "Seconds of a turn before measuring.", "warm_up_s", least=0)
 @at_least("--turns", 1, "Turns of each policy; several show the noise.")
 @click.option("--means", type=click.Choice(get_args(Means)), default="auto")
-def edge_command(
-    policies: list[str],
-    streams: int,
-    seconds: float,
-    warm_up: float,
-    turns: int,
-    means: Means,
-    **cells: Any,
-) -> None:
+def edge_command(policies: list[str], turns: int, means: Means, **cells: Any) -> None:
     """EMULATED: measure a mesh on one radio cell.
 
     One strong target has four small draft nodes, whose links have different rates.
@@ -70,10 +62,9 @@ def edge_command(
     Example:
       python -m bench live edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
-    settings = edge_settings(**cells, num_streams=streams, warm_up_s=warm_up, seconds=seconds)
     found: dict[Setting, Turns] = {}
     click.echo(f"emulated devices, emulated air\n{HEAD}")
-    for setting in settings:
+    for setting in edge_settings(**cells):
         found[setting] = asyncio.run(run_setting(setting, policies, means, turns))
         for policy in policies:
             click.echo(row_of(setting, policy, found[setting]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -76,9 +77,15 @@ def node_file(draft: str = "") -> Path:
 def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a radio cell, which may be emulated or simulated."""
     for option in (
-        click.option("--target-on-air", is_flag=True, help="Make the target a station, too."),
         click.option(
-            "--ideal-air", is_flag=True, help="Send in order of arrival, not by back-off."
+            *("--target-on-air", "is_target_on_air"),
+            is_flag=True,
+            help="Make the target a station, too.",
+        ),
+        click.option(
+            *("--ideal-air", "has_ideal_air"),
+            is_flag=True,
+            help="Send in order of arrival, not by back-off.",
         ),
         names_option("--policies", dict.fromkeys(("plain", "auto", *MODES)), "Planning modes."),
         click.option("--alphas", type=listed(float, lambda: ALPHAS), default="0.4,0.6,0.7,0.8,0.9"),
@@ -88,26 +95,10 @@ def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def edge_settings(
-    rates_kbps: list[float],
-    alphas: list[float],
-    *,
-    target_on_air: bool,
-    ideal_air: bool,
-    **fields: Any,
-) -> list[Setting]:
+def edge_settings(rates_kbps: list[float], alphas: list[float], **fields: Any) -> list[Setting]:
     """Return the cells of these options, with further fields."""
-    return [
-        Setting(
-            rate_bps=rate * 1e3,
-            alpha=alpha,
-            is_target_on_air=target_on_air,
-            has_ideal_air=ideal_air,
-            **fields,
-        )
-        for rate in rates_kbps
-        for alpha in alphas
-    ]
+    both = itertools.product(rates_kbps, alphas)
+    return [Setting(rate_bps=rate * 1e3, alpha=alpha, **fields) for rate, alpha in both]
 
 
 @dataclass(slots=True)

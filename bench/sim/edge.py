@@ -97,9 +97,7 @@ def _cell(setting: Setting) -> Cell:
 @at_least("--seconds", 32.0, "Virtual seconds of each policy's turn.")
 @at_least("--turns", 3, "Turns of each policy, each with other texts.")
 @at_least("--processes", 1)
-def edge_command(
-    policies: list[str], seconds: float, turns: int, processes: int, **cells: Any
-) -> None:
+def edge_command(policies: list[str], turns: int, processes: int, **cells: Any) -> None:
     """Simulate the cell of `live edge` in virtual time.
 
     Nodes and air are simulated, and texts are recorded.
@@ -108,7 +106,7 @@ def edge_command(
     Example:
       python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
-    settings = edge_settings(**cells, seconds=seconds)
+    settings = edge_settings(**cells)
     found: dict[Setting, Turns] = {}
     click.echo(f"simulated devices, simulated air\n{HEAD}")
     jobs = list(itertools.product(settings, policies, range(turns)))
