@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -87,14 +88,10 @@ def _in_a_folder(
 def peers_command(
     quick: bool,
     targets: list[str],
-    workloads: list[str],
-    streams: list[int],
-    rates: list[float],
-    turns: int,
-    threads: int,
     systems: list[str],
     llama_server: Path | None,
     out: Path | None,
+    **loads: Any,
 ) -> None:
     """Compare airdraft with its alternatives over HTTP.
 
@@ -112,10 +109,10 @@ def peers_command(
             f"--systems: no name contains {', '.join(systems)}; systems: {names}"
         )
     if quick:
-        targets, workloads, streams, turns = ["Q8_0"], workloads[:1], [1, 4], 2
+        targets = ["Q8_0"]
+        loads |= {"workloads": loads["workloads"][:1], "streams": [1, 4], "turns": 2}
     files = {target: [model_file(name) for name in _PAIRS[target]] for target in targets}
-    plan = _Plan(files, workloads, streams, rates, turns, threads)
-    results = asyncio.run(_run(plan, peers, is_quick=quick))
+    results = asyncio.run(_run(_Plan(files, **loads), peers, is_quick=quick))
     if out is not None:
         try:
             out.write_text(to_json(results), encoding="utf-8")
@@ -128,21 +125,21 @@ def peers_command(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Everything to run. targets: files of target and draft, by the target's name. rates_per_s:
-    request rates of open loops, with max(streams) slots.
+    """Everything to run. targets: files of target and draft, by the target's name. rates: of the
+    requests of open loops per second, with max(streams) slots.
     """
 
     targets: Mapping[str, Sequence[Path]]
     workloads: Sequence[str]
     streams: Sequence[int]
-    rates_per_s: Sequence[float]
-    num_turns: int
-    num_threads: int
+    rates: Sequence[float]
+    turns: int
+    threads: int
 
     def loads(self, count: int) -> dict[str, Load]:
         """Return the loads of a number of streams by name."""
         loads = {name: Load(workload=workload(name), num_streams=count) for name in self.workloads}
-        for rate in self.rates_per_s if count == max(self.streams) else ():
+        for rate in self.rates if count == max(self.streams) else ():
             times = tuple(arrivals(rate, _OPEN_S, seed=1))
             made = Load(workload=workload(self.workloads[0]), num_streams=count, times=times)
             loads[f"{self.workloads[0]} at {rate:g} requests/s"] = made
@@ -158,7 +155,7 @@ async def _run(plan: _Plan, peers: Sequence[Peer], *, is_quick: bool) -> Results
     for target in plan.targets:
         for count in plan.streams:
             cells += await _cells(plan, present, target, count, skipped, at_once)
-    threads = f"{plan.num_threads} engine thread(s)"
+    threads = f"{plan.threads} engine thread(s)"
     return Results(
         schema=SCHEMA,
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -182,7 +179,7 @@ async def _cells(
     at_once: list[float],
 ) -> list[Cell]:
     path, draft = plan.targets[target]
-    setup = Setup(target=path, draft=draft, num_slots=count, num_threads=plan.num_threads)
+    setup = Setup(target=path, draft=draft, num_slots=count, num_threads=plan.threads)
     cells: list[Cell] = []
     with contextlib.ExitStack() as stack:
         sides = []
@@ -194,7 +191,7 @@ async def _cells(
         for kind, load in plan.loads(count).items():
             place = f"{target}, {kind}, {count} stream{'s' if count > 1 else ''}"
             click.echo(f"{place}: {', '.join(side.name for side in sides)}")
-            turns = await in_turns(sides, load, plan.num_turns)
+            turns = await in_turns(sides, load, plan.turns)
             made = cells_of(SUITE, place, [side.name for side in sides], turns, _OURS)
             for cell in made:
                 click.echo(_line(cell))
