@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,16 +46,7 @@ def _kind(case: Case) -> Kind:
 @at_least("--longest", 1500, "Tokens of the longest prompt.")
 @target_option
 @draft_option
-def law1_command(
-    prompts: int,
-    max_tokens: int,
-    gammas: list[int],
-    streams: list[int],
-    threads: list[int],
-    longest: int,
-    target: str,
-    draft: str,
-) -> None:
+def law1_command(prompts: int, longest: int, target: str, draft: str, **cases: Any) -> None:
     """Check that a real pair's texts equal those of a loop.
 
     Token ids from a mesh are compared with those of a plain loop over one sequence.
@@ -64,7 +56,7 @@ def law1_command(
       python -m bench law1 --prompts 10 --gammas 0,4 --streams 4
     """
     texts = make_prompts(prompts, longest=longest)
-    conclude(run_law1(Pair(target, draft), texts, max_tokens, gammas, streams, threads))
+    conclude(run_law1(Pair(target, draft), texts, **cases))
 
 
 def run_law1(
@@ -72,11 +64,11 @@ def run_law1(
     texts: Sequence[str],
     max_tokens: int,
     gammas: Sequence[int],
-    stream_counts: Sequence[int],
-    thread_counts: Sequence[int],
+    streams: Sequence[int],
+    threads: Sequence[int],
 ) -> Findings:
     """Return a table of differing texts by configuration. A configuration in which texts differ is
-    a fault. thread_counts: each is combined with each number of streams."""
+    a fault. threads: each number is combined with each number of streams."""
     started = time.perf_counter()
     target, _ = pair.settings()
     work = _references(Path(target.model), texts, max_tokens, gammas)
@@ -84,16 +76,17 @@ def run_law1(
     found = Findings(
         [head("streams", "threads", "gamma", "T", "texts", "differ", "guesses", "accepted")]
     )
-    for num_streams, threads in itertools.product(stream_counts, thread_counts):
-        began = time.perf_counter()
-        taken, wrong = asyncio.run(_serve_all(pair, work, num_streams, threads))
-        note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
+    for num_streams, num_threads in itertools.product(streams, threads):
+        began, where = time.perf_counter(), f"{num_streams} streams, {num_threads} threads"
+        taken, wrong = asyncio.run(_serve_all(pair, work, num_streams, num_threads))
+        note(f"{where}: {time.perf_counter() - began:.0f} s")
         for kind in dict.fromkeys(map(_kind, work)):
             guesses = taken[kind].num_guesses, taken[kind].num_accepted
-            found.lines.append(row(num_streams, threads, *kind, len(texts), wrong[kind], *guesses))
+            cells = *kind, len(texts), wrong[kind], *guesses
+            found.lines.append(row(num_streams, num_threads, *cells))
             note(found.lines[-1])
             if wrong[kind]:
-                place = f"{num_streams} streams, {threads} threads, gamma {kind[0]}, T {kind[1]}"
+                place = f"{where}, gamma {kind[0]}, T {kind[1]}"
                 found.faults.append(f"{place}: {wrong[kind]} texts differ")
     return found
 

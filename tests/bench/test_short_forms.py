@@ -38,7 +38,7 @@ def test_first_tokens_and_gaps_are_measured_with_guesses_and_without() -> None:
 def test_the_real_pair_gives_the_tokens_of_a_plain_loop() -> None:
     # One prompt of some 650 tokens, past the length where attention changes its kernel.
     texts = make_prompts(8)[3:]
-    found = run_law1(Pair(), texts, 16, gammas=[0, 3], stream_counts=[4], thread_counts=[1])
+    found = run_law1(Pair(), texts, 16, gammas=[0, 3], streams=[4], threads=[1])
     assert found.faults == []
     guessing = [row for row in found.lines if row.startswith("| 4 | 1 | 3 |")]
     assert len(guessing) == 2, found.lines
