@@ -76,7 +76,7 @@ class Predictions:
 @click.option("--model", default="smollm2-135m", help="Name or path.")
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2))
 @at_least("--cells", 256, "In use when a pass is timed.", least=16)
-@at_least("--tokens", 2000, "Of the text; 0 skips it.", least=0)
+@at_least("--tokens", 2000, "Of the text; 0 or 1 skips it.", least=0)
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
     """Compare airdraft's kernels with stock llama.cpp.
 
@@ -101,7 +101,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
 
 def measure(asked: Asked) -> tuple[list[list[float]], Predictions | None]:
-    """Return the times of both systems, and predictions if asked.tokens > 0.
+    """Return the times of both systems, and predictions if asked.tokens > 1.
 
     Raises EngineError if one cannot run the model.
     """
@@ -111,7 +111,7 @@ def measure(asked: Asked) -> tuple[list[list[float]], Predictions | None]:
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawning, set_engine_environment) as process:
             found.append(process.submit(_work, system, asked).result())
-    return [each.passes_ms for each in found], _predictions(*found) if asked.tokens else None
+    return [each.passes_ms for each in found], _predictions(*found) if asked.tokens > 1 else None
 
 
 def _table(times: list[list[float]]) -> str:

@@ -1,6 +1,7 @@
 """Short forms on real models: `bench first`, `law1`, `live mixed` and `kernels`."""
 
 import re
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -70,6 +71,8 @@ _CATALOG = Catalog(default_cache_dir(environment()))
 @pytest.mark.skipif(not _CATALOG.has(DEFAULT_TARGET), reason="the default model is not here")
 def test_a_real_text_is_as_likely_and_logits_are_close() -> None:
     asked = Asked(_CATALOG.path(DEFAULT_TARGET), threads=1, cells=16, tokens=500, texts=(_TEXT,))
+    # A single token predicts nothing.
+    assert measure(replace(asked, tokens=1))[1] is None
     _, found = measure(asked)
     assert found is not None
     assert found.num_tokens == 499
