@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.decoding import guesses_of, output_rows, pass_times
+from bench.decoding import guesses_of, output_rows
 from bench.distill.report import Progress, Reporter
 from bench.distill.sampling.answers import Answer
 from bench.distill.sampling.prompts import HeldOutPrompts
 from bench.distill.sampling.sample import sample_answers
 from bench.harness.report import head, row
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import EngineError, Logits, Model
+from nodes.engine.protocol import EngineError, Logits, Model, Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.worker.engines import calibration_of
 from policies.acceptance import DraftCalibration
@@ -160,9 +162,7 @@ def _softmax(row: Logits, temperature: float) -> Logits:
 
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _GAMMAS = (1, 2, 4, 8)
-# A step is timed behind so many tokens, for so long.
-_STEP_CELLS = 32
-_TIMED_S = 1.0
+_NUM_STEPS = 60
 _STOPS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Kinds of noise are compared on about this many answers.
 _NUM_COMPARED = 40
@@ -189,9 +189,7 @@ def evaluate(
         guesses = guess_all(models[1], answers, reporter)
         chosen = answers[:: max(1, len(answers) // _NUM_COMPARED)]
         noise = compare_noise(models[0], models[1], chosen, _TEMPERATURES, reporter)
-        target_ms, draft_ms = (
-            pass_times(model, (1,), _STEP_CELLS, _TIMED_S)[1] * 1e3 for model in models
-        )
+        target_ms, draft_ms = (seconds * 1e3 for seconds in step_times(models))
         tables = [
             _acceptance_table(guesses),
             _gamma_table(guesses, models[1]),
@@ -201,6 +199,19 @@ def evaluate(
             f"ratio 1/{target_ms / draft_ms:.1f}",
         ]
     return "\n\n".join(tables)
+
+
+def step_times(models: Sequence[Model]) -> list[float]:
+    """Median seconds of a step of one token, the models taking turns."""
+    seconds: list[list[float]] = [[] for _ in models]
+    for step in range(_NUM_STEPS):
+        for model, times in zip(models, seconds, strict=True):
+            began_s = time.perf_counter()
+            model.forward([Span(0, step, [100 + step], 1)])
+            times.append(time.perf_counter() - began_s)
+    for model in models:
+        model.truncate(0, 0)
+    return [median(times) for times in seconds]
 
 
 def _by_temperature(guesses: Sequence[Guesses]) -> list[tuple[str, list[Guesses]]]:
