@@ -25,6 +25,8 @@ _LOSS_LIMIT_S = 120.0
 _BEFORE_STALL_S, _AFTER_STALL_S = 5.0, 8.0
 # Longest usual time between two notices; a stream that waits less was not on the lost target.
 _USUAL_S = 0.5
+# A token that had left the target before its loss arrives later by less than this.
+_UNDER_WAY_S = 0.1
 _MANY_TOKENS = 512
 
 
@@ -58,7 +60,7 @@ def stalls_of(
         waited = [
             (at - begin, length)
             for at, gap_s, length in heard.gaps_s
-            if at - gap_s <= begin < at and at - begin > _USUAL_S
+            if at - gap_s <= begin + _UNDER_WAY_S and min(gap_s, at - begin) > _USUAL_S
         ]
         for stall_s, _ in waited:
             num_read = sum(length for other_s, length in waited if other_s <= stall_s)

@@ -115,12 +115,14 @@ def test_each_fault_of_a_link_is_said(made: LinkFigures, fault: str) -> None:
 
 
 def test_a_stall_is_what_is_left_of_a_gap_after_the_loss() -> None:
-    gaps = [(9.0, 5.0, 9), (12.0, 2.5, 100), (13.0, 3.5, 300), (10.2, 0.3, 9), (22.0, 2.5, 200)]
+    gaps = [(9.0, 5.0, 9), (12.0, 2.5, 100), (13.0, 3.5, 300), (10.2, 0.3, 9), (10.6, 0.55, 9)]
+    # Its last token was under way when the target was lost.
+    gaps += [(22.0, 1.99, 200)]
     heard = Heard(gaps_s=gaps)
     stalled, reads = zip(*stalls_of(heard, [10.0, 20.0], 0.001), strict=True)
-    assert stalled == (2.0, 3.0, 2.0)
+    assert stalled == pytest.approx((2.0, 3.0, 0.6, 2.0))
     # Texts of those who wait together are read one after the other.
-    assert reads == pytest.approx((0.1, 0.4, 0.2))
+    assert reads == pytest.approx((0.109, 0.409, 0.009, 0.2))
     assert judged("kill", 4, 0.001, [10.0, 20.0], heard).faults == []
     bad = Heard(num_wrong=2, failures=Counter(gone=1), gaps_s=[(14.0, 5.0, 9)], waits_s=[1.0, 9.0])
     faults = judged("cut", 4, 0.001, [10.0], bad).faults
