@@ -42,14 +42,7 @@ from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.sends import Send, coalesced
 from nodes.coordinator.state import CoordinatorState
-from nodes.messages import (
-    GuessNotice,
-    NodesReply,
-    OutputNotice,
-    StatusReply,
-    TraceReply,
-    notices_of,
-)
+from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
 from nodes.messages.access import Caller, ForbiddenError
 from nodes.scheduler.planning import MODES, Made, Mode, Planning
 from policies.plan import Plan
@@ -205,7 +198,7 @@ class Coordinator:
             envelope = decode(frames)
             work = cost_of(role) * work_of(envelope.message)
             if work and not self._rate_limits.may_work((key or peer, role), work, now):
-                if isinstance(envelope.message, GuessNotice):
+                if role == "draft":
                     # Guesses are dropped under pressure, and are no reason to lose a draft node.
                     self.state.reporting.num_dropped += 1
                     return
