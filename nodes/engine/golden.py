@@ -7,14 +7,19 @@ tokens from fixed inputs and so gets another class.
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
 from nodes.engine import portable_math
+from nodes.engine.chat.tools import STYLES, told_as_text
+from nodes.engine.grammar import LIMITS, lark_of
+from nodes.engine.metadata import MARKED, OPENED
 from nodes.engine.noise import gumbel_noise, hash_bits
 from nodes.engine.protocol import Logits
-from nodes.engine.rules import LogitBias, LogitRules
+from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import SAMPLING_VERSION, Sampling
 
@@ -83,14 +88,36 @@ def _is_libm_sound() -> bool:
     )
 
 
+def tools_digest() -> str:
+    """Return 16 hex digits of what models are told of tools, and of the grammars of answers."""
+    function = {"name": "f", "parameters": {"type": "object"}}
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    talk: list[dict[str, Any]] = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "!", "tool_calls": [call]},
+        {"role": "tool", "content": "1"},
+    ]
+    told = told_as_text(talk, [{"function": function}])
+    found = {"style": "", "choice": "auto", "parallel": True, "tools": [function]}
+    texts = [
+        json.dumps({**found, "style": style, "choice": choice, "thinking": thinking})
+        for style in STYLES
+        for choice in ("auto", "required")
+        for thinking in (None, OPENED, MARKED)
+    ]
+    rules = [lark_of(Grammar("tools", text)) for text in texts]
+    rules.append(lark_of(Grammar("json_schema", "{}")))
+    return hashlib.sha256(repr((told, rules, LIMITS)).encode()).hexdigest()[:16]
+
+
 def software_digest() -> str:
-    """Return 16 hex digits that depend on this process's sampling and on package versions.
+    """Return 16 hex digits of this process's sampling, tools and grammars, and package versions.
 
     A node without llguidance gets another class than one with it, although only requests with a
     grammar show a difference. Otherwise it would have to belong to the classes of all versions of
     llguidance, but a node has one class.
     """
-    parts = sampling_digest(), [_version(name) for name in _PACKAGES]
+    parts = sampling_digest(), tools_digest(), [_version(name) for name in _PACKAGES]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

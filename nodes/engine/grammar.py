@@ -30,7 +30,7 @@ _MAX_GBNF_CHARS: Final = 16_384
 _MAX_GBNF_RULES: Final = 500
 # These limits count work and not seconds, so that all nodes give up at the same token. A state of
 # the lexer takes 1 to 2 KB.
-_LIMITS: Final = {
+LIMITS: Final = {
     "max_grammar_size": 100_000,
     "max_lexer_states": 30_000,
     "initial_lexer_fuel": 1_000_000,
@@ -216,8 +216,8 @@ class Grammars:
 
     def _compile(self, grammar: Grammar) -> Any:
         library = _library()
-        text = _HEADER + _RULES[grammar.kind](grammar.text)
-        limits = library.LLParserLimits(**_LIMITS)
+        text = lark_of(grammar)
+        limits = library.LLParserLimits(**LIMITS)
         matcher = library.LLMatcher(self._vocabulary(library), text, log_level=0, limits=limits)
         if matcher.is_error():
             raise GrammarError(f"the grammar is not valid: {_reason(matcher.get_error())}")
@@ -254,6 +254,11 @@ class _Spelling:
     def __call__(self, _text: bytes) -> list[int]:
         """Tokenize a text; the result is not used, because no tokenization is forced."""
         return []
+
+
+def lark_of(grammar: Grammar) -> str:
+    """Return a grammar in llguidance's dialect of Lark. Raises GrammarError."""
+    return _HEADER + _RULES[grammar.kind](grammar.text)
 
 
 def _library() -> Any:
