@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 from typing import Any, Final
+from urllib.request import getproxies
 
 import click
 
@@ -17,6 +18,8 @@ from nodes.service.local import NodeFailedError
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
+# A proxy does not reach gateways on this machine.
+os.environ["no_proxy"] = f"127.0.0.1,::1,localhost,{getproxies().get('no', '')}"
 
 # Modules and names of commands, which are imported only when they are asked for.
 _COMMANDS: Final = {

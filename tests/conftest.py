@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from urllib.request import getproxies
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,10 +30,12 @@ settings.load_profile("airdraft")
 
 
 def pytest_configure() -> None:
-    """Take SIGINT where a shell has started the tests in the background, and thus without it.
+    """Make what processes of tests inherit the same wherever tests are started.
 
-    The processes of tests inherit whether it is ignored, and some of them are sent it.
+    A shell that starts them in the background ignores SIGINT, which some of them are sent. A proxy
+    of the environment does not reach gateways on this machine.
     """
+    os.environ["no_proxy"] = f"127.0.0.1,::1,localhost,{getproxies().get('no', '')}"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
