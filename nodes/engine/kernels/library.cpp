@@ -433,7 +433,9 @@ std::atomic<bool> left_attention{false};
 class OurType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         const ggml_tensor *w = op->src[0], *x = op->src[1];
-        return op->op == GGML_OP_MUL_MAT && is_ours(w) && w->ne[2] == 1 && w->ne[3] == 1 && format_of(w->type) &&
+        // llama.cpp asks for the scale of a matrix as if it were a matrix, and then multiplies by it in another way.
+        return op->op == GGML_OP_MUL_MAT && is_ours(w) && w->ne[1] > 1 && w->ne[2] == 1 && w->ne[3] == 1 &&
+               format_of(w->type) &&
                x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) &&
                (!x->buffer || called.is_host(x->buffer->buft));
     }
