@@ -53,10 +53,11 @@ class Reading:
                 continue
             shared = common_prefix(wanted, other.token_ids[:-1])
             cached = min(shared, len(other.cached))
-            if cached > best:
+            shortest = self._model.shortest(other.seq_id)
+            if cached >= max(best + 1, shortest):
                 best, donor = cached, other
             # Only earlier streams count, so that no two streams wait for each other.
-            if is_earlier and cached < shared:
+            if is_earlier and max(cached + 1, shortest) <= shared:
                 promised = max(promised, shared)
             if max(best, promised) == len(wanted):
                 break

@@ -49,6 +49,9 @@ class EmulatedModel:
             raise InvalidInputError(f"sequence {source} has no {length} positions")
         self._sequences[target] = self._sequences[source][:length]
 
+    def shortest(self, seq_id: int) -> int:
+        return 0
+
     def save(self, seq_id: int) -> SavedPrefix:
         if not self.length(seq_id):
             raise InvalidInputError(f"sequence {seq_id} is empty")

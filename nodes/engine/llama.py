@@ -154,6 +154,9 @@ class LlamaModel(LlamaContext):
             ),
             can_roll_back=self._can_roll_back,
         )
+        # Of a sequence in its saved state llama.cpp leaves out what lies before the last window.
+        self._window = self._llama.llama_model_n_swa(self._model) or self.info.num_cells
+        self._shortest = [0] * config.max_sequences
         per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
         self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
@@ -251,7 +254,9 @@ class LlamaModel(LlamaContext):
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
         if length == current:
             return
-        if length > 0 and not self.info.can_roll_back:
+        if length == 0:
+            self._shortest[seq_id] = 0
+        elif not self.info.can_roll_back:
             raise InvalidInputError(f"{self.info.model} cannot roll back a sequence")
         llama, memory = self._llama, self._memory
         if not self._log.truncate(seq_id, length):
@@ -265,10 +270,14 @@ class LlamaModel(LlamaContext):
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         if self.length(target) != 0:
             raise InvalidInputError(f"sequence {target} is not empty")
-        if not 0 < length <= self.length(source):
-            raise InvalidInputError(f"sequence {source} has no {length} positions")
+        if not 0 < length <= self.length(source) or length < self.shortest(source):
+            raise InvalidInputError(f"sequence {source} cannot be copied up to {length}")
         self._llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
         self._log.share(source, target, length)
+        self._shortest[target] = self._shortest[source]
+
+    def shortest(self, seq_id: int) -> int:
+        return self._shortest[seq_id] if self.info.can_roll_back else self.length(seq_id)
 
     def save(self, seq_id: int) -> SavedPrefix:
         length = self.length(seq_id)
@@ -280,26 +289,31 @@ class LlamaModel(LlamaContext):
         )
         if written == 0:
             raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
-        return SavedPrefix(length, state[:written])
+        is_whole = self.info.can_roll_back and length <= self._window
+        return SavedPrefix(length, state[:written], 0 if is_whole else length)
 
-    def _read_state(self, seq_id: int, state: Bytes) -> None:
+    def _read_state(self, seq_id: int, saved: SavedPrefix) -> None:
+        state = saved.state
         read = self._llama.llama_state_seq_set_data(
             self._context, _pointer_to(state), len(state), seq_id
         )
         if read != len(state):
             raise EngineError(f"sequence {seq_id} could not be restored: {take_last_error()}")
+        self._shortest[seq_id] = saved.shortest
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
         if self.length(seq_id) != 0:
             raise InvalidInputError(f"sequence {seq_id} is not empty")
         if not 0 < length <= saved.length:
             raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        if length < saved.length and not self.info.can_roll_back:
-            raise InvalidInputError(f"{self.info.model} cannot roll back a sequence")
+        if length < saved.shortest:
+            raise InvalidInputError(
+                f"{length} positions wanted, fewer than {saved.shortest}"
+            )
         if not self._log.fits(saved.length):
             self._compact(saved.length)
         # No cell below the log's end is free, so libllama appends the positions in order.
-        self._read_state(seq_id, saved.state)
+        self._read_state(seq_id, saved)
         self._log.append(seq_id, saved.length)
         self.truncate(seq_id, length)
 
@@ -320,7 +334,7 @@ class LlamaModel(LlamaContext):
         alive = {seq_id: self.save(seq_id) for seq_id, length in enumerate(log.lengths) if length}
         self._llama.llama_memory_clear(self._memory, False)
         for seq_id, saved in alive.items():
-            self._read_state(seq_id, saved.state)
+            self._read_state(seq_id, saved)
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
 

@@ -63,11 +63,13 @@ class Span:
 class SavedPrefix:
     """The first `length` positions of a sequence in host memory.
 
-    Only the engine that saved them can restore them.
+    Only the engine that saved them can restore them. shortest: Fewer positions than this cannot be
+    restored, as with Sequences.shortest().
     """
 
     length: int
     state: Bytes
+    shortest: int = 0
 
     @property
     def num_bytes(self) -> int:
@@ -119,6 +121,14 @@ class Sequences(Protocol):
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of `source` to the empty sequence `target`."""
+
+    def shortest(self, seq_id: int) -> int:
+        """Return the least length to which a sequence can be copied.
+
+        It is 0 unless the cache lacks keys and values that shorter texts need: a recurrent model
+        has one state, and of a text that was saved, a model with a sliding window has the last
+        window alone.
+        """
 
     def length(self, seq_id: int) -> int:
         """Return the number of positions of a sequence that are in the cache."""

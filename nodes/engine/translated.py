@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -167,6 +168,9 @@ class TranslatedModel:
         if ends[-1]:
             self._model.copy_prefix(source, target, ends[-1])
         self._texts[target] = _Sequence(ends, text.own[: ends[-1]])
+
+    def shortest(self, seq_id: int) -> int:
+        return bisect.bisect_left(self._texts[seq_id].ends, self._model.shortest(seq_id))
 
     def length(self, seq_id: int) -> int:
         return self._texts[seq_id].length

@@ -23,20 +23,21 @@ class _Entry:
     token_ids: Sequence[int]
     saved: SavedPrefix
 
+    def stands_for(self, token_ids: Sequence[int]) -> bool:
+        """Whether this entry serves wherever one of token_ids would."""
+        shared = common_prefix(self.token_ids, token_ids)
+        return shared == len(token_ids) and shared >= self.saved.shortest
+
 
 class PrefixStore:
     """Saved prefixes within `max_bytes`; the least recently used one is dropped first.
 
     A prefix is used only for streams of the owner that left it: the speed of reading a prompt would
     otherwise reveal to others how that owner's texts begin.
-
-    can_cut: the beginning of an entry can be used without the rest. Otherwise each entry is good
-    for its whole text alone, as a state of a recurrent model is.
     """
 
-    def __init__(self, max_bytes: int, *, can_cut: bool = True) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._can_cut = can_cut
         # Least recently used first.
         self._entries: dict[_Entry, None] = {}
         # The fewest positions whose saved state was too large to be kept.
@@ -56,7 +57,7 @@ class PrefixStore:
         best, found = 0, None
         for entry in self._of(owner):
             shared = common_prefix(entry.token_ids, token_ids)
-            if not self._can_cut and shared < len(entry.token_ids):
+            if shared < entry.saved.shortest:
                 continue
             # Among equals the shortest entry is best, because all of it is restored before a cut.
             if shared > best or (
@@ -71,7 +72,7 @@ class PrefixStore:
     def holds(self, owner: str, token_ids: Sequence[int]) -> bool:
         """Whether an entry stands for token_ids; it counts as used."""
         for entry in self._of(owner):
-            if self._stands_for(entry.token_ids, token_ids):
+            if entry.stands_for(token_ids):
                 self._use(entry)
                 return True
         return False
@@ -84,10 +85,11 @@ class PrefixStore:
         if saved.num_bytes > self._max_bytes:
             self._too_many = min(self._too_many, saved.length)
             return
+        added = _Entry(owner, token_ids, saved)
         for entry in self._of(owner):
-            if self._stands_for(token_ids, entry.token_ids):
+            if added.stands_for(entry.token_ids):
                 self._drop(entry)
-        self._entries[_Entry(owner, token_ids, saved)] = None
+        self._entries[added] = None
         self.num_bytes += saved.num_bytes
         while self.num_bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
@@ -95,11 +97,6 @@ class PrefixStore:
     def clear(self) -> None:
         self._entries.clear()
         self.num_bytes = 0
-
-    def _stands_for(self, token_ids: Sequence[int], other: Sequence[int]) -> bool:
-        """Whether the state of token_ids serves wherever that of other would."""
-        is_whole = self._can_cut or len(token_ids) == len(other)
-        return is_whole and common_prefix(token_ids, other) == len(other)
 
     def _of(self, owner: str) -> list[_Entry]:
         return [entry for entry in self._entries if entry.owner == owner]
@@ -127,7 +124,7 @@ class Residents:
 
     def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
         self._model = model
-        self._store = PrefixStore(prefix_cache_bytes, can_cut=model.info.can_roll_back)
+        self._store = PrefixStore(prefix_cache_bytes)
         self._streams: dict[int, TargetStream] = {}
         # By number.
         self._parked: dict[int, TargetStream] = {}
@@ -230,21 +227,21 @@ class Residents:
         if stream.seq_id is None or self._model.length(stream.seq_id) > 0:
             return stream
         wanted = stream.token_ids[: stream.num_copyable]
-        owner, can_cut = stream.spec.owner, self._model.info.can_roll_back
+        owner = stream.spec.owner
         best, donor = 0, None
         promised, reader = 0, None
-        for other in self.by_age():
+        for seq_id, other in sorted(self._streams.items(), key=lambda item: item[1].number):
             if other is stream or other.spec.owner != owner:
                 continue
             shared = common_prefix(wanted, other.token_ids[:-1])
             if shared < PROMPT_PIECE_TOKENS:
                 continue
-            cached = self.cached(other)
-            if min(shared, cached) > best and (can_cut or cached <= shared):
-                best, donor = min(shared, cached), other
+            cached, shortest = self._model.length(seq_id), self._model.shortest(seq_id)
+            if min(shared, cached) >= max(best + 1, shortest):
+                best, donor = min(shared, cached), seq_id
             # Only earlier streams count, so that no two streams wait for each other.
-            is_earlier = can_cut and other.number < stream.number
-            if is_earlier and cached < shared and promised < shared:
+            is_earlier = self._model.info.can_roll_back and other.number < stream.number
+            if is_earlier and max(cached + 1, shortest) <= shared and promised < shared:
                 promised, reader = shared, other
         found = self._store.longest(owner, wanted)
         saved, length = found if found is not None else (None, 0)
@@ -254,8 +251,8 @@ class Residents:
             return self.to_read(reader)
         if saved is not None and length > best:
             self._model.restore(stream.seq_id, saved, length)
-        elif donor is not None and donor.seq_id is not None:
-            self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
+        elif donor is not None:
+            self._model.copy_prefix(donor, stream.seq_id, best)
         return stream
 
     def _is_worth(self, num_saved: int, num_wanted: int) -> bool:

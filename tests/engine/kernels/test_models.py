@@ -13,7 +13,7 @@ from nodes.engine.kernels.library import VARIABLE, limit_output
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import library
 from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import Span
+from nodes.engine.protocol import InvalidInputError, Logits, Span
 from nodes.engine.selftest import run_self_test
 from tests.engine.kernels.ours import runnable
 from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, Shape, write_model
@@ -59,6 +59,57 @@ def test_a_model_whose_attention_is_ggmls_is_exact_with_many_keys(tmp_path: Path
     with opened(path, num_threads=2) as model:
         tested = run_self_test(model)
     assert tested.exact, tested.failure
+
+
+def test_factors_beside_matrices_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    rows = []
+    for has_factors in (False, True):
+        write_model(path, SHAPES["width 512"], "Q8_0", has_factors=has_factors)
+        with opened(path) as model:
+            assert run_self_test(model).exact
+            rows.append(model.forward([Span(0, 0, [5, 6, 7], 1)]).copy())
+    assert not np.array_equal(*rows)
+
+
+def test_a_text_of_which_a_model_keeps_the_last_window_is_not_cut(tmp_path: Path) -> None:
+    """llama.cpp saves the last window alone, and a compaction saves all texts and restores them."""
+    path = tmp_path / "tiny.gguf"
+    write_model(path, Shape(512, 8, 2, 64, 768), "Q8_0", window=16)
+    token_ids = drawn_ids(5, 40, 300)
+    with opened(path) as model:
+        assert run_self_test(model).exact
+        logits = model.forward([Span(0, 0, token_ids, 40)]).copy()
+        for kept, cut in ((30, 30), (12, 10)):
+            model.truncate(0, kept)
+            saved = model.save(0)
+            assert saved.shortest == (30 if kept > 16 else 0)
+            model.restore(1, saved, cut)
+            assert model.shortest(1) == saved.shortest
+            assert np.array_equal(step(model, 1, token_ids[cut]), logits[cut])
+            model.truncate(1, 0)
+        model.forward([Span(0, 12, token_ids[12:])])
+        # What is still in the cache is whole.
+        model.copy_prefix(0, 1, 20)
+        assert np.array_equal(step(model, 1, token_ids[20]), logits[20])
+        model.truncate(1, 0)
+        while not model.shortest(0):
+            # Other texts come and go until the cache is full and is compacted.
+            model.forward([Span(1, 0, token_ids), Span(0, 40, [7])])
+            model.truncate(1, 0)
+            model.truncate(0, 40)
+        for wrong in (
+            lambda: model.copy_prefix(0, 1, 20),
+            lambda: model.restore(1, model.save(0), 20),
+        ):
+            with pytest.raises(InvalidInputError):
+                wrong()
+        model.copy_prefix(0, 1, 40)
+
+
+def step(model: LlamaModel, seq_id: int, token_id: int) -> Logits:
+    """The logits after one more token."""
+    return model.forward([Span(seq_id, model.length(seq_id), [token_id], 1)])[0]
 
 
 def test_its_predictions_are_those_of_ggmls_own_products(path: Path) -> None:

@@ -37,18 +37,35 @@ SHAPES = {
 }
 
 
-def write_model(path: Path, shape: Shape, file_type: str, *, pooling: int = 0) -> None:
+def write_model(
+    path: Path,
+    shape: Shape,
+    file_type: str,
+    *,
+    pooling: int = 0,
+    window: int = 0,
+    has_factors: bool = False,
+) -> None:
     """Write a model of that shape as a GGUF file of that type.
 
     pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
+    window: the tokens that attention sees; 0 for all. has_factors: matrices have a scale beside
+    them, as those of BitNet have.
     """
     # libllama crashes in loading a model if the kernels are registered after another was loaded.
     kernels()
     plain = path.with_suffix(".f32")
-    metadata = _metadata(shape)
+    metadata, tensors = _metadata(shape), _tensors(shape)
     if pooling:
         metadata["llama.pooling_type"] = pooling
-    plain.write_bytes(_gguf(metadata, _tensors(shape)))
+    if has_factors:
+        factors = [name.replace(".weight", ".scale") for name in tensors if ".ffn_up." in name]
+        tensors |= {name: np.full(1, 0.5, dtype=np.float32) for name in factors}
+    if window:
+        metadata = _with_window(metadata, window)
+        # Its output layer is its embedding, and it has one norm a layer.
+        tensors = {n: t for n, t in tensors.items() if n != "output.weight" and "ffn_norm" not in n}
+    plain.write_bytes(_gguf(metadata, tensors))
     llama = library()
     params = llama.llama_model_quantize_default_params()
     params.ftype = FILE_TYPES[file_type]
@@ -82,6 +99,17 @@ def _metadata(shape: Shape) -> dict[str, Any]:
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
+    }
+
+
+def _with_window(metadata: dict[str, Any], window: int) -> dict[str, Any]:
+    """The same model as one of Cohere's, in which all layers but each fourth have a window."""
+    changed = {key.replace("llama.", "cohere2.", 1): value for key, value in metadata.items()}
+    return changed | {
+        "general.architecture": "cohere2",
+        "cohere2.attention.sliding_window": window,
+        "cohere2.attention.layer_norm_epsilon": 1e-5,
+        "cohere2.logit_scale": 1.0,
     }
 
 

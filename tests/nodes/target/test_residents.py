@@ -175,6 +175,12 @@ class Recurrent(ToyModel):
         super().__init__(config)
         self.info = replace(self.info, can_roll_back=False)
 
+    def shortest(self, seq_id: int) -> int:
+        return self.length(seq_id)
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        return replace(super().save(seq_id), shortest=self.length(seq_id))
+
     def truncate(self, seq_id: int, length: int) -> None:
         assert length in (0, self.length(seq_id)), "cut"
         super().truncate(seq_id, length)
@@ -202,16 +208,51 @@ def test_a_model_that_cannot_roll_back_shares_whole_texts_only() -> None:
     assert read(state, 5, (*LONG[:20], 8), "you") == 20
 
 
+class Windowed(ToyModel):
+    """Saves the last window of 60 positions only; a compaction has cut the second sequence so."""
+
+    def shortest(self, seq_id: int) -> int:
+        return self.length(seq_id) if seq_id == 1 else 0
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        length = self.length(seq_id)
+        return replace(super().save(seq_id), shortest=length if length > 60 else 0)
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        assert length >= self.shortest(source), "too short"
+        super().copy_prefix(source, target, length)
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        assert length >= saved.shortest, "too short"
+        super().restore(seq_id, saved, length)
+
+
+def test_a_model_with_a_window_shares_no_beginning_that_it_has_not_whole() -> None:
+    model = Windowed(ToyConfig(num_cells=600, max_batch_tokens=300))
+    state = TargetState(model, ToyTokenizer(96), PLENTY, costs=FLAT)
+    left(state, TEXT)
+    assert read(state, 2, (*TEXT[:50], 7, 8)) == 51
+    state.close(TWO, 1)
+    # Of the saved texts, 51 positions are whole, and 89 are good for their continuation.
+    assert read(state, 3, (*TEXT[:40], 7, 8)) == 1
+    assert read(state, 4, (*TEXT, 8, 9)) == 1
+    # Stream 4 is in the second sequence, so 50 saved positions are best.
+    assert read(state, 5, (*TEXT[:70], 7, 8)) == 1 + 70 - 50
+    # Stream 6 is in the fourth one.
+    assert read(state, 6, (*LONG[1:90], 7), "you") == 89
+    assert read(state, 7, (*LONG[1:70], 8, 9), "you") == 1
+
+
 # -- the store of prefixes -------------------------------------------------------------------------
 
 
-def saved(length: int) -> SavedPrefix:
+def saved(length: int, shortest: int = 0) -> SavedPrefix:
     """A byte a position."""
-    return SavedPrefix(length, np.zeros(length, dtype=np.uint8))
+    return SavedPrefix(length, np.zeros(length, dtype=np.uint8), shortest)
 
 
-def put(store: PrefixStore, owner: str, *token_ids: int) -> SavedPrefix:
-    prefix = saved(len(token_ids))
+def put(store: PrefixStore, owner: str, *token_ids: int, shortest: int = 0) -> SavedPrefix:
+    prefix = saved(len(token_ids), shortest)
     store.put(owner, token_ids, prefix)
     return prefix
 
@@ -243,13 +284,13 @@ def test_an_entry_goes_when_a_longer_one_has_all_of_it() -> None:
 
 
 def test_where_entries_cannot_be_cut_none_stands_for_its_beginning() -> None:
-    store = PrefixStore(100, can_cut=False)
-    long = put(store, "me", 1, 2, 3, 4)
+    store = PrefixStore(100)
+    long = put(store, "me", 1, 2, 3, 4, shortest=4)
     assert not store.holds("me", (1, 2))
-    short = put(store, "me", 1, 2)
+    short = put(store, "me", 1, 2, shortest=2)
     assert store.longest("me", (1, 2, 3, 5)) == (short, 2)
     assert store.longest("me", (1, 2, 3, 4, 5)) == (long, 4)
-    again = put(store, "me", 1, 2, 3, 4)
+    again = put(store, "me", 1, 2, 3, 4, shortest=4)
     assert (len(store), store.num_bytes) == (2, 6)
     assert store.holds("me", (1, 2))
     assert store.longest("me", (1, 2, 3, 4)) == (again, 4)
