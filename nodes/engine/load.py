@@ -156,9 +156,10 @@ def _self_test(
 ) -> SelfTest:
     if progress is not None:
         progress("self-test", 0, None)
-    # Profile fast does not promise equal bits, so it is not tested.
-    if profile == "fast" or not model.info.can_roll_back:
-        return SelfTest(False, "not promised")
+    if profile == "fast":
+        return SelfTest(False, "profile fast does not promise equal bits")
+    if not model.info.can_roll_back:
+        return SelfTest(False, "its texts cannot be cut, which the test needs")
     tested = run_self_test(model, prefix_lens=prefix_lens)
     return (
         tested if tested.exact else replace(tested, failure=_with_operation(model, tested.failure))
