@@ -307,9 +307,7 @@ class LlamaModel(LlamaContext):
         if not 0 < length <= saved.length:
             raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
         if length < saved.shortest:
-            raise InvalidInputError(
-                f"{length} positions wanted, fewer than {saved.shortest}"
-            )
+            raise InvalidInputError(f"{length} positions wanted, fewer than {saved.shortest}")
         if not self._log.fits(saved.length):
             self._compact(saved.length)
         # No cell below the log's end is free, so libllama appends the positions in order.

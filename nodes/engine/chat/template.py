@@ -16,7 +16,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nodes.engine.chat.tools import knows_tools, told_as_text
+from nodes.engine.chat.tools import knows_tools, told_as_text, with_users_alone
 from nodes.engine.protocol import InvalidInputError
 
 MAX_TEXT_CHARS: Final = 1 << 20
@@ -74,7 +74,8 @@ class ChatTemplate:
         """Return the text of a conversation and of the beginning of its answer.
 
         messages: Each has role and content. Calls and their results have the form of OpenAI's API,
-        except that arguments are objects and not text. A template without tools gets them as text.
+        except that arguments are objects and not text. A template without tools gets them as text,
+        and one that refuses system messages gets them in messages of the user.
         date: The template's current date as YYYY-MM-DD; "" if unknown. The node's own clock is not
         used, because the prompt of a request would then depend on the day and the node. Raises
         InvalidInputError with one line: the template's own message, or the error in it.
@@ -83,19 +84,25 @@ class ChatTemplate:
         has_tools = tools or any("tool_calls" in m or m["role"] == "tool" for m in messages)
         if has_tools and not self._knows_tools:
             messages, tools = told_as_text(messages, tools), ()
-        variables["messages"] = [dict(message) for message in messages]
         if tools:
             variables["tools"] = [dict(tool) for tool in tools]
         try:
             if date:
                 variables["strftime_now"] = datetime.fromisoformat(date).strftime
-            text = self._rendered(variables)
+            try:
+                text = self._rendered(variables, messages)
+            except RefusalError:
+                converted = with_users_alone(messages)
+                if all(m["role"] != "system" for m in messages) and len(converted) == len(messages):
+                    raise
+                text = self._rendered(variables, converted)
         except _FAILURES as error:
             raise InvalidInputError(_error_line(error)) from None
         # A template can write half of a surrogate pair, which cannot be encoded.
         return text.encode(errors="replace").decode()
 
-    def _rendered(self, variables: dict[str, Any]) -> str:
+    def _rendered(self, variables: dict[str, Any], messages: Sequence[Mapping[str, Any]]) -> str:
+        variables["messages"] = [dict(message) for message in messages]
         parts, num_chars = [], 0
         for part in self._template.generate(**variables):
             num_chars += len(part)

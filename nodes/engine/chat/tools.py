@@ -1,7 +1,8 @@
 """The forms in which models are shown functions that they may call, and in which they write calls.
 
 A style is the form of a model's calls. It is recognised in the text of the model's chat template,
-which writes past calls in that form. Templates without tools get tools and calls as text.
+which writes past calls in that form. Templates without tools, and those that write calls in another
+form (as XML, for instance), get tools and calls as text.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ GAP: Final = BLANK + "{0,20}"
 
 _BAD: Final = "tools: an object of tools and fields of messages is accepted"
 _NAMES_TOOLS: Final = re.compile(r"\btools\b")
+# The beginnings of calls in Mistral's form and in the other two, as templates write them.
+_MISTRAL_CALLS: Final = re.compile(r"\[TOOL_CALLS\] ?\[")
+_CALL: Final = re.compile(r'\{\\?"name\\?": \\?"')
+# Templates with these write the name under another key, or all calls as one list.
+_OTHER_FORM: Final = re.compile(r'"tool_name"|<tool_calls>')
 _INTRODUCTION: Final = (
     "You may call functions. To call one, write\n"
     '<tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>\n'
@@ -50,10 +56,12 @@ def knows_tools(template: str) -> bool:
 def _known_style(template: str) -> str:
     if not _NAMES_TOOLS.search(template):
         return ""
+    if _MISTRAL_CALLS.search(template):
+        return MISTRAL
+    if not _CALL.search(template) or _OTHER_FORM.search(template):
+        return ""
     if "<tool_call>" in template:
         return HERMES
-    if "[TOOL_CALLS]" in template:
-        return MISTRAL
     return LLAMA3 if '"parameters":' in template else ""
 
 
@@ -123,6 +131,22 @@ def told_as_text(
             converted[0]["content"] += f"{_break(converted[0]['content'])}\n{text}"
         else:
             converted.insert(0, {"role": "system", "content": text})
+    return converted
+
+
+def with_users_alone(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a conversation for a template that refuses it: without system messages and without
+    two messages of the user in a row.
+
+    A system message becomes the beginning of the next message of the user.
+    """
+    converted: list[dict[str, Any]] = []
+    for message in messages:
+        role = "user" if message["role"] == "system" else message["role"]
+        if role == "user" and converted and converted[-1]["role"] == "user":
+            converted[-1]["content"] += "\n\n" + message["content"]
+        else:
+            converted.append({**message, "role": role})
     return converted
 
 

@@ -95,7 +95,8 @@ def test_what_a_template_writes_that_is_no_text_is_made_one() -> None:
 PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ '\n' }}{% endfor %}"
 KNOWS = (
     "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}[{{ m.role }}]"
-    "{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.arguments | tojson }}"
+    "{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '{{ \'<tool_call>{"name": "\' + c.function.name }}", {{ c.function.arguments | tojson }}'
     "{% endfor %}{{ '\n' }}{% endfor %}"
 )
 WEATHER = {
@@ -116,10 +117,12 @@ TALK: list[dict[str, Any]] = [
         ("", ""),
         (PLAIN, HERMES),
         (KNOWS, HERMES),
-        ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]", MISTRAL),
-        ('{% if tools %}{"name": function name, "parameters": dictionary}{% endif %}', LLAMA3),
-        # Its tools are told as text, since nobody here can read its calls.
+        ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS][{{ c | tojson }}]", MISTRAL),
+        ('{% if tools %}{"name": "{{ c.name }}", "parameters": {{ c.arguments }}}', LLAMA3),
+        # Their tools are told as text, since nobody here can read their calls.
         ("{% if tools %}<|tool▁calls▁begin|>{% endif %}", HERMES),
+        ("{% if tools %}<tool_call>\n<function={{ c.name }}>{% endif %}", HERMES),
+        ("{% if tools %}[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments }}{% endif %}", HERMES),
         # It only says so.
         ("{# like <tool_call> #}{{ messages }}", HERMES),
     ],
@@ -132,8 +135,63 @@ def test_a_template_that_knows_tools_gets_them_as_they_are() -> None:
     text = ChatTemplate(KNOWS, {}).render(TALK, DAY, [WEATHER])
     assert text == (
         json.dumps(WEATHER) + "[user]And in Köln?\n"
-        '[assistant]<tool_call>{"city": "ö"}\n[tool]21 degrees\n'
+        '[assistant]<tool_call>{"name": "weather", {"city": "ö"}\n[tool]21 degrees\n'
     )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if tools %}<tool_call>\n<function={{ c.name }}>{% endif %}",
+        "{% if tools %}[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments }}{% endif %}",
+        '{% if tools %}{"tool_name": "{{ c.name }}", "parameters": {{ c.arguments }}}{% endif %}',
+    ],
+)
+def test_a_template_that_writes_calls_in_another_form_gets_tools_as_text(template: str) -> None:
+    """Qwen3-Coder, Devstral and Command R: the grammar of calls would contradict their prompts."""
+    text = ChatTemplate(template + PLAIN, {}).render(TALK, DAY, [WEATHER])
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "ö"}}\n</tool_call>' in text
+
+
+# As Gemma 2's: no system, and user and assistant in turns.
+STRICT = (
+    "{% for m in messages %}{% if m.role not in ('user', 'assistant') "
+    "or (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('no such turn') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{{ '\n' }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("talk", "text"),
+    [
+        ("system be brief;user hi", "[user]be brief\n\nhi\n"),
+        (
+            "user hi;user there;assistant yes;user go",
+            "[user]hi\n\nthere\n[assistant]yes\n[user]go\n",
+        ),
+        ("system be brief", "[user]be brief\n"),
+    ],
+)
+def test_a_conversation_that_a_template_refuses_has_users_and_assistants_in_turns(
+    talk: str, text: str
+) -> None:
+    messages = [
+        dict(zip(("role", "content"), m.split(" ", 1), strict=True)) for m in talk.split(";")
+    ]
+    assert ChatTemplate(STRICT, {}).render(messages, DAY) == text
+
+
+def test_tools_are_told_to_a_model_without_system_messages() -> None:
+    text = ChatTemplate(STRICT, {}).render(TALK, DAY, [WEATHER])
+    assert text.startswith("[user]You may call functions.")
+    assert "21 degrees" in text
+
+
+@pytest.mark.parametrize("talk", [["assistant"], ["assistant", "user"], ["user", "bystander"]])
+def test_what_is_refused_in_both_forms_is_refused(talk: list[str]) -> None:
+    with pytest.raises(InvalidInputError, match="no such turn"):
+        ChatTemplate(STRICT, {}).render([{"role": r, "content": "hi"} for r in talk], DAY)
 
 
 def test_a_template_that_knows_none_gets_them_as_text() -> None:
