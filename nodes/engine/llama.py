@@ -34,6 +34,7 @@ from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
+    ModelFileError,
     SavedPrefix,
     Span,
     check_spans,
@@ -140,6 +141,7 @@ class LlamaModel(LlamaContext):
         self.has_kernels = self._has_products
         self._load(repack=config.repack)
         try:
+            self._check_form()
             self._open_context()
         except BaseException:
             self.close()
@@ -163,6 +165,13 @@ class LlamaModel(LlamaContext):
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
+
+    def _check_form(self) -> None:
+        """Raise ModelFileError for a model on whose passes libllama would end this process."""
+        llama, model = self._llama, self._model
+        if llama.llama_model_is_diffusion(model) or llama.llama_model_has_encoder(model):
+            what = "models that write a text token by token are served, not diffusion or T5"
+            raise ModelFileError(f"{self._path.name} is of another kind: {what}")
 
     def _context_params(self) -> Any:
         config = self.config

@@ -13,7 +13,7 @@ from nodes.engine.kernels.library import VARIABLE, limit_output
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import library
 from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import InvalidInputError, Logits, Span
+from nodes.engine.protocol import InvalidInputError, Logits, ModelFileError, Span
 from nodes.engine.selftest import run_self_test
 from tests.engine.kernels.ours import runnable
 from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, Shape, write_model
@@ -75,7 +75,7 @@ def test_factors_beside_matrices_are_used(tmp_path: Path) -> None:
 def test_a_text_of_which_a_model_keeps_the_last_window_is_not_cut(tmp_path: Path) -> None:
     """llama.cpp saves the last window alone, and a compaction saves all texts and restores them."""
     path = tmp_path / "tiny.gguf"
-    write_model(path, Shape(512, 8, 2, 64, 768), "Q8_0", window=16)
+    write_model(path, Shape(512, 8, 2, 64, 768), "Q8_0", architecture="cohere2", window=16)
     token_ids = drawn_ids(5, 40, 300)
     with opened(path) as model:
         assert run_self_test(model).exact
@@ -105,6 +105,13 @@ def test_a_text_of_which_a_model_keeps_the_last_window_is_not_cut(tmp_path: Path
             with pytest.raises(InvalidInputError):
                 wrong()
         model.copy_prefix(0, 1, 40)
+
+
+def test_a_diffusion_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "Q8_0", architecture="llada")
+    with pytest.raises(ModelFileError, match="token by token"), opened(path):
+        pass
 
 
 def step(model: LlamaModel, seq_id: int, token_id: int) -> Logits:

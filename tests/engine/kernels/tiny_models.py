@@ -42,6 +42,7 @@ def write_model(
     shape: Shape,
     file_type: str,
     *,
+    architecture: str = "llama",
     pooling: int = 0,
     window: int = 0,
     has_factors: bool = False,
@@ -49,20 +50,24 @@ def write_model(
     """Write a model of that shape as a GGUF file of that type.
 
     pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
-    window: the tokens that attention sees; 0 for all. has_factors: matrices have a scale beside
-    them, as those of BitNet have.
+    window: the tokens that attention sees in a model of Cohere's; 0 for all. has_factors: matrices
+    have a scale beside them, as those of BitNet have.
     """
     # libllama crashes in loading a model if the kernels are registered after another was loaded.
     kernels()
     plain = path.with_suffix(".f32")
-    metadata, tensors = _metadata(shape), _tensors(shape)
+    metadata, tensors = _metadata(shape, architecture), _tensors(shape)
     if pooling:
-        metadata["llama.pooling_type"] = pooling
+        metadata[f"{architecture}.pooling_type"] = pooling
     if has_factors:
         factors = [name.replace(".weight", ".scale") for name in tensors if ".ffn_up." in name]
         tensors |= {name: np.full(1, 0.5, dtype=np.float32) for name in factors}
     if window:
-        metadata = _with_window(metadata, window)
+        metadata |= {
+            f"{architecture}.attention.sliding_window": window,
+            f"{architecture}.attention.layer_norm_epsilon": 1e-5,
+            f"{architecture}.logit_scale": 1.0,
+        }
         # Its output layer is its embedding, and it has one norm a layer.
         tensors = {n: t for n, t in tensors.items() if n != "output.weight" and "ffn_norm" not in n}
     plain.write_bytes(_gguf(metadata, tensors))
@@ -75,41 +80,30 @@ def write_model(
     assert code == 0
 
 
-def _metadata(shape: Shape) -> dict[str, Any]:
+def _metadata(shape: Shape, architecture: str) -> dict[str, Any]:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [f"word{n}" for n in range(_NUM_VOCAB - len(tokens))]
     # Unknown, control, bytes, normal ones.
     kinds = [2, 3, 3, *[6] * 256, *[1] * (_NUM_VOCAB - 259)]
     return {
-        "general.architecture": "llama",
+        "general.architecture": architecture,
         "general.alignment": _ALIGNMENT,
-        "llama.context_length": 4096,
-        "llama.embedding_length": shape.width,
-        "llama.block_count": shape.layers,
-        "llama.feed_forward_length": shape.feed_forward,
-        "llama.attention.head_count": shape.heads,
-        "llama.attention.head_count_kv": shape.kv_heads,
-        "llama.attention.key_length": shape.head_size,
-        "llama.attention.value_length": shape.head_size,
-        "llama.rope.dimension_count": shape.head_size,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        f"{architecture}.context_length": 4096,
+        f"{architecture}.embedding_length": shape.width,
+        f"{architecture}.block_count": shape.layers,
+        f"{architecture}.feed_forward_length": shape.feed_forward,
+        f"{architecture}.attention.head_count": shape.heads,
+        f"{architecture}.attention.head_count_kv": shape.kv_heads,
+        f"{architecture}.attention.key_length": shape.head_size,
+        f"{architecture}.attention.value_length": shape.head_size,
+        f"{architecture}.rope.dimension_count": shape.head_size,
+        f"{architecture}.attention.layer_norm_rms_epsilon": 1e-5,
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": [0.0] * _NUM_VOCAB,
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
-    }
-
-
-def _with_window(metadata: dict[str, Any], window: int) -> dict[str, Any]:
-    """The same model as one of Cohere's, in which all layers but each fourth have a window."""
-    changed = {key.replace("llama.", "cohere2.", 1): value for key, value in metadata.items()}
-    return changed | {
-        "general.architecture": "cohere2",
-        "cohere2.attention.sliding_window": window,
-        "cohere2.attention.layer_norm_epsilon": 1e-5,
-        "cohere2.logit_scale": 1.0,
     }
 
 
