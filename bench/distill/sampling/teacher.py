@@ -111,6 +111,9 @@ class TorchTarget:
             cache[:, target, :, :length] = cache[:, source, :, :length]
         self._lengths[target] = length
 
+    def shortest(self, seq_id: int) -> int:
+        return 0
+
     def length(self, seq_id: int) -> int:
         return self._lengths[seq_id]
 
