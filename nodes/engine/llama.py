@@ -26,7 +26,7 @@ from nodes.engine.llama_abi import (
     take_last_error,
 )
 from nodes.engine.llama_batch import PassBatch
-from nodes.engine.metadata import traits_of
+from nodes.engine.metadata import thinking_after, traits_of
 from nodes.engine.protocol import (
     Bytes,
     CacheFullError,
@@ -49,6 +49,9 @@ Profile = Literal["exact", "fast"]
 # other bits.
 _EXACT_MICRO_BATCH = 32
 _MICRO_BATCH = 512
+# The last tokens of a prompt hold the mark of thoughts, if it is there.
+_END_TOKENS = 32
+_ANY_DATE = "2000-01-01"
 # The types of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
 
@@ -219,6 +222,24 @@ class LlamaModel(LlamaContext):
         removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
         self._llama.llama_memory_clear(self._memory, True)
         return removed
+
+    def find_thinking(self) -> None:
+        """Find out whether prompts end in thoughts; the template's code decides this.
+
+        To be called once, by who serves conversations. Raises EngineError.
+        """
+        traits = self.info.traits
+        if not traits.thinking:
+            return
+        try:
+            prompt = self.tokenizer.encode_chat([("user", "Hello")], date=_ANY_DATE)
+        except InvalidInputError:
+            # The template refuses this conversation, or takes too long.
+            return
+        except (OSError, RuntimeError) as error:
+            raise EngineError(f"the chat template of {self._path.name}: {error}") from error
+        thinking = thinking_after(self.vocabulary.spelled(prompt[-_END_TOKENS:]))
+        self.info = replace(self.info, traits=replace(traits, thinking=thinking))
 
     def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the result of the self-test; to be called once.

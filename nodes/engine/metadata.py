@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -28,21 +27,22 @@ MARKED: Final = "marked"
 # The template ends with the opening mark, so the text of the model begins after it.
 OPENED: Final = "opened"
 
-# The part of a template that writes the beginning of an answer.
-_BEGINS_ANSWER: Final = re.compile(r"add_generation_prompt.*", re.DOTALL)
-_ENDS_OPEN: Final = re.compile(r"<think>(?:\\n)*\n*['\"]\s*[-+]?\}\}")
-
 
 def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
     """Return the traits that the metadata of a model file declares.
 
+    Whether a prompt ends in thoughts is not known before one is rendered (thinking_after).
     metadata: Returns the text of a key; "" if the file lacks it.
     """
     template = metadata("tokenizer.chat_template")
     pooling = metadata(f"{metadata('general.architecture')}.pooling_type")
-    return ModelTraits(
-        style_of(template), _thinking_of(template), _sampling_of(metadata), pooling in _POOLINGS
-    )
+    thinking = MARKED if CLOSE in template or OPEN in template else ""
+    return ModelTraits(style_of(template), thinking, _sampling_of(metadata), pooling in _POOLINGS)
+
+
+def thinking_after(prompt: str) -> str:
+    """Return how a model with these marks thinks. prompt: The end of one in its template."""
+    return OPENED if "<" not in prompt.rpartition(OPEN)[2] and OPEN in prompt else MARKED
 
 
 def _sampling_of(metadata: Callable[[str], str]) -> SamplingDefaults:
@@ -56,11 +56,3 @@ def _sampling_of(metadata: Callable[[str], str]) -> SamplingDefaults:
         if low <= value <= high:
             found[name] = int(value) if name == "top_k" else value
     return SamplingDefaults(**found)  # type: ignore[arg-type]
-
-
-def _thinking_of(template: str) -> str:
-    """Return how a model with this chat template marks its thinking; "" if it does not think."""
-    if CLOSE not in template and OPEN not in template:
-        return ""
-    found = _BEGINS_ANSWER.search(template)
-    return OPENED if found is not None and _ENDS_OPEN.search(found[0]) else MARKED

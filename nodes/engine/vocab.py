@@ -142,6 +142,11 @@ class LlamaTokenizer:
             piece = self._pieces[token_id] = ctypes.string_at(buffer, max(0, size))
         return piece
 
+    def spelled(self, token_ids: Sequence[int]) -> str:
+        """Return the text of a prompt's tokens, with that of its control tokens."""
+        texts = (self.piece(token_id) or self._text(token_id) for token_id in token_ids)
+        return b"".join(texts).decode(errors="replace")
+
     def controls(self) -> dict[bytes, int]:
         """Return the control tokens by the texts that templates write for them."""
         is_control = self._llama.LLAMA_TOKEN_ATTR_CONTROL

@@ -89,7 +89,10 @@ def open_target(
     path, model_hash = checked_model(settings, default_cache_dir(environment()), hash_of)
     if not traits_of_file(path).embeds:
         # The hash is passed on, because hashing a large file takes seconds.
-        return open_engine(settings, progress, lambda _path: model_hash)
+        opened = open_engine(settings, progress, lambda _path: model_hash)
+        if isinstance(opened, OpenedModel):
+            opened.model.find_thinking()
+        return opened
     return EmbeddingModel(
         path,
         max_tokens=min(settings.cells, MOST_EMBEDDED_TOKENS),

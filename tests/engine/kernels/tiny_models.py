@@ -46,17 +46,20 @@ def write_model(
     pooling: int = 0,
     window: int = 0,
     has_factors: bool = False,
+    template: str = "",
 ) -> None:
     """Write a model of that shape as a GGUF file of that type.
 
     pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
     window: the tokens that attention sees in a model of Cohere's; 0 for all. has_factors: matrices
-    have a scale beside them, as those of BitNet have.
+    have a scale beside them, as those of BitNet have. template: the chat template, if it has one.
     """
     # libllama crashes in loading a model if the kernels are registered after another was loaded.
     kernels()
     plain = path.with_suffix(".f32")
     metadata, tensors = _metadata(shape, architecture), _tensors(shape)
+    if template:
+        metadata["tokenizer.chat_template"] = template
     if pooling:
         metadata[f"{architecture}.pooling_type"] = pooling
     if has_factors:

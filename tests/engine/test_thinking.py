@@ -1,0 +1,37 @@
+"""How a model's thoughts begin is found by a prompt in its template, whose code decides it."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from tests.engine.kernels.tiny_models import SHAPES, write_model
+
+# A process that renders templates takes a second to start.
+pytestmark = pytest.mark.slow
+
+TALK = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+OPENS = "{{ '<think>\n' if enable_thinking is not defined or enable_thinking }}"
+CLOSES = "{{ '<think>\n' if enable_thinking }}{{ '<think>\n\n</think>\n' if not enable_thinking }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking"),
+    [
+        (TALK, ""),
+        (TALK + "{# </think> #}", "marked"),
+        (TALK + "<think>", "opened"),
+        # As Qwen3.5's and Bielik's: whether thoughts have begun depends on what nobody has set.
+        (TALK + OPENS, "opened"),
+        (TALK + CLOSES, "marked"),
+        ("{{ raise_exception('no') }}<think>", "marked"),
+    ],
+)
+def test_it_is_what_a_prompt_ends_with(template: str, thinking: str, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "Q8_0", template=template)
+    config = LlamaConfig(path=path, num_cells=256, max_sequences=1)
+    with contextlib.closing(LlamaModel(config)) as model:
+        model.find_thinking()
+        assert model.info.traits.thinking == thinking
