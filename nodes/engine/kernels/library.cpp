@@ -470,8 +470,8 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
     const size_t threads = std::min<size_t>({std::thread::hardware_concurrency(), MOST_THREADS, size / WORTH_BYTES});
     const auto pack = [=](int64_t first, int64_t last) {
         const auto format = *format_of(weights->type);
-        pack_weights(format, (const char *) data + first * weights->nb[1], weights->nb[1], last - first, weights->ne[0],
-                     (char *) weights->data + packed_bytes(format, first, weights->ne[0]));
+        pack_weights(weights->type, (const char *) data + first * weights->nb[1], weights->nb[1], last - first,
+                     weights->ne[0], (char *) weights->data + packed_bytes(format, first, weights->ne[0]));
     };
     // Each thread packs whole groups of rows.
     const int64_t rows = weights->ne[1], groups = (rows + ROWS - 1) / ROWS, many = std::max<size_t>(threads, 1);
@@ -592,7 +592,7 @@ EXPORT size_t airdraft_packed_bytes(int type, int64_t rows, int64_t columns) {
 
 // Lays weights out. weights: rows as in a file, `stride` bytes apart; packed: at a multiple of 64.
 EXPORT void airdraft_pack(int type, const void * weights, size_t stride, int64_t rows, int64_t columns, void * packed) {
-    pack_weights(*format_of((ggml_type) type), weights, stride, rows, columns, packed);
+    pack_weights((ggml_type) type, weights, stride, rows, columns, packed);
 }
 
 // Multiplies packed weights with x, (tokens, columns) floats, on this thread. out: (tokens, rows) floats, of which

@@ -39,7 +39,15 @@ struct FileQ80 {
 };
 
 static_assert(sizeof(FileQ4K) == 144 && sizeof(FileQ5K) == 176 && sizeof(FileQ6K) == 210);
-static_assert(sizeof(FileQ40) == 18 && sizeof(FileQ50) == 22 && sizeof(FileQ80) == 34);
+// The numbers that 4 bits of IQ4_NL stand for.
+constexpr int8_t IQ4NL[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+struct FileIQ4NL {
+    half_bits d;
+    uint8_t low[16];
+};
+
+static_assert(sizeof(FileIQ4NL) == 18 && sizeof(FileQ40) == 18 && sizeof(FileQ50) == 22 && sizeof(FileQ80) == 34);
 
 uint32_t four_bytes(const void * at) {
     uint32_t word;
@@ -159,13 +167,26 @@ void put(Q5Pair & to, const FileQ50 * from, int row, int halves) {
     }
 }
 
+void put_half(Q8Pair & to, const FileQ80 & from, int row, int half) {
+    to.d[half][row] = from.d;
+    for (int i = 0; i < 8; i++) {
+        // Adds 128 to each byte without a carry into the next one.
+        put_four(to.byte[half][i], row, four_bytes(from.byte + 4 * i) ^ 0x80808080);
+    }
+}
+
 void put(Q8Pair & to, const FileQ80 * from, int row, int halves) {
+    for (int half = 0; half < halves; half++) put_half(to, from[half], row, half);
+}
+
+void put(Q8Pair & to, const FileIQ4NL * from, int row, int halves) {
     for (int half = 0; half < halves; half++) {
-        to.d[half][row] = from[half].d;
-        for (int i = 0; i < 8; i++) {
-            // Adds 128 to each byte without a carry into the next one.
-            put_four(to.byte[half][i], row, four_bytes(from[half].byte + 4 * i) ^ 0x80808080);
+        FileQ80 same{from[half].d, {}};
+        for (int k = 0; k < 16; k++) {
+            same.byte[k] = IQ4NL[from[half].low[k] & 15];
+            same.byte[k + 16] = IQ4NL[from[half].low[k] >> 4];
         }
+        put_half(to, same, row, half);
     }
 }
 
@@ -206,6 +227,7 @@ constexpr Sizes SIZES[] = {
 }  // namespace
 
 std::optional<Format> format_of(ggml_type type) {
+    if (type == GGML_TYPE_IQ4_NL) return Format::Q8_0;
     for (int i = 0; i < 8; i++) {
         if (SIZES[i].type == type) return (Format) i;
     }
@@ -221,8 +243,10 @@ size_t packed_bytes(Format format, int64_t rows, int64_t columns) {
     return (size_t) ((rows + ROWS - 1) / ROWS) * blocks_of(format, columns) * SIZES[(int) format].bytes;
 }
 
-void pack_weights(Format format, const void * from, size_t stride, int64_t rows, int64_t columns, void * out) {
+void pack_weights(ggml_type type, const void * from, size_t stride, int64_t rows, int64_t columns, void * out) {
+    const Format format = *format_of(type);
     const int n = blocks_of(format, columns);
+    if (type == GGML_TYPE_IQ4_NL) return pack_all<Q8Pair, FileIQ4NL>(from, stride, rows, n, 2, columns / 32, out);
     switch (format) {
         case Format::Q4_K: return pack_all<Q4KBlock, FileQ4K>(from, stride, rows, n, 1, n, out);
         case Format::Q5_K: return pack_all<Q5KBlock, FileQ5K>(from, stride, rows, n, 1, n, out);

@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from tests.engine.kernels.ours import TYPES, Bytes, Floats, Packed, floats_of, quantize, runnable
+from tests.engine.kernels.ours import (
+    K_TYPES,
+    TYPES,
+    Bytes,
+    Floats,
+    Packed,
+    floats_of,
+    quantize,
+    runnable,
+)
 
-K_QUANTS = ("Q4_K", "Q5_K", "Q6_K")
+K_QUANTS = tuple(K_TYPES)
 # Rows that fill groups of sixteen and rows that do not; an odd number of blocks of 32 columns.
 SHAPES = ((48, 1536), (33, 896), (7, 96))
 
@@ -86,6 +95,7 @@ def set_scales(kind: str, stored: Bytes) -> None:
         "Q4_0": (18, (0,)),
         "Q5_0": (22, (0,)),
         "Q8_0": (34, (0,)),
+        "IQ4_NL": (18, (0,)),
         "Q4_K": (144, (0, 2)),
         "Q5_K": (176, (0, 2)),
         "Q6_K": (210, (208,)),

@@ -14,7 +14,16 @@ from nodes.engine.llama_abi import kernels, library
 _ALIGNMENT = 32
 _NUM_VOCAB = 300
 # llama.h: files "mostly" of that format; which tensor gets which is llama.cpp's business.
-FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+FILE_TYPES = {
+    "F16": 1,
+    "Q4_0": 2,
+    "Q8_0": 7,
+    "Q5_0": 8,
+    "IQ4_NL": 25,
+    "Q4_K_M": 15,
+    "Q5_K_M": 17,
+    "Q6_K": 18,
+}
 
 
 @dataclass(frozen=True)
