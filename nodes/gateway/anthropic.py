@@ -26,8 +26,8 @@ from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, finish_reason
-from nodes.gateway.shape import Api, Head, call_id, named_event
+from nodes.gateway.reading import CALL, CONTENT, Item, Step, finish_reason
+from nodes.gateway.shape import Api, Head, ItemShape, call_id, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}

@@ -1,26 +1,227 @@
-"""Splits the text of answers into thoughts, content and calls of functions. Pure."""
+"""Splits an answer's text, piece by piece, into thoughts, content and calls of functions. Pure.
+
+A grammar of calls (engine/tool_rules.py) restricts the text, which may be cut off anywhere. This
+module reads what such a text can contain; anything else is content.
+"""
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
+from nodes.engine.chat.tools import GAP, HERMES, LLAMA3
 from nodes.engine.metadata import CLOSE, OPEN, OPENED
 from nodes.gateway.answers import Delta
-from nodes.gateway.bodies import compact
-from nodes.gateway.calls import CallReader, Part, until
-from nodes.gateway.errors import ApiError
-from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import Head
 
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"
 CALL: Final = "call"
 # The white space around thoughts that is left out; see BLANK in engine/chat/tools.py.
 _BLANKS: Final = " \t\r\n"
+_CALL_MARK: Final = "<tool_call>"
+# The beginning of a call, up to the first character of its arguments.
+_HEAD: Final = re.compile(
+    r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
+)
+# A call without its mark: the fence that may precede it, and its beginning.
+_FENCE: Final = "```json\n"
+_NAMED: Final = re.compile(rf'{GAP}\{{{GAP}"name"{GAP}:{GAP}"([^"]*)"')
+_NAMED_START: Final = '{"name":"'
+# How much text waits that only resembles such a call: four gaps, and a name of 64 characters.
+_MOST_WAITING: Final = 160
+
+
+class Part(NamedTuple):
+    """What a piece of text adds to an answer. kind: thoughts, content or a call. A call begins with
+    a part that has the name of its function; the others add to its arguments."""
+
+    kind: str
+    text: str = ""
+    name: str = ""
+
+
+# What has been read so far; None where a parser needs more text. It returns whether it has found
+# what it looked for.
+_Parser = Generator[Part | None, None, bool]
+
+
+class TextReader:
+    """Reads one choice. The parser stops where it needs more text, and goes on when that is there.
+
+    thinking, style, has_format: as in Job. names: the functions that may be called.
+    """
+
+    def __init__(
+        self,
+        *,
+        thinking: str = "",
+        style: str = "",
+        names: Iterable[str] = (),
+        has_format: bool = False,
+    ) -> None:
+        self._names = frozenset(names)
+        self._waiting = ""
+        self._is_last = False
+        self._parser = self._all(thinking, style, has_format=has_format)
+
+    def read(self, text: str, *, is_last: bool = False) -> Iterator[Part]:
+        """Yield what more text adds. is_last: whether it is the end of the text."""
+        self._waiting += text
+        self._is_last = is_last
+        for part in self._parser:
+            if part is None:
+                return
+            yield part
+
+    def _all(self, thinking: str, style: str, *, has_format: bool) -> _Parser:
+        if thinking:
+            yield from self._thoughts(thinking)
+        has_calls = bool(style)
+        if style and has_format:
+            # An answer without calls follows a JSON schema, so it may look like a call.
+            has_calls = yield from self._begins_with(_openings(style, self._names))
+        if has_calls:
+            yield from self._marked_calls() if style == HERMES else self._unmarked_calls(style)
+        while True:
+            content, self._waiting = self._waiting, ""
+            if content:
+                yield Part(CONTENT, content)
+            yield None
+
+    def _thoughts(self, kind: str) -> _Parser:
+        """Read thoughts and the white space around them. kind: one of engine.metadata."""
+        if kind != OPENED:
+            while not (begun := self._waiting.lstrip(_BLANKS)).startswith(OPEN):
+                if self._is_last or not OPEN.startswith(begun):
+                    return False
+                yield None
+            self._waiting = begun.removeprefix(OPEN)
+        yield from self._skip_blanks()
+        yield from self._until(CLOSE, REASONING)
+        return (yield from self._skip_blanks())
+
+    def _marked_calls(self) -> _Parser:
+        """Read calls that have marks, content before the first, and a first call without one."""
+        kind = CONTENT
+        if (yield from self._begins_with_call()):
+            yield from self._call()
+            kind = ""
+        while (yield from self._until(_CALL_MARK, kind)):
+            yield from self._call()
+            kind = ""
+        return True
+
+    def _unmarked_calls(self, style: str) -> _Parser:
+        """Read calls that are the whole answer, which its first character shows."""
+        if not (yield from self._begins_with((("{" if style == LLAMA3 else "["),))):
+            return False
+        if style != LLAMA3:
+            self._waiting = self._waiting[1:]
+        yield from self._call()
+        while (yield from self._until(",")):
+            yield from self._call()
+        return True
+
+    def _call(self) -> _Parser:
+        """Read the name and the arguments of a call."""
+        while (found := _HEAD.match(self._waiting)) is None:
+            if self._is_last:
+                # The text was cut off before the name of the function.
+                self._waiting = ""
+                return False
+            yield None
+        self._waiting = self._waiting[found.end() :]
+        yield Part(CALL, name=json.loads(found[1]))
+        return (yield from self._arguments())
+
+    def _arguments(self) -> _Parser:
+        """Read one JSON object."""
+        depth, in_text, is_escaped = 0, False, False
+        while True:
+            text = self._waiting if depth else self._waiting.lstrip()
+            for place, letter in enumerate(text, 1):
+                if is_escaped:
+                    is_escaped = False
+                elif in_text and letter == "\\":
+                    is_escaped = True
+                elif letter == '"':
+                    in_text = not in_text
+                elif not in_text and letter in "{[":
+                    depth += 1
+                elif not in_text and letter in "}]":
+                    depth -= 1
+                    if depth == 0:
+                        self._waiting = text[place:]
+                        yield Part(CALL, text[:place])
+                        return True
+            self._waiting = ""
+            if text:
+                yield Part(CALL, text)
+            if self._is_last:
+                return False
+            yield None
+
+    def _begins_with_call(self) -> _Parser:
+        """Return whether the answer is a call without its mark. Skips the fence before it."""
+        while self._names:
+            text = self._waiting.removeprefix(_FENCE)
+            if found := _NAMED.match(text):
+                if found[1] not in self._names:
+                    return False
+                self._waiting = text
+                return True
+            dense = "".join(text.split())
+            may_be = dense.startswith(_NAMED_START) or _NAMED_START.startswith(dense)
+            is_short = len(text) < _MOST_WAITING
+            if self._is_last or not (is_short and (may_be or _FENCE.startswith(text))):
+                return False
+            yield None
+        return False
+
+    def _begins_with(self, openings: tuple[str, ...]) -> _Parser:
+        """Return whether the text begins with one of these."""
+        while not self._waiting.startswith(openings):
+            if self._is_last or not any(each.startswith(self._waiting) for each in openings):
+                return False
+            yield None
+        return True
+
+    def _until(self, mark: str, kind: str = "") -> _Parser:
+        """Read the text before a mark, skip the mark, and return whether it came.
+
+        kind: of the text; "" skips it, too.
+        """
+        while True:
+            before, found, rest = self._waiting.partition(mark)
+            if not found and not self._is_last:
+                # An end of the text may be the beginning of the mark.
+                sizes = range(min(len(mark) - 1, len(before)), 0, -1)
+                kept = next((size for size in sizes if before.endswith(mark[:size])), 0)
+                before, rest = before[: len(before) - kept], before[len(before) - kept :]
+            self._waiting = rest
+            if before and kind:
+                yield Part(kind, before)
+            if found or self._is_last:
+                return bool(found)
+            yield None
+
+    def _skip_blanks(self) -> _Parser:
+        while not (rest := self._waiting.lstrip(_BLANKS)) and not self._is_last:
+            yield None
+        self._waiting = rest
+        return True
+
+
+def _openings(style: str, names: Iterable[str]) -> tuple[str, ...]:
+    """How an answer with calls begins where the grammar allows no other text before them."""
+    if style == HERMES:
+        return (_CALL_MARK,)
+    return tuple(f'[{{"name": {json.dumps(name)}, "arguments": ' for name in names)
+
+
+# -- items -----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -57,94 +258,31 @@ class ItemReader:
     """Reads one choice as a sequence of items, each of which ends before the next begins."""
 
     def __init__(self, job: Job) -> None:
-        names = job.tools.names if job.tools is not None else frozenset()
-        self._thoughts = ThinkingReader(job.thinking) if job.thinking else None
-        self._calls: CallReader | None = None
-        if job.tool_style:
-            self._calls = CallReader(job.tool_style, names, has_format=job.has_format)
+        self._reader = TextReader(
+            thinking=job.thinking,
+            style=job.tool_style,
+            names=job.tools.names if job.tools is not None else (),
+            has_format=job.has_format,
+        )
         self.items: list[Item] = []
 
     def read(self, delta: Delta) -> Iterator[Step]:
-        for part in self._parts(delta):
-            kind = REASONING if part.reasoning else CONTENT if part.content else CALL
-            if not self.items or part.name or self.items[-1].kind != kind:
+        is_last = delta.finish_reason is not None
+        for kind, text, name in self._reader.read(delta.text, is_last=is_last):
+            if not self.items or name or self.items[-1].kind != kind:
                 yield from self._end()
-                self.items.append(Item(kind, part.name, number=part.number))
+                number = sum(item.kind == CALL for item in self.items)
+                self.items.append(Item(kind, name, number=number))
                 yield Step("begins", len(self.items) - 1, self.items[-1])
-            if piece := part.reasoning or part.content or part.arguments:
-                self.items[-1].text += piece
-                yield Step("grows", len(self.items) - 1, self.items[-1], piece)
-        if delta.finish_reason is not None:
+            if text:
+                self.items[-1].text += text
+                yield Step("grows", len(self.items) - 1, self.items[-1], text)
+        if is_last:
             yield from self._end(delta.finish_reason)
 
     def _end(self, reason: str | None = None) -> Iterator[Step]:
         if self.items:
             yield Step("ends", len(self.items) - 1, self.items[-1], reason=reason)
-
-    def _parts(self, delta: Delta) -> Iterator[Part]:
-        is_last = delta.finish_reason is not None
-        content = delta.text
-        if self._thoughts is not None:
-            reasoning, content = self._thoughts.read(delta.text, is_last=is_last)
-            if reasoning:
-                yield Part(reasoning=reasoning)
-        if self._calls is not None:
-            yield from self._calls.read(content, is_last=is_last)
-        elif content:
-            yield Part(content=content)
-
-
-class ItemShape(ABC):
-    """Writes an answer of one choice as items, in an API whose events have names."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._reader = ItemReader(job)
-        self._finish_reason: str | None = None
-
-    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
-        events = self.begun(head) if delta.begins else b""
-        for step in self._reader.read(delta):
-            events += b"".join(self.events_of(head, step))
-        self._finish_reason = delta.finish_reason
-        return events
-
-    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        document = self.document(head, self._reader.items, self._finish_reason, usage)
-        return self.ended(document)
-
-    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
-        (choice,) = choices
-        items = items_of(self._job, choice)
-        return compact(self.document(head, items, choice.finish_reason, usage)).encode()
-
-    @abstractmethod
-    def begun(self, head: Head) -> bytes:
-        """The events before the first item."""
-
-    @abstractmethod
-    def events_of(self, head: Head, step: Step) -> Iterator[bytes]: ...
-
-    @abstractmethod
-    def ended(self, document: dict[str, Any]) -> bytes:
-        """The events after the last item. document: the whole answer."""
-
-    @abstractmethod
-    def document(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The whole answer as JSON."""
-
-    @abstractmethod
-    def failed(self, error: ApiError) -> bytes: ...
-
-
-def finish_reason(reason: str | None, items: Iterable[Item]) -> str | None:
-    """The reason as the APIs have it: an answer with calls waits for their results, unless a stop
-    text has cut off the arguments of one."""
-    calls = [item for item in items if item.kind == CALL]
-    is_called = bool(calls) and all(call.arguments is not None for call in calls)
-    return "tool_calls" if reason == "stop" and is_called else reason
 
 
 def items_of(job: Job, whole: Delta) -> list[Item]:
@@ -155,42 +293,9 @@ def items_of(job: Job, whole: Delta) -> list[Item]:
     return reader.items
 
 
-class _At(Enum):
-    START = auto()
-    THOUGHTS = auto()
-    BETWEEN = auto()
-    CONTENT = auto()
-
-
-class ThinkingReader:
-    """Separates a model's thoughts from its answer. kind: one of engine.metadata."""
-
-    def __init__(self, kind: str) -> None:
-        self._at = _At.THOUGHTS if kind == OPENED else _At.START
-        self._has_thought = False
-        self._waiting = ""
-
-    def read(self, text: str, *, is_last: bool = False) -> tuple[str, str]:
-        """Take more text and return what it adds to the thoughts and to the content."""
-        self._waiting += text
-        reasoning = content = ""
-        if self._at is _At.START:
-            begun = self._waiting.lstrip(_BLANKS)
-            if begun.startswith(OPEN):
-                self._at, self._waiting = _At.THOUGHTS, begun.removeprefix(OPEN)
-            elif is_last or not OPEN.startswith(begun):
-                self._at = _At.CONTENT
-        if self._at is _At.THOUGHTS:
-            if not self._has_thought:
-                self._waiting = self._waiting.lstrip(_BLANKS)
-            reasoning, self._waiting, is_over = until(CLOSE, self._waiting, is_last=is_last)
-            self._has_thought |= bool(reasoning)
-            if is_over:
-                self._at = _At.BETWEEN
-        if self._at is _At.BETWEEN:
-            self._waiting = self._waiting.lstrip(_BLANKS)
-            if self._waiting:
-                self._at = _At.CONTENT
-        if self._at is _At.CONTENT:
-            content, self._waiting = self._waiting, ""
-        return reasoning, content
+def finish_reason(reason: str | None, items: Iterable[Item]) -> str | None:
+    """The reason as the APIs have it: an answer with calls waits for their results, unless a stop
+    text has cut off the arguments of one."""
+    calls = [item for item in items if item.kind == CALL]
+    is_called = bool(calls) and all(call.arguments is not None for call in calls)
+    return "tool_calls" if reason == "stop" and is_called else reason

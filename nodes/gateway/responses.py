@@ -27,8 +27,8 @@ from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step
-from nodes.gateway.shape import Api, Head, call_id, named_event
+from nodes.gateway.reading import CALL, CONTENT, Item, Step
+from nodes.gateway.shape import Api, Head, ItemShape, call_id, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 
 _IN_PROGRESS: Final = "in_progress"

@@ -5,17 +5,18 @@ import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import Body
+from nodes.gateway.bodies import Body, compact
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
+from nodes.gateway.reading import Item, ItemReader, Step, items_of
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")
@@ -154,3 +155,48 @@ def _row(token: ScoredToken) -> list[object]:
     except UnicodeDecodeError:
         piece = list(chosen.piece)
     return [piece, token.kind, None if token.is_first else round(chosen.logprob, 4)]
+
+
+class ItemShape(ABC):
+    """Writes an answer of one choice as items, in an API whose events have names."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._reader = ItemReader(job)
+        self._finish_reason: str | None = None
+
+    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
+        events = self.begun(head) if delta.begins else b""
+        for step in self._reader.read(delta):
+            events += b"".join(self.events_of(head, step))
+        self._finish_reason = delta.finish_reason
+        return events
+
+    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
+        document = self.document(head, self._reader.items, self._finish_reason, usage)
+        return self.ended(document)
+
+    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
+        (choice,) = choices
+        items = items_of(self._job, choice)
+        return compact(self.document(head, items, choice.finish_reason, usage)).encode()
+
+    @abstractmethod
+    def begun(self, head: Head) -> bytes:
+        """The events before the first item."""
+
+    @abstractmethod
+    def events_of(self, head: Head, step: Step) -> Iterator[bytes]: ...
+
+    @abstractmethod
+    def ended(self, document: dict[str, Any]) -> bytes:
+        """The events after the last item. document: the whole answer."""
+
+    @abstractmethod
+    def document(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The whole answer as JSON."""
+
+    @abstractmethod
+    def failed(self, error: ApiError) -> bytes: ...

@@ -9,9 +9,8 @@ import pytest
 
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.gateway.app import Gateway
-from nodes.gateway.calls import CallReader
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.reading import ThinkingReader
+from nodes.gateway.reading import CALL, CONTENT, REASONING, TextReader
 from tests.nodes.gateway.calls import CHAT, KEY, TALK, ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     THINKING,
@@ -43,12 +42,12 @@ def test_thoughts_are_told_apart_wherever_the_text_is_cut(
     kind: str, text: str, reasoning: str, content: str
 ) -> None:
     for cuts in itertools.combinations(range(len(text) + 1), min(2, len(text))):
-        reader, found = ThinkingReader(kind), ["", ""]
+        reader, found = TextReader(thinking=kind), {REASONING: "", CONTENT: ""}
         edges = [0, *cuts, len(text)]
         for place, (start, end) in enumerate(itertools.pairwise(edges)):
-            parts = reader.read(text[start:end], is_last=place == len(edges) - 2)
-            found = [a + b for a, b in zip(found, parts, strict=True)]
-        assert found == [reasoning, content], cuts
+            for part in reader.read(text[start:end], is_last=place == len(edges) - 2):
+                found[part.kind] += part.text
+        assert list(found.values()) == [reasoning, content], cuts
 
 
 async def message(mesh: FakeMesh, **body: Any) -> dict[str, Any]:
@@ -105,18 +104,16 @@ TWO = '{"name": "mail", "arguments": {}}'
 
 def read(style: str, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
     """The content, and name and arguments of each call."""
-    reader, content = CallReader(style, {"weather", "mail"}), ""
+    reader, content = TextReader(style=style, names={"weather", "mail"}), ""
     calls: list[tuple[str, str]] = []
     for index, piece in enumerate(pieces):
         for part in reader.read(piece, is_last=index == len(pieces) - 1):
-            content += part.content
-            if part.name:
-                assert part.number == len(calls)
+            if part.kind == CONTENT:
+                content += part.text
+            elif part.name:
                 calls.append((part.name, ""))
-            elif part.arguments:
-                assert part.number == len(calls) - 1
-                calls[-1] = (calls[-1][0], calls[-1][1] + part.arguments)
-    assert reader.num_calls == len(calls)
+            else:
+                calls[-1] = (calls[-1][0], calls[-1][1] + part.text)
     return content, calls
 
 
@@ -176,10 +173,15 @@ def test_a_text_that_is_cut_off_gives_the_beginning_of_what_the_whole_gives(
 
 
 def test_arguments_are_told_as_they_come_and_what_may_begin_a_call_when_it_is_known() -> None:
-    reader = CallReader("hermes")
+    reader = TextReader(style="hermes")
     pieces = ("<tool_call>\n{", '"name": "f", ', '"arguments": {"a"', ": 1", "}}\n</tool")
-    told = [[(p.name, p.arguments) for p in reader.read(piece)] for piece in pieces]
-    assert told == [[], [], [("f", ""), ("", '{"a"')], [("", ": 1")], [("", "}")]]
-    reader = CallReader("hermes")
-    assert [p.content for p in reader.read("a <tool")] == ["a "]
-    assert [p.content for p in reader.read("kit>")] == ["<toolkit>"]
+    told = [list(reader.read(piece)) for piece in pieces]
+    assert told == [
+        *([], [], [(CALL, "", "f"), (CALL, '{"a"', "")]),
+        *([(CALL, ": 1", "")], [(CALL, "}", "")]),
+    ]
+    reader = TextReader(style="hermes")
+    assert [list(reader.read(piece)) for piece in ("a <tool", "kit>")] == [
+        [(CONTENT, "a ", "")],
+        [(CONTENT, "<toolkit>", "")],
+    ]
