@@ -28,7 +28,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "mesh/zmq_endpoint.py ZmqEndpoint._wait_for await waiter",
     ),
     "A task that has ended or was cancelled just before: only its clean-up is waited for.": (
-        "nodes/gateway/running.py started await asyncio.gather",
+        "nodes/gateway/running.py result_of await asyncio.gather",
         "nodes/gateway/models.py Fresh.stop await asyncio.gather",
         "nodes/service/runtime.py beside await asyncio.gather",
         "nodes/service/runtime.py beside await task",
@@ -39,8 +39,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/systemd.py Manager.patient await asyncio.gather",
     ),
     "It ends with the connection to the coordinator, which heartbeats end.": (
-        "nodes/gateway/exchange.py Exchange._ask async for events",
-        "nodes/gateway/exchange.py Exchange._ask async with contextlib.aclosing",
+        "nodes/gateway/exchange.py Exchange._ask_all.ask async for events",
+        "nodes/gateway/exchange.py Exchange._ask_all.ask async with contextlib.aclosing",
         "nodes/service/runtime.py beside await asyncio.wait",
     ),
     "What is waited for has a limit itself.": (
@@ -48,8 +48,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/client/inbox.py Inbox.wait_to_begin await self._may_begin.wait",
         "nodes/client/inbox.py Pending.next await queue.get",
         # The coordinator ends every request after its max_request_s.
-        "nodes/gateway/text_routes.py Read.__call__ await asyncio.wait",
-        "nodes/gateway/text_routes.py Read._answer await self._reading.answer",
+        "nodes/gateway/running.py result_of await asyncio.wait",
         "nodes/gateway/text_routes.py _count_tokens await asking.read",
         "nodes/gateway/text_routes.py _detokenize await asking.read",
         "nodes/gateway/text_routes.py _tokenize await asking.read",
@@ -60,31 +59,25 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/api/blocking.py SyncStream._next await anext",
         "nodes/api/client.py Stream.completed async for self",
         "nodes/api/client.py Stream.completed async with self",
-        "nodes/gateway/exchange.py Exchange.whole await asyncio.wait",
-        # The first prompt is placed, or its request ends.
-        "nodes/gateway/exchange.py Exchange._ask_all await asyncio.wait",
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",
         "nodes/gateway/models.py Fresh.latest await asyncio.shield",
-        # Until the task that fills it ends.
-        "nodes/gateway/exchange.py Exchange._send await outbox.take",
-        "nodes/gateway/exchange.py Outbox.take await self._ready.wait",
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
         "nodes/gateway/connection.py Handshake._shake_hands await self._loop.start_tls",
     ),
-    "gateway/connection.py and the outbox end connections that do not read or write in time.": (
+    "gateway/connection.py ends connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
-        "nodes/gateway/exchange.py Exchange._send await send",
-        "nodes/gateway/idempotency.py UnderWay.noting_end.noting await send",
+        "nodes/gateway/exchange.py Exchange._tell await send",
+        "nodes/gateway/exchange.py Exchange.stream.ending await send",
         "nodes/gateway/running.py _until_disconnect await receive",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
         "nodes/gateway/guard.py Guard.__call__.sending await send",
         "nodes/gateway/guard.py Guard.__call__ await response",
         "nodes/gateway/guard.py Guard.__call__ await self._preflight(origin, headers)",
-        "nodes/gateway/generate.py Generate._answer await answer",
+        "nodes/gateway/generate.py Generate._answer await rest",
         "nodes/gateway/text_routes.py Read.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (

@@ -44,7 +44,7 @@ class GatewayLimits:
     body_timeout_s: The time, in seconds, for the body of a request, after which it gets status 408.
         Each 64 KiB of the body adds one second.
     write_timeout_s: The time, in seconds, without progress after which the connection is closed
-        and the rest of an answer is dropped. After its last token a stream has this time in all.
+        and the rest of an answer is dropped.
     keep_alive_s: The time, in seconds, for which an idle connection stays open.
     stop_timeout_s: The time, in seconds, that streams have to end by themselves when the gateway
         stops. A supervisor must wait 10 s longer before it kills the process.

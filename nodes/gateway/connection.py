@@ -83,6 +83,15 @@ class Connection(H11Protocol):
         """Close the connection after the answer that is being sent."""
         self.cycle.keep_alive = False
 
+    def make_room(self, num_bytes: int) -> None:
+        """Let so many bytes wait for the peer before the connection is full."""
+        self.transport.set_write_buffer_limits(high=num_bytes, low=num_bytes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more bytes wait for the peer than there is room for."""
+        return self.flow.write_paused
+
     @property
     def is_closing(self) -> bool:
         return self.transport.is_closing()
@@ -168,9 +177,11 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._last_unsent = 0
+        self._drain()
         if self.transport.is_closing():
-            self._drain()
-        elif self._ahead and not self._is_answering():
+            return
+        if self._ahead and not self._is_answering():
             data, self._ahead = bytes(self._ahead), bytearray()
             self.data_received(data)
         elif self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:

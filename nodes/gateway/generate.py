@@ -103,7 +103,7 @@ class Generate:
                     connection_of(scope),
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
-                send = (await stack.enter_async_context(under_way)).noting_end(send)
+                await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
                 # An earlier request with this key may have ended only now.
@@ -115,10 +115,11 @@ class Generate:
             if keyed is not None:
                 stack.callback(_remember, exchange, shared.keyed, keyed)
             if job.stream:
-                await exchange.stream(receive, send, limits)
+                rest = await exchange.stream(receive, send, limits.max_unsent_bytes)
             else:
-                answer = await exchange.whole(receive)
-                await answer(scope, receive, send)
+                rest = await exchange.whole(receive)
+        # Its key is free by now: a client that has the whole answer may ask again at once.
+        await rest(scope, receive, send)
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     def _traits(self, job: Job, candidates: list[NodeFields]) -> ModelTraits:

@@ -12,10 +12,8 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
-
-from starlette.types import Message, Send
 
 from nodes.client.generation import SEED_BITS
 from nodes.gateway.bodies import wrong
@@ -26,8 +24,7 @@ HEADER: Final = "Idempotency-Key"
 _ACCEPTED: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _MAX_REMEMBERED: Final = 10_000
 _REMEMBERED_S: Final = 3600.0
-# How long to wait for a request to end whose client has left or has the whole answer; it takes a
-# few event-loop cycles.
+# How long to wait for a request to end whose client has left; it takes a few event-loop cycles.
 _ENDING_LIMIT_S: Final = 5.0
 
 
@@ -79,29 +76,12 @@ class _Remembered:
     fingerprint: str = ""
 
 
-class UnderWay:
+@dataclass(frozen=True, slots=True, eq=False)
+class _UnderWay:
     """A request that holds a key. reader: its connection."""
 
-    def __init__(self, reader: Connection) -> None:
-        self.reader = reader
-        self.has_ended = asyncio.Event()
-        self._is_answered = False
-
-    @property
-    def ends(self) -> bool:
-        """Whether it ends by itself soon: its client has left, or has the whole answer."""
-        return self._is_answered or self.reader.is_closing
-
-    def noting_end(self, send: Send) -> Send:
-        """Return `send`, which also notes the last part of the answer. Some event-loop cycles pass
-        until the request has ended then, and its client may ask again in them."""
-
-        async def noting(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                self._is_answered = True
-            await send(message)
-
-        return noting
+    reader: Connection
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class KeyedRequests:
@@ -112,7 +92,7 @@ class KeyedRequests:
     ) -> None:
         self._max_remembered = max_remembered
         self._clock = clock
-        self._under_way: dict[Keyed, UnderWay] = {}
+        self._under_way: dict[Keyed, _UnderWay] = {}
         self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
         # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
@@ -120,7 +100,7 @@ class KeyedRequests:
     @contextlib.asynccontextmanager
     async def entered(
         self, keyed: Keyed, path: str, body: bytes, reader: Connection, *, takes_over: bool = False
-    ) -> AsyncIterator[UnderWay]:
+    ) -> AsyncIterator[None]:
         """Hold the key for one request. Raises ApiError: 422 if the key was used with another body,
         409 while a request with it is under way.
 
@@ -129,19 +109,19 @@ class KeyedRequests:
         """
         self._check_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
-            if takes_over and not other.ends:
+            if takes_over:
                 other.reader.abort()
             await self._ended(other)
-        mine = self._under_way[keyed] = UnderWay(reader)
+        mine = self._under_way[keyed] = _UnderWay(reader)
         try:
-            yield mine
+            yield
         finally:
             del self._under_way[keyed]
             mine.has_ended.set()
 
-    async def _ended(self, other: UnderWay) -> None:
+    async def _ended(self, other: _UnderWay) -> None:
         """Wait for another request to end. Raises ApiError if its client still reads the answer."""
-        if other.ends:
+        if other.reader.is_closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ENDING_LIMIT_S):
                     await other.has_ended.wait()

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from nodes.gateway.errors import ApiError, failed
+from nodes.gateway.errors import ApiError, failed, of_exception
 
 CANCELLED: Final = "cancelled"
 T = TypeVar("T")
@@ -35,21 +36,27 @@ class Run:
             self._cancel()
 
 
-@contextlib.asynccontextmanager
-async def started(
-    run: Run, work: Coroutine[Any, Any, T], receive: Receive
-) -> AsyncIterator[asyncio.Task[T]]:
-    """Run work in a task that is cancelled when the client leaves or the run is ended."""
+async def result_of(run: Run, work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Run work in a task that is cancelled when the client leaves or the run is ended.
+
+    Raises ClientDisconnect then, or the reason for which the run was ended; otherwise ApiError if
+    the work fails.
+    """
     asking = asyncio.create_task(work)
     leaving = asyncio.create_task(_until_disconnect(receive))
     leaving.add_done_callback(lambda _leaving: asking.cancel())
     run.attach(asking)
     try:
-        yield asking
+        await asyncio.wait({asking})
     finally:
         asking.cancel()
         leaving.cancel()
         await asyncio.gather(asking, leaving, return_exceptions=True)
+    if asking.cancelled():
+        raise run.ended_by or ClientDisconnect()
+    if (error := asking.exception()) is not None:
+        raise of_exception(error) from error
+    return asking.result()
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -19,10 +19,9 @@ from nodes.gateway.bodies import Body, SomeItems, Text, parse_json, read, wrong
 from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
 from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import of_exception
 from nodes.gateway.generate import Shared, body_of, limits_of, owner_of
 from nodes.gateway.guard import key_of, metrics_of
-from nodes.gateway.running import started
+from nodes.gateway.running import result_of
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
 from nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
@@ -169,7 +168,7 @@ class Reading:
 
     body: type[Body]
     summary: str
-    answer: Callable[[Any, Asking], Awaitable[dict[str, Any]]]
+    answer: Callable[[Any, Asking], Coroutine[Any, Any, dict[str, Any]]]
 
 
 READINGS: Final = {
@@ -197,24 +196,12 @@ class Read:
         with entered as run:
             try:
                 content = await body_of(Request(scope, receive), limits.max_body_bytes)
+                value = parse_json(content)
+                body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
+                await shared.models.nodes.latest()
+                asking = Asking(limits, key, metrics_of(scope), shared.mesh.read)
+                found = await result_of(run, self._reading.answer(body, asking), receive)
             except ClientDisconnect:
                 return
-            value = parse_json(content)
-            body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
-            await shared.models.nodes.latest()
-            asking = Asking(limits, key, metrics_of(scope), shared.mesh.read)
-            async with started(run, self._answer(body, asking), receive) as task:
-                await asyncio.wait({task})
-            if task.cancelled():
-                if run.ended_by is not None:
-                    raise run.ended_by
-                return
-            answer = JSONResponse(task.result(), headers={"x-request-id": request_id})
+            answer = JSONResponse(found, headers={"x-request-id": request_id})
             await answer(scope, receive, send)
-
-    async def _answer(self, body: Body, asking: Asking) -> dict[str, Any]:
-        """Raises ApiError."""
-        try:
-            return await self._reading.answer(body, asking)
-        except Exception as error:
-            raise of_exception(error) from error

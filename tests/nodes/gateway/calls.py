@@ -72,6 +72,11 @@ class Call:
     def end_after_this(self) -> None:
         self.is_last = True
 
+    def make_room(self, num_bytes: int) -> None:
+        """There is always room."""
+
+    is_full = False
+
     @property
     def is_closing(self) -> bool:
         return self._left.is_set()

@@ -193,17 +193,38 @@ async def test_who_does_not_read_is_dropped_and_others_are_not(
             assert answer.count(b"data: ") == 5002
 
 
+async def test_one_large_event_is_not_too_much(tmp_path: Path, eventually: Eventually) -> None:
+    """Who does not read it at once is not dropped for the small ones that come behind it."""
+    whole = ["x" * 1_000_000, *"abc"]
+    gate, last = asyncio.Event(), text_answer(*whole)
+    mesh = FakeMesh([*last[:-1], gate, last[-1]])
+    async with serving(mesh, tmp_path) as server:
+        async with reading_nothing(server, request(STREAM)) as reader:
+            await eventually(lambda: mesh.num_open == 1)
+            gate.set()
+            await eventually(lambda: mesh.num_open == 0)
+            loop, told = asyncio.get_running_loop(), b""
+            while b"[DONE]" not in told:
+                part = await loop.sock_recv(reader, 1 << 20)
+                assert part
+                told = told[-10:] + part
+        assert mesh.num_cancelled == 0
+
+
 @pytest.mark.parametrize(
     ("what", "size"),
-    [(request(BODY), 4_000_000), (request(BODY) * 20, 400_000), (ROOT * 20, 0)],
-    ids=["one answer", "many answers", "many pages"],
+    [
+        *((request(BODY), 4_000_000), (request(BODY) * 20, 400_000), (ROOT * 20, 0)),
+        (request(STREAM), 400_000),
+    ],
+    ids=["one answer", "many answers", "many pages", "the end of a stream"],
 )
 async def test_answers_that_are_not_read_do_not_stay(
     tmp_path: Path, eventually: Eventually, what: bytes, size: int
 ) -> None:
     """They are more than the kernel's buffers have room for."""
     mesh = FakeMesh(text_answer("x" * size))
-    limits = {"keep_alive_s": 1, "write_timeout_s": 0.1}
+    limits = {"keep_alive_s": 3600, "write_timeout_s": 0.1}
     async with serving(mesh, tmp_path, limits=limits) as server, reading_nothing(server, what):
         await eventually(lambda: server.http.num_connections == 1)
         await eventually(lambda: server.http.num_connections == 0)

@@ -11,20 +11,8 @@ import pytest
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers
-from nodes.gateway.exchange import Outbox, SlowReaderError
 from nodes.messages import PromptLogprobsNotice
-from tests.nodes.gateway.calls import (
-    ASK,
-    CHAT,
-    COMPLETIONS,
-    STREAM,
-    TALK,
-    Call,
-    app_of,
-    ask,
-    call,
-    post,
-)
+from tests.nodes.gateway.calls import ASK, CHAT, COMPLETIONS, STREAM, TALK, Call, app_of, ask, call
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
     MODEL_HASH,
@@ -233,33 +221,6 @@ async def test_a_request_is_cancelled_by_the_id_it_shows(
     assert (await call(app, "DELETE", f"{COMPLETIONS}/{request_id}")).status == 404
 
 
-@pytest.mark.parametrize("has_begun", [False, True])
-@pytest.mark.parametrize("fails", [False, True])
-async def test_a_stream_that_is_over_never_ends_its_connection(
-    monkeypatch: pytest.MonkeyPatch, has_begun: bool, fails: bool
-) -> None:
-    loop = asyncio.get_running_loop()
-    timers: list[asyncio.TimerHandle] = []
-    call_later = loop.call_later
-
-    def recorded(delay: float, *arguments: Any, **context: Any) -> asyncio.TimerHandle:
-        timer = call_later(delay, *arguments, **context)
-        if delay == 77.0:
-            timers.append(timer)
-        return timer
-
-    monkeypatch.setattr(loop, "call_later", recorded)
-    script: list[Step] = BEGUN if has_begun else BEGUN[:1]
-    end = RequestFailedError("bad_request", "why") if fails else finished(int(has_begun))
-    app = app_of(FakeMesh([*script, end]), write_timeout_s=77.0)
-    assert (await post(app, COMPLETIONS, STREAM)).is_complete
-    for _ in range(5):
-        await asyncio.sleep(0)
-    # The next request of the connection must not be cut off by it.
-    assert all(timer.cancelled() for timer in timers)
-    assert timers or fails
-
-
 @pytest.mark.parametrize(("path", "body"), [(COMPLETIONS, ASK), (CHAT, TALK)])
 async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
     made = tokens(
@@ -280,24 +241,3 @@ async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
     assert unknown.headers["warning"] == '299 airdraft "ignored: airdraft.token"'
     plain = await ask(mesh, path, {**body, "stream": True, "airdraft": {"tokens": False}})
     assert b"airdraft" not in plain.body
-
-
-@pytest.mark.parametrize(("sizes", "is_dropped"), [((60, 60, 60), True), ((50_000, 100), False)])
-async def test_too_much_is_dropped_but_one_large_event_is_not_too_much(
-    sizes: tuple[int, ...], is_dropped: bool
-) -> None:
-    outbox = Outbox(100)
-    *events, last = sizes
-    for size in events:
-        outbox.put(b"x" * size)
-    if is_dropped:
-        with pytest.raises(SlowReaderError):
-            outbox.put(b"x" * last)
-    else:
-        outbox.put(b"x" * last)
-        outbox.close()
-    assert outbox.was_dropped is is_dropped
-    taken = 0
-    while part := await outbox.take():
-        taken += len(part)
-    assert taken == (0 if is_dropped else sum(sizes))
