@@ -71,10 +71,15 @@ class _Choice:
 
 
 class Answers:
-    """All choices of one job. Choice c of prompt p has index p * n + c."""
+    """All choices of one job. Choice c of prompt p has index p * n + c.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    object_id, created_unix: the id of the answer, and when it was begun, in seconds.
+    """
+
+    def __init__(self, job: Job, object_id: str, created_unix: int) -> None:
+        self.job = job
+        self.object_id = object_id
+        self.created_unix = created_unix
         self._num_choices = job.options.num_choices
         self._choices = [_Choice() for _ in range(len(job.prompts) * self._num_choices)]
         self._prompt_scores: list[list[TokenScores]] = [[] for _ in job.prompts]
@@ -93,7 +98,7 @@ class Answers:
 
     def usage(self) -> dict[str, Any]:
         """The counts of all prompts and choices as JSON, once all have begun."""
-        started, options = list(self._started.values()), self._job.options
+        started, options = list(self._started.values()), self.job.options
         num_prompt_tokens = self.num_prompt_tokens
         return {
             "prompt_tokens": num_prompt_tokens,
@@ -140,7 +145,7 @@ class Answers:
 
     def _on_started(self, prompt_index: int, event: StartedNotice) -> None:
         """Note which target answers. The event comes again if that one is lost before a token."""
-        known = self._job.model_hashes
+        known = self.job.model_hashes
         if known is not None and event.model_hash not in known:
             # Its own defaults of sampling, of thinking and of calls would give another text.
             reason = "the model that answers came after the request was read: send it again"
@@ -186,10 +191,10 @@ class Answers:
     ) -> Delta:
         choice = self._choices[index]
         begins, choice.has_begun = not choice.has_begun, True
-        if begins and self._job.echo:
-            prompt = self._job.prompts[prompt_index]
+        if begins and self.job.echo:
+            prompt = self.job.prompts[prompt_index]
             echoed: tuple[ScoredToken, ...] = ()
-            if self._job.options.scores_prompt:
+            if self.job.options.scores_prompt:
                 echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
             text = _text_of(prompt, echoed) + text
             tokens = echoed + tokens

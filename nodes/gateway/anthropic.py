@@ -27,7 +27,7 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, Step, finish_reason
-from nodes.gateway.shape import Api, Head, ItemShape, call_id, named_event
+from nodes.gateway.shape import Api, ItemShape, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -181,15 +181,16 @@ def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
 
 
 class MessagesShape(ItemShape):
-    def begun(self, head: Head) -> bytes:
-        message = {**_message(head, [], None), "usage": _usage(head.num_prompt_tokens, 0)}
+    def begun(self) -> bytes:
+        usage = _usage(self._answers.num_prompt_tokens, 0)
+        message = {**self._message([], None), "usage": usage}
         return named_event("message_start", message=message)
 
-    def events_of(self, head: Head, step: Step) -> Iterator[bytes]:
+    def events_of(self, step: Step) -> Iterator[bytes]:
         if step.what == "ends":
             yield named_event("content_block_stop", index=step.place)
         elif step.what == "begins":
-            block = _block(head, step.item)
+            block = self._block(step.item)
             yield named_event("content_block_start", index=step.place, content_block=block)
         else:
             added = {"type": "thinking_delta", "thinking": step.piece}
@@ -204,13 +205,11 @@ class MessagesShape(ItemShape):
         rest = {name: document[name] for name in ("usage", "airdraft")}
         return named_event("message_delta", delta=delta, **rest) + named_event("message_stop")
 
-    def document(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> dict[str, Any]:
-        blocks = [_block(head, item) for item in items]
-        reason = finish_reason(reason, items)
+    def document(self, items: list[Item], reason: str | None) -> dict[str, Any]:
+        blocks = [self._block(item) for item in items]
+        reason, usage = finish_reason(reason, items), self._answers.usage()
         return {
-            **_message(head, blocks, _STOP_REASONS.get(reason or "", reason)),
+            **self._message(blocks, _STOP_REASONS.get(reason or "", reason)),
             "usage": _usage(usage["prompt_tokens"], usage["completion_tokens"]),
             "airdraft": usage["airdraft"],
         }
@@ -218,31 +217,29 @@ class MessagesShape(ItemShape):
     def failed(self, error: ApiError) -> bytes:
         return named_event("error", error=error.body()["error"])
 
+    def _message(self, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
+        return {
+            "id": self._answers.object_id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._answers.model,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": None,
+        }
 
-def _message(head: Head, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
-    return {
-        "id": head.object_id,
-        "type": "message",
-        "role": "assistant",
-        "model": head.model,
-        "content": content,
-        "stop_reason": reason,
-        "stop_sequence": None,
-    }
+    def _block(self, item: Item) -> dict[str, Any]:
+        if item.kind == CONTENT:
+            return {"type": "text", "text": item.text}
+        if item.kind == CALL:
+            found = {"type": "tool_use", "id": self.call_id(item), "name": item.name}
+            # Arguments that were cut off are left out.
+            return {**found, "input": item.arguments or {}}
+        return {"type": "thinking", "thinking": item.text, "signature": ""}
 
 
 def _usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
     return {"input_tokens": num_prompt_tokens, "output_tokens": num_tokens}
-
-
-def _block(head: Head, item: Item) -> dict[str, Any]:
-    if item.kind == CONTENT:
-        return {"type": "text", "text": item.text}
-    if item.kind == CALL:
-        found = {"type": "tool_use", "id": call_id(head, 0, item.number), "name": item.name}
-        # Arguments that were cut off are left out.
-        return {**found, "input": item.arguments or {}}
-    return {"type": "thinking", "thinking": item.text, "signature": ""}
 
 
 MESSAGES: Final = Api(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.answers import Answers, Delta, ScoredToken
 from nodes.gateway.bodies import (
     Body,
     ChoiceOr,
@@ -34,7 +34,7 @@ from nodes.gateway.reading import (
     finish_reason,
     items_of,
 )
-from nodes.gateway.shape import Api, ChunkWriter, Head, call_id
+from nodes.gateway.shape import Api, ChunkWriter
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -179,36 +179,37 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
 
 
 class ChatShape(ChunkWriter):
-    def __init__(self, job: Job) -> None:
-        super().__init__("chat.completion", job, "chat.completion.chunk")
-        self._readers = defaultdict[int, ItemReader](lambda: ItemReader(job))
+    kind, chunk_kind = "chat.completion", "chat.completion.chunk"
 
-    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
+    def __init__(self, answers: Answers, told: Told | None = None) -> None:
+        super().__init__(answers, told)
+        self._readers = defaultdict[int, ItemReader](lambda: ItemReader(self._job))
+
+    def chunks(self, delta: Delta) -> bytes:
         """Write the events of a delta; its tokens go with the first part of its text."""
-        index, tokens, events = delta.index, delta.tokens, b""
+        index, tokens, told, events = delta.index, delta.tokens, self._told, b""
         reader = self._readers[index]
-        added = [each for step in reader.read(delta) for each in _added(head, index, step)]
+        added = [each for step in reader.read(delta) for each in self._added(index, step)]
         if tokens and not added:
             added = [{"content": ""}]
         if delta.begins:
             events = b"" if told is None else told.line(index)
-            events += self._change(head, index, {"role": "assistant", "content": ""})
+            events += self._change(index, {"role": "assistant", "content": ""})
         for each in added:
             if told is not None:
                 # Text is not parsed if events have ids, so the whole text is one part.
                 events += told.line(index, delta.text, len(tokens))
-            events += self._change(head, index, each, tokens)
+            events += self._change(index, each, tokens)
             tokens = ()
         if delta.finish_reason is not None:
             if told is not None:
                 events += told.line(index, ends=True)
             reason = finish_reason(delta.finish_reason, reader.items)
-            events += self._change(head, index, {}, reason=reason)
+            events += self._change(index, {}, reason=reason)
         return events
 
     def _change(
         self,
-        head: Head,
         index: int,
         added: dict[str, Any],
         tokens: Sequence[ScoredToken] = (),
@@ -221,14 +222,14 @@ class ChatShape(ChunkWriter):
             "logprobs": chat_logprobs(tokens) if has_logprobs else None,
             "finish_reason": reason,
         }
-        return self.choice(head, choice, tokens)
+        return self.choice(choice, tokens)
 
-    def whole_choice(self, head: Head, choice: Delta) -> dict[str, Any]:
+    def whole_choice(self, choice: Delta) -> dict[str, Any]:
         items = items_of(self._job, choice)
         content = "".join(item.text for item in items if item.kind == CONTENT)
         reasoning = "".join(item.text for item in items if item.kind == REASONING)
         calls = [
-            call_json(call_id(head, choice.index, item.number), item.name, item.text)
+            call_json(self.call_id(item, choice.index), item.name, item.text)
             for item in items
             if item.kind == CALL
         ]
@@ -242,17 +243,16 @@ class ChatShape(ChunkWriter):
         fields = {"index": choice.index, "message": message, "finish_reason": reason}
         return {**fields, "logprobs": logprobs}
 
-
-def _added(head: Head, choice: int, step: Step) -> Iterator[dict[str, Any]]:
-    """The `delta` of the event for a step, if it has one."""
-    item = step.item
-    if step.what == "begins" and item.kind == CALL:
-        call = call_json(call_id(head, choice, item.number), item.name, "")
-        yield {"tool_calls": [{"index": item.number, **call}]}
-    elif step.what == "grows" and item.kind == CALL:
-        yield {"tool_calls": [{"index": item.number, "function": {"arguments": step.piece}}]}
-    elif step.what == "grows":
-        yield {"content" if item.kind == CONTENT else "reasoning_content": step.piece}
+    def _added(self, choice: int, step: Step) -> Iterator[dict[str, Any]]:
+        """The `delta` of the event for a step, if it has one."""
+        item = step.item
+        if step.what == "begins" and item.kind == CALL:
+            call = call_json(self.call_id(item, choice), item.name, "")
+            yield {"tool_calls": [{"index": item.number, **call}]}
+        elif step.what == "grows" and item.kind == CALL:
+            yield {"tool_calls": [{"index": item.number, "function": {"arguments": step.piece}}]}
+        elif step.what == "grows":
+            yield {"content" if item.kind == CONTENT else "reasoning_content": step.piece}
 
 
 def chat_logprobs(tokens: Iterable[ScoredToken]) -> dict[str, Any]:

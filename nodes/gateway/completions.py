@@ -8,12 +8,12 @@ from pydantic import Discriminator, Field, Tag
 
 from mesh.shared_numbers import shared
 from nodes.client.generation import Prompt
-from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.answers import Answers, Delta, ScoredToken
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
-from nodes.gateway.shape import Api, ChunkWriter, Head
+from nodes.gateway.shape import Api, ChunkWriter
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
 # The default of OpenAI's API.
@@ -159,11 +159,13 @@ def _token_text(piece: bytes) -> str:
 
 
 class CompletionShape(ChunkWriter):
-    def __init__(self, job: Job) -> None:
-        super().__init__("text_completion", job)
+    kind = chunk_kind = "text_completion"
+
+    def __init__(self, answers: Answers, told: Told | None = None) -> None:
+        super().__init__(answers, told)
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
-    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
+    def chunks(self, delta: Delta) -> bytes:
         logprobs = None
         if self._job.has_logprobs and (delta.tokens or delta.told_tokens):
             of_choice = self._logprobs.setdefault(delta.index, CompletionLogprobs())
@@ -172,13 +174,13 @@ class CompletionShape(ChunkWriter):
                 logprobs = of_choice.of(delta.tokens)
         if delta.is_empty:
             return b""
-        event = self.choice(head, _choice(delta, logprobs), delta.tokens)
-        if told is None:
+        event = self.choice(_choice(delta, logprobs), delta.tokens)
+        if self._told is None:
             return event
         ends = delta.finish_reason is not None
-        return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
+        return self._told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
-    def whole_choice(self, head: Head, choice: Delta) -> dict[str, Any]:
+    def whole_choice(self, choice: Delta) -> dict[str, Any]:
         has_logprobs = self._job.has_logprobs
         return _choice(choice, CompletionLogprobs().of(choice.tokens) if has_logprobs else None)
 

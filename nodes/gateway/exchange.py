@@ -20,7 +20,7 @@ from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import connection_of, metrics_of
 from nodes.gateway.running import Run, result_of
-from nodes.gateway.shape import Head, Shape, now_unix
+from nodes.gateway.shape import Api, now_unix
 from nodes.messages import StartedNotice, TokensNotice
 
 _OnDelta = Callable[[Delta], Awaitable[None]]
@@ -35,18 +35,17 @@ class Exchange:
     """
 
     def __init__(
-        self, mesh: Client, job: Job, shape: Shape, run: Run, scope: Scope, told: Told | None = None
+        self, mesh: Client, job: Job, api: Api, run: Run, scope: Scope, told: Told | None
     ) -> None:
         self._mesh = mesh
         self._job = job
-        self._shape = shape
         self._run = run
-        self._created_unix = now_unix()
         self._metrics = metrics_of(scope)
         self._connection = connection_of(scope)
         self._told = told
         self._largest_bytes = 0
-        self.answers = Answers(job)
+        self.answers = Answers(job, run.request_id, now_unix())
+        self._shape = api.shape(self.answers, told)
         # Whether any part of the answer has been handed to the client.
         self.has_told = False
         self._was_dropped = False
@@ -73,7 +72,7 @@ class Exchange:
         await result_of(self._run, self._ask_all(on_delta), receive)
         self.has_told = True
         choices = [joined(deltas[index]) for index in sorted(deltas)]
-        content = self._shape.whole(self._head(), choices, self.answers.usage())
+        content = self._shape.whole(choices)
         return Response(content, headers=self._headers(), media_type="application/json")
 
     async def stream(self, receive: Receive, send: Send, max_unsent_bytes: int) -> ASGIApp:
@@ -88,12 +87,12 @@ class Exchange:
                 delta = self._told.rest(delta)
                 self._told.fingerprint = self.answers.fingerprint
             # The content is empty if the reader already has this part.
-            if content := self._shape.chunks(self._head(), delta, self._told):
+            if content := self._shape.chunks(delta):
                 await self._tell(content, send, max_unsent_bytes)
 
         try:
             await result_of(self._run, self._ask_all(on_delta), receive)
-            end = self._shape.end(self._head(), self.answers.usage(), self._told)
+            end = self._shape.end()
         except ApiError as error:
             if not self.has_told:
                 raise
@@ -125,16 +124,6 @@ class Exchange:
             await send(start)
             self._metrics.stream_opened()
         await send({"type": "http.response.body", "body": content, "more_body": True})
-
-    def _head(self) -> Head:
-        answers = self.answers
-        return Head(
-            self._run.request_id,
-            self._created_unix,
-            answers.model,
-            answers.fingerprint,
-            answers.num_prompt_tokens,
-        )
 
     async def _ask_all(self, on_delta: _OnDelta) -> None:
         """Answer all prompts of a body with the numerics class that serves the first one."""

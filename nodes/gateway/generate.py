@@ -110,7 +110,7 @@ class Generate:
                 job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
             # Free the memory of the body before the answer is generated.
             del body, content
-            exchange = Exchange(shared.mesh, job, api.shape(job), run, scope, told)
+            exchange = Exchange(shared.mesh, job, api, run, scope, told)
             record.exchange = exchange
             if keyed is not None:
                 stack.callback(_remember, exchange, shared.keyed, keyed)

@@ -28,7 +28,7 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, Step
-from nodes.gateway.shape import Api, Head, ItemShape, call_id, named_event
+from nodes.gateway.shape import Api, ItemShape, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 
 _IN_PROGRESS: Final = "in_progress"
@@ -244,18 +244,17 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
 class ResponsesShape(ItemShape):
     """Writes an answer; its events are numbered."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
-        self._num_events = 0
+    _num_events = 0
 
-    def begun(self, head: Head) -> bytes:
-        response = self._response(head, "in_progress", [])
+    def begun(self) -> bytes:
+        response = self._response("in_progress", [])
         created = self._event("response.created", response=response)
         return created + self._event("response.in_progress", response=response)
 
-    def events_of(self, head: Head, step: Step) -> Iterator[bytes]:
+    def events_of(self, step: Step) -> Iterator[bytes]:
         kind, is_call = step.item.kind, step.item.kind == CALL
-        item = _item(head, step.item, _status(step.reason) if step.what == "ends" else _IN_PROGRESS)
+        status = _status(step.reason) if step.what == "ends" else _IN_PROGRESS
+        item = self._item(step.item, status)
         where: dict[str, Any] = {"item_id": item["id"], "output_index": step.place}
         named = "response.function_call_arguments"
         if not is_call:
@@ -288,14 +287,12 @@ class ResponsesShape(ItemShape):
         fields = {"code": error.code, "message": error.message, "param": error.param}
         return self._event("error", **fields)
 
-    def document(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> dict[str, Any]:
-        status = _status(reason)
+    def document(self, items: list[Item], reason: str | None) -> dict[str, Any]:
+        status, usage = _status(reason), self._answers.usage()
         # Only the last item can be cut off.
         ends = [*[_COMPLETED] * (len(items) - 1), status]
-        output = [_item(head, item, end) for item, end in zip(items, ends, strict=False)]
-        response = self._response(head, status, output)
+        output = [self._item(item, end) for item, end in zip(items, ends, strict=False)]
+        response = self._response(status, output)
         if status == _INCOMPLETE:
             response["incomplete_details"] = {"reason": "max_output_tokens"}
         response["usage"] = {
@@ -311,16 +308,16 @@ class ResponsesShape(ItemShape):
         number, self._num_events = self._num_events, self._num_events + 1
         return named_event(kind, sequence_number=number, **fields)
 
-    def _response(self, head: Head, status: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    def _response(self, status: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         options = self._job.options
         return {
-            "id": head.object_id,
+            "id": self._answers.object_id,
             "object": "response",
-            "created_at": head.created_unix,
+            "created_at": self._answers.created_unix,
             "status": status,
             "error": None,
             "incomplete_details": None,
-            "model": head.model,
+            "model": self._answers.model,
             "output": items,
             **self._job.echoed,
             "previous_response_id": None,
@@ -332,33 +329,32 @@ class ResponsesShape(ItemShape):
             "usage": None,
         }
 
+    def _item(self, item: Item, status: str) -> dict[str, Any]:
+        """An item of the output. Its id is the same each time the answer is written."""
+        if item.kind == CALL:
+            named = self.call_id(item)
+            if status == _COMPLETED and item.arguments is None:
+                # A stop text has cut them off.
+                status = _INCOMPLETE
+            return {
+                "type": "function_call",
+                "id": named.replace("call_", "fc_"),
+                "call_id": named,
+                "name": item.name,
+                "arguments": item.text,
+                "status": status,
+            }
+        if item.kind == CONTENT:
+            part = {"type": "output_text", "text": item.text, "annotations": [], "logprobs": []}
+            fields = {"type": "message", "role": "assistant", "content": [part], "status": status}
+            return {"id": self._answers.object_id.replace("resp-", "msg-"), **fields}
+        thoughts = [{"type": "reasoning_text", "text": item.text}]
+        identity = self._answers.object_id.replace("resp-", "rs-")
+        return {"id": identity, "type": "reasoning", "summary": [], "content": thoughts}
+
 
 def _status(reason: str | None) -> str:
     return _INCOMPLETE if reason == "length" else _COMPLETED
-
-
-def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
-    """An item of the output. Its id is the same each time the answer is written."""
-    if item.kind == CALL:
-        named = call_id(head, 0, item.number)
-        if status == _COMPLETED and item.arguments is None:
-            # A stop text has cut them off.
-            status = _INCOMPLETE
-        return {
-            "type": "function_call",
-            "id": named.replace("call_", "fc_"),
-            "call_id": named,
-            "name": item.name,
-            "arguments": item.text,
-            "status": status,
-        }
-    if item.kind == CONTENT:
-        part = {"type": "output_text", "text": item.text, "annotations": [], "logprobs": []}
-        fields = {"type": "message", "role": "assistant", "content": [part], "status": status}
-        return {"id": head.object_id.replace("resp-", "msg-"), **fields}
-    thoughts = [{"type": "reasoning_text", "text": item.text}]
-    identity = head.object_id.replace("resp-", "rs-")
-    return {"id": identity, "type": "reasoning", "summary": [], "content": thoughts}
 
 
 RESPONSES: Final = Api(

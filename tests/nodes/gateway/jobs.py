@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from nodes.engine.traits import OPENAI_SAMPLING
+from nodes.gateway.answers import Answers
 from nodes.gateway.bodies import read
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.shape import Api, Shape
+from tests.nodes.gateway.fake_mesh import started
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +39,8 @@ class Jobs:
         """The field that the error for a body names."""
         return self.error(value).param
 
-    def shape(self, job: Job) -> Shape:
-        return self.api.shape(job)
+    def shape(self, job: Job, object_id: str) -> Shape:
+        """What writes an answer of toy-1, which has begun."""
+        answers = Answers(job, object_id, 5)
+        answers.on_event(0, started())
+        return self.api.shape(answers, None)

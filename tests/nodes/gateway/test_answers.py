@@ -18,7 +18,8 @@ from tests.nodes.gateway.jobs import Jobs
 
 
 def answers(**body: object) -> Answers:
-    return Answers(Jobs(COMPLETIONS, strict_fields=False).job({"prompt": "hi", **body}))
+    job = Jobs(COMPLETIONS, strict_fields=False).job({"prompt": "hi", **body})
+    return Answers(job, "cmpl-1", 5)
 
 
 def deltas(made: Answers, *events: object, prompt: int = 0) -> list[Delta]:

@@ -13,14 +13,12 @@ from nodes.gateway.chat import CHAT
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import Head
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
 from tests.nodes.gateway.jobs import Jobs
 
 LIMITS = GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99)
 FIELDS, LENIENT = Jobs(CHAT, LIMITS), Jobs(CHAT, LIMITS, strict_fields=False)
-HEAD = Head("chatcmpl-1", 5, "toy", "fp_a_b")
 USER = {"role": "user", "content": "hi"}
 CALL = {"function": {"name": "f", "arguments": "{}"}}
 ANSWER = "response_format"
@@ -247,25 +245,25 @@ def events(data: bytes) -> list[Any]:
 
 
 def test_the_role_comes_first_and_the_reason_last() -> None:
-    shape = FIELDS.shape(job(stream=True))
-    first = events(shape.chunks(HEAD, Delta(0, "a", (), True)))
+    shape = FIELDS.shape(job(stream=True), "chatcmpl-1")
+    first = events(shape.chunks(Delta(0, "a", (), True)))
     assert [e["choices"][0]["delta"] for e in first] == [
         {"role": "assistant", "content": ""},
         {"content": "a"},
     ]
     assert {e["object"] for e in first} == {"chat.completion.chunk"}
     assert "usage" not in first[0]
-    (last,) = events(shape.chunks(HEAD, Delta(0, "", (), False, "length")))
+    (last,) = events(shape.chunks(Delta(0, "", (), False, "length")))
     choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
     assert last["choices"] == [choice]
-    empty = events(shape.chunks(HEAD, Delta(1, "", (), True, "stop")))
+    empty = events(shape.chunks(Delta(1, "", (), True, "stop")))
     assert [e["choices"][0]["finish_reason"] for e in empty] == [None, "stop"]
 
 
 def test_logprobs_come_with_their_tokens() -> None:
-    shape = FIELDS.shape(job(logprobs=True, top_logprobs=1))
+    shape = FIELDS.shape(job(logprobs=True, top_logprobs=1), "chatcmpl-1")
     told = ScoredToken(scored("a", -0.5, ("a", -0.5))), ScoredToken(scored(b"\xe2\x82", -1.0))
-    (found,) = events(shape.chunks(HEAD, Delta(0, "", told, False)))
+    (found,) = events(shape.chunks(Delta(0, "", told, False)))
     whole, part = found["choices"][0]["logprobs"]["content"]
     assert (whole["token"], whole["logprob"], whole["bytes"]) == ("a", -0.5, [97])
     assert whole["top_logprobs"] == [{"token": "a", "logprob": -0.5, "bytes": [97]}]

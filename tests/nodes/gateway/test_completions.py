@@ -7,13 +7,12 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.completions import COMPLETIONS, CompletionLogprobs
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import DONE, Head
-from tests.nodes.gateway.fake_mesh import scored
+from nodes.gateway.shape import DONE
+from tests.nodes.gateway.fake_mesh import FINGERPRINT, MODEL, scored
 from tests.nodes.gateway.jobs import Jobs
 
 LIMITS = GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3, max_tokens=99)
 FIELDS = Jobs(COMPLETIONS, LIMITS)
-HEAD = Head("cmpl-1", 5, 'a "model"', "fp_a_b")
 
 
 def job(**body: Any) -> Job:
@@ -94,19 +93,19 @@ def event(data: bytes) -> Any:
 @pytest.mark.parametrize("has_usage", [False, True])
 def test_chunks_are_completions_of_one_choice(has_usage: bool) -> None:
     options = {"stream_options": {"include_usage": True}} if has_usage else {}
-    shape = FIELDS.shape(FIELDS.job({"prompt": "hi", "stream": True, **options}))
-    found = event(shape.chunks(HEAD, Delta(1, 'a"\n', (), True)))
+    shape = FIELDS.shape(job(prompt="hi", stream=True, **options), "cmpl-1")
+    found = event(shape.chunks(Delta(1, 'a"\n', (), True)))
     assert (found["id"], found["object"], found["created"]) == ("cmpl-1", "text_completion", 5)
-    assert (found["model"], found["system_fingerprint"]) == ('a "model"', "fp_a_b")
+    assert (found["model"], found["system_fingerprint"]) == (MODEL, FINGERPRINT)
     assert found["choices"] == [
         {"index": 1, "text": 'a"\n', "logprobs": None, "finish_reason": None}
     ]
     assert found.get("usage", 0) == (None if has_usage else 0)
-    end = shape.end(HEAD, {"total_tokens": 4})
+    end = shape.end()
     assert end.endswith(DONE)
     if has_usage:
         found = event(end.removesuffix(DONE))
-        assert (found["choices"], found["usage"]) == ([], {"total_tokens": 4})
+        assert (found["choices"], found["usage"]["total_tokens"]) == ([], 3)
 
 
 def test_logprobs_are_lists_beside_each_other() -> None:
