@@ -104,8 +104,7 @@ class Generate:
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
                 await stack.enter_async_context(under_way)
-                record.request_id = keyed.request_id(self._api.prefix)
-                shared.running.rename(run, record.request_id)
+                record.request_id = run.request_id = keyed.request_id(self._api.prefix)
                 # An earlier request with this key may have ended only now.
                 job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
             # Free the memory of the body before the answer is generated.

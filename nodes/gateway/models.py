@@ -35,39 +35,34 @@ class Fresh(Generic[T]):
         self._mesh = mesh
         self._ask = ask
         self._clock = clock
+        # The last request, which keeps its reply, and when that came.
         self._asking: asyncio.Task[T] | None = None
-        self._known: T | None = None
         self._known_at = -math.inf
 
     async def latest(self, max_age_s: float = _MAX_AGE_S) -> T:
         """A reply of at most this age. Raises ApiError if the coordinator is unreachable."""
         if not self._mesh.is_joined:
             # The next coordinator has other targets, at first none, and a status of its own.
-            self._known = None
+            self._known_at = -math.inf
             raise unavailable("the coordinator cannot be reached: try again when it is back")
-        if self._known is not None and self._clock() - self._known_at < max_age_s:
-            return self._known
-        if self._asking is None:
+        is_known = self._clock() - self._known_at < max_age_s
+        if self._asking is None or (self._asking.done() and not is_known):
             self._asking = asyncio.create_task(self._asked())
-            self._asking.add_done_callback(self._end)
+            # This marks a failure as noticed, even if every caller has left.
+            self._asking.add_done_callback(lambda asking: asking.cancelled() or asking.exception())
         # A caller that is cancelled must not cancel the request that others wait for.
         return await asyncio.shield(self._asking)
 
     async def _asked(self) -> T:
         # The client gives up when its heartbeats find the coordinator lost. A shorter limit here
         # would take a busy machine or a narrow link for a lost coordinator.
+        self._known_at = -math.inf
         try:
-            self._known = await self._ask()
+            reply = await self._ask()
         except RequestFailedError as error:
             raise of_exception(error) from error
         self._known_at = self._clock()
-        return self._known
-
-    def _end(self, asking: asyncio.Task[T]) -> None:
-        self._asking = None
-        if not asking.cancelled():
-            # Mark the exception as retrieved, even if every caller has left.
-            asking.exception()
+        return reply
 
     async def stop(self) -> None:
         """Cancel the request under way."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
@@ -19,6 +18,7 @@ class Run:
     """One request. ended_by: the reason if it was ended from outside, otherwise None."""
 
     def __init__(self, request_id: str, key: str) -> None:
+        # A request that gets the id of its Idempotency-Key gets it only once it holds that key.
         self.request_id = request_id
         self.key = key
         self.ended_by: ApiError | None = None
@@ -69,8 +69,7 @@ class Running:
 
     def __init__(self, max_concurrent: int) -> None:
         self._max_concurrent = max_concurrent
-        self._runs: dict[str, Run] = {}
-        self._of_key: Counter[str] = Counter()
+        self._runs = set[Run]()
         self._stopping: ApiError | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -90,32 +89,23 @@ class Running:
         if len(self._runs) >= self._max_concurrent:
             reason = f"{self._max_concurrent} requests are under way: try again later"
             raise failed("overloaded", reason)
-        if self._of_key[key] >= max_of_key:
+        if sum(run.key == key for run in self._runs) >= max_of_key:
             reason = f"{max_of_key} requests of this key are under way: wait for one to end"
             raise failed("overloaded", reason)
-        run = self._runs[request_id] = Run(request_id, key)
-        self._of_key[key] += 1
+        run = Run(request_id, key)
+        self._runs.add(run)
         self._idle.clear()
         try:
             yield run
         finally:
-            del self._runs[run.request_id]
-            self._of_key[key] -= 1
-            if not self._of_key[key]:
-                del self._of_key[key]
+            self._runs.remove(run)
             if not self._runs:
                 self._idle.set()
 
-    def rename(self, run: Run, request_id: str) -> None:
-        """Change the id of a request; no other request under way may have the new one."""
-        assert request_id not in self._runs
-        del self._runs[run.request_id]
-        run.request_id = request_id
-        self._runs[request_id] = run
-
     def cancel(self, request_id: str, key: str | None) -> bool:
         """End a request and return whether it was found. key: its API key, or None for any."""
-        run = self._runs.get(request_id)
+        found = (run for run in self._runs if run.request_id == request_id)
+        run = next(found, None)
         if run is None or key not in (None, run.key):
             return False
         # 410 rather than 409, because OpenAI's client retries a 409.
@@ -135,6 +125,6 @@ class Running:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._idle.wait()
-        for run in list(self._runs.values()):
+        for run in list(self._runs):
             assert self._stopping is not None
             run.end(self._stopping)

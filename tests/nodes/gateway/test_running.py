@@ -34,7 +34,7 @@ async def test_there_are_only_so_many_of_a_key_and_of_all() -> None:
 async def test_a_request_is_cancelled_by_its_key_only_whatever_its_id_has_become() -> None:
     running = Running(3)
     with running.entered("drawn", "one", 2) as run:
-        running.rename(run, "derived")
+        run.request_id = "derived"
         assert not running.cancel("derived", "two")
         assert not running.cancel("drawn", "one")
         assert running.cancel("derived", None)
