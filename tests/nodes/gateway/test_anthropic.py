@@ -18,6 +18,8 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 WEATHER = {"name": "weather", "description": "Of a city", "input_schema": SCHEMA}
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
 
+DELTAS = {"thinking": "thinking_delta", "text": "text_delta", "tool_use": "input_json_delta"}
+
 
 def body(**changes: Any) -> dict[str, Any]:
     return {"model": "toy-1", "max_tokens": 50, "messages": [USER], **changes}
@@ -117,14 +119,16 @@ def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
 
 
 async def test_an_answer_is_told_whole_or_in_pieces() -> None:
-    mesh = FakeMesh(text_answer("So", ": ", CALL[:30], CALL[30:50], CALL[50:]))
+    pieces = ("<think>", "hm", "</think>", "So", ": ", CALL[:30], CALL[30:50], CALL[50:])
+    mesh = FakeMesh(text_answer(*pieces), traits=THINKING)
     found = (await ask(mesh, PATH, body(tools=[WEATHER]))).json
-    text, call = found["content"]
+    thoughts, text, call = found["content"]
+    assert thoughts == {"type": "thinking", "thinking": "hm", "signature": ""}
     assert text == {"type": "text", "text": "So: "}
     assert (call["type"], call["name"], call["input"]) == ("tool_use", "weather", {"city": "Köln"})
     assert (found["type"], found["role"], found["model"]) == ("message", "assistant", "toy-1")
     assert (found["stop_reason"], found["stop_sequence"]) == ("tool_use", None)
-    assert found["usage"] == {"input_tokens": 3, "output_tokens": 5}
+    assert found["usage"] == {"input_tokens": 3, "output_tokens": 8}
     assert found["id"].startswith("msg-")
     events = named_events(await ask(mesh, PATH, body(tools=[WEATHER], stream=True)))
     assert all(name == event["type"] for name, event in events)
@@ -139,13 +143,13 @@ async def test_an_answer_is_told_whole_or_in_pieces() -> None:
         elif name == "content_block_delta":
             kind, part = event["delta"].values()
             block = blocks[event["index"]]
-            assert kind == ("text_delta" if block["type"] == "text" else "input_json_delta")
+            assert kind == DELTAS[block["type"]]
             block["told"] += part
-    assert names.count("content_block_stop") == len(blocks) == 2
-    assert blocks[0]["told"] == "So: "
-    assert (blocks[1]["name"], json.loads(blocks[1]["told"])) == ("weather", {"city": "Köln"})
+    assert names.count("content_block_stop") == len(blocks) == 3
+    assert [block["told"] for block in blocks[:2]] == ["hm", "So: "]
+    assert (blocks[2]["name"], json.loads(blocks[2]["told"])) == ("weather", {"city": "Köln"})
     last = events[-2][1]
-    assert (last["delta"]["stop_reason"], last["usage"]["output_tokens"]) == ("tool_use", 5)
+    assert (last["delta"]["stop_reason"], last["usage"]["output_tokens"]) == ("tool_use", 8)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -159,13 +163,6 @@ async def test_an_answer_that_is_short_or_empty(stream: bool) -> None:
         assert names == ["message_start", "message_delta", "message_stop"]
     else:
         assert (call.json["content"], call.json["stop_reason"]) == ([], "end_turn")
-
-
-async def test_what_a_model_thinks_is_a_block_of_its_own() -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), traits=THINKING)
-    thoughts, text = (await ask(mesh, PATH, body())).json["content"]
-    assert (thoughts["type"], thoughts["thinking"]) == ("thinking", "hm")
-    assert (text["type"], text["text"]) == ("text", "Yes.")
 
 
 async def test_errors_have_the_shape_that_its_clients_read() -> None:

@@ -140,14 +140,16 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
 
 
 async def test_an_answer_is_told_whole_or_in_pieces() -> None:
-    mesh = FakeMesh(text_answer("So", ": ", CALL[:30], CALL[30:50], CALL[50:]))
+    pieces = ("<think>", "hm", "</think>", "So", ": ", CALL[:30], CALL[30:50], CALL[50:])
+    mesh = FakeMesh(text_answer(*pieces), traits=THINKING)
     found = await answer(mesh, tools=[WEATHER])
-    message, call = found["output"]
+    thoughts, message, call = found["output"]
+    assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
     assert message["content"][0]["text"] == "So: "
     assert (call["name"], json.loads(call["arguments"])) == ("weather", {"city": "Köln"})
     assert call["call_id"] != call["id"]
     assert (found["object"], found["status"], found["model"]) == ("response", "completed", "toy-1")
-    assert found["usage"]["total_tokens"] == 8
+    assert found["usage"]["total_tokens"] == 11
     assert found["tools"][0]["name"] == "weather"
     events = named_events(await asked(mesh, tools=[WEATHER], stream=True))
     assert all(name == event["type"] for name, event in events)
@@ -160,6 +162,7 @@ async def test_an_answer_is_told_whole_or_in_pieces() -> None:
         by_name.setdefault(name.removeprefix("response."), []).append(event)
     assert "".join(e["delta"] for e in by_name["output_text.delta"]) == "So: "
     assert by_name["output_text.done"][0]["text"] == "So: "
+    assert by_name["reasoning_text.done"][0]["text"] == "hm"
     arguments = "".join(e["delta"] for e in by_name["function_call_arguments.delta"])
     assert json.loads(arguments) == {"city": "Köln"}
     assert by_name["function_call_arguments.done"][0]["arguments"] == arguments
@@ -177,14 +180,6 @@ async def test_an_answer_that_ends_for_length_is_incomplete(body: dict[str, Any]
     mesh = FakeMesh(text_answer(CALL[:50], reason="length"))
     found = await answer(mesh, tools=[WEATHER], **body)
     assert [item["status"] for item in found["output"]] == ["incomplete"]
-
-
-@pytest.mark.parametrize("body", [{}, {"stream": True}], ids=["whole", "streamed"])
-async def test_what_a_model_thinks_is_an_item_of_its_own(body: dict[str, Any]) -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), traits=THINKING)
-    thoughts, message = (await answer(mesh, **body))["output"]
-    assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
-    assert message["content"][0]["text"] == "Yes."
 
 
 async def test_a_stream_that_breaks_ends_with_an_error() -> None:

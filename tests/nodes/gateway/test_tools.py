@@ -61,26 +61,6 @@ def test_the_answer_is_held_to_the_schemas_of_its_tools() -> None:
     assert (found["choice"], found["parallel"]) == ("required", False)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "has_none"),
-    [
-        (None, True),
-        ({}, True),
-        # As servers of the Model Context Protocol describe a function without arguments.
-        ({"type": "object"}, True),
-        ({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}, True),
-        ({"type": "object", "additionalProperties": True}, False),
-        ({"type": "object", "anyOf": [PARAMETERS]}, False),
-        ({"$ref": "#/$defs/A", "$defs": {"A": PARAMETERS}}, False),
-    ],
-)
-def test_a_schema_without_arguments_allows_none(parameters: Any, has_none: bool) -> None:
-    function = {"name": "now", "parameters": parameters}
-    (tool,) = grammar_of(tools=[{"type": "function", "function": function}])["tools"]
-    none = {"type": "object", "properties": {}, "additionalProperties": False}
-    assert tool["parameters"] == (none if has_none else parameters)
-
-
 def test_an_answer_without_calls_follows_the_format() -> None:
     schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
@@ -150,28 +130,42 @@ def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
+NONE = {"type": "object", "properties": {}, "additionalProperties": False}
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
 @pytest.mark.parametrize(
-    ("more", "is_closed"),
+    ("parameters", "closed"),
     [
-        ({"anyOf": [{"required": ["city"]}, {"minProperties": 1}]}, True),
-        ({"allOf": [{"properties": {"city": {"maxLength": 9}}}]}, True),
-        ({"allOf": [{"properties": {"days": {"type": "integer"}}}]}, False),
-        ({"oneOf": [{"allOf": [{"properties": {"days": {}}}]}]}, False),
-        ({"anyOf": [{"required": ["days"]}]}, False),
-        ({"anyOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {}}}, False),
-        ({"required": ["days"]}, False),
-        # No schemas at all are for the target to refuse.
-        ({"required": 1, "allOf": [1], "anyOf": 2, "oneOf": [{"properties": [{}]}]}, True),
+        (None, NONE),
+        ({}, NONE),
+        # As servers of the Model Context Protocol describe a function without arguments.
+        ({"type": "object"}, NONE),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}, NONE),
+        ({"type": "object", "additionalProperties": True}, None),
+        ({"type": "object", "anyOf": [PARAMETERS]}, None),
+        ({"$ref": "#/$defs/A", "$defs": {"A": PARAMETERS}}, None),
+        *(
+            ({**CITY, **more}, {"additionalProperties": False, **CITY, **more})
+            for more in (
+                {"anyOf": [{"required": ["city"]}, {"minProperties": 1}]},
+                {"allOf": [{"properties": {"city": {"maxLength": 9}}}]},
+                # No schemas at all are for the target to refuse.
+                {"required": 1, "allOf": [1], "anyOf": 2, "oneOf": [{"properties": [{}]}]},
+            )
+        ),
+        # Arguments that a schema names elsewhere are not ruled out.
+        ({**CITY, "allOf": [{"properties": {"days": {"type": "integer"}}}]}, None),
+        ({**CITY, "oneOf": [{"allOf": [{"properties": {"days": {}}}]}]}, None),
+        ({**CITY, "anyOf": [{"required": ["days"]}]}, None),
+        ({**CITY, "anyOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {}}}, None),
+        ({**CITY, "required": ["days"]}, None),
     ],
 )
-def test_arguments_that_a_schema_names_elsewhere_are_not_ruled_out(
-    more: dict[str, Any], is_closed: bool
-) -> None:
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, **more}
-    function = {"name": "weather", "parameters": parameters}
-    (tool,) = grammar_of(tools=[{"type": "function", "function": function}])["tools"]
-    closed = {"additionalProperties": False, **parameters}
-    assert tool["parameters"] == (closed if is_closed else parameters)
+def test_only_arguments_that_a_schema_names_are_made(parameters: Any, closed: Any) -> None:
+    """closed: what the grammar has; None for the same as was sent."""
+    (found,) = grammar_of(**tool(parameters=parameters))["tools"]
+    assert found["parameters"] == (parameters if closed is None else closed)
 
 
 async def test_a_whole_answer_has_content_and_calls() -> None:
