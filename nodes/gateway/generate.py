@@ -23,7 +23,7 @@ from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
-from nodes.gateway.idempotency import Keyed, KeyedRequests
+from nodes.gateway.idempotency import Keyed, KeyedRequests, Remembered
 from nodes.gateway.models import Models
 from nodes.gateway.running import Running
 from nodes.gateway.shape import Api, new_id
@@ -96,23 +96,23 @@ class Generate:
             if not job.has_ids:
                 told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
-                under_way = shared.keyed.entered(
+                holding = shared.keyed.entered(
                     keyed,
                     scope["path"],
                     content,
                     connection_of(scope),
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
-                await stack.enter_async_context(under_way)
+                remembered = await stack.enter_async_context(holding)
                 record.request_id = run.request_id = keyed.request_id(self._api.prefix)
                 # An earlier request with this key may have ended only now.
-                job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
+                job = _pinned(job, told, remembered.fingerprint)
             # Free the memory of the body before the answer is generated.
             del body, content
             exchange = Exchange(shared.mesh, job, api, run, scope, told)
             record.exchange = exchange
             if keyed is not None:
-                stack.callback(_remember, exchange, shared.keyed, keyed)
+                stack.callback(_remember, exchange, remembered)
             if job.stream:
                 rest = await exchange.stream(receive, send, limits.max_unsent_bytes)
             else:
@@ -196,9 +196,9 @@ def _pinned(job: Job, told: Told | None, answered: str) -> Job:
     return job.with_options(model_hash=model_hash, numerics_class=numerics_class)
 
 
-def _remember(exchange: Exchange, requests: KeyedRequests, keyed: Keyed) -> None:
+def _remember(exchange: Exchange, remembered: Remembered) -> None:
     if exchange.has_told:
-        requests.answered(keyed, exchange.answers.fingerprint)
+        remembered.fingerprint = exchange.answers.fingerprint
 
 
 @dataclass(slots=True)

@@ -68,8 +68,9 @@ class Keyed:
 
 
 @dataclass(slots=True)
-class _Remembered:
-    """A key that was used. body: digest of path and body. fingerprint: of its answer, or ""."""
+class Remembered:
+    """A key that was used. body: digest of path and body. fingerprint: of its last answer of which
+    the client has received a part, or ""."""
 
     body: bytes
     used_at: float
@@ -93,28 +94,28 @@ class KeyedRequests:
         self._max_remembered = max_remembered
         self._clock = clock
         self._under_way: dict[Keyed, _UnderWay] = {}
-        self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
+        self._remembered: OrderedDict[Keyed, Remembered] = OrderedDict()
         # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
 
     @contextlib.asynccontextmanager
     async def entered(
         self, keyed: Keyed, path: str, body: bytes, reader: Connection, *, takes_over: bool = False
-    ) -> AsyncIterator[None]:
-        """Hold the key for one request. Raises ApiError: 422 if the key was used with another body,
-        409 while a request with it is under way.
+    ) -> AsyncIterator[Remembered]:
+        """Hold the key for one request, which may change what is remembered of it. Raises ApiError:
+        422 if the key was used with another body, 409 while a request with it is under way.
 
         takes_over: the client resumes the stream under way, so that one has lost its reader and is
         ended.
         """
-        self._check_body(keyed, path, body)
+        remembered = self._of_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
             if takes_over:
                 other.reader.abort()
             await self._ended(other)
         mine = self._under_way[keyed] = _UnderWay(reader)
         try:
-            yield
+            yield remembered
         finally:
             del self._under_way[keyed]
             mine.has_ended.set()
@@ -131,12 +132,12 @@ class KeyedRequests:
         )
         raise _refused(409, reason, "request_in_progress", retry_after_s=1)
 
-    def _check_body(self, keyed: Keyed, path: str, body: bytes) -> None:
+    def _of_body(self, keyed: Keyed, path: str, body: bytes) -> Remembered:
         now = self._clock()
         digest = hashlib.blake2b(path.encode() + b"\0", digest_size=16, key=self._secret)
         digest.update(body)
         self._forget_old(now)
-        known = self._remembered.setdefault(keyed, _Remembered(digest.digest(), now))
+        known = self._remembered.setdefault(keyed, Remembered(digest.digest(), now))
         if known.body != digest.digest():
             reason = "this key was used with another body or route: use a new key for a new request"
             raise _refused(422, reason, "key_reused")
@@ -144,6 +145,7 @@ class KeyedRequests:
         self._remembered.move_to_end(keyed)
         if len(self._remembered) > self._max_remembered:
             self._remembered.popitem(last=False)
+        return known
 
     def _forget_old(self, now: float) -> None:
         while self._remembered:
@@ -155,12 +157,6 @@ class KeyedRequests:
         """The fingerprint of the last answer with this key; "" if this gateway knows none."""
         known = None if keyed is None else self._remembered.get(keyed)
         return "" if known is None else known.fingerprint
-
-    def answered(self, keyed: Keyed, fingerprint: str) -> None:
-        """Note that the client has received a part of an answer with this fingerprint."""
-        known = self._remembered.get(keyed)
-        if known is not None:
-            known.fingerprint = fingerprint
 
 
 def _refused(status: int, reason: str, code: str, **more: Any) -> ApiError:
