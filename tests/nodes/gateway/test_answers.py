@@ -45,26 +45,19 @@ def test_a_notice_without_text_is_not_told() -> None:
     assert (delta.text, len(delta.tokens)) == ("", 1)
 
 
-def test_choices_of_several_prompts_have_indices_of_their_own() -> None:
-    made = answers(prompt=["a", "b"], n=2)
-    (delta,) = deltas(made, tokens("x", 0, choice=1), prompt=1)
-    assert (delta.index, delta.begins) == (3, True)
-    (delta,) = deltas(made, tokens("x", 1, choice=1), prompt=1)
-    assert not delta.begins
-
-
-def test_usage_counts_prompts_once_and_all_choices() -> None:
+def test_choices_of_several_prompts_are_told_apart_and_counted_together() -> None:
     made = answers(prompt=["a", "b"], n=2, seed=9, temperature=0.5)
+    told = list[Delta]()
     for prompt in (0, 1):
         deltas(made, started(5), prompt=prompt)
         for choice in (0, 1):
-            deltas(made, tokens("x", 0, choice), finished(1, "stop", choice, 4, 3), prompt=prompt)
+            events = tokens("x", 0, choice), finished(1, "stop", choice, 4, 3)
+            told += deltas(made, *events, prompt=prompt)
+    assert [delta.index for delta in told] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [delta.begins for delta in told] == [True, False] * 4
     found = made.usage()
-    assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (
-        10,
-        4,
-        14,
-    )
+    counts = [found[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    assert counts == [10, 4, 14]
     assert found["completion_tokens_details"] == {
         "accepted_prediction_tokens": 12,
         "rejected_prediction_tokens": 4,
@@ -90,34 +83,30 @@ def test_an_echo_of_text_goes_before_each_choice() -> None:
     assert (first.text, second.text, last.text) == ("hi a", "hi b", "c")
 
 
-def test_an_echo_of_token_ids_is_made_of_their_bytes() -> None:
-    made = answers(prompt=[5, 6, 7], echo=True, max_tokens=0, logprobs=1)
-    first, second = scored(b"\xe2\x82", -1.0), scored(b"\xac", -2.0)
-    notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 2, (second,))]
+@pytest.mark.parametrize(
+    ("prompt", "later", "pieces"),
+    [
+        # A text's first token is what the others leave: what the tokenizer put before it is not of
+        # the text.
+        ("hello you", [b" you"], [b"hello", b" you"]),
+        (" you", [b" you"], [b"", b" you"]),
+        ("hi", [], [b"hi"]),
+        # An echo of ids is made of their bytes.
+        ([5, 6, 7], [b"\xe2\x82", b"\xac"], [b"", b"\xe2\x82", b"\xac"]),
+        ([5], [], [b""]),
+    ],
+)
+def test_a_prompt_is_echoed_with_scores_but_for_its_first_token(
+    prompt: object, later: list[bytes], pieces: list[bytes]
+) -> None:
+    made = answers(prompt=prompt, echo=True, max_tokens=0, logprobs=1)
+    notices = [PromptLogprobsNotice(1, n, (scored(raw, -n),)) for n, raw in enumerate(later, 1)]
     (delta,) = deltas(made, started(), *notices, finished(0, "length"))
-    assert delta.text == "€"
-    found = [(token.is_first, token.kind) for token in delta.tokens]
-    assert found == [(True, "prompt"), (False, "prompt"), (False, "prompt")]
+    assert delta.text == (prompt if isinstance(prompt, str) else b"".join(pieces).decode())
+    assert [token.scores.chosen.piece for token in delta.tokens] == pieces
+    kinds = [(token.is_first, token.kind) for token in delta.tokens]
+    assert kinds == [(True, "prompt"), *[(False, "prompt")] * len(later)]
     assert delta.finish_reason == "length"
-
-
-# What the tokenizer put before the text is not of it.
-@pytest.mark.parametrize(("prompt", "first"), [("hello you", b"hello"), (" you", b"")])
-def test_the_first_token_of_a_text_is_what_the_others_leave(prompt: str, first: bytes) -> None:
-    made = answers(prompt=prompt, echo=True, logprobs=0)
-    scores = PromptLogprobsNotice(1, 1, (scored(" you", -1.0),))
-    (delta,) = deltas(made, started(), scores, tokens("!", 0))
-    assert [t.scores.chosen.piece for t in delta.tokens] == [first, b" you"]
-
-
-@pytest.mark.parametrize(("prompt", "piece"), [("hi", b"hi"), ([5], b"")])
-def test_a_prompt_of_one_token_is_echoed_without_a_score(prompt: object, piece: bytes) -> None:
-    made = answers(prompt=prompt, echo=True, logprobs=1, max_tokens=0)
-    (delta,) = deltas(made, started(1), finished(0, "length"))
-    (token,) = delta.tokens
-    assert token.is_first
-    assert token.scores.chosen.piece == piece
-    assert delta.text == piece.decode()
 
 
 @pytest.mark.parametrize(
