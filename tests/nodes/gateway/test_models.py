@@ -155,71 +155,52 @@ async def test_a_machine_that_is_busy_while_the_mesh_is_asked_refuses_nobody(
     await Models(Busy()).check_ready()
 
 
-class Held(FakeMesh):
-    """Answers when it is let."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = asyncio.Event()
-
-    async def status(self) -> Status:
-        await self.gate.wait()
-        return await super().status()
-
-
 async def test_all_who_look_are_shown_one_status() -> None:
     mesh, clock = FakeMesh(), Clock()
-    looking = Looking(mesh, clock)
-    assert await asyncio.gather(*(looking.status.latest() for _ in range(20))) == [STATUS] * 20
-    clock.now = 0.99
-    await looking.status.latest()
-    assert mesh.num_status_requests == 1
-    clock.now = 1.0
-    await asyncio.gather(looking.status.latest(), looking.document({}))
-    assert mesh.num_status_requests == 2
+    status = Looking(mesh, clock).status
+    assert await asyncio.gather(*(status.latest() for _ in range(20))) == [STATUS] * 20
+    for clock.now, num_requests in ((0.99, 1), (1.0, 2)):
+        await asyncio.gather(status.latest(), status.latest())
+        assert mesh.num_status_requests == num_requests
+    # Without a coordinator there is none at all, and the next coordinator's is another.
+    mesh.is_joined = False
+    with pytest.raises(ApiError, match="cannot be reached"):
+        await status.latest()
+    mesh.is_joined = True
+    await status.latest()
+    assert mesh.num_status_requests == 3
+    # A fault is told to all and asked for again.
+    mesh.shown, clock.now = RequestFailedError("internal", "not understood"), 2.0
+    found = await asyncio.gather(status.latest(), status.latest(), return_exceptions=True)
+    assert [(type(each), str(each)) for each in found] == [(ApiError, "not understood")] * 2
+    mesh.shown = STATUS
+    assert await status.latest() == STATUS
+    assert mesh.num_status_requests == 5
 
 
 async def test_who_leaves_takes_it_from_nobody_and_nothing_is_left_when_it_stops() -> None:
-    mesh = Held()
-    looking = Looking(mesh)
+    gate = asyncio.Event()
+
+    class Held(FakeMesh):
+        async def status(self) -> Status:
+            await gate.wait()
+            return await super().status()
+
+    looking = Looking(Held())
     first, second = (asyncio.create_task(looking.status.latest()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    mesh.gate.set()
+    gate.set()
     assert await second == STATUS
+    gate.clear()
     looking = Looking(Held())
     asking = asyncio.create_task(looking.status.latest())
     await asyncio.sleep(0)
-    await looking.status.stop()
+    for _ in range(2):
+        await looking.status.stop()
     await asyncio.gather(asking, return_exceptions=True)
     assert asking.cancelled()
-    await looking.status.stop()
-
-
-async def test_without_a_coordinator_there_is_none_at_all() -> None:
-    mesh, clock = FakeMesh(), Clock()
-    looking = Looking(mesh, clock)
-    await looking.status.latest()
-    mesh.is_joined = False
-    for ask in (looking.status.latest(), looking.document({})):
-        with pytest.raises(ApiError, match="cannot be reached"):
-            await ask
-    # The next coordinator's is another.
-    mesh.is_joined = True
-    await looking.status.latest()
-    assert mesh.num_status_requests == 2
-
-
-async def test_a_fault_is_told_to_all_and_asked_for_again() -> None:
-    mesh = FakeMesh(shown=RequestFailedError("internal", "not understood"))
-    looking = Looking(mesh)
-    found = await asyncio.gather(
-        looking.status.latest(), looking.status.latest(), return_exceptions=True
-    )
-    assert [(type(each), str(each)) for each in found] == [(ApiError, "not understood")] * 2
-    mesh.shown = STATUS
-    assert await looking.status.latest() == STATUS
 
 
 async def test_the_document_has_the_last_minutes() -> None:
