@@ -69,7 +69,6 @@ class Connection(H11Protocol):
         self._phase_began = 0.0
         self._phase_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
-        self._last_unsent = 0
         self._draining: asyncio.TimerHandle | None = None
         self._ahead = bytearray()
         self._is_refused = False
@@ -177,7 +176,7 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._last_unsent = 0
+        # From here on the rest of the answer waits for the peer to read.
         self._drain()
         if self.transport.is_closing():
             return
@@ -187,21 +186,6 @@ class Connection(H11Protocol):
         elif self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:
             # The beginning of the next request came together with the one that was answered.
             self._watch(0)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        # From here on the answer waits for the peer to read.
-        self._last_unsent = 0
-        self._drain()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self._stop_draining()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._drain()
 
     def _watch(self, num_bytes: int) -> None:
         """Note which part of a request is awaited and since when, and set its deadline."""
@@ -248,18 +232,15 @@ class Connection(H11Protocol):
         self.transport.close()
         self._drain()
 
-    def _drain(self) -> None:
+    def _drain(self, unsent_before: int = 0) -> None:
         """While data waits for the peer, check every write_timeout_s that it reads; abort the
         connection if it has read nothing."""
         self._stop_draining()
         unsent = self.transport.get_write_buffer_size()
-        if not unsent:
-            return
-        if unsent == self._last_unsent:
+        if unsent and unsent == unsent_before:
             self.transport.abort()
-            return
-        self._last_unsent = unsent
-        self._draining = self.loop.call_later(self.limits.write_timeout_s, self._drain)
+        elif unsent:
+            self._draining = self.loop.call_later(self.limits.write_timeout_s, self._drain, unsent)
 
     def _stop_draining(self) -> None:
         if self._draining is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nodes.gateway.connection import Connection
-from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer
+from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import (
     connected,
     reading_nothing,
@@ -231,28 +231,18 @@ async def test_answers_that_are_not_read_do_not_stay(
         await eventually(lambda: not server.http.gateway.running)
 
 
-@pytest.mark.parametrize(("last", "hangs_up"), [(NO_REQUESTS[0], False), (HALVES[1], True)])
-async def test_who_reads_nothing_and_goes_on_with_no_request_does_not_stay(
-    tmp_path: Path, eventually: Eventually, last: bytes, hangs_up: bool
+async def test_who_reads_nothing_and_hangs_up_frees_the_request(
+    tmp_path: Path, eventually: Eventually
 ) -> None:
-    num_asked, limits = 0, {"keep_alive_s": 3600, "write_timeout_s": 0.1}
+    mesh = FakeMesh([started(), tokens("x" * 1_000_000, 0), asyncio.Event()])
     with recorded_connections() as made:
         async with (
-            serving(FakeMesh(), tmp_path, limits=limits) as server,
-            reading_nothing(server, b"") as slow,
+            serving(mesh, tmp_path, limits={"write_timeout_s": 0.1}) as server,
+            reading_nothing(server, request(STREAM)) as slow,
         ):
-            await eventually(lambda: made)
-            (connection,) = made
-            # Until some bytes wait for the reader: too few for the transport to say so.
-            while not connection.transport.get_write_buffer_size():
-                await asyncio.get_running_loop().sock_sendall(slow, HEALTH * 8)
-                num_asked += 8
-                await eventually(
-                    lambda num=num_asked: connection.server_state.total_requests == num
-                )
-            await asyncio.get_running_loop().sock_sendall(slow, last)
-            if hangs_up:
-                slow.shutdown(socket.SHUT_WR)
+            await eventually(lambda: made and made[0].transport.get_write_buffer_size())
+            slow.shutdown(socket.SHUT_WR)
+            await eventually(lambda: mesh.num_cancelled == 1)
             await eventually(lambda: server.http.num_connections == 0)
 
 
