@@ -18,7 +18,7 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
-from tests.harness.memory_transport import MemoryHub, MemoryServer
+from tests.harness.memory_transport import MemoryHub
 from tests.nodes.machine.setup import alone
 
 PROMPT = "several devices"
@@ -47,20 +47,22 @@ class Passing(ToyModel):
 class Members:
     """Starts and stops members by name."""
 
-    def __init__(self, config: ToyConfig) -> None:
-        self.hub = MemoryHub()
+    def __init__(self, config: ToyConfig, hub: Any = None) -> None:
+        """hub: makes the transports; those of memory if it is None."""
+        self.hub = hub or MemoryHub()
         self.config = config
         self.model = ToyModel(config)
         self.nodes: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.transports: dict[str, Any] = {}
-        self.server: MemoryServer | None = None
+        self.server: Any = None
+        self.coordinator: Coordinator
 
     def start_coordinator(self) -> None:
         self.server = self.hub.server()
         times = {"heartbeat_interval_s": 0.05, "heartbeat_timeout_s": 60.0}
-        coordinator = Coordinator(self.server, **times)
-        self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
+        self.coordinator = Coordinator(self.server, **times)
+        self.tasks["coordinator"] = asyncio.create_task(self.coordinator.run())
 
     def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
         """model: what it computes; otherwise that of the mesh."""
@@ -112,7 +114,6 @@ class Members:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if name == "coordinator":
-            assert self.server is not None
             self.server.close()
         else:
             self.transports.pop(name).close()

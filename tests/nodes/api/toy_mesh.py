@@ -11,16 +11,12 @@ from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import Refuse
-from mesh.transport import ServerTransport
+from mesh.transport import ClientTransport, ServerTransport
 from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
 from nodes.coordinator.service import Coordinator
-from nodes.draft.node import DraftNode
-from nodes.draft.state import DraftState
-from nodes.engine.load import TOY_COSTS
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.target.node import TargetNode
+from tests.nodes.memory_mesh import Members
 from tests.nodes.reference import Reference, reference
 
 TOY = ToyConfig()
@@ -41,16 +37,37 @@ def alone(
     return reference(config, ids, Sampling(**sampling), **asked)
 
 
+class Loopback:
+    """Makes the transports of a mesh."""
+
+    def __init__(self, context: ZmqContext) -> None:
+        self._context = context
+        self.endpoint = ""
+
+    def server(self) -> ServerTransport:
+        made = self._context.bind("tcp://127.0.0.1:0")
+        self.endpoint = made.endpoint
+        return made
+
+    def client(self) -> ClientTransport:
+        return self._context.connect(self.endpoint)
+
+
 @dataclass(slots=True)
 class ToyMesh:
-    """model: of the first target."""
+    """members: its nodes, whose model is that of the first target."""
 
     endpoint: str
-    transport: ServerTransport
-    coordinator: Coordinator
+    members: Members
     loop: asyncio.AbstractEventLoop
-    nodes: dict[str, asyncio.Task[None]]
-    model: ToyModel
+
+    @property
+    def coordinator(self) -> Coordinator:
+        return self.members.coordinator
+
+    @property
+    def model(self) -> ToyModel:
+        return self.members.model
 
     def num_streams(self) -> int:
         schedulers = self.coordinator.state.roster.schedulers()
@@ -65,16 +82,11 @@ class ToyMesh:
         state = self.coordinator.state
         refusal = encode(Refuse(reason), cluster=state.welcome.cluster, epoch=state.welcome.epoch)
         for peer in state.roster.peers():
-            self.loop.call_soon_threadsafe(self.transport.send, peer, refusal)
+            self.loop.call_soon_threadsafe(self.members.server.send, peer, refusal)
 
-    async def num_received(self, kind: str) -> int:
+    def num_received(self, kind: str) -> int:
         """How many messages of a kind have come to the coordinator."""
-        with ZmqContext() as context:
-            client = Client(context.connect(self.endpoint, None), endpoint=self.endpoint)
-            running = asyncio.create_task(client.run())
-            wire = (await client.status()).totals.wire
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        wire = self.coordinator.state.reporting.traffic.totals()
         return sum(w.num_messages for w in wire if (w.kind, w.direction) == (kind, "in"))
 
 
@@ -86,46 +98,21 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
     async def serve() -> None:
         stop = asyncio.Event()
         with ZmqContext() as context:
-            transport = context.bind("tcp://127.0.0.1:0")
-            coordinator = Coordinator(
-                transport, heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0
-            )
-            endpoint = coordinator.endpoint
-            serving = asyncio.create_task(coordinator.run())
-            config = ToyConfig(**changes)
-            nodes: dict[str, asyncio.Task[None]] = {}
-            models = [ToyModel(config) for _ in range(num_targets)]
+            hub = Loopback(context)
+            members = Members(ToyConfig(**changes), hub)
+            members.start_coordinator()
             for index in range(num_targets):
-                name = f"target-{index}"
-                target = TargetNode(
-                    context.connect(endpoint),
-                    models[index],
-                    ToyTokenizer(config.num_vocab),
-                    TOY_COSTS,
-                    endpoint=endpoint,
-                    node=name,
-                )
-                nodes[name] = asyncio.create_task(target.run())
-            model = ToyModel(ToyConfig(agreement=0.8))
-            draft = DraftNode(
-                context.connect(endpoint),
-                DraftState(model),
-                model.info,
-                TOY_COSTS,
-                endpoint=endpoint,
-                node="draft",
-            )
-            nodes["draft"] = asyncio.create_task(draft.run())
+                model = ToyModel(members.config) if index else members.model
+                members.start_target(f"target-{index}", model)
+            members.start_draft("draft")
             async with asyncio.timeout(60):
-                while len(coordinator.state.roster.peers()) < num_targets + 1:  # noqa: ASYNC110
+                while len(members.coordinator.state.roster.peers()) < num_targets + 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-            loop = asyncio.get_running_loop()
-            made = ToyMesh(endpoint, transport, coordinator, loop, nodes, models[0])
-            started.set_result((made, stop))
+            started.set_result((ToyMesh(hub.endpoint, members, asyncio.get_running_loop()), stop))
             await stop.wait()
-            for task in (*nodes.values(), serving):
+            for task in members.tasks.values():
                 task.cancel()
-            await asyncio.gather(*nodes.values(), serving, return_exceptions=True)
+            await asyncio.gather(*members.tasks.values(), return_exceptions=True)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

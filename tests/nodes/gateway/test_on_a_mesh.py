@@ -187,6 +187,6 @@ async def test_a_gateway_joins_as_one_who_asks_for_many(
             answer = await http.post("/completions", json=asked)
         assert answer.json()["usage"]["completion_tokens"] == 2
         # Some 3 kB at 50 kB/s, 20 ms each.
-        assert await mesh.num_received("UploadPiece") >= 3
+        assert mesh.num_received("UploadPiece") >= 3
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
