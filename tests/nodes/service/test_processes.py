@@ -30,6 +30,8 @@ class Service:
         self.until = manager.until
 
     async def ended(self) -> int:
+        # The kernel keeps some pings only, and what comes after them is lost.
+        self.manager.hear()
         self._process.send_signal(signal.SIGTERM)
         await self.until("STOPPING=1")
         assert self.manager.lines.count("READY=1") == 1
