@@ -28,8 +28,8 @@ from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.keyring import Keyring, keyring_of, make_private
-from nodes.service.runtime import LOADING, end_at_once, raise_file_limit
-from nodes.service.supervision import Parent, parent_gone
+from nodes.service.runtime import LOADING, beside, raise_file_limit
+from nodes.service.supervision import Parent, until_parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
 from nodes.worker.engines import calibration_of, in_tokens_of_targets, open_engine, open_target
 
@@ -130,7 +130,7 @@ async def run_node(
     progress: Progress | None = None,
     on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
-    """Load the model, join and serve until cancelled or until the parent is gone.
+    """Load the model, join and serve until cancelled. Raises StoppedError if the parent is gone.
 
     on_ready: gets the coordinator's endpoint once the node has joined.
     """
@@ -151,8 +151,9 @@ async def run_node(
     manager = Manager(environment()) if parent is None else parent
     hash_of = hash_file if parent is None else parent.hash_file
     work = partial(load, config.engine, progress, hash_of=hash_of)
-    async with parent_gone(parent) as gone:
-        opened: Any = await _opened(work, gone, manager)
+
+    async def serve() -> None:
+        opened: Any = await _opened(work, manager)
         with contextlib.ExitStack() as stack:
             make = build(config, opened, stack)
             context = stack.enter_context(ZmqContext())
@@ -163,7 +164,12 @@ async def run_node(
                 join_timeout_s=config.join_timeout_s,
                 declared=config.link.declared(),
             )
-            await _serve(node, gone, manager, partial(on_ready, endpoint))
+            ready = partial(on_ready, endpoint)
+            async with manager.attending(lambda: node.is_joined, node.is_well, ready):
+                await node.run()
+
+    watching = [] if parent is None else [asyncio.create_task(until_parent_gone())]
+    await beside(watching, serve())
 
 
 def _target_node(
@@ -219,8 +225,8 @@ def keyring(directory: str | None = None) -> Keyring:
     return keyring_of(directory, environment())
 
 
-async def _opened(work: Callable[[], T], gone: asyncio.Future[Any], manager: Manager) -> T:
-    """Load the engine and extend the manager's timeout; end the process if the parent is gone."""
+async def _opened(work: Callable[[], T], manager: Manager) -> T:
+    """Load the engine in a thread, and extend the manager's timeout meanwhile."""
     async with manager.patient("loading the model"):
         # The thread must end after loading. While it exists, libgomp counts its helper threads as
         # busy, and those of the engine's thread sleep instead of spinning (a pass of a 1.5B model
@@ -228,24 +234,4 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any], manager: Man
         executor = ThreadPoolExecutor(1, LOADING)
         loading = asyncio.get_running_loop().run_in_executor(executor, work)
         executor.shutdown(wait=False)
-        await asyncio.wait({loading, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not loading.done():
-            gone.result()
-            # A loading thread cannot be interrupted, and no report is needed without a parent.
-            end_at_once(0)
-        return loading.result()
-
-
-async def _serve(
-    node: Node, gone: asyncio.Future[Any], manager: Manager, on_joined: Callable[[], None]
-) -> None:
-    """Run a node until it ends or its parent is gone."""
-    serving = asyncio.ensure_future(node.run())
-    try:
-        async with manager.attending(lambda: node.is_joined, node.is_well, on_joined):
-            await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-    if not serving.cancelled():
-        serving.result()
+        return await loading

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NoReturn
 
 from mesh.pauses import PauseState
 from nodes.config.settings import (
@@ -26,6 +26,7 @@ from nodes.config.settings import (
 )
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama_abi import hash_file
+from nodes.service.runtime import StoppedError
 from nodes.service.systemd import PING, READY, Manager
 
 logger = logging.getLogger(__name__)
@@ -72,20 +73,6 @@ class Parent(Manager):
         return sha256
 
 
-@contextlib.asynccontextmanager
-async def parent_gone(parent: Parent | None) -> AsyncIterator[asyncio.Future[Any]]:
-    """Yield a future that is done when the parent is gone; without a parent it is never done."""
-    loop = asyncio.get_running_loop()
-    gone: asyncio.Future[Any] = loop.create_future()
-    if parent is not None:
-        gone = asyncio.ensure_future(_stdin_closed())
-    try:
-        yield gone
-    finally:
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-
-
 def _state_of(path: Path) -> str:
     """Return a text that changes whenever a file is written, replaced or renamed."""
     found = path.stat()
@@ -99,8 +86,11 @@ def _write_line(line: str) -> None:
         os.write(sys.stderr.fileno(), (line + "\n").encode())
 
 
-async def _stdin_closed() -> None:
-    """Wait until standard input ends, which shows a supervised node that its parent is gone."""
+async def until_parent_gone() -> NoReturn:
+    """Wait for the end of standard input, which shows a supervised node that its parent is gone.
+
+    Raises StoppedError then, as if the parent had sent SIGTERM.
+    """
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(
@@ -111,6 +101,7 @@ async def _stdin_closed() -> None:
             pass
     finally:
         transport.close()
+    raise StoppedError(signal.SIGTERM)
 
 
 # -- the parent's side -----------------------------------------------------------------------------
