@@ -60,23 +60,25 @@ class Conversation:
     def command(self, line: str) -> str:
         """Run a line that begins with / and return the text to show. Raises CommandError."""
         word, _, rest = line.removeprefix("/").partition(" ")
-        found = _COMMANDS.get(word)
+        found: Callable[[str], str] | None = getattr(self, f"on_{word}", None)
         if found is None:
             raise CommandError(f"unknown command /{word}: /help lists the commands")
-        return found(self, rest.strip())
+        return found(rest.strip())
 
-    def _help(self, _rest: str) -> str:
+    # -- one method for each command -----------------------------------------------------------
+
+    def on_help(self, _rest: str) -> str:
         return HELP
 
-    def _reset(self, _rest: str) -> str:
+    def on_reset(self, _rest: str) -> str:
         self.messages.clear()
         return "the conversation is forgotten"
 
-    def _set_system(self, rest: str) -> str:
+    def on_system(self, rest: str) -> str:
         self.system = rest
         return "the system message is set" if rest else "there is no system message"
 
-    def _save(self, rest: str) -> str:
+    def on_save(self, rest: str) -> str:
         path = _path(rest, "save")
         saved = as_object(_Saved(tuple(self.messages), self.system))
         text = json.dumps(saved, ensure_ascii=False, indent=1)
@@ -87,30 +89,26 @@ class Conversation:
             raise CommandError(f"{path} cannot be written: {error.strerror}") from None
         return f"{len(self.messages)} messages in {path}"
 
-    def load(self, rest: str) -> str:
+    def on_load(self, rest: str) -> str:
         path = _path(rest, "load")
         try:
             if path.stat().st_size > _MAX_FILE_BYTES:
                 raise CommandError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB")
-            found = json.loads(path.read_text(encoding="utf-8"))
+            saved = from_object(_Saved, json.loads(path.read_text(encoding="utf-8")))
+            if any(message.role not in _ROLES for message in saved.messages):
+                raise ValueError
         except OSError as error:
             raise CommandError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
-            raise CommandError(f"{path} is not a JSON file that /save wrote") from None
-        try:
-            saved = from_object(_Saved, found)
-        except ValueError:
-            saved = None
-        if saved is None or any(message.role not in _ROLES for message in saved.messages):
-            raise CommandError(f"{path} does not contain a conversation that /save wrote")
+            raise CommandError(f"{path} does not contain a conversation that /save wrote") from None
         self.system, self.messages = saved.system, list(saved.messages)
         return f"{len(self.messages)} messages from {path}"
 
-    def _stats(self, _rest: str) -> str:
+    def on_stats(self, _rest: str) -> str:
         self.has_stats = not self.has_stats
         return "figures are shown" if self.has_stats else "figures are hidden"
 
-    def _seed(self, rest: str) -> str:
+    def on_seed(self, rest: str) -> str:
         if not rest:
             self.options["seed"] = None
             return "each answer gets a random seed"
@@ -119,7 +117,7 @@ class Conversation:
         self.options["seed"] = int(rest)
         return f"seed {rest}"
 
-    def _temperature(self, rest: str) -> str:
+    def on_temp(self, rest: str) -> str:
         try:
             temperature = float(rest)
         except ValueError:
@@ -129,22 +127,9 @@ class Conversation:
         self.options["temperature"] = temperature
         return f"temperature {temperature:g}"
 
-    def _quit(self, _rest: str) -> str:
+    def on_quit(self, _rest: str) -> str:
         self.is_over = True
         return ""
-
-
-_COMMANDS: dict[str, Callable[[Conversation, str], str]] = {
-    "help": Conversation._help,
-    "reset": Conversation._reset,
-    "system": Conversation._set_system,
-    "save": Conversation._save,
-    "load": Conversation.load,
-    "stats": Conversation._stats,
-    "seed": Conversation._seed,
-    "temp": Conversation._temperature,
-    "quit": Conversation._quit,
-}
 
 
 def _path(text: str, command: str) -> Path:

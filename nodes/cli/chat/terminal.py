@@ -175,7 +175,7 @@ def chat_command(**values: Any) -> None:
     )
     if values["load"] is not None:
         try:
-            conversation.load(values["load"])
+            conversation.on_load(values["load"])
         except CommandError as error:
             raise click.UsageError(f"--load: {error}") from None
         conversation.system = values["system"] or conversation.system
