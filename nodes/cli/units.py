@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import click
@@ -50,36 +49,11 @@ _LEFT_OUT = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Shipped:
-    """A file to install. keeps: An existing file is not overwritten."""
-
-    path: PurePosixPath
-    text: str
-    keeps: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The directories of one service manager."""
-
-    units: PurePosixPath
-    settings: PurePosixPath
-    is_user: bool = False
-
-
 # Folders that system services cannot see: ProtectHome=, PrivateTmp=.
 HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
-SYSTEM = Places(PurePosixPath("/etc/systemd/system"), PurePosixPath("/etc/airdraft"))
-# The units of a distribution's package; those in SYSTEM take precedence.
+# The units of a distribution's package; those below /etc take precedence.
 PACKAGED = PurePosixPath("/usr/lib/systemd/system")
-
-
-def of_user(home: PurePosixPath, config: str = "") -> Places:
-    """Return the places of a user's manager. config: XDG_CONFIG_HOME, if it is set."""
-    base = PurePosixPath(config) if config.startswith("/") else home / ".config"
-    return Places(base / "systemd" / "user", base / "airdraft", is_user=True)
 
 
 def shipped_directory() -> Path:
@@ -88,21 +62,28 @@ def shipped_directory() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"
 
 
-def files_for(places: Places, command: str) -> list[Shipped]:
-    """Return the files to install: units that start `command`, and samples of settings."""
-    directory = shipped_directory()
-    found = []
-    for path in sorted(directory.iterdir()):
-        if path.suffix in _SUFFIXES:
-            text = unit_for(path.read_text(), command, is_user=places.is_user)
-            found.append(Shipped(places.units / path.name, text))
-    samples = sorted((directory / "etc").glob("*.toml"))
-    found += [Shipped(places.settings / p.name, p.read_text(), keeps=True) for p in samples]
-    if places.is_user:
-        return found
-    for folder in (directory / "sysusers.d", directory / "tmpfiles.d"):
-        there = PurePosixPath("/etc") / folder.name
-        found += [Shipped(there / p.name, p.read_text()) for p in sorted(folder.glob("*.conf"))]
+def config_of(home: PurePosixPath, config: str = "") -> PurePosixPath:
+    """Return the folder of a user's settings. config: XDG_CONFIG_HOME, if it is set."""
+    return PurePosixPath(config) if config.startswith("/") else home / ".config"
+
+
+def files_for(command: str, user: PurePosixPath | None = None) -> dict[PurePosixPath, str]:
+    """Return the texts of the files to install: units that start `command`, sample settings, and
+    for the system its users and folders.
+
+    user: The settings folder of the user for whose manager they are; None for the system's.
+    """
+    directory, etc = shipped_directory(), PurePosixPath("/etc")
+    units = etc / "systemd" / "system" if user is None else user / "systemd" / "user"
+    found = {
+        units / path.name: unit_for(path.read_text(), command, is_user=user is not None)
+        for path in sorted(directory.iterdir())
+        if path.suffix in _SUFFIXES
+    }
+    for sample in sorted((directory / "etc").glob("*.toml")):
+        found[(user or etc) / "airdraft" / sample.name] = sample.read_text()
+    for path in sorted(directory.glob("*.d/*.conf")) if user is None else ():
+        found[etc / path.parent.name / path.name] = path.read_text()
     return found
 
 
@@ -146,19 +127,19 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
             f"{packaged} already has airdraft's units from a package, and new ones would override "
             f"its upgrades; sample settings are in /usr/share/doc/airdraft/examples"
         )
-    places = SYSTEM
+    user = None
     if is_user:
         home, config = PurePosixPath(Path.home()), environment().get("XDG_CONFIG_HOME", "")
-        places = of_user(home, config)
+        user = config_of(home, config)
     command = _command()
     if not is_user and root == "/" and not dry_run and command.startswith(HIDDEN):
         raise click.UsageError(
             f"{command}: system services cannot see this directory; install airdraft elsewhere, "
             f"for example in a virtual environment at /opt/airdraft, or use --user"
         )
-    for shipped in files_for(places, command):
-        path = Path(root) / shipped.path.relative_to("/")
-        click.echo(f"{_install(shipped, path, dry_run=dry_run)} {path}")
+    for place, text in files_for(command, user).items():
+        path = Path(root) / place.relative_to("/")
+        click.echo(f"{_install(text, path, dry_run=dry_run)} {path}")
     if not dry_run:
         said = _NEXT_USER if is_user else _NEXT_SYSTEM
         shown = shlex.quote(command)
@@ -176,14 +157,15 @@ def _command() -> str:
     return str(Path(found).absolute())
 
 
-def _install(shipped: Shipped, path: Path, *, dry_run: bool) -> str:
+def _install(text: str, path: Path, *, dry_run: bool) -> str:
     """Install one file and return a word for what was done, or would be with dry_run."""
     try:
         before = path.read_bytes() if path.exists() else None
-        data = shipped.text.encode()
+        data = text.encode()
         if before == data:
             return "unchanged"
-        if before is not None and shipped.keeps:
+        if before is not None and path.suffix == ".toml":
+            # Settings are the user's own.
             return "kept"
         if not dry_run:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nodes.cli.units import SYSTEM, files_for, of_user, shipped_directory, unit_for
+from nodes.cli.units import config_of, files_for, shipped_directory, unit_for
 from nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig, load
 from nodes.gateway.config import GatewayConfig
 from nodes.keys.keyring import private_endpoint
@@ -36,12 +36,16 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
+def write_units(folder: Path, command: str) -> None:
+    """Write all units as they would be installed into one directory."""
+    for path, text in files_for(command).items():
+        if path.parent == PurePosixPath("/etc/systemd/system"):
+            (folder / path.name).write_text(text)
+
+
 @pytest.fixture
 def units(tmp_path):
-    """All units as they would be installed, in one directory."""
-    for shipped in files_for(SYSTEM, COMMAND):
-        if shipped.path.parent == SYSTEM.units:
-            (tmp_path / shipped.path.name).write_text(shipped.text)
+    write_units(tmp_path, COMMAND)
     return tmp_path
 
 
@@ -163,28 +167,26 @@ def test_units_start_a_command_whose_path_has_blanks_and_percent_signs(tmp_path)
     command = folder / "airdraft"
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
-    for shipped in files_for(SYSTEM, str(command)):
-        if shipped.path.parent == SYSTEM.units:
-            (tmp_path / shipped.path.name).write_text(shipped.text)
+    write_units(tmp_path, str(command))
     made = verified(tmp_path, SERVICES)
     assert (made.returncode, made.stderr) == (0, "")
 
 
 def test_units_of_a_user_need_no_privileges():
-    places = of_user(PurePosixPath("/home/somebody"))
-    files = files_for(places, "/home/somebody/bin/airdraft")
-    assert {shipped.path.parent for shipped in files} == {places.units, places.settings}
-    for shipped in files:
-        if shipped.path.suffix not in (".service", ".socket", ".target"):
+    config = PurePosixPath("/home/somebody/.config")
+    files = files_for("/home/somebody/bin/airdraft", config)
+    assert {path.parent for path in files} == {config / "systemd" / "user", config / "airdraft"}
+    for path, text in files.items():
+        if path.suffix not in (".service", ".socket", ".target"):
             continue
-        keys = {line.partition("=")[0] for line in shipped.text.splitlines()}
+        keys = {line.partition("=")[0] for line in text.splitlines()}
         privileged = ("User", "Group", "Private", "Protect", "RestrictA", "Capability", "IPAddress")
         assert not any(key.startswith(privileged) for key in keys)
         # A user's services share his keys and models with his commands.
         assert not keys & {"StateDirectory", "CacheDirectory"}
-        assert "AIRDRAFT_CACHE" not in shipped.text
-        assert "multi-user.target" not in shipped.text
-        assert "network-online.target" not in shipped.text
+        assert "AIRDRAFT_CACHE" not in text
+        assert "multi-user.target" not in text
+        assert "network-online.target" not in text
 
 
 def test_a_mesh_of_a_user_starts_with_the_session_where_only_the_user_s_commands_look():
@@ -202,5 +204,4 @@ def test_a_mesh_of_a_user_starts_with_the_session_where_only_the_user_s_commands
     ("config", "base"), [("/h/conf", "/h/conf"), ("relative", "/h/.config"), ("", "/h/.config")]
 )
 def test_settings_of_a_user_lie_where_xdg_says(config, base):
-    places = of_user(PurePosixPath("/h"), config)
-    assert (str(places.settings), str(places.units)) == (f"{base}/airdraft", f"{base}/systemd/user")
+    assert str(config_of(PurePosixPath("/h"), config)) == base
