@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -52,8 +53,9 @@ def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> 
     with commands.started("serve", "toy:1", *options, *listen) as process:
         told(process, "listening on ")
         url = told(process, "OpenAI API at ")
-        found = httpx.get(f"{url}/models", timeout=LIMIT_S).json()
-        assert len(found["data"]) == 1
+        # A machine that is too busy may lose its target for a moment.
+        models = partial(httpx.get, f"{url}/models", timeout=LIMIT_S)
+        wait_until(lambda: len(models().json()["data"]) == 1)
         stopped(process)
 
 
