@@ -24,7 +24,7 @@ from nodes.cli.options import (
 from nodes.client.client import Client
 from nodes.config.settings import ClientConfig, load
 from nodes.messages import StartedNotice, StreamFigures
-from nodes.service.runtime import run_to_end, set_up_logging
+from nodes.service.runtime import one_line, run_to_end, set_up_logging
 
 # Fields of StreamFigures and of StartedNotice that the object has under the same names.
 _COUNTS = (
@@ -132,7 +132,7 @@ def _figures_line(answer: Completion, started: StartedNotice, figures: list[Stre
     for number, found in enumerate(figures, 1):
         if found.plain_reason:
             choice = f"choice {number}: " if len(figures) > 1 else ""
-            lines.append(f"[{choice}{found.plain_reason}]")
+            lines.append(f"[{choice}{one_line(found.plain_reason)}]")
     return "\n".join(lines)
 
 

@@ -133,13 +133,17 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def one_line(text: str) -> str:
+    """Return a text with escapes in place of control characters. Members choose their names and
+    reasons, and could forge further lines, or command the terminal that shows them."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class TextFormatter(logging.Formatter):
-    """Makes one line of a message. Members choose their names and reasons, and with control
-    characters these could forge further lines, or command the terminal that shows them."""
+    """Makes one line of a message."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        return one_line(super().formatMessage(record))
 
 
 def set_up_logging(verbose: int) -> None:
@@ -275,6 +279,8 @@ def print_error(text: str) -> None:
     if is_journal(environment(), sys.stderr):
         record = logger.makeRecord(logger.name, logging.ERROR, "", 0, line, (), None)
         line = JournalFormatter().format(record)
+    else:
+        line = one_line(line)
     # If standard error is closed, only the exit code shows the error.
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr)

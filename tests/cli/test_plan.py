@@ -66,7 +66,7 @@ def test_a_scenario_without_a_name_goes_by_its_file_and_names_files_beside_it(
         ('target.device = "none.toml"', "{path}: target.device = 'none.toml': file {folder}/none"),
         ('target.device = "."', "{path}: target.device = '.': file {folder} cannot be read: Is a"),
         ('target.device = "broken.toml"', "{path}: target.device = 'broken.toml': file {folder}/"),
-        ('target.device = "\\u0000"', "{path}: target.device = '\\x00': file {folder}/\x00 is not"),
+        ('target.device = "\\u0000"', "{path}: target.device = '\\x00': file {folder}/\\x00 is"),
         ('target.device = "empty.toml"', "{path}: empty.toml: device is missing: a table is "),
     ],
     ids=lambda value: repr(value[:30]),

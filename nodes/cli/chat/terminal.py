@@ -12,7 +12,7 @@ from nodes.cli.cells import harmless
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.options import leaves_sampling_open, mesh_options, sampling_in, sampling_options
 from nodes.client.client import RequestFailedError
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import one_line, set_up_logging
 
 _PROMPT = "> "
 _WAITING = "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]"
@@ -109,7 +109,7 @@ class Terminal:
             is_fine = False
             if parts:
                 self._write("\n")
-            self._tell(f"error: {error}")
+            self._tell(f"error: {one_line(str(error))}")
             if isinstance(error, ConnectionLostError) and self._client is not None:
                 # The conversation is kept, and the next line connects again.
                 self._client.close()
@@ -146,7 +146,7 @@ def figures_line(completion: Completion) -> str:
     if completion.finish_reason == "length":
         parts.append("cut at --max-tokens")
     line = "[" + ", ".join(parts) + "]"
-    return f"{line}\n[{completion.plain_reason}]" if completion.plain_reason else line
+    return f"{line}\n[{one_line(completion.plain_reason)}]" if completion.plain_reason else line
 
 
 @click.command("chat")

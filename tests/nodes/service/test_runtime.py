@@ -62,10 +62,15 @@ def test_the_journal_has_the_error_as_a_record_with_the_priority_of_one(
     assert json.loads(line[3:])["message"] == "error: no file,\nno fun"
 
 
-def test_a_name_with_control_characters_makes_no_further_line_of_a_log() -> None:
+def test_a_name_with_control_characters_makes_no_further_line_of_a_log_or_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     name = "é x\nERROR forged \x1b[2J"
     record = logging.makeLogRecord({"msg": "draft %s joined", "args": (name,)})
     assert TextFormatter().format(record) == "draft é x\\nERROR forged \\x1b[2J joined"
+    assert report(RequestFailedError("bad_request", f"present nodes: {name}")) == 1
+    said = capsys.readouterr().err
+    assert said == "error: present nodes: é x\\nERROR forged \\x1b[2J\n"
 
 
 def test_a_signal_is_told_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
