@@ -54,7 +54,7 @@ class NodeFailedError(OSError):
 
 
 class Restarts:
-    """Decides when a node is restarted after it has ended. Times are monotonic, in seconds.
+    """Decides when a node is restarted after it has ended.
 
     The first restart is immediate, because most causes of an end are gone at the next start. A node
     that ends again and again gets longer pauses, so that it does not take the CPU from the others
@@ -63,19 +63,14 @@ class Restarts:
 
     def __init__(self) -> None:
         self._num_in_a_row = 0
-        self._joined_at: float | None = None
 
-    def joined(self, now: float) -> None:
-        """Record that the node that was started last has joined the mesh."""
-        self._joined_at = now
-
-    def ended(self, exit_code: int, now: float, *, was_ready: bool) -> float | None:
+    def ended(self, exit_code: int, in_mesh_s: float, *, was_ready: bool) -> float | None:
         """Return the seconds to wait until the next start; None if the node is not restarted.
 
-        exit_code: Negative for a signal. was_ready: Whether the whole mesh has ever been ready.
+        exit_code: Negative for a signal. in_mesh_s: How long ago the node had joined, 0.0 if it had
+        not. was_ready: Whether the whole mesh has ever been ready.
         """
-        joined_at, self._joined_at = self._joined_at, None
-        if joined_at is not None and now - joined_at >= HEALTHY_S:
+        if in_mesh_s >= HEALTHY_S:
             self._num_in_a_row = 0
         self._num_in_a_row += 1
         if exit_code == EXIT_DISMISSED:
@@ -114,10 +109,8 @@ class LocalMesh:
         """Return the process id of the node of a role."""
         return self._children[role].pid
 
-    async def _start(
-        self, role: str, engine: EngineSettings, hashed: str, on_joined: Callable[[], None]
-    ) -> Child:
-        """Start the node of a role. hashed: That of the previous Child. on_joined: As in Child."""
+    async def _start(self, role: str, engine: EngineSettings, hashed: str) -> Child:
+        """Start the node of a role. hashed: That of the previous Child."""
         command = node_command(role, self.endpoint, engine, hashed)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -128,7 +121,7 @@ class LocalMesh:
             # Ctrl-C in a terminal reaches all foreground processes, but this one stops the nodes.
             start_new_session=True,
         )
-        child = self._children[role] = Child(role, process, self._progress, on_joined)
+        child = self._children[role] = Child(role, process, self._progress)
         self._readers.add(child.reader)
         child.reader.add_done_callback(self._readers.discard)
         return child
@@ -139,11 +132,10 @@ class LocalMesh:
         Returns if the node is not restarted but the mesh can serve without it. Raises
         NodeFailedError if it cannot: a node never joins, or the target ends without a restart.
         """
-        loop = asyncio.get_running_loop()
         deaths, hashed = Restarts(), ""
         while True:
             try:
-                child = await self._start(role, engine, hashed, lambda: deaths.joined(loop.time()))
+                child = await self._start(role, engine, hashed)
             except OSError as error:
                 # Memory or a number of processes may be short for a while.
                 if not (self._restarts and self.is_up):
@@ -159,7 +151,7 @@ class LocalMesh:
             how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"
             wait_s = None
             if self._restarts:
-                wait_s = deaths.ended(exit_code, loop.time(), was_ready=self.is_up)
+                wait_s = deaths.ended(exit_code, child.in_mesh_s, was_ready=self.is_up)
             if wait_s is not None:
                 self._tell(f"{how}: starting it again" + (f" in {wait_s:g} s" if wait_s else ""))
                 await asyncio.sleep(wait_s)

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Final, NoReturn
@@ -160,23 +160,17 @@ async def _lines_of(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]
 class Child:
     """One process of a node. The constructor starts a task that reads its lines.
 
-    progress: Gets its progress, and the label "" when it has joined. on_joined: Called when the
-    node has joined the mesh. hashed: The node's report about its model file, for the next process.
-    reader: The task, which ends when no process has the node's standard error open.
+    progress: Gets its progress, and the label "" when it has joined the mesh. hashed: The node's
+    report about its model file, for the next process. reader: The task, which ends when no process
+    has the node's standard error open.
     """
 
-    def __init__(
-        self,
-        role: str,
-        process: asyncio.subprocess.Process,
-        progress: Progress,
-        on_joined: Callable[[], None],
-    ) -> None:
+    def __init__(self, role: str, process: asyncio.subprocess.Process, progress: Progress) -> None:
         self.role = role
         self.hashed = ""
         self._process = process
         self._progress = progress
-        self._on_joined = on_joined
+        self._joined_at: float | None = None
         self._lines: list[str] = []
         # When the node last gave a sign of life; None before the first one.
         self._pinged_at: float | None = None
@@ -185,6 +179,12 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def in_mesh_s(self) -> float:
+        """How long ago the node has joined the mesh; 0.0 if it has not."""
+        now = asyncio.get_running_loop().time()
+        return 0.0 if self._joined_at is None else now - self._joined_at
 
     @property
     def exit_code(self) -> int | None:
@@ -203,8 +203,8 @@ class Child:
             elif line == PING:
                 self._pinged_at = asyncio.get_running_loop().time()
             elif line == READY:
+                self._joined_at = asyncio.get_running_loop().time()
                 self._progress("", 0, None)
-                self._on_joined()
             elif line:
                 self._lines.append(line)
                 del self._lines[:-_MOST_LINES]

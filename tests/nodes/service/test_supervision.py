@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from nodes.config.settings import EngineSettings
+from nodes.engine.calibrate import Progress
 from nodes.service import supervision
 from nodes.service.supervision import HASHED, Child, Parent, node_command
 from tests.cli.commands import wait_until
@@ -82,12 +83,12 @@ def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path
     assert "Usage:" in done.stdout
 
 
-async def started(code: str, on_joined: Callable[[], None] = lambda: None) -> Child:
+async def started(code: str, progress: Progress = lambda *_: None) -> Child:
     """A process in place of a node, which runs this code."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdin=PIPE, stderr=PIPE, start_new_session=True
     )
-    return Child("target", process, lambda *_: None, on_joined)
+    return Child("target", process, progress)
 
 
 async def test_why_a_node_has_crashed_is_in_the_log_of_its_parent(
@@ -137,7 +138,7 @@ async def test_a_pause_of_the_parent_is_not_silence_of_the_node(
     monkeypatch.setattr(supervision, "WATCHDOG_S", 3.0)
     joined = asyncio.Event()
     code = r"import sys; sys.stderr.write('WATCHDOG=1\nREADY=1\n'); sys.stderr.flush(); "
-    child = await started(code + "sys.stdin.read()", joined.set)
+    child = await started(code + "sys.stdin.read()", lambda *_: joined.set())
     ended = asyncio.create_task(child.ended())
     await asyncio.wait_for(joined.wait(), LIMIT_S)
     # As if both had been paused with their container.
