@@ -30,9 +30,6 @@ class History:
     def __iter__(self) -> Iterator[Point]:
         return iter(self._points)
 
-    def __len__(self) -> int:
-        return len(self._points)
-
     def add(self, status: Status) -> None:
         counts = [target.counts for target in status.targets]
         num_tokens = sum(sum(count.tokens.values()) for count in counts)

@@ -130,9 +130,6 @@ class Ring:
         # The number of the last record; the first one has number 1.
         self.last = 0
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     def add(self, record: Record) -> None:
         self.last += 1
         line = to_line(self.last, record)

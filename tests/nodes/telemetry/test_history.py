@@ -53,7 +53,7 @@ def test_no_more_than_five_minutes_are_kept() -> None:
     history = History()
     for second in range(1000):
         history.add(after(second, 2 * second))
-    assert len(history) == KEPT_S / STEP_S
+    assert len(list(history)) == KEPT_S / STEP_S
     assert {point.tokens_per_s for point in history} == {2.0}
 
 
@@ -62,6 +62,6 @@ def test_a_coordinator_that_starts_anew_begins_anew() -> None:
     for second in range(5):
         history.add(after(second, 100 * second))
     history.add(replace(after(1, 3), epoch="other"))
-    assert len(history) == 0
+    assert list(history) == []
     history.add(replace(after(2, 7), epoch="other"))
     assert [point.tokens_per_s for point in history] == [4.0]
