@@ -36,16 +36,17 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
-def write_units(folder: Path, command: str) -> None:
-    """Write all units as they would be installed into one directory."""
-    for path, text in files_for(command).items():
-        if path.parent == PurePosixPath("/etc/systemd/system"):
-            (folder / path.name).write_text(text)
-
-
 @pytest.fixture
 def units(tmp_path):
-    write_units(tmp_path, COMMAND)
+    """All units as they would be installed, in one directory. The path of the command has blanks
+    and percent signs."""
+    command = tmp_path / "100 %h of my projects" / "airdraft"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    for path, text in files_for(str(command)).items():
+        if path.parent == PurePosixPath("/etc/systemd/system"):
+            (tmp_path / path.name).write_text(text)
     return tmp_path
 
 
@@ -158,18 +159,6 @@ def is_setting(line):
         return line.startswith("# ") and bool(tomllib.loads(inner))
     except tomllib.TOMLDecodeError:
         return False
-
-
-@needs_systemd
-def test_units_start_a_command_whose_path_has_blanks_and_percent_signs(tmp_path):
-    folder = tmp_path / "100 %h of my projects"
-    folder.mkdir()
-    command = folder / "airdraft"
-    command.write_text("#!/bin/sh\n")
-    command.chmod(0o755)
-    write_units(tmp_path, str(command))
-    made = verified(tmp_path, SERVICES)
-    assert (made.returncode, made.stderr) == (0, "")
 
 
 def test_units_of_a_user_need_no_privileges():
