@@ -10,7 +10,7 @@ import math
 import secrets
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mesh.authorized import AuthorizedNodes
@@ -36,7 +36,8 @@ from mesh.messages import (
 from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
-from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
+from nodes.config.class_weights import parsed_weights
+from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
 from nodes.coordinator.members.record import NodeRecord
@@ -66,6 +67,7 @@ _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
 # Different errors of planning that are logged with a traceback; later ones are not logged.
 _MAX_LOGGED = 16
+_DEFAULTS = CoordinatorConfig()
 
 
 def with_fallback() -> Callable[[Planning], Made]:
@@ -108,25 +110,18 @@ class Coordinator:
     def __init__(
         self,
         transport: ServerTransport,
+        config: CoordinatorConfig = _DEFAULTS,
         *,
-        cluster: str = "airdraft",
-        heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S,
-        heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S,
-        lookup: bool = False,
         authorized: Callable[[], AuthorizedNodes] | None = None,
         next_key: Callable[[], str] | None = None,
-        pads: bool = False,
-        limits: LimitSettings | None = None,
-        class_weights: Mapping[str, int] | None = None,
         clock: Callable[[], float] | None = None,
-        mode: Mode = MODES["auto"],
+        mode: Mode | None = None,
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
         next_key: returns the public key that the coordinator will change to, "" if there is none;
-        None where links need no keys. pads: messages are padded to a few sizes. class_weights: as
-        in ClassSettings, by prefixes of names. clock: seconds; the event loop's by default.
-        mode: how streams are planned.
+        None where links need no keys. clock: seconds; the event loop's by default. mode: how
+        streams are planned, instead of as `config` says.
         """
         self._clock = clock or _loop_time
         self._pauses = PauseState()
@@ -140,12 +135,13 @@ class Coordinator:
         # Drawn at random, because a clock may be set back; epochs are only compared for equality.
         # Every message carries it, and four bytes distinguish starts well enough.
         epoch = 1 + secrets.randbits(31)
+        times_s = config.heartbeat_interval_s, config.heartbeat_timeout_s
         self.state = CoordinatorState(
-            mode,
-            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads),
-            lookup=lookup,
-            limits=limits,
-            class_weights=class_weights,
+            mode or MODES[config.plan.policy],
+            Welcome("", config.cluster, epoch, *times_s, config.pad_messages),
+            lookup=config.prompt_lookup,
+            limits=config.limits,
+            class_weights=parsed_weights(config.classes.weights),
             version=_version(),
             plans_later=True,
         )

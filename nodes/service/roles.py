@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mesh.endpoints import ipc_path
 from mesh.errors import KeysError
 from mesh.zmq_transport import ZmqContext
-from nodes.config.class_weights import parsed_weights
 from nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
@@ -87,23 +86,15 @@ def bound_coordinator(
     Warns if other users than its own may join it.
     """
     from nodes.coordinator.service import Coordinator
-    from nodes.scheduler.planning import MODES
 
     secured, next_key = ring.server_keys(listen), None
     if secured is not None:
         next_key = partial(ring.next_coordinator_key, secured.own.public)
     coordinator = Coordinator(
         context.bind(listen, secured, interactive=config.mark_air, fd=fd),
-        cluster=config.cluster,
-        heartbeat_interval_s=config.heartbeat_interval_s,
-        heartbeat_timeout_s=config.heartbeat_timeout_s,
-        lookup=config.prompt_lookup,
+        config,
         authorized=ring.authorized if secured is not None else None,
         next_key=next_key,
-        pads=config.pad_messages,
-        limits=config.limits,
-        class_weights=parsed_weights(config.classes.weights),
-        mode=MODES[config.plan.policy],
     )
     # After the bind: if that fails, the error is the only line.
     if secured is None and ipc_path(coordinator.endpoint) is None:

@@ -11,6 +11,7 @@ import pytest
 from mesh.codec import decode, encode
 from mesh.messages import PROTOCOL_VERSION, Hello, Welcome
 from mesh.transport import Frames, Received
+from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 
@@ -21,12 +22,13 @@ class Shell:
 
     endpoint = "memory://"
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, *config: CoordinatorConfig, **changes: Any) -> None:
         self.now = 0.0
         self.quiet_s_of_all: float | None = None
         self.keys: dict[bytes, str] = {}
         self.frames: list[tuple[bytes, Frames]] = []
-        self.coordinator = Coordinator(self, clock=lambda: self.now, **changes)  # type: ignore[arg-type]
+        transport: Any = self
+        self.coordinator = Coordinator(transport, *config, clock=lambda: self.now, **changes)
 
     def send(self, peer: bytes, frames: Frames) -> None:
         self.frames.append((peer, frames))

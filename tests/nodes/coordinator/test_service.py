@@ -25,7 +25,7 @@ from mesh.messages import (
     Welcome,
 )
 from mesh.padding import pad
-from nodes.config.settings import LimitSettings
+from nodes.config.settings import CoordinatorConfig, LimitSettings
 from nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
@@ -94,7 +94,7 @@ async def test_tokens_too_many_for_a_message_are_sent_in_many() -> None:
 @pytest.mark.parametrize("pads", [False, True])
 async def test_every_message_to_a_member_is_one_frame(pads: bool) -> None:
     """Of two frames, ZeroMQ may drop the second and abort the process that has read the first."""
-    shell = Shell(pads=pads)
+    shell = Shell(CoordinatorConfig(pad_messages=pads))
     await shell.join(b"node")
     lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
     sends = [Send(b"node", lease), Send(b"node", CloseStreamNotice(1, 1))]
@@ -192,7 +192,7 @@ def looked(shell: Shell, seconds: float) -> None:
 
 
 async def test_a_member_whose_message_is_still_arriving_is_not_silent() -> None:
-    shell = Shell(heartbeat_timeout_s=5.0)
+    shell = Shell(CoordinatorConfig(heartbeat_timeout_s=5.0))
     await shell.join(CLIENT_A)
     shell.quiet_s_of_all = 0.5
     looked(shell, 50.0)
@@ -227,7 +227,7 @@ async def test_what_a_coordinator_reads_after_it_stood_still_measures_no_round_t
 
 
 async def test_a_coordinator_that_stood_still_takes_nobody_for_silent() -> None:
-    shell = Shell(heartbeat_timeout_s=5.0)
+    shell = Shell(CoordinatorConfig(heartbeat_timeout_s=5.0))
     await shell.join(CLIENT_A)
     shell.tick()
     shell.now += 60.0
@@ -344,7 +344,8 @@ async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) 
 async def serving(hub: MemoryHub) -> AsyncIterator[tuple[Coordinator, MemoryServer]]:
     """A coordinator that runs, and takes nobody for silent."""
     with contextlib.closing(hub.server()) as server:
-        coordinator = Coordinator(server, heartbeat_interval_s=1e4, heartbeat_timeout_s=8e4)
+        config = CoordinatorConfig(heartbeat_interval_s=60.0, heartbeat_timeout_s=600.0)
+        coordinator = Coordinator(server, config)
         task = asyncio.create_task(coordinator.run())
         try:
             yield coordinator, server

@@ -15,6 +15,7 @@ from typing import Any
 from mesh.codec import decode
 from mesh.messages import PROTOCOL_VERSION, Hello
 from mesh.transport import Received
+from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
@@ -88,15 +89,13 @@ class World:
         mode = MODES[self.random.choice(_TAME)]
         if self.setup.has_wild_policy:
             mode = Mode(WildPolicy(self.random.randrange), self.random.choice((None, True, True)))
-        return Coordinator(
-            self.network,
-            mode=mode,
+        config = CoordinatorConfig(
             cluster="virtual",
             heartbeat_interval_s=HEARTBEAT_S,
             heartbeat_timeout_s=TIMEOUT_S,
-            lookup=self.setup.has_lookup,
-            clock=self.clock,
+            prompt_lookup=self.setup.has_lookup,
         )
+        return Coordinator(self.network, config, mode=mode, clock=self.clock)
 
     # -- processes ---------------------------------------------------------------------------------
 
