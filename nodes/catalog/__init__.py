@@ -1,7 +1,7 @@
 """The model catalogue: names of models, the sources of their files, and the files stored here."""
 
 from nodes.catalog.entries import DEFAULT_DRAFT, DEFAULT_ENTRIES, DEFAULT_TARGET, Entry
-from nodes.catalog.errors import CatalogError, FetchError, ModelNameError, TermsError
+from nodes.catalog.errors import CatalogError, FetchError, ModelNameError
 from nodes.catalog.store import Catalog, default_cache_dir
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "Entry",
     "FetchError",
     "ModelNameError",
-    "TermsError",
     "default_cache_dir",
 ]

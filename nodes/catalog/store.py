@@ -28,7 +28,7 @@ from nodes.catalog.entries import (
     Split,
     hugging_face_entry,
 )
-from nodes.catalog.errors import CatalogError, FetchError, ModelNameError, TermsError
+from nodes.catalog.errors import CatalogError, FetchError, ModelNameError
 from nodes.catalog.fetch import (
     DISK_FULL,
     ProgressCallback,
@@ -139,7 +139,7 @@ class Catalog:
 
         Several pulls may run at the same time. An error or an interruption leaves at most
         NAME.part, which the next pull continues.
-        Raises TermsError, or CatalogError: source, hash, disk.
+        Raises CatalogError: terms of use, source, hash, disk.
         """
         entry = self.entry(name)
         report = progress or _silent
@@ -219,7 +219,10 @@ class Catalog:
         if self.has(entry.name):
             return self._file(entry.name)
         if entry.terms is not None and not accept_terms:
-            raise TermsError(entry.name, entry.terms)
+            raise ModelNameError(
+                f"model {entry.name} has terms of use: read them with "
+                f"`airdraft models pull {entry.name}`, then accept them with --accept-terms"
+            )
         if isinstance(entry.sources, Requantised):
             self._pull_locked(self.entry(entry.sources.base), report, accept_terms)
         self._check_room(entry)

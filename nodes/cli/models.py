@@ -7,14 +7,7 @@ from types import FrameType
 
 import click
 
-from nodes.catalog import (
-    DEFAULT_DRAFT,
-    DEFAULT_TARGET,
-    Catalog,
-    CatalogError,
-    TermsError,
-    default_cache_dir,
-)
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
 from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from nodes.catalog.hub import files_of
@@ -201,19 +194,13 @@ def remove(catalog: Catalog, names: tuple[str, ...]) -> None:
 
 
 def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:
-    entry = catalog.entry(name)
-    is_new = not catalog.has(name)
-    if is_new and entry.terms is not None and accept_terms:
+    entry, is_new = catalog.entry(name), not catalog.has(name)
+    if is_new and entry.terms is not None:
         click.echo(entry.terms, err=True)
+        if not accept_terms and sys.stdin.isatty():
+            accept_terms = click.confirm("Do you accept them?", err=True)
     with Progress() as progress:
-        try:
-            found = catalog.pull(name, progress, accept_terms=accept_terms)
-        except TermsError as error:
-            progress.clear()
-            click.echo(error.terms, err=True)
-            if not sys.stdin.isatty() or not click.confirm("Do you accept them?", err=True):
-                raise
-            found = catalog.pull(name, progress, accept_terms=True)
+        found = catalog.pull(name, progress, accept_terms=accept_terms)
     if is_new:
         click.echo(f"{name}: licence {entry.licence}", err=True)
     click.echo(found)

@@ -18,7 +18,6 @@ from nodes.catalog import (
     CatalogError,
     Entry,
     ModelNameError,
-    TermsError,
     default_cache_dir,
     store,
 )
@@ -130,9 +129,8 @@ def test_a_damaged_file_is_seen_and_pulled_again(catalog: Catalog, root: Path) -
 
 
 def test_terms_must_be_accepted(catalog: Catalog, root: Path) -> None:
-    with pytest.raises(TermsError) as caught:
+    with pytest.raises(ModelNameError, match="has terms of use"):
         catalog.ensure("fake-terms")
-    assert caught.value.terms == "Be nice."
     assert left(root) == set()
     assert catalog.pull("fake-terms", accept_terms=True).exists()
 
