@@ -1,5 +1,7 @@
 """TOML < environment < command line, and every mistake is told with its key."""
 
+from dataclasses import replace
+
 import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
@@ -34,12 +36,16 @@ def refused(*args):
     return text
 
 
-def test_defaults_without_any_source():
-    assert load(TargetConfig, None, {}, {}) == TargetConfig()
-    assert load(TargetConfig, None, {}, {}).engine.model == DEFAULT_TARGET
-    assert load(DraftConfig, None, {}, {}).engine.model == DEFAULT_DRAFT
-    assert load(DraftConfig, None, {}, {}).engine.profile == "fast"
-    assert load(CoordinatorConfig, None, {}, {}) == CoordinatorConfig()
+def test_what_no_source_says_is_the_default_of_the_role(toml):
+    assert load(CoordinatorConfig, None, {"cluster": None}, {}) == CoordinatorConfig()
+    assert load(CoordinatorConfig, None, {"cluster": ""}, {}).cluster == ""
+    not_given = {"name": None, "engine.cells": None}
+    target = load(TargetConfig, toml('name = "x"\n'), not_given, {})
+    assert target == TargetConfig(name="x")
+    draft = load(DraftConfig, toml("[engine]\nthreads = 2\n"), {}, {}).engine
+    assert draft == replace(DraftConfig().engine, threads=2)
+    assert (target.engine.model, draft.model) == (DEFAULT_TARGET, DEFAULT_DRAFT)
+    assert (target.engine.profile, draft.profile) == ("exact", "fast")
 
 
 def test_each_source_overrides_the_one_before(toml):
@@ -48,18 +54,6 @@ def test_each_source_overrides_the_one_before(toml):
     config = load(TargetConfig, path, {"engine.max_streams": 6}, environ)
     assert config.name == "toml"
     assert (config.engine.cells, config.engine.threads, config.engine.max_streams) == (1024, 4, 6)
-
-
-def test_untouched_settings_of_a_table_keep_the_roles_defaults(toml):
-    config = load(DraftConfig, toml("[engine]\nthreads = 2\n"), {}, {})
-    assert (config.engine.model, config.engine.profile) == (DEFAULT_DRAFT, "fast")
-
-
-def test_overrides_that_were_not_given_change_nothing(toml):
-    config = load(TargetConfig, toml('name = "x"\n'), {"name": None, "engine.cells": None}, {})
-    assert config.name == "x"
-    assert config.engine == TargetConfig().engine
-    assert load(CoordinatorConfig, None, {"cluster": "", "listen": None}, {}).cluster == ""
 
 
 def test_a_whole_number_will_do_for_a_float(toml):
@@ -152,16 +146,13 @@ def test_the_ends_of_a_range_are_accepted():
 
 
 def test_a_file_that_is_missing_or_cannot_be_read_is_told(tmp_path):
-    path = tmp_path / "none.toml"
+    path = tmp_path / "airdraft.toml"
     assert refused(TargetConfig, path, {}, {}) == f"config file {path} not found"
     assert "cannot be read: " in refused(TargetConfig, tmp_path, {}, {})
-
-
-@pytest.mark.parametrize("content", [b"name = \n", b"name = '\xff'\n", b"a = 1\na = 2\n"])
-def test_a_file_that_is_no_toml_is_told(tmp_path, content):
-    path = tmp_path / "airdraft.toml"
-    path.write_bytes(content)
-    assert refused(TargetConfig, path, {}, {}).startswith(f"config file {path} is not valid TOML")
+    for content in (b"name = \n", b"name = '\xff'\n", b"a = 1\na = 2\n"):
+        path.write_bytes(content)
+        said = refused(TargetConfig, path, {}, {})
+        assert said.startswith(f"config file {path} is not valid TOML")
 
 
 @pytest.mark.parametrize("config_class", [DraftConfig, ClientConfig])
