@@ -48,18 +48,12 @@ def test_a_table_shows_both_plans_of_each_record() -> None:
     assert lines[4].split()[2] == "1.000"
 
 
-def test_many_batches_are_cut_short() -> None:
-    record = plan_record(guessing(2))
-    many = tuple(Batch((10 + n, 20 + n), (n, 4)) for n in range(1, 7))
+def test_many_batches_are_cut_short_and_gammas_are_in_the_order_of_streams() -> None:
+    """Plans order streams by how often guesses are right."""
+    record = plan_record(guessing(3))
+    many = Batch((1, 3, 2), (8, 6, 4)), *(Batch((10 + n, 20 + n), (n, 4)) for n in range(2, 7))
     table = table_of(replan([replace(record, batches=many, plain=(1, 2, 4))], joint_plan), "joint")
     rows = [line.strip() for line in table.splitlines()]
-    assert rows[1].endswith("  11,21: 1 4")
+    assert rows[1].endswith("  1-3: 8 4 6")
     assert rows[2:6] == ["12,22: 2 4", "13,23: 3 4", "14,24: 4", "and 2 more"]
     assert rows[6] == "plain 1-2,4"
-
-
-def test_the_gammas_of_a_batch_are_in_the_order_of_its_streams() -> None:
-    """Plans order streams by how often guesses are right."""
-    record = replace(plan_record(guessing(3)), batches=(Batch((1, 3, 2), (8, 6, 4)),))
-    table = table_of(replan([record], joint_plan), "joint")
-    assert table.splitlines()[1].endswith("  1-3: 8 4 6")
