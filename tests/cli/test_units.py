@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from tests.cli.commands import Commands, error_line
+from nodes.cli.main import cli
 
 
 @pytest.fixture
@@ -14,18 +15,22 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def install(commands: Commands, root: Path, *arguments: str) -> str:
+def invoked(root: Path, *arguments: str) -> Result:
     home = {"HOME": "/home/a", "XDG_CONFIG_HOME": ""}
-    return commands.printed("install-units", *arguments, "--root", str(root), **home)
+    return CliRunner().invoke(cli, ["install-units", *arguments, "--root", str(root)], env=home)
 
 
-def test_settings_that_are_there_stay_and_units_are_brought_up_to_date(
-    commands: Commands, root: Path
-) -> None:
-    printed = install(commands, root, "--dry-run")
+def install(root: Path, *arguments: str) -> str:
+    result = invoked(root, *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout.strip()
+
+
+def test_settings_that_are_there_stay_and_units_are_brought_up_to_date(root: Path) -> None:
+    printed = install(root, "--dry-run")
     assert not root.exists()
     assert all(line.startswith("would be written: ") for line in printed.splitlines())
-    install(commands, root)
+    install(root)
     units = root / "etc/systemd/system"
     names = {path.name for path in units.iterdir()}
     assert {"airdraft-coordinator.service", "airdraft-target@.service", "airdraft.target"} <= names
@@ -35,22 +40,22 @@ def test_settings_that_are_there_stay_and_units_are_brought_up_to_date(
     unit = units / "airdraft-gateway.service"
     shipped = unit.read_text()
     unit.write_text("old\n")
-    printed = install(commands, root)
+    printed = install(root)
     assert mine.read_bytes() == b"mine = true  # f\xfcr\n"
     assert unit.read_text() == shipped
     assert {f"kept {mine}", f"replaced {unit}"} <= set(printed.splitlines())
 
 
-def test_units_of_a_package_are_not_hidden(commands: Commands, root: Path) -> None:
+def test_units_of_a_package_are_not_hidden(root: Path) -> None:
     packaged = root / "usr/lib/systemd/system"
     packaged.mkdir(parents=True)
     (packaged / "airdraft.target").write_text("")
-    done = commands.run("install-units", "--root", str(root))
-    assert done.returncode == 2
-    assert error_line(done).startswith(f"{packaged} already has airdraft's units")
+    result = invoked(root)
+    assert result.exit_code == 2
+    assert f"{packaged} already has airdraft's units" in result.stderr
     assert not (root / "etc").exists()
     # A user's own go to the user's directory.
-    assert "systemctl --user" in install(commands, root, "--user")
+    assert "systemctl --user" in install(root, "--user")
     assert (root / "home/a/.config/systemd/user/airdraft.target").exists()
 
 
@@ -59,9 +64,9 @@ def test_units_of_a_package_are_not_hidden(commands: Commands, root: Path) -> No
     ("user", "wanted_by"), [((), "multi-user.target"), (("--user",), "default.target")]
 )
 def test_what_is_said_comes_next_starts_all_after_a_reboot(
-    commands: Commands, root: Path, user: tuple[str, ...], wanted_by: str
+    root: Path, user: tuple[str, ...], wanted_by: str
 ) -> None:
-    printed = install(commands, root, *user)
+    printed = install(root, *user)
     line = next(part for part in printed.splitlines() if "enable --now" in part)
     names = line.split("--now", 1)[1].split()
     units = root / ("home/a/.config/systemd/user" if user else "etc/systemd/system")
