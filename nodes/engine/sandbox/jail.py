@@ -7,7 +7,6 @@ reach other processes. Open descriptors (the pipes to the node) stay usable.
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import resource
 import signal
@@ -27,46 +26,37 @@ _SYSCALL_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 # From this number on are the calls of x86-64's other ABI (x32), which is not used here.
 _X32_CALLS: Final = 0x4000_0000
 
-# The numbers of the calls that are refused, by name (the kernel's tables of system calls).
-_X86_64_REFUSED: Final = {
-    **{"open": 2, "creat": 85, "openat": 257, "openat2": 437, "memfd_create": 319},
-    **{"unlink": 87, "unlinkat": 263, "rename": 82, "renameat": 264, "renameat2": 316},
-    **{"mkdir": 83, "mkdirat": 258, "rmdir": 84, "link": 86, "linkat": 265, "symlink": 88},
-    **{"symlinkat": 266, "chmod": 90, "fchmodat": 268, "chown": 92, "lchown": 94},
-    **{"fchownat": 260, "truncate": 76, "mount": 165, "unshare": 272, "setns": 308},
-    **{"socket": 41, "socketpair": 53, "connect": 42, "accept": 43, "accept4": 288, "bind": 49},
-    **{"listen": 50, "sendto": 44, "sendmsg": 46, "sendmmsg": 307, "io_uring_setup": 425},
-    **{"execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310},
-    **{"kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297},
-    **{"setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144},
-    **{"sched_setaffinity": 203, "sched_setattr": 314, "ioprio_set": 251},
-    **{"mknod": 133, "mknodat": 259},
-    **{"process_vm_writev": 311, "pidfd_open": 434, "pidfd_getfd": 438},
-    **{"bpf": 321, "perf_event_open": 298, "userfaultfd": 323},
-    **{"add_key": 248, "request_key": 249, "keyctl": 250},
+# The calls that are refused, and their numbers on x86-64 and arm64 (the kernel's tables of system
+# calls); None where a machine has no such call.
+# fmt: off
+_REFUSED: Final[dict[str, tuple[int, int | None]]] = {
+    # Files and mounts.
+    "open": (2, None), "openat": (257, 56), "openat2": (437, 437), "creat": (85, None),
+    "memfd_create": (319, 279), "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None),
+    "renameat": (264, 38), "renameat2": (316, 276), "mkdir": (83, None), "mkdirat": (258, 34),
+    "rmdir": (84, None), "mknod": (133, None), "mknodat": (259, 33), "link": (86, None),
+    "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "chmod": (90, None),
+    "fchmodat": (268, 53), "chown": (92, None), "lchown": (94, None), "fchownat": (260, 54),
+    "truncate": (76, 45), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
+    # Connections.
+    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "accept": (43, 202),
+    "accept4": (288, 242), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
+    "sendmsg": (46, 211), "sendmmsg": (307, 269), "io_uring_setup": (425, 425),
+    # Programs and other processes.
+    "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kill": (62, 129),
+    "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
+    "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
+    # The kernel itself.
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
 }
-_AARCH64_REFUSED: Final = {
-    **{"openat": 56, "openat2": 437, "memfd_create": 279},
-    **{"unlinkat": 35, "renameat": 38, "renameat2": 276, "mkdirat": 34, "linkat": 37},
-    **{"symlinkat": 36, "fchmodat": 53, "fchownat": 54, "truncate": 45, "mount": 40},
-    **{"unshare": 97, "setns": 268},
-    **{"socket": 198, "socketpair": 199, "connect": 203, "accept": 202, "accept4": 242},
-    **{"bind": 200, "listen": 201, "sendto": 206, "sendmsg": 211, "sendmmsg": 269},
-    **{"io_uring_setup": 425, "execve": 221, "execveat": 281, "ptrace": 117},
-    **{"kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240},
-    **{"setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119},
-    **{"sched_setaffinity": 122, "sched_setattr": 274, "ioprio_set": 30},
-    **{"mknodat": 33, "process_vm_readv": 270},
-    **{"process_vm_writev": 271, "pidfd_open": 434, "pidfd_getfd": 438},
-    **{"bpf": 280, "perf_event_open": 241, "userfaultfd": 282},
-    **{"add_key": 217, "request_key": 218, "keyctl": 219},
-}
-# By machine: the architecture's number in linux/audit.h, the refused calls, and prlimit64, by which
-# a process limits itself (0) or another one.
-_MACHINES: Final = {
-    "x86_64": (0xC000_003E, _X86_64_REFUSED, 302),
-    "aarch64": (0xC000_00B7, _AARCH64_REFUSED, 261),
-}
+# fmt: on
+# By machine: the architecture's number in linux/audit.h, the place of its numbers in the table, and
+# prlimit64, by which a process limits itself (0) or another one.
+_MACHINES: Final = {"x86_64": (0xC000_003E, 0, 302), "aarch64": (0xC000_00B7, 1, 261)}
 
 
 class _Program(ctypes.Structure):
@@ -118,10 +108,11 @@ def refuse_calls() -> bool:
     Returns False if the kernel or the machine has no such filter.
     """
     known = _MACHINES.get(platform.machine())
-    if known is None or os.name != "posix":
+    if known is None:
         return False
-    architecture, refused, prlimit = known
-    code = _filter(architecture, sorted(refused.values()), prlimit)
+    architecture, place, prlimit = known
+    refused = [call for numbers in _REFUSED.values() if (call := numbers[place]) is not None]
+    code = _filter(architecture, sorted(refused), prlimit)
     libc = _libc()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return False
