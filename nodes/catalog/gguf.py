@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nodes.engine.metadata import traits_of
 from nodes.engine.traits import ModelTraits
@@ -47,10 +48,9 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 # Value types: UINT8 INT8 UINT16 INT16 UINT32 INT32 FLOAT32 BOOL, then UINT64 INT64 FLOAT64.
-_VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_TYPE_U32, _TYPE_STRING, _TYPE_ARRAY = 4, 8, 9
-_INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
-_NUMBERS = {**_INTEGERS, 6: "<f", 7: "<?", 12: "<d"}
+_CODES = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
+_NUMBERS = {value_type: struct.Struct(f"<{code}") for value_type, code in _CODES.items()}
+_TYPE_STRING, _TYPE_ARRAY = 8, 9
 # The longest chat templates have a tenth of these bytes.
 _MAX_TEXT_BYTES = 1 << 18
 
@@ -91,6 +91,8 @@ def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
                 raise GgufError(
                     f"is truncated: its header does not end in {len(data)} B"
                 ) from error
+            except KeyError as error:
+                raise GgufError(f"is damaged: a value has the unknown type {error}") from error
             if len(data) < header.num_bytes:
                 raise GgufError(f"is truncated: {len(data)} of {header.num_bytes} B")
             yield header, data
@@ -134,8 +136,9 @@ class Tensor:
 
 
 class Header:
-    """Reads forward through a header; raises struct.error or IndexError at the end of the file.
+    """Reads forward through a header.
 
+    Raises struct.error or IndexError at the end of the file, and KeyError for an unknown type.
     num_bytes: The size that the file must have. keys_end: The end of the keys. texts: The values of
     keys that are numbers or texts, without long ones.
     """
@@ -151,16 +154,13 @@ class Header:
         num_keys = self._count("keys", _MAX_KEYS)
         alignment = 32
         for _ in range(num_keys):
-            key, value_type = self._string(), self._u32()
-            if key == b"general.alignment" and value_type == _TYPE_U32:
-                alignment = self._u32()
-                continue
-            if value_type in _INTEGERS:
-                self._check_bounds(key, value_type)
-            start = self._at
-            self._skip_value(value_type)
-            if text := self._text(value_type, start):
-                self.texts[key.decode("utf-8", "replace")] = text
+            key, value = self._string(), self._value(self._u32())
+            if isinstance(value, int):
+                _check_bounds(key, value)
+            if key == b"general.alignment" and isinstance(value, int):
+                alignment = value
+            elif value != "":
+                self.texts[key.decode("utf-8", "replace")] = str(value)
         self.keys_end = self._at
         tensors = [self._tensor() for _ in range(num_tensors)]
         if alignment == 0 or alignment & (alignment - 1):
@@ -171,15 +171,15 @@ class Header:
         self.num_bytes = max(ends, default=self._at)
 
     def _u32(self) -> int:
-        return self._next(_U32)
+        return int(self._next(_U32))
 
     def _u64(self) -> int:
-        return self._next(_U64)
+        return int(self._next(_U64))
 
-    def _next(self, kind: struct.Struct) -> int:
+    def _next(self, kind: struct.Struct) -> Any:
         (value,) = kind.unpack_from(self._data, self._at)
         self._at += kind.size
-        return int(value)
+        return value
 
     def _count(self, what: str, limit: int) -> int:
         value = self._u64()
@@ -192,16 +192,6 @@ class Header:
         if self._at > len(self._data):
             raise IndexError
 
-    def _check_bounds(self, key: bytes, value_type: int) -> None:
-        architecture, dot, name = key.partition(b".")
-        (value,) = struct.unpack_from(_INTEGERS[value_type], self._data, self._at)
-        low, high = _BOUNDS.get(dot + name, (value, value))
-        if architecture in _RECURRENT and dot + name in _MAY_BE_LACKING:
-            low = 0
-        if not low <= value <= high:
-            where = key.decode("ascii", "replace")
-            raise GgufError(f"is damaged: {where} is {value}, {low} to {high} is possible")
-
     def _string(self) -> bytes:
         num_bytes = self._u64()
         if num_bytes > _MAX_KEY_BYTES:
@@ -210,27 +200,25 @@ class Header:
         self._skip(num_bytes)
         return self._data[start : self._at]
 
-    def _skip_value(self, value_type: int) -> None:
-        if value_type == _TYPE_STRING:
-            self._skip(self._u64())
-        elif value_type == _TYPE_ARRAY:
+    def _value(self, value_type: int) -> int | float | str:
+        """Read a value; returns "" for an array and for a long text."""
+        if value_type == _TYPE_ARRAY:
             self._skip_array()
+        elif value_type == _TYPE_STRING:
+            num_bytes, start = self._u64(), self._at
+            self._skip(num_bytes)
+            if num_bytes <= _MAX_TEXT_BYTES:
+                return self._data[start : self._at].decode("utf-8", "replace")
         else:
-            self._skip(self._value_bytes(value_type))
-
-    def _text(self, value_type: int, start: int) -> str:
-        """Return a skipped value as text; "" if it is long, or neither a number nor a text."""
-        if value_type in _NUMBERS:
-            return str(struct.unpack_from(_NUMBERS[value_type], self._data, start)[0])
-        if value_type != _TYPE_STRING or self._at - start > _MAX_TEXT_BYTES:
-            return ""
-        return self._data[start + _U64.size : self._at].decode("utf-8", "replace")
+            number: int | float = self._next(_NUMBERS[value_type])
+            return number
+        return ""
 
     def _skip_array(self) -> None:
         item_type = self._u32()
         num_items = self._count("items in an array", _MAX_ARRAY_ITEMS)
         if item_type != _TYPE_STRING:
-            self._skip(num_items * self._value_bytes(item_type))
+            self._skip(num_items * _NUMBERS[item_type].size)
             return
         # A vocabulary takes hundreds of thousands of iterations, so the names are local.
         data, at, end, unpack = self._data, self._at, len(self._data), _U64.unpack_from
@@ -239,11 +227,6 @@ class Header:
             if at > end:
                 raise IndexError
         self._at = at
-
-    def _value_bytes(self, value_type: int) -> int:
-        if value_type not in _VALUE_BYTES:
-            raise GgufError(f"is damaged: a value has the unknown type {value_type}")
-        return _VALUE_BYTES[value_type]
 
     def _tensor(self) -> Tensor:
         """Read the next tensor; its offset counts from the start of the tensor data."""
@@ -256,3 +239,13 @@ class Header:
         # For a type that is newer than the table the offset is still checked.
         block_values, block_bytes = _BLOCKS.get(tensor_type, (1, 0))
         return Tensor(name, offset, num_values, -(-num_values // block_values), block_bytes)
+
+
+def _check_bounds(key: bytes, value: int) -> None:
+    architecture, dot, name = key.partition(b".")
+    low, high = _BOUNDS.get(dot + name, (value, value))
+    if architecture in _RECURRENT and dot + name in _MAY_BE_LACKING:
+        low = 0
+    if not low <= value <= high:
+        where = key.decode("ascii", "replace")
+        raise GgufError(f"is damaged: {where} is {value}, {low} to {high} is possible")
