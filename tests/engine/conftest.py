@@ -6,7 +6,7 @@ import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from tests.engine.llama_texts import NUM_CELLS, prefill_and_step
+from tests.engine.llama_texts import NUM_CELLS
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,3 @@ def model(loaded):
     for seq_id in range(loaded.config.max_sequences):
         loaded.truncate(seq_id, 0)
     assert loaded.free_cells() == NUM_CELLS
-
-
-@pytest.fixture(scope="module")
-def alone(loaded):
-    """Logits of TEXT after PROMPT, token after token, in a cache of its own."""
-    rows = prefill_and_step(loaded, 0)
-    loaded.truncate(0, 0)
-    return rows

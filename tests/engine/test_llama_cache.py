@@ -1,173 +1,154 @@
-"""The llama.cpp engine gives the same bits when its cache is cut, full, compacted, shared or
-restored, and on other threads."""
+"""The llama.cpp engine gives the bits of a text alone, however its cache came about."""
+
+import contextlib
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from nodes.engine.cells import CellLog
-from nodes.engine.protocol import CacheFullError, Span
-from tests.engine.llama_texts import (
-    FOREIGN,
-    NUM_CELLS,
-    PROMPT,
-    TEXT,
-    feed,
-    note_compactions,
-    step,
-    steps,
-)
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.noise import drawn_ids
+from nodes.engine.protocol import CacheFullError, SavedPrefix, Span
+from tests.engine.kernels.tiny_models import Shape, write_model
 
-pytestmark = pytest.mark.model
+# Longer than a second or two.
+pytestmark = pytest.mark.slow
 
+NUM_CELLS, NUM_SEQUENCES, NUM_VOCAB = 256, 4, 300
+# Two texts that begin alike, and tokens that follow neither.
+COMMON = drawn_ids(1, 30, NUM_VOCAB)
+TEXTS = [COMMON + drawn_ids(seed, 90, NUM_VOCAB) for seed in (2, 3)]
+WRONG = drawn_ids(4, 3, NUM_VOCAB)
 
-def test_rolled_back_guesses_leave_no_trace(model, alone):
-    feed(model, (0, PROMPT))
-    for index, token_id in enumerate(TEXT):
-        wrong = FOREIGN[index : index + index % 5]
-        row = step(model, 0, [token_id, *wrong])[0]
-        model.truncate(0, len(PROMPT) + index + 1)
-        assert np.array_equal(row, alone[index])
+seq_ids = st.integers(0, NUM_SEQUENCES - 1)
+shares = st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
+# A sequence, its text if it is empty, how many tokens of it, and of wrong ones behind them.
+parts = st.tuples(seq_ids, st.integers(0, 1), st.integers(1, 40), st.sampled_from([0, 0, 1, 3]))
 
 
-def test_a_sequence_does_not_refill_the_hole_its_neighbour_left(model, alone):
-    """llama.cpp would put the new cells below the sequence's own, and the bits would change."""
-    feed(model, (1, FOREIGN[:30]), (0, PROMPT))
-    model.truncate(1, 0)
-    assert np.array_equal(steps(model, 0, TEXT), alone)
-
-
-def test_other_threads_in_the_middle_of_a_text_change_no_bit(model, alone):
-    feed(model, (0, PROMPT))
-    model.set_threads(2)
-    try:
-        assert np.array_equal(step(model, 0, TEXT), alone)
-    finally:
-        model.set_threads(1)
-
-
-def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
-    compactions = note_compactions(monkeypatch)
-    feed(model, (1, FOREIGN[:50]), (0, PROMPT), (2, FOREIGN[50:80]))
-    rows = []
-    for index, token_id in enumerate(TEXT):
-        # A neighbour that comes and goes leaves garbage above and below until no cell is left.
-        feed(model, (3, FOREIGN[:40]))
-        rows.append(step(model, 0, [token_id]))
-        model.truncate(3, 0)
-        if index == 5:
-            model.truncate(1, 7)
-    assert len(compactions) >= 2
-    assert np.array_equal(np.concatenate(rows), alone)
-    assert (model.length(1), model.length(2)) == (7, 30)
-    # The neighbours came through as well.
-    survivor = step(model, 1, FOREIGN[7:12])
-    model.truncate(1, 0)
-    assert np.array_equal(survivor, step(model, 1, FOREIGN[:12])[7:])
-
-
-def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
-    feed(model, (0, PROMPT), (1, [5] * 256), (2, [6] * 200))
-    assert model.free_cells() == NUM_CELLS - 496
-    saved = model.save(0)
-    with pytest.raises(CacheFullError):
-        model.restore(3, saved, 1)
-    with pytest.raises(CacheFullError, match=f"17 cells wanted, 16 of {NUM_CELLS} free"):
-        model.forward([Span(3, 0, FOREIGN[:17], 1)])
-    assert [model.length(i) for i in range(4)] == [40, 256, 200, 0]
-    # The last cells can be used, and after some were freed the text goes on.
-    assert np.array_equal(steps(model, 0, TEXT[:16]), alone[:16])
-    with pytest.raises(CacheFullError):
-        model.forward([Span(0, 56, TEXT[16:17], 1)])
-    model.truncate(1, 100)
-    assert np.array_equal(steps(model, 0, TEXT[16:]), alone[16:])
-    model.truncate(1, 0)
-    model.restore(3, saved, len(PROMPT))
-    assert np.array_equal(steps(model, 3, TEXT), alone)
-
-
-def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
-    feed(model, (1, FOREIGN[:10]), (2, PROMPT + FOREIGN[:20]))
-    model.copy_prefix(2, 0, len(PROMPT))
-    assert (model.length(0), model.length(2)) == (40, 60)
-    rows = [step(model, 0, TEXT[:8])]
-    # Each goes on without the other: the source ahead, cut back, gone.
-    ahead = step(model, 2, FOREIGN[20:24])
-    model.truncate(2, 20)
-    rows.append(step(model, 0, TEXT[8:16]))
-    model.truncate(2, 0)
-    rows.append(step(model, 0, TEXT[16:]))
-    assert np.array_equal(np.concatenate(rows), alone)
+def rows_alone(model: LlamaModel, text: list[int]) -> np.ndarray:
+    """The logits after each token of a text that is alone in the cache."""
+    spans = (Span(0, position, [token_id], 1) for position, token_id in enumerate(text))
+    rows = [model.forward([span])[0].copy() for span in spans]
     model.truncate(0, 0)
-    assert np.array_equal(ahead, step(model, 0, PROMPT + FOREIGN[:24])[60:])
+    return np.stack(rows)
 
 
-def test_a_due_compaction_keeps_the_bits_and_gives_sharers_cells_of_their_own(
-    model, alone, monkeypatch
-):
-    feed(model, (1, FOREIGN[:10]), (2, PROMPT))
-    model.copy_prefix(2, 0, len(PROMPT))
-    rows = [steps(model, 0, TEXT[:8])]
-    assert model.free_cells() == NUM_CELLS - (10 + 40 + 8)
-    with monkeypatch.context() as patch:
-        patch.setattr(CellLog, "should_compact", lambda _log: True)
-        rows.append(steps(model, 0, TEXT[8:9]))
-    assert model.free_cells() == NUM_CELLS - (10 + 40 + 49)
-    model.truncate(2, 0)
-    rows.append(steps(model, 0, TEXT[9:]))
-    assert np.array_equal(np.concatenate(rows), alone)
+class CacheMachine(RuleBasedStateMachine):
+    """Sequences are read beside others, cut, copied, saved and restored, also in a full cache."""
+
+    model: LlamaModel
+    rows: list[np.ndarray]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts, self.lengths = [0] * NUM_SEQUENCES, [0] * NUM_SEQUENCES
+        self.saved: list[tuple[int, SavedPrefix]] = []
+
+    @rule(
+        parts=st.lists(parts, min_size=1, max_size=3, unique_by=lambda part: part[0]),
+        has_outputs=st.booleans(),
+        is_due=st.booleans(),
+        num_threads=st.sampled_from([1, 1, 1, 1, 2]),
+    )
+    def read(self, parts, has_outputs, is_due, num_threads):
+        spans, wanted = [], []
+        for seq_id, text, count, num_wrong in parts:
+            start = self.lengths[seq_id]
+            text = self.texts[seq_id] = self.texts[seq_id] if start else text
+            if right := TEXTS[text][start : start + count]:
+                token_ids = right + WRONG[:num_wrong]
+                spans.append(Span(seq_id, start, token_ids, len(token_ids) * has_outputs))
+                wanted.append((seq_id, self.rows[text][start : start + len(right)]))
+        if not spans:
+            return
+        self.model.set_threads(num_threads)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CellLog, "should_compact", lambda _log: is_due)
+            if sum(len(span.token_ids) for span in spans) > self.model.free_cells():
+                with pytest.raises(CacheFullError):
+                    self.model.forward(spans)
+                return
+            found = self.model.forward(spans).copy()
+        for span, (seq_id, rows) in zip(spans, wanted, strict=True):
+            if has_outputs:
+                assert np.array_equal(found[: len(rows)], rows)
+                found = found[len(span.token_ids) :]
+            self.lengths[seq_id] += len(rows)
+            self.model.truncate(seq_id, self.lengths[seq_id])
+
+    @rule(seq_id=seq_ids, share=shares)
+    def cut(self, seq_id, share):
+        self.lengths[seq_id] = int(self.lengths[seq_id] * share)
+        self.model.truncate(seq_id, self.lengths[seq_id])
+
+    @rule(source=seq_ids, other=seq_ids, share=shares)
+    def copy(self, source, other, share):
+        length = int(self.lengths[source] * share)
+        if length and source != other:
+            self.cut(other, 0)
+            self.model.copy_prefix(source, other, length)
+            self.texts[other], self.lengths[other] = self.texts[source], length
+
+    @rule(seq_id=seq_ids)
+    def save(self, seq_id):
+        if self.lengths[seq_id]:
+            self.saved.append((self.texts[seq_id], self.model.save(seq_id)))
+
+    @rule(seq_id=seq_ids, share=shares)
+    def restore(self, seq_id, share):
+        self.cut(seq_id, 0)
+        if not self.saved:
+            return
+        text, saved = self.saved[-1]
+        length = max(1, int(saved.length * share))
+        if saved.length > self.model.free_cells():
+            with pytest.raises(CacheFullError):
+                self.model.restore(seq_id, saved, length)
+            return
+        self.model.restore(seq_id, saved, length)
+        self.texts[seq_id], self.lengths[seq_id] = text, length
+
+    @invariant()
+    def lengths_are_known_and_all_other_cells_are_free(self):
+        assert [self.model.length(seq_id) for seq_id in range(NUM_SEQUENCES)] == self.lengths
+        assert self.model.free_cells() >= NUM_CELLS - sum(self.lengths)
+
+    def teardown(self):
+        for seq_id in range(NUM_SEQUENCES):
+            self.model.truncate(seq_id, 0)
+        assert self.model.free_cells() == NUM_CELLS
 
 
-@pytest.mark.parametrize("cut", [20, len(PROMPT)])
-def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
-    # Saved from cells between those of neighbours, shared ones, behind rejected guesses.
-    feed(model, (1, FOREIGN[:10]), (0, PROMPT[:15]))
-    step(model, 0, FOREIGN[:3])
-    model.truncate(0, 15)
-    model.forward([Span(1, 10, FOREIGN[10:14]), Span(0, 15, PROMPT[15:])])
-    model.copy_prefix(0, 2, 30)
-    steps(model, 0, TEXT[:4])
-    saved = model.save(0)
-    assert saved.length == len(PROMPT) + 4
-    model.truncate(0, 0)
-    feed(model, (1, FOREIGN[14:20]))
-    model.restore(0, saved, cut)
-    assert model.length(0) == cut
-    rows = []
-    if cut < len(PROMPT):
-        feed(model, (0, PROMPT[cut:]))
-    rows.append(step(model, 0, TEXT[:8]))
-    model.truncate(2, 0)
-    feed(model, (2, FOREIGN[:30]))
-    rows.append(steps(model, 0, TEXT[8:16]))
-    model.truncate(1, 0)
-    rows.append(step(model, 0, TEXT[16:]))
-    assert np.array_equal(np.concatenate(rows), alone)
+@pytest.fixture(scope="module", params=[True, False], ids=["our kernels", "ggml's kernels"])
+def model(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path, Shape(256, 4, 1, 64, 256), "Q8_0")
+    config = LlamaConfig(
+        path=path, num_cells=NUM_CELLS, max_sequences=NUM_SEQUENCES, repack=request.param
+    )
+    with contextlib.closing(LlamaModel(config)) as opened:
+        yield opened
 
 
-def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeypatch):
-    compactions = note_compactions(monkeypatch)
-    feed(model, (0, PROMPT))
-    saved = model.save(0)
-    model.truncate(0, 0)
-    # Garbage up to the last cells, with a neighbour that lives in the middle of it.
-    feed(model, (1, FOREIGN), (2, FOREIGN[:90]), (3, FOREIGN))
-    model.truncate(1, 0)
-    model.restore(0, saved, len(PROMPT))
-    assert len(compactions) == 1
-    assert np.array_equal(steps(model, 0, TEXT), alone)
-    model.truncate(0, 0)
-    survivor = step(model, 2, FOREIGN[90:95])
-    model.truncate(2, 0)
-    assert np.array_equal(survivor, step(model, 2, FOREIGN[:95])[90:])
+def test_the_bits_of_a_text_do_not_depend_on_what_the_cache_went_through(model):
+    CacheMachine.model, CacheMachine.rows = model, [rows_alone(model, text) for text in TEXTS]
+    steps = settings(max_examples=25, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(CacheMachine, settings=steps)
 
 
 def test_shared_cells_that_were_given_up_are_not_taken_for_free(model):
-    feed(model, (0, FOREIGN[:50]), (1, FOREIGN[:200]))
-    model.copy_prefix(1, 2, 200)
-    assert model.free_cells() == NUM_CELLS - 250
+    model.forward([Span(0, 0, TEXTS[0][:30]), Span(1, 0, TEXTS[1][:100])])
+    model.copy_prefix(1, 2, 100)
+    assert model.free_cells() == NUM_CELLS - 130
     model.truncate(1, 0)
     model.truncate(2, 0)
-    # 462 cells are free only after a compaction, which must happen by itself.
-    assert model.free_cells() == NUM_CELLS - 50
-    feed(model, (3, [7] * 256), (0, [8] * 206))
+    # That many cells are free only after a compaction, which must happen by itself.
+    assert model.free_cells() == NUM_CELLS - 30
+    model.forward([Span(3, 0, [7] * 226)])
     assert model.free_cells() == 0
+    for seq_id in (0, 3):
+        model.truncate(seq_id, 0)
