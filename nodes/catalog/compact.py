@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,14 +34,6 @@ _LEAST_BYTES: Final = 200_000_000
 _MOST_COPIES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A model file, and the hash under which the node announces it."""
-
-    path: Path
-    model_hash: str
-
-
 def compact_copy(
     path: Path,
     model_hash: str,
@@ -50,14 +41,14 @@ def compact_copy(
     progress: ProgressCallback | None = None,
     *,
     quantize: Quantize = quantize_in_child,
-) -> Copy:
-    """Return the compact copy of a model file, which is made first if it does not exist.
+) -> tuple[Path, str]:
+    """Return the compact copy of a model file and the hash under which the node announces it.
 
-    Returns the file itself if a copy is not worth it or cannot be made. root: The cache folder.
-    model_hash: That of the file.
+    It is made first if it does not exist. Returns the file itself and its own hash if a copy is not
+    worth it or cannot be made. root: The cache folder. model_hash: That of the file.
     """
     if not _is_worth_it(path):
-        return Copy(path, model_hash)
+        return path, model_hash
     folder = root / "compact"
     copy_hash = hashlib.sha256(f"{model_hash} {FORM}".encode()).hexdigest()
     copy = folder / copy_hash[:16] / path.name
@@ -74,8 +65,8 @@ def compact_copy(
         logger.warning(
             "no compact copy of %s can be made, the file is used as it is: %s", path.name, reason
         )
-        return Copy(path, model_hash)
-    return Copy(copy, copy_hash)
+        return path, model_hash
+    return copy, copy_hash
 
 
 def _is_worth_it(path: Path) -> bool:

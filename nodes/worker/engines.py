@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
-from nodes.catalog.compact import Copy, compact_copy
+from nodes.catalog.compact import compact_copy
 from nodes.catalog.gguf import traits_of_file
 from nodes.config.settings import ConfigError, EngineSettings, environment
 from nodes.engine.calibrate import Progress
@@ -51,18 +51,18 @@ def open_engine(
     if opener := opener_of(settings.model):
         return opener(settings, is_draft=is_draft)
     cache = default_cache_dir(environment())
-    file = Copy(*checked_model(settings, cache, hash_of))
+    path, model_hash = checked_model(settings, cache, hash_of)
     if is_draft and settings.weights == "auto":
-        file = compact_copy(file.path, file.model_hash, cache, progress)
+        path, model_hash = compact_copy(path, model_hash, cache, progress)
     config = LlamaConfig(
-        path=file.path,
+        path=path,
         profile="exact" if settings.profile == "exact" else "fast",
         num_cells=settings.cells,
         max_sequences=settings.max_streams,
         num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
     )
-    return open_model(config, cache / "calibration", progress, model_hash=file.model_hash)
+    return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
 
 def _num_threads(settings: EngineSettings) -> int:

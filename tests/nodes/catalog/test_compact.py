@@ -43,18 +43,18 @@ def _model(folder: Path, num_values: int = _MANY, tensor_type: int = _F32) -> Pa
 
 def test_a_copy_is_made_once_and_goes_by_the_name_of_its_model(tmp_path: Path) -> None:
     path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
-    copy = compact_copy(path, "abc", root, quantize=quantize)
-    assert copy.path != path
-    assert copy.path.name == path.name
-    assert copy.path.read_bytes() == gguf_bytes()
-    assert copy.model_hash != "abc"
-    assert compact_copy(path, "abc", root, quantize=quantize) == copy
+    copy, copy_hash = compact_copy(path, "abc", root, quantize=quantize)
+    assert copy != path
+    assert copy.name == path.name
+    assert copy.read_bytes() == gguf_bytes()
+    assert copy_hash != "abc"
+    assert compact_copy(path, "abc", root, quantize=quantize) == (copy, copy_hash)
     assert quantize.num_made == 1
     # Another model of that name has a copy of its own, and a damaged one is made again.
-    assert compact_copy(path, "abd", root, quantize=quantize).path != copy.path
-    os.truncate(copy.path, 100)
-    assert compact_copy(path, "abc", root, quantize=quantize) == copy
-    assert copy.path.read_bytes() == gguf_bytes()
+    assert compact_copy(path, "abd", root, quantize=quantize)[0] != copy
+    os.truncate(copy, 100)
+    assert compact_copy(path, "abc", root, quantize=quantize) == (copy, copy_hash)
+    assert copy.read_bytes() == gguf_bytes()
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,7 @@ def test_a_file_that_a_copy_would_not_make_faster_is_used(
     tmp_path: Path, num_values: int, tensor_type: int
 ) -> None:
     path, quantize = _model(tmp_path, num_values, tensor_type), _Quantizer()
-    copy = compact_copy(path, "abc", tmp_path / "cache", quantize=quantize)
-    assert copy.path == path
-    assert copy.model_hash == "abc"
+    assert compact_copy(path, "abc", tmp_path / "cache", quantize=quantize) == (path, "abc")
     assert not quantize.num_made
 
 
@@ -75,8 +73,8 @@ def test_where_a_copy_cannot_be_made_the_file_is_used_and_nothing_is_left(
 ) -> None:
     path, root = _model(tmp_path), tmp_path / "cache"
     with caplog.at_level(logging.WARNING):
-        copy = compact_copy(path, "abc", root, quantize=_Quantizer("no such type"))
-    assert copy.path == path
+        found = compact_copy(path, "abc", root, quantize=_Quantizer("no such type"))
+    assert found == (path, "abc")
     assert "no compact copy of draft.gguf can be made" in caplog.text
     assert "no such type" in caplog.text
     assert not list(root.rglob("*.gguf"))
@@ -85,7 +83,7 @@ def test_where_a_copy_cannot_be_made_the_file_is_used_and_nothing_is_left(
 def test_copies_that_were_not_used_for_long_go(tmp_path: Path) -> None:
     path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
     first, second, *_ = (
-        compact_copy(path, f"{number}", root, quantize=quantize).path for number in range(4)
+        compact_copy(path, f"{number}", root, quantize=quantize)[0] for number in range(4)
     )
     for age, copy in enumerate((second, first)):
         os.utime(copy.parent, (age, age))
