@@ -30,14 +30,10 @@ class CellLog:
         self._queries_per_cell = queries_per_cell
         # The cells of each sequence, in the order of its positions.
         self._cells: list[list[int]] = [[] for _ in range(max_sequences)]
-        # By cell, the number of sequences that have it; the graveyard is one of these.
-        self._num_owners: list[int] = []
+        # The length of the log: all cells from here on are free. Those from `_buried` on are not in
+        # the graveyard.
+        self.used = self._buried = 0
         self._wasted_reads = 0
-
-    @property
-    def used(self) -> int:
-        """The length of the log. All cells from here on are free."""
-        return len(self._num_owners)
 
     @property
     def lengths(self) -> list[int]:
@@ -62,13 +58,13 @@ class CellLog:
 
     def append(self, seq_id: int, count: int) -> None:
         self._cells[seq_id] += range(self.used, self.used + count)
-        self._num_owners += [1] * count
+        self.used += count
 
     def read(self, num_queries: int) -> None:
         self._wasted_reads += num_queries * self.garbage
 
     def truncate(self, seq_id: int, length: int) -> bool:
-        """Forget the positions from `length` on.
+        """Forget the positions from `length` on, of which there must be some.
 
         Returns True if they were the tail of the log, so that their cells are free again. If False,
         other sequences have cells behind them or share them, and the caller must move them to the
@@ -76,18 +72,15 @@ class CellLog:
         """
         removed = self._cells[seq_id][length:]
         del self._cells[seq_id][length:]
-        start = self.used - len(removed)
-        is_tail = removed == [*range(start, self.used)]
-        # The graveyard takes the place of this sequence, so the numbers of owners stay.
-        if not is_tail or any(number > 1 for number in self._num_owners[start:]):
-            return False
-        del self._num_owners[start:]
-        return True
+        ends = [self._buried, *(cells[-1] + 1 for cells in self._cells if cells)]
+        if max(ends) <= removed[0]:
+            self.used = removed[0]
+            return True
+        self._buried = max(self._buried, removed[-1] + 1)
+        return False
 
     def share(self, source: int, target: int, length: int) -> None:
         self._cells[target] = self._cells[source][:length]
-        for cell in self._cells[target]:
-            self._num_owners[cell] += 1
 
     def should_compact(self) -> bool:
         # With shared cells there may be no garbage. A compaction would then only take more cells.
@@ -98,7 +91,6 @@ class CellLog:
         """Record that the live cells were rewritten, sequence after sequence, from cell 0 on."""
         lengths = self.lengths
         self._cells = [[] for _ in lengths]
-        self._num_owners = []
-        self._wasted_reads = 0
+        self.used = self._buried = self._wasted_reads = 0
         for seq_id, length in enumerate(lengths):
             self.append(seq_id, length)
