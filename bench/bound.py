@@ -250,8 +250,9 @@ def _open(settings: EngineSettings, is_draft: bool) -> None:
     from nodes.worker.engines import in_tokens_of_targets, open_engine
 
     opened = open_engine(settings, is_draft=is_draft)
-    model, pieces = in_tokens_of_targets(opened, settings)
-    _opened.update(model=model, grammars=Grammars(pieces, model.info))
+    model, piece = in_tokens_of_targets(opened, settings)
+    words = piece, model.info.num_vocab, model.info.eog_token_ids
+    _opened.update(model=model, grammars=Grammars(*words))
 
 
 def _timed(sizes: Sequence[int], cells: int) -> dict[int, float]:

@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from nodes.engine.rules import Grammar
 from nodes.engine.tool_rules import tool_rules
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
+# Gives the bytes that a token adds to a text, as Tokenizer.piece does.
+Piece: TypeAlias = Callable[[int], bytes]
 
 # The most memory of all compiled grammars, and the least that one is counted as beside its text.
 _MAX_COMPILED_BYTES: Final = 64 << 20
@@ -111,22 +113,6 @@ class GrammarState:
             raise GrammarError(f"the grammar cannot go on: {reason}")
 
 
-class Pieces(Protocol):
-    """Gives the bytes of each token; a Tokenizer is one."""
-
-    def piece(self, token_id: int) -> bytes: ...
-
-
-class Sizes(Protocol):
-    """The properties of a vocabulary beside its pieces; an EngineInfo has them."""
-
-    @property
-    def num_vocab(self) -> int: ...
-
-    @property
-    def eog_token_ids(self) -> frozenset[int]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A compiled grammar, or the reason why it is not valid, and its size in the cache."""
@@ -140,16 +126,21 @@ class Grammars:
     """The compiled grammars of one vocabulary. It is thread-safe."""
 
     def __init__(
-        self, pieces: Pieces, sizes: Sizes, check: Callable[[Grammar], int] | None = None
+        self,
+        piece: Piece,
+        num_vocab: int,
+        eog_ids: frozenset[int],
+        check: Callable[[Grammar], int] | None = None,
     ) -> None:
         """Make an empty cache of grammars.
 
-        check: Compiles a grammar first where a crash does no harm, and returns the bytes that it
-        takes; raises GrammarError. Without it this process compiles untrusted grammars directly.
+        num_vocab, eog_ids: The number of tokens, and those that end a text. check: Compiles a
+        grammar first where a crash does no harm, and returns the bytes that it takes; raises
+        GrammarError. Without it this process compiles untrusted grammars directly.
         """
-        self._pieces = pieces
-        self._num_vocab = sizes.num_vocab
-        self._eog_ids = sizes.eog_token_ids
+        self._piece = piece
+        self._num_vocab = num_vocab
+        self._eog_ids = eog_ids
         self._check = check
         self._lock = threading.Lock()
         self._trie_lock = threading.Lock()
@@ -230,7 +221,7 @@ class Grammars:
         with self._trie_lock:
             if self._trie is None:
                 pieces = [
-                    b"" if token_id in self._eog_ids else self._pieces.piece(token_id)
+                    b"" if token_id in self._eog_ids else self._piece(token_id)
                     for token_id in range(self._num_vocab)
                 ]
                 wrapper = library.TokenizerWrapper(_Spelling(pieces))

@@ -16,7 +16,7 @@ from nodes.engine.calibrate import (
     store,
 )
 from nodes.engine.golden import software_digest
-from nodes.engine.grammar import Pieces
+from nodes.engine.grammar import Piece
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library, library_hash, load_model
 from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
@@ -93,11 +93,11 @@ def open_model(
     return opened
 
 
-def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Pieces]:
+def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Piece]:
     """Return a draft model that reads and guesses the tokens of another model's file.
 
-    Returns the pieces of these tokens, too. If the tokens are the draft model's own, the result is
-    the model itself. Raises ModelFileError.
+    Returns what gives the pieces of these tokens, too. If the tokens are the draft model's own, the
+    result is the model itself. Raises ModelFileError.
     """
     # If the vocabulary is used, it is used as long as the process lives, and is never freed.
     pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
@@ -105,13 +105,13 @@ def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Pieces]:
     vocab_hash = vocabulary.content_hash()
     if vocab_hash == model.info.vocab_hash:
         library().llama_model_free(pointer)
-        return model, model.vocabulary
+        return model, model.vocabulary.piece
     translated = TranslatedModel(model, model.vocabulary, vocabulary, vocab_hash)
     logger.info(
         "guesses are translated to tokens of %s: %d of these %d tokens are also tokens of %s",
         *(path.name, translated.num_shared, vocabulary.num_vocab, model.info.model),
     )
-    return translated, vocabulary
+    return translated, vocabulary.piece
 
 
 def _open_once(

@@ -178,15 +178,16 @@ def _target_node(
     if isinstance(opened, OpenedModel):
         opened.model.tokenizer.start()
     stack.enter_context(contextlib.closing(opened.model))
-    tokenizer = opened.tokenizer
-    check = stack.enter_context(contextlib.closing(GrammarCheck(tokenizer, opened.model.info)))
+    tokenizer, info = opened.tokenizer, opened.model.info
+    words = tokenizer.piece, info.num_vocab, info.eog_token_ids
+    check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     return partial(
         TargetNode,
         model=opened.model,
         tokenizer=tokenizer,
         costs=opened.costs,
         prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
-        grammars=Grammars(tokenizer, opened.model.info, check),
+        grammars=Grammars(*words, check),
     )
 
 
@@ -201,13 +202,14 @@ def _draft_node(
     from nodes.engine.kernels.library import limit_output
 
     calibration = calibration_of(opened.model)
-    model, pieces = in_tokens_of_targets(opened, config.engine)
+    model, piece = in_tokens_of_targets(opened, config.engine)
     stack.enter_context(contextlib.closing(opened.model))
-    check = stack.enter_context(contextlib.closing(GrammarCheck(pieces, model.info)))
+    words = piece, model.info.num_vocab, model.info.eog_token_ids
+    check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     # A foreign draft has token ids of its own.
     has_limit = isinstance(opened, OpenedModel) and model is opened.model
     limit = OutputLimit(model.info.num_vocab, limit_output) if has_limit else None
-    state = DraftState(model, calibration, Grammars(pieces, model.info, check), limit)
+    state = DraftState(model, calibration, Grammars(*words, check), limit)
     return partial(DraftNode, state=state, info=model.info, costs=opened.costs)
 
 

@@ -73,7 +73,9 @@ class TargetState:
         self._lookup = Lookup()
         self._reading = Reading(costs.decode)
         self._tokenizer = tokenizer
-        self.grammars = grammars or Grammars(tokenizer, model.info)
+        self.grammars = grammars or Grammars(
+            tokenizer.piece, model.info.num_vocab, model.info.eog_token_ids
+        )
         # The scores of a pass; fewer once a stream needs some, because the pieces count as well.
         self._most_scores = MAX_SCORE_BYTES
         self._streams: dict[StreamId, TargetStream] = {}

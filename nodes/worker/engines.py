@@ -15,7 +15,7 @@ from nodes.config.settings import ConfigError, EngineSettings, environment
 from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
 from nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
-from nodes.engine.grammar import Pieces
+from nodes.engine.grammar import Piece
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
@@ -179,15 +179,15 @@ def calibration_of(model: Model) -> DraftCalibration:
         return DraftCalibration()
 
 
-def in_tokens_of_targets(opened: Opened, settings: EngineSettings) -> tuple[Sequences, Pieces]:
-    """Returns a draft's model and the pieces of its tokens, in the vocabulary of its targets.
+def in_tokens_of_targets(opened: Opened, settings: EngineSettings) -> tuple[Sequences, Piece]:
+    """Returns a draft's model in the vocabulary of its targets, and what gives this one's pieces.
 
     Without engine.vocabulary this is the draft's own vocabulary. Raises ConfigError, CatalogError
     or ModelFileError.
     """
     name = settings.vocabulary
     if not name:
-        return opened.model, opened.tokenizer
+        return opened.model, opened.tokenizer.piece
     if not isinstance(opened, OpenedModel):
         raise ConfigError(
             f"engine.vocabulary = {name!r}: this is accepted only if engine.model is a model file"

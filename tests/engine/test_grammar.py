@@ -3,22 +3,18 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nodes.engine.grammar import GrammarError, Grammars, GrammarState
 from nodes.engine.rules import Grammar
-from nodes.engine.toy import ToyConfig, ToyModel
-from tests.engine.words import Words
 
 # Two end tokens, a control token, and bytes alone and together.
 PIECES = [b"", b"", b"", *(bytes([b]) for b in range(1, 128)), b'{"', b'":', b'"a"', b"ab", b"abc"]
-EOG = frozenset({0, 1})
-INFO = replace(ToyModel(ToyConfig()).info, num_vocab=len(PIECES), eog_token_ids=EOG)
 # End tokens have text, which must not count.
-TOKENIZER = Words([b"a", b"a", *PIECES[2:]])
+SPELLING = [b"a", b"a", *PIECES[2:]].__getitem__
+WORDS = SPELLING, len(PIECES), frozenset({0, 1})
 
 
 def gbnf(text: str) -> Grammar:
@@ -26,7 +22,7 @@ def gbnf(text: str) -> Grammar:
 
 
 def begin(grammar: Grammar) -> GrammarState:
-    return Grammars(TOKENIZER, INFO).begin(grammar)
+    return Grammars(*WORDS).begin(grammar)
 
 
 def pieces(state: GrammarState) -> set[bytes]:
@@ -43,7 +39,7 @@ def push(state: GrammarState, *texts: bytes) -> None:
 
 
 def test_every_spelling_of_what_may_come_is_allowed_and_nothing_else() -> None:
-    grammars = Grammars(TOKENIZER, INFO)
+    grammars = Grammars(*WORDS)
     state, other = (grammars.begin(gbnf('root ::= "abc" | "b"')) for _ in range(2))
     assert pieces(state) == {b"a", b"ab", b"abc", b"b"}
     push(state, b"a")
@@ -60,7 +56,7 @@ def test_threads_share_them() -> None:
     def refuse(grammar: Grammar) -> int:
         raise GrammarError(f"refused: {grammar.text}")
 
-    grammars = Grammars(TOKENIZER, INFO, refuse)
+    grammars = Grammars(*WORDS, refuse)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -141,7 +137,7 @@ def test_a_json_schema_says_what_the_text_is_and_bounds_its_whitespace() -> None
 def test_what_is_no_grammar_is_told_in_one_line_and_again_without_another_try(
     grammar: Grammar, reason: str
 ) -> None:
-    grammars = Grammars(TOKENIZER, INFO)
+    grammars = Grammars(*WORDS)
     for _ in range(2):
         with pytest.raises(GrammarError, match=reason) as failed:
             grammars.compile(grammar)
@@ -159,7 +155,7 @@ def test_the_work_of_a_token_is_bounded() -> None:
 
 
 def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
-    grammars = Grammars(TOKENIZER, replace(INFO, eog_token_ids=frozenset()))
+    grammars = Grammars(SPELLING, len(PIECES), frozenset())
     state = grammars.begin(gbnf('root ::= "c"'))
     push(state, b"c")
     with pytest.raises(GrammarError, match="no token to end a text"):
@@ -172,7 +168,7 @@ def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.Mon
     def check(_grammar: Grammar) -> int:
         raise GrammarError("the process does not start", is_request_bad=False)
 
-    grammars = Grammars(TOKENIZER, INFO, check)
+    grammars = Grammars(*WORDS, check)
     with pytest.raises(GrammarError) as failed:
         grammars.begin(gbnf('root ::= "a"'))
     assert str(failed.value) == "this node has no grammars: install airdraft[grammar]"
@@ -188,7 +184,7 @@ def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
         asked.append(grammar.text)
         return 15 << 20
 
-    grammars = Grammars(TOKENIZER, INFO, check)
+    grammars = Grammars(*WORDS, check)
     texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 8)]
     for text in texts:
         grammars.compile(text)

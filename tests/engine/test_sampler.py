@@ -12,11 +12,11 @@ from nodes.engine.protocol import Logits
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling, sample
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.engine.toy import TOY_EOG, ToyTokenizer
 
 NUM_VOCAB = 40
 GRAMMAR = Grammar("gbnf", 'root ::= (" " [1-3] [0-9]?)+ " 4"')
-GRAMMARS = Grammars(ToyTokenizer(NUM_VOCAB), ToyModel(ToyConfig(num_vocab=NUM_VOCAB)).info)
+GRAMMARS = Grammars(ToyTokenizer(NUM_VOCAB).piece, NUM_VOCAB, frozenset({TOY_EOG}))
 FIRST = {1, 2, 3, *range(10, 40)}
 
 

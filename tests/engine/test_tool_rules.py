@@ -1,19 +1,15 @@
 """Calls of functions are valid by construction, in every style, and free text stays free."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.rules import Grammar
-from nodes.engine.toy import ToyConfig, ToyModel
-from tests.engine.words import Words
 
 # An end token, all bytes, and a token that begins a call and one that ends in the middle of one.
 PIECES = [b"", *(bytes([b]) for b in range(1, 256)), b"<tool_call>", b'{"', b"ol_call>x"]
-INFO = replace(ToyModel(ToyConfig()).info, num_vocab=len(PIECES), eog_token_ids=frozenset({0}))
 WEATHER = {
     "name": "weather",
     "parameters": {
@@ -26,7 +22,7 @@ WEATHER = {
 ODD = {"name": 'a"b', "parameters": {"type": "object", "properties": {}}}
 
 
-GRAMMARS = Grammars(Words(PIECES), INFO)
+GRAMMARS = Grammars(PIECES.__getitem__, len(PIECES), frozenset({0}))
 
 
 def grammar(style: str, choice: str = "auto", *, parallel: bool = True, **changes: Any) -> Grammar:

@@ -187,10 +187,10 @@ def test_a_model_of_words_speaks_bytes(model: LlamaModel, tmp_path: Path) -> Non
     write_model(path, SHAPES["width 512"], "Q8_0")
     # A model of the same tokens speaks for itself.
     assert in_tokens_of(model.config.path, model)[0] is model
-    speaking, pieces = in_tokens_of(path, model)
+    speaking, piece = in_tokens_of(path, model)
     assert speaking.info.num_vocab == 300
     assert speaking.info.vocab_hash != model.info.vocab_hash
-    ids = {pieces.piece(k): k for k in range(300)}
+    ids = {piece(k): k for k in range(300)}
     text = b"The capital of France is Pari"
     row = speaking.forward([Span(0, 0, [ids[bytes([k])] for k in text], 1)])[0]
     own = [token_id for k in text for token_id in model.vocabulary.inner_tokens(chr(k))]

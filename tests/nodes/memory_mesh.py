@@ -82,7 +82,7 @@ class Members:
     def start_draft(self, name: str, agreement: float = 0.8) -> None:
         self.nodes.add(name)
         model = ToyModel(ToyConfig(agreement=agreement))
-        grammars = Grammars(ToyTokenizer(96), model.info)
+        grammars = Grammars(ToyTokenizer(96).piece, 96, model.info.eog_token_ids)
         known = model.info, TOY_COSTS
         where = {"endpoint": "memory", "node": name}
         state = DraftState(model, grammars=grammars)

@@ -26,7 +26,7 @@ class Reference:
 
 @cache
 def toy_grammars(num_vocab: int) -> Grammars:
-    return Grammars(ToyTokenizer(num_vocab), ToyModel(ToyConfig(num_vocab=num_vocab)).info)
+    return Grammars(ToyTokenizer(num_vocab).piece, num_vocab, frozenset({TOY_EOG}))
 
 
 def reference(

@@ -47,7 +47,7 @@ def model() -> Iterator[LlamaModel]:
 
 @pytest.fixture(scope="module")
 def grammars(model: LlamaModel) -> Grammars:
-    return Grammars(model.vocabulary, model.info)
+    return Grammars(model.vocabulary.piece, model.info.num_vocab, model.info.eog_token_ids)
 
 
 def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple[int, ...]:

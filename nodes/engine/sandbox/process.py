@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from nodes.engine.grammar import GrammarError, Pieces, Sizes
+from nodes.engine.grammar import GrammarError, Piece
 from nodes.engine.protocol import InvalidInputError, Message
 from nodes.engine.rules import Grammar
 from nodes.engine.vocab import MAX_PROMPT_BYTES, LlamaTokenizer
@@ -223,18 +223,20 @@ class SandboxedTokenizer:
 class GrammarCheck:
     """Compiles grammars in a separate process first. Call it with a grammar; close() at the end."""
 
-    def __init__(self, pieces: Pieces, sizes: Sizes) -> None:
-        self._pieces = pieces
-        self._sizes = sizes
+    def __init__(self, piece: Piece, num_vocab: int, eog_ids: frozenset[int]) -> None:
+        """Arguments: As of Grammars."""
+        self._piece = piece
+        self._num_vocab = num_vocab
+        self._eog_ids = eog_ids
         self._process: SandboxProcess | None = None
 
     def __call__(self, grammar: Grammar) -> int:
         """Return the bytes that the grammar takes. Raises GrammarError if they are too many."""
         if self._process is None:
             # It is not made before the first grammar, because many nodes never get one.
-            pieces = [self._pieces.piece(i).decode("latin-1") for i in range(self._sizes.num_vocab)]
-            eog_ids = sorted(self._sizes.eog_token_ids)
-            self._process = SandboxProcess("grammars", {"pieces": pieces, "eog_ids": eog_ids})
+            pieces = [self._piece(i).decode("latin-1") for i in range(self._num_vocab)]
+            setup = {"pieces": pieces, "eog_ids": sorted(self._eog_ids)}
+            self._process = SandboxProcess("grammars", setup)
         try:
             num_bytes: int = self._process.ask({"kind": grammar.kind, "text": grammar.text})[
                 "num_bytes"

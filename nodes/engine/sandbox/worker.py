@@ -17,7 +17,6 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -89,19 +88,6 @@ class ReadTexts:
         return {"token_ids": self._tokenizer.encode_chat(messages, **other)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Vocabulary:
-    pieces: list[bytes]
-    eog_token_ids: frozenset[int]
-
-    @property
-    def num_vocab(self) -> int:
-        return len(self.pieces)
-
-    def piece(self, token_id: int) -> bytes:
-        return self.pieces[token_id]
-
-
 class CheckGrammars:
     """Compiles grammars to measure their memory.
 
@@ -115,8 +101,7 @@ class CheckGrammars:
 
     def __init__(self, pieces: list[str], eog_ids: list[int]) -> None:
         as_bytes = [piece.encode("latin-1") for piece in pieces]
-        vocabulary = _Vocabulary(as_bytes, frozenset(eog_ids))
-        self._grammars = Grammars(vocabulary, vocabulary)
+        self._grammars = Grammars(as_bytes.__getitem__, len(pieces), frozenset(eog_ids))
         self._grammars.prepare()
 
     def answer(self, question: Any) -> dict[str, Any]:

@@ -15,10 +15,8 @@ from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.rules import Grammar
 from nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
-from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.engine.vocab import LlamaTokenizer
 from tests.engine.llama_texts import vocabulary_of
-from tests.engine.words import Words
 
 _STRING = 8
 
@@ -46,14 +44,13 @@ TEMPLATE = """
 
 
 # A vocabulary of single bytes, in which 0 ends a text.
-BYTES = Words([bytes([byte]) for byte in range(256)])
-INFO = ToyModel(ToyConfig(num_vocab=256)).info
+BYTES = (lambda token_id: bytes([token_id])), 256, frozenset({0})
 
 
 @pytest.fixture
 def grammars() -> Iterator[Grammars]:
-    check = GrammarCheck(BYTES, INFO)
-    yield Grammars(BYTES, INFO, check)
+    check = GrammarCheck(*BYTES)
+    yield Grammars(*BYTES, check)
     check.close()
 
 
@@ -81,7 +78,7 @@ def test_grammars_that_take_too_much_are_refused_and_the_next_is_served(
 def test_what_is_wrong_with_a_grammar_is_said_as_without_the_sandbox(grammars: Grammars) -> None:
     wrong = Grammar("gbnf", "root ::= (")
     with pytest.raises(GrammarError) as plain:
-        Grammars(BYTES, INFO).compile(wrong)
+        Grammars(*BYTES).compile(wrong)
     with pytest.raises(GrammarError) as checked:
         grammars.compile(wrong)
     assert str(checked.value) == str(plain.value)
