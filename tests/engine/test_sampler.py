@@ -86,46 +86,37 @@ def test_rules_come_one_after_the_other_before_the_temperature(
         text.append(token_id)
 
 
-@given(rules_of_all_kinds, st.integers(0, 5), st.integers(0, 5), st.integers(0, 1000))
-def test_a_text_that_was_cut_is_as_if_the_rest_had_never_been(
-    rules: LogitRules, num_kept: int, num_gone: int, seed: int
+# What the grammar allows anywhere.
+outputs = st.lists(st.sampled_from([1, 2, 3, 17, 30]), max_size=4)
+
+
+@given(rules_of_all_kinds, st.lists(st.integers(0, 39), max_size=4), outputs, st.data())
+def test_what_follows_a_text_does_not_depend_on_how_it_came(
+    rules: LogitRules, prompt: list[int], output: list[int], data: st.DataObject
 ) -> None:
-    kept = np.random.default_rng(seed).choice([1, 2, 3, 17], num_kept).tolist()
-    gone = np.random.default_rng(seed + 1).choice([2, 3, 30], num_gone).tolist()
-    once, twice = (make_sampler(rules, 9, 9, 1, temperature=1.0) for _ in range(2))
-    once.extend(kept)
-    twice.extend(kept + gone)
-    twice.cut(3 + num_kept)
-    (row,) = make_logits(seed)
-    position = 3 + num_kept
-    assert once.sample(row, position) == twice.sample(row, position)
-
-
-def test_a_sampler_that_begins_with_output_has_read_it() -> None:
-    rules = LogitRules(presence_penalty=2.0, grammar=GRAMMAR)
+    """At once, or in pieces, with other tokens between that are cut off, also in the prompt."""
+    text = prompt + output
     sampling = Sampling(rules=rules)
-    moved = sampler_of(sampling, (5, 5, 1, 20), 2)
-    grown = sampler_of(sampling, (5, 5), 2)
-    grown.extend([1, 20])
-    for row in make_logits(3, 20):
-        assert moved.sample(row, 4) == grown.sample(row, 4)
+    at_once = sampler_of(sampling, tuple(text), len(prompt))
+    num_given = data.draw(st.integers(0, len(text)))
+    grown = sampler_of(sampling, tuple(text[:num_given]), len(prompt))
+    for _ in range(2):
+        grown.extend(data.draw(outputs))
+        kept = data.draw(st.integers(0, num_given))
+        grown.cut(kept)
+        num_given = data.draw(st.integers(kept, len(text)))
+        grown.extend(text[kept:num_given])
+    grown.extend(text[num_given:])
+    rows = make_logits(3, 20)
+    # The last token of the grammar, where it may come: not as the first one.
+    rows[::2, 4] = 9.0
+    for row in rows:
+        assert at_once.sample(row, len(text)) == grown.sample(row, len(text))
+
+
+def test_an_output_that_its_grammar_does_not_allow_is_an_error() -> None:
     with pytest.raises(GrammarError, match="cannot go on"):
-        sampler_of(sampling, (5, 6), 1)
-
-
-def test_a_prompt_that_comes_in_pieces_is_none_of_the_grammars_text() -> None:
-    sampling = Sampling(rules=LogitRules(frequency_penalty=0.5, grammar=GRAMMAR))
-    whole, pieces = sampler_of(sampling, (5, 5, 6, 7), 4), sampler_of(sampling, (5, 5), 4)
-    pieces.extend([6, 8, 1])
-    # Back into the prompt, as far as it came in pieces.
-    pieces.cut(3)
-    pieces.extend([7, 1])
-    whole.push(1)
-    for row in make_logits(3, 20):
-        assert whole.sample(row, 5) == pieces.sample(row, 5)
-    pieces.cut(4)
-    for row in make_logits(4, 20):
-        assert pieces.sample(row, 4) in FIRST
+        sampler_of(Sampling(rules=LogitRules(grammar=GRAMMAR)), (5, 6), 1)
 
 
 def test_biases_of_tokens_that_a_vocabulary_lacks_are_left_out() -> None:
