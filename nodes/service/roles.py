@@ -204,6 +204,11 @@ def _draft_node(
     calibration = calibration_of(opened.model)
     model, piece = in_tokens_of_targets(opened, config.engine)
     stack.enter_context(contextlib.closing(opened.model))
+    if not model.info.can_roll_back:
+        raise ConfigError(
+            f"engine.model = {config.engine.model!r}: a recurrent model cannot take wrong guesses "
+            "back: choose another draft model"
+        )
     words = piece, model.info.num_vocab, model.info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     # A foreign draft has token ids of its own.

@@ -4,12 +4,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES
-from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
+from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.load import TOY_COSTS, Opened
 from nodes.service.roles import run_node
 from nodes.worker.engines import calibration_of, open_engine
@@ -72,6 +73,20 @@ async def test_the_thread_that_loads_a_model_ends_with_it(
     await eventually(lambda: added() == {"engine"})
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_draft_model_that_cannot_take_guesses_back_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node would end at its first wrong guess."""
+    recurrent = opened("toy:1")
+    recurrent.model.info = replace(recurrent.model.info, can_roll_back=False)
+    monkeypatch.setattr("nodes.service.roles.open_engine", lambda *_, **__: recurrent)
+    engine = EngineSettings(model="mamba.gguf")
+    with pytest.raises(ConfigError, match=r"engine\.model = 'mamba\.gguf': a recurrent model"):
+        await run_node(
+            DraftConfig(connect=f"ipc://{tmp_path}/nobody", engine=engine, join_timeout_s=0.1)
+        )
 
 
 def test_more_threads_than_cpus_are_warned_of(
