@@ -5,7 +5,7 @@ import difflib
 import os
 import platform
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,12 +68,11 @@ def all_local(asked: Asked) -> list[Finding]:
     """Run all checks except those of the mesh."""
     checked = [check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
-    known = frozenset(key for role in ROLES.values() for key in schema_of(role))
     libraries, build = _software(asked)
     return [
         *libraries,
         *[finding for finding, _ in checked],
-        *check_environment(asked.environ, known),
+        *check_environment(asked.environ),
         *_models(configs, build, asked),
         *_machine(asked.root),
         *keys.check_keys(asked.ring),
@@ -82,13 +81,15 @@ def all_local(asked: Asked) -> list[Finding]:
 
 
 def _software(asked: Asked) -> tuple[list[Finding], str]:
-    library, build = check_library(build_name)
-    findings = [library]
-    if build:
-        flags = _cpu_flags(asked.root)
-        findings.append(check_isa(build, flags, platform.machine()))
-        findings.append(check_kernels(kernels()))
-    return [*findings, check_omp(asked.environ)], build
+    """Return the findings, and the name of libllama's build, "" if it cannot be loaded."""
+    omp = check_omp(asked.environ)
+    try:
+        build = build_name()
+    except EngineError as error:
+        return [fail(str(error), _REINSTALL), omp], ""
+    library = ok(f"libllama of llama-cpp-python {build.partition(' ')[0]}")
+    isa = check_isa(build, _cpu_flags(asked.root), platform.machine())
+    return [library, isa, check_kernels(kernels()), omp], build
 
 
 def _cpu_flags(root: Path) -> frozenset[str]:
@@ -172,9 +173,9 @@ def check_config(
     return ok(f"configuration of a {role} from {where}"), config
 
 
-def check_environment(environ: Mapping[str, str], known: frozenset[str]) -> list[Finding]:
-    """Report unknown variables AIRDRAFT_... . known: the dotted keys of all roles."""
-    names = {variable_of(key) for key in known} | set(_OTHERS)
+def check_environment(environ: Mapping[str, str]) -> list[Finding]:
+    """Report variables AIRDRAFT_... that are neither settings of a role nor known otherwise."""
+    names = {variable_of(key) for role in ROLES.values() for key in schema_of(role)} | set(_OTHERS)
     findings = []
     for name in sorted(environ):
         if name.startswith("AIRDRAFT_") and name not in names:
@@ -192,17 +193,6 @@ _REINSTALL = (
 )
 # CPU features that make small passes fast.
 _WANTED = {"x86_64": ("AVX2", "FMA", "F16C"), "aarch64": ("NEON", "DOTPROD")}
-
-
-def check_library(build: Callable[[], str]) -> tuple[Finding, str]:
-    """Return the finding and the name of the build, "" if there is none. build: loads the library
-    and returns that name."""
-    try:
-        name = build()
-    except EngineError as error:
-        return fail(str(error), _REINSTALL), ""
-    version = name.partition(" ")[0]
-    return ok(f"libllama of llama-cpp-python {version}"), name
 
 
 def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:

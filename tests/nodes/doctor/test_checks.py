@@ -39,7 +39,7 @@ def test_a_machine_on_which_all_is_well(
     assert {f.level for f in found} <= {Level.OK, Level.NOTE}
     text = "\n".join(f.what for f in found)
     ports = ("port 7411 is free", "port 8080 is free")
-    for part in ("libllama", "coordinator", "toy:1", "swap", "keys", *ports):
+    for part in ("llama-cpp-python 0.3.36", "coordinator", "toy:1", "swap", "keys", *ports):
         assert part in text
 
 
@@ -54,9 +54,10 @@ def test_every_subject_can_fail_beside_the_others(
     wrong = asked(
         tmp_path, root, AIRDRAFT_ENGINE__MODEL="nothing.gguf", AIRDRAFT_HEARTBEAT_INTERVAL_S="x"
     )
-    failed = [f.what for f in all_local(wrong) if f.level is Level.FAIL]
+    failed = {f.what: f.mend for f in all_local(wrong) if f.level is Level.FAIL}
     for part in ("no libgomp", "cache directory", "nothing.gguf", "configuration of a coordinator"):
         assert any(part in what for what in failed), part
+    assert "apt-get install g++" in failed["no libgomp"]
 
 
 @pytest.mark.parametrize(
@@ -114,13 +115,10 @@ def test_a_configuration_is_loaded_or_its_fault_is_named(tmp_path: Path) -> None
     assert check_config("target", None, {"AIRDRAFT_ENGINE__CELLS": "x"})[0].level is Level.FAIL
 
 
-def test_variables_of_the_environment_without_effect_are_named(tmp_path: Path, root: Path) -> None:
+def test_variables_of_the_environment_without_effect_are_named() -> None:
     environ = {"AIRDRAFT_LISTEM": "x", "AIRDRAFT_QQQQ": "x", "AIRDRAFT_KEYS": "x", "HOME": "x"}
-    found = check_environment(environ, frozenset({"listen"}))
+    found = check_environment(environ)
     assert [f.mend for f in found] == ["did you mean AIRDRAFT_LISTEN?", "unset it"]
     assert all(f.level is Level.WARN for f in found)
     # Settings of a gateway mean something, of whichever roles the machine has.
-    environ = {"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_APIKEYS": "keys.toml"}
-    found = all_local(asked(tmp_path, root, AIRDRAFT_LISTEM="x", **environ))
-    nothing = [f.what for f in found if "has no effect" in f.what]
-    assert nothing == ["AIRDRAFT_LISTEM in the environment has no effect"]
+    assert not check_environment({"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_APIKEYS": "a"})
