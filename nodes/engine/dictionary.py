@@ -48,6 +48,8 @@ class Dictionary:
             for token_id in target.eog_token_ids():
                 self._controls.setdefault(token_id, own_end)
         shared += [(t, o) for t, o in self._controls.items() if o in own_ends]
+        # The number of the target's tokens that the draft model has, too.
+        self.num_shared = len(shared)
         # (n,) each: the tokens that both vocabularies have.
         self._target_ids = np.array([t for t, _ in shared], dtype=np.int64)
         self._own_ids = np.array([o for _, o in shared], dtype=np.int64)
@@ -55,11 +57,6 @@ class Dictionary:
         # In the order of their bytes, so that those with one beginning are adjacent.
         self._own_pieces = sorted(self._own_of)
         self._own_sorted = np.array([self._own_of[p] for p in self._own_pieces], dtype=np.int64)
-
-    @property
-    def num_shared(self) -> int:
-        """The number of the target's tokens that the draft model has, too."""
-        return len(self._target_ids)
 
     def _own_tokens(self, token_id: int) -> tuple[int, ...]:
         """Return at most MOST_OWN own tokens for one of the target's; () if nothing matches."""

@@ -109,7 +109,7 @@ def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Piece]:
     translated = TranslatedModel(model, model.vocabulary, vocabulary, vocab_hash)
     logger.info(
         "guesses are translated to tokens of %s: %d of these %d tokens are also tokens of %s",
-        *(path.name, translated.num_shared, vocabulary.num_vocab, model.info.model),
+        *(path.name, translated.dictionary.num_shared, vocabulary.num_vocab, model.info.model),
     )
     return translated, vocabulary.piece
 

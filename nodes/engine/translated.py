@@ -60,7 +60,7 @@ class TranslatedModel:
         cells.
         """
         self._model = model
-        self._dictionary = Dictionary(own, target)
+        self.dictionary = Dictionary(own, target)
         self._first = own.first_token_ids()
         self._own_ends = own.eog_token_ids()
         info = model.info
@@ -81,11 +81,6 @@ class TranslatedModel:
         )
         self._texts = [_Sequence() for _ in range(info.max_sequences)]
 
-    @property
-    def num_shared(self) -> int:
-        """The number of the target's tokens that the draft model has, too."""
-        return self._dictionary.num_shared
-
     def forward(self, spans: Sequence[Span]) -> Logits:
         """Run spans as Model.forward does; only a span's last token may have logits."""
         check_spans(spans, self.info, [text.length for text in self._texts])
@@ -105,7 +100,7 @@ class TranslatedModel:
         rows = np.empty((len(wanted), self.info.num_vocab), dtype=np.float32)
         for row, text, token_id in zip(rows, wanted, likeliest, strict=True):
             end = text.ends[-1]
-            row[:] = self._dictionary.translated(
+            row[:] = self.dictionary.translated(
                 self._row(text, end), token_id, text.rows.get(end + 1)
             )
             text.rows = {place: kept for place, kept in text.rows.items() if place >= end}
@@ -117,7 +112,7 @@ class TranslatedModel:
         begin = text.ends[-1]
         new = [] if text.length else list(self._first)
         for token_id in span.token_ids:
-            new += self._dictionary.own_tokens(token_id)
+            new += self.dictionary.own_tokens(token_id)
             text.ends.append(begin + len(new))
         end = text.ends[-1]
         num_same = common_prefix(new, text.own[begin:])
