@@ -60,12 +60,12 @@ class LlamaTokenizer:
         ]
         rendered = self._template.render(quoted, date, mapped(known, quotes.quote))
         token_ids: list[int] = []
-        for piece in quotes.split(rendered):
-            if piece.is_plain or token_ids:
-                token_ids += self.inner_tokens(piece.text, parse_special=not piece.is_plain)
+        for text, is_plain in quotes.split(rendered):
+            if is_plain or token_ids:
+                token_ids += self.inner_tokens(text, parse_special=not is_plain)
             else:
                 # A template writes the special tokens itself, including the first one.
-                token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
+                token_ids += self._tokens(text, add_special=False, parse_special=True)
         return _not_empty(token_ids)
 
     def prepare(self) -> None:

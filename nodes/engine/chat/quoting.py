@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from nodes.engine.protocol import InvalidInputError
@@ -19,14 +18,6 @@ _NONCE_BYTES: Final = 12
 # Templates write roles next to control tokens, so their characters are restricted.
 _ROLE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PREFIX_CHARS: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a rendered conversation. is_plain: It is tokenized without control tokens."""
-
-    text: str
-    is_plain: bool
 
 
 class ControlTexts:
@@ -86,15 +77,18 @@ class Quotes:
             end = stop
         return "".join([*parts, content[end:]])
 
-    def split(self, rendered: str) -> list[Piece]:
-        """Divide a rendered text at its marks and restore their texts; no piece is empty."""
-        pieces = []
+    def split(self, rendered: str) -> list[tuple[str, bool]]:
+        """Divide a rendered text at its marks and restore their texts; no part is empty.
+
+        Each part comes with whether it is plain: to be tokenized without control tokens.
+        """
+        parts = []
         for index, part in enumerate(self._mark.split(rendered)):
             is_plain = index % 2 == 1
             text = self._texts[int(part)] if is_plain else part
             if text:
-                pieces.append(Piece(text, is_plain))
-        return pieces
+                parts.append((text, is_plain))
+        return parts
 
 
 def check_role(role: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.chat.quoting import ControlTexts, Piece, Quotes, check_role
+from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
 from nodes.engine.chat.template import ChatTemplate
 from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL, parse_tools, style_of
 from nodes.engine.protocol import InvalidInputError, Message
@@ -252,24 +252,19 @@ def test_a_content_without_control_texts_is_not_altered() -> None:
 def test_the_longest_text_is_found_and_stands_apart() -> None:
     quotes = Quotes(CONTROLS)
     pieces = quotes.split("<s>" + quotes.quote("a<|end|><s> b") + "<|end|>")
-    assert pieces == [
-        Piece("<s>a", False),
-        Piece("<|end|>", True),
-        Piece("<s>", True),
-        Piece(" b<|end|>", False),
-    ]
+    assert pieces == [("<s>a", False), ("<|end|>", True), ("<s>", True), (" b<|end|>", False)]
 
 
 @pytest.mark.parametrize("tail", ["<|en", "<", "[", "<|en \n"])
 def test_what_the_template_puts_behind_a_content_completes_nothing(tail: str) -> None:
     quotes = Quotes(CONTROLS)
     pieces = quotes.split(quotes.quote("a" + tail).rstrip() + "d|>")
-    assert pieces == [Piece("a", False), Piece(tail.rstrip(), True), Piece("d|>", False)]
+    assert pieces == [("a", False), (tail.rstrip(), True), ("d|>", False)]
 
 
 def test_marks_of_one_conversation_mean_nothing_in_another() -> None:
     mark = Quotes(CONTROLS).quote("<s>")
-    assert Quotes(CONTROLS).split(mark) == [Piece(mark, False)]
+    assert Quotes(CONTROLS).split(mark) == [(mark, False)]
     # There may be no control texts.
     assert Quotes(ControlTexts([])).quote("<s> a") == "<s> a"
 
@@ -280,8 +275,8 @@ def test_contents_come_through_whole_and_form_no_control_text(
 ) -> None:
     quotes = Quotes(CONTROLS)
     pieces = quotes.split(between.join(quotes.quote(text) for text in texts))
-    assert "".join(p.text for p in pieces) == between.join(texts)
-    parsed = [p.text for p in pieces if not p.is_plain]
+    assert "".join(part for part, _ in pieces) == between.join(texts)
+    parsed = [part for part, is_plain in pieces if not is_plain]
     assert not [t for t in TEXTS if t and any(t in text for text in parsed)]
 
 
