@@ -14,8 +14,9 @@ from pathlib import Path
 from mesh.json_form import from_object
 from mesh.whole_files import write_whole
 from nodes.engine.cores import this_device
+from nodes.engine.llama import LlamaConfig
 from nodes.engine.protocol import EngineInfo, Model, Span
-from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
+from nodes.engine.selftest import SelfTest, fitting_prefixes
 from policies.latency import CostTable, NodeCosts
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -138,24 +139,17 @@ def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
 
 
 def cache_key(
-    info: EngineInfo,
-    *,
-    num_threads: int,
-    profile: str,
-    repack: bool = True,
-    library: str = "",
-    prefix_lens: tuple[int, ...] = PREFIX_LENS,
+    info: EngineInfo, config: LlamaConfig, library: str, prefix_lens: tuple[int, ...]
 ) -> str:
     """Return the name of a stored calibration: model, build, device, threads and profile.
 
-    repack: As in LlamaConfig. Without our kernels the numerics class is the same for both layouts.
     library: The hash of the build's files, because builds of one name may differ in speed.
-    prefix_lens: Those of the self-test.
+    prefix_lens: Those of the self-test. The result of fewer must not be taken for that of all.
     """
-    # The result of fewer probes must not be taken for that of all.
-    probes = fitting_prefixes(info.num_cells, prefix_lens)
     build = info.numerics_class, library
-    form = num_threads, profile, repack
+    # Without our kernels the numerics class is the same for both layouts.
+    form = config.num_threads, config.profile, config.repack
+    probes = fitting_prefixes(info.num_cells, prefix_lens)
     parts = (_FORMAT, info.model_hash, *build, this_device(), *form, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 

@@ -123,14 +123,7 @@ def _open_once(
     room = replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
     model = LlamaModel(room, model_hash=model_hash)
     prefix_lens = PREFIX_LENS_OF_KERNELS if model.has_kernels else PREFIX_LENS
-    key = cache_key(
-        model.info,
-        prefix_lens=prefix_lens,
-        num_threads=config.num_threads,
-        profile=config.profile,
-        repack=config.repack,
-        library=library_hash(),
-    )
+    key = cache_key(model.info, config, library_hash(), prefix_lens)
     known = load_cached(cache, key) if cache is not None else None
     self_test, costs = known or (None, None)
     if self_test is None:

@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from nodes.engine import calibrate as calibrate_module
 from nodes.engine.calibrate import cache_key, calibrate, is_much_faster_now, load_cached, store
+from nodes.engine.llama import LlamaConfig
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.selftest import SelfTest
 from nodes.engine.toy import ToyConfig, ToyModel
@@ -157,9 +159,8 @@ def test_a_damaged_file_counts_as_none(tmp_path, content):
 def test_the_key_changes_with_all_that_changes_the_costs():
     info = ToyModel().info
 
-    def key(info=info, num_threads=1, profile="exact", library="files", repack=True):
-        form = {"num_threads": num_threads, "profile": profile, "repack": repack}
-        return cache_key(info, **form, library=library)
+    def key(info=info, library="files", prefix_lens=(24,), **form):
+        return cache_key(info, LlamaConfig(path=Path("m.gguf"), **form), library, prefix_lens)
 
     keys = [
         key(),
@@ -169,6 +170,7 @@ def test_the_key_changes_with_all_that_changes_the_costs():
         key(profile="fast"),
         key(library="others"),
         key(repack=False),
+        key(prefix_lens=(24, 520)),
     ]
     assert len(set(keys)) == len(keys)
     assert key() == keys[0]

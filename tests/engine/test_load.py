@@ -58,9 +58,9 @@ def machine(monkeypatch):
         machine.calls.append("calibrate")
         return COSTS
 
-    def key(info, *, num_threads, profile, repack, library, prefix_lens):
+    def key(info, config, library, prefix_lens):
         assert library == "files"
-        return f"{repack}-{num_threads}-{profile}"
+        return f"{config.repack}-{config.num_threads}-{config.profile}"
 
     monkeypatch.setattr(load, "LlamaModel", FakeLlama)
     monkeypatch.setattr(load, "run_self_test", self_test)
