@@ -12,6 +12,7 @@ from pathlib import Path
 from mesh.endpoints import check_bind
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError
 from nodes.catalog import Catalog, default_cache_dir
+from nodes.catalog.compact import hash_of_copy
 from nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
@@ -105,7 +106,10 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
     kept = models.read_kept(cache / "calibration")
     num_cores = len(os.sched_getaffinity(0))
     num_bytes = 0
-    for wanted in (c.engine for c in configs if isinstance(c, TargetConfig | DraftConfig)):
+    for config in configs:
+        if not isinstance(config, TargetConfig | DraftConfig):
+            continue
+        wanted = config.engine
         found, path, sha256 = models.check_model(wanted, catalog)
         findings.append(found)
         what = f"model {wanted.model}"
@@ -113,6 +117,11 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
         findings.append(check_threads(num_threads, num_cores, what))
         if path is not None:
             num_bytes += path.stat().st_size
+            # A draft node calibrates its compact copy, if it has one.
+            copy_hash = hash_of_copy(sha256)
+            may_copy = isinstance(config, DraftConfig) and wanted.weights == "auto"
+            if may_copy and any(one.get("model_hash") == copy_hash for one in kept):
+                sha256 = copy_hash
             runs = about(sha256, build, num_threads, wanted.profile)
             findings.append(models.check_calibration(what, runs, kept))
     meminfo = read(asked.root / "proc/meminfo")
