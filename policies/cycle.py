@@ -154,7 +154,7 @@ def stages_of(
             mine = problem.media == medium
             by_medium[medium] = some[mine].sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
         arrival_s = draft_s + rtt_s + by_medium[problem.media]
-    elif num_media == num_nodes and problem.target_air is None:
+    elif num_media == num_nodes and not problem.target_air.message_s:
         by_medium = air_s
         arrival_s = draft_s + rtt_s + air_s
     else:
@@ -164,12 +164,10 @@ def stages_of(
         shared_s = by_medium[problem.media]
         arrival_s = rtt_s + np.maximum(shared_s, draft_s + (shared_s + air_s) / 2)
     arrival_s *= some
-    head_s = arrival_s.max(axis=0)
     num_streams, num_guesses = drafted.sum(axis=0), guesses.sum(axis=0)
-    if problem.target_air is not None:
-        way_s = problem.target_air.of(num_streams, num_guesses)
-        by_medium[problem.target_air.medium] += way_s
-        head_s += way_s
+    way_s = problem.target_air.of(num_streams, num_guesses)
+    by_medium[problem.target_air.medium] += way_s
+    head_s = arrival_s.max(axis=0) + way_s
     return Stages(draft_s, by_medium, head_s, num_streams, num_guesses, worth)
 
 
@@ -180,10 +178,8 @@ def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tupl
     # The dynamic program assumes num_plain, so that the sum may exceed all tokens.
     num_tokens = np.minimum(stages.num_tokens + num_plain, last)
     verify_s = problem.target_s.take(num_tokens) * some
-    round_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2
-    if problem.target_air is not None:
-        waits = problem.stretch(num_plain) - 1.0
-        round_s = round_s + stages.air_s[problem.target_air.medium] * waits
+    waits_s = stages.air_s[problem.target_air.medium] * (problem.stretch(num_plain) - 1.0)
+    round_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2 + waits_s
     return verify_s, round_s * some
 
 

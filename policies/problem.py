@@ -31,7 +31,7 @@ _MOST_PLAIN_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class TargetAir:
-    """Seconds of the target's medium for messages to the target and back.
+    """Seconds of the target's medium for messages to the target and back; 0 for a free link.
 
     message_s: the two messages of a batch. stream_s, guess_s: each stream and each guess in them.
     answers_s: (n + 1,) the answer of a pass by its number of plain streams. medium: its index.
@@ -59,7 +59,7 @@ class CycleProblem:
     target_s: (t + 1,) seconds of a pass by its tokens, including the share of prompts. draft_s:
     (J, t + 1) the same for each draft node. stream_air_s, token_air_s: (J,) seconds of the medium
     that a stream and a guess take. message_air_s: (J,) seconds of the messages around them. media:
-    (J,) index of the medium. target_air: None if messages to and from the target take no airtime.
+    (J,) index of the medium.
     """
 
     stream_ids: tuple[int, ...]
@@ -78,7 +78,7 @@ class CycleProblem:
     media: Ints
     node_names: tuple[str, ...]
     medium_names: tuple[str, ...]
-    target_air: TargetAir | None = None
+    target_air: TargetAir
 
     @property
     def num_streams(self) -> int:
@@ -89,16 +89,12 @@ class CycleProblem:
 
         A pass is not shorter than the airtime of its answer, because answers follow one another.
         """
-        seconds: Floats = self.target_s[num_plain]
-        if self.target_air is None:
-            return seconds
-        longer: Floats = np.maximum(seconds, self.target_air.answers_s[num_plain])
+        longer: Floats = np.maximum(self.target_s[num_plain], self.target_air.answers_s[num_plain])
         return longer
 
     def stretch(self, num_plain: Ints | int) -> Floats:
         """(...) factor by which messages on the target's medium take longer beside the answers of
         passes of num_plain plain streams."""
-        assert self.target_air is not None
         pass_s = np.maximum(self.plain_pass_s(num_plain), np.finfo(np.float64).tiny)
         share = np.minimum(_MOST_PLAIN_SHARE, self.target_air.answers_s[num_plain] / pass_s)
         longer: Floats = 1.0 / (1.0 - share)
@@ -106,13 +102,9 @@ class CycleProblem:
 
     def busiest_air_s(self, air_s: Floats, num_plain: Ints | int) -> Floats:
         """(...) seconds of the busiest medium; air_s: (I, ...) seconds of each for batches."""
-        busiest: Floats = air_s.max(axis=0)
-        if self.target_air is None:
-            return busiest
-        longest: Floats = np.maximum(
-            busiest, air_s[self.target_air.medium] * self.stretch(num_plain)
-        )
-        return longest
+        at_target_s = air_s[self.target_air.medium] * self.stretch(num_plain)
+        busiest: Floats = np.maximum(air_s.max(axis=0), at_target_s)
+        return busiest
 
     def message_s(self, num_streams: Ints, num_guesses: Ints) -> Floats:
         """(J, ...) seconds of the medium for the messages of each draft node, by the streams in
@@ -183,9 +175,9 @@ def problem_of(observation: Observation) -> CycleProblem:
         media=np.array([medium_names.index(medium) for medium in media], dtype=np.int64),
         node_names=tuple(draft.name for draft in drafts),
         medium_names=medium_names,
-        target_air=None
-        if to_target.is_free
-        else _target_air(to_target, token_bits, n, medium_names.index(at_target)),
+        target_air=_target_air(
+            to_target, token_bits, n, 0 if to_target.is_free else medium_names.index(at_target)
+        ),
     )
 
 

@@ -131,8 +131,7 @@ def _works(problem: CycleProblem, plan: Plan) -> Iterator[_Work]:
             for j in nodes:
                 beside = nodes[problem.media[nodes] == problem.media[j]]
                 air_s[int(j)] = float(len(beside) * message_s[beside].max())
-        air = problem.target_air
-        way_s = float(air.of(drafted.sum(), guesses.sum())) / 2 if air is not None else 0.0
+        way_s = float(problem.target_air.of(drafted.sum(), guesses.sum())) / 2
         yield _Work({int(j): float(draft_s[j, m]) for j in nodes}, air_s, times.verify_s, way_s)
 
 
@@ -192,14 +191,14 @@ class _Schedule:
         self._num_missing[m] -= 1
         if self._num_missing[m]:
             return
-        air = self._problem.target_air
-        if air is not None:
-            yield self._occupy(self.sending[air.medium], m, work.way_s)
+        at_target = self.sending[self._problem.target_air.medium]
+        if work.way_s:
+            yield self._occupy(at_target, m, work.way_s)
         self._decode_plainly(self._now_s)
         end_s = self._occupy(self.verifying, m, work.verify_s)
-        if air is not None:
+        if work.way_s:
             yield end_s
-            end_s = self._occupy(self.sending[air.medium], m, work.way_s)
+            end_s = self._occupy(at_target, m, work.way_s)
             yield end_s
         following = m if self._plan.overlap else (m + 1) % len(self._works)
         yield max(end_s, self._not_before_s[following])
