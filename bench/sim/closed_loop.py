@@ -150,15 +150,13 @@ def steady(scenario: Scenario) -> Scenario:
 
 # "auto" is the default of real meshes; each of the others forces one mode of planning.
 COMPARED = ("auto", *(name for name in MODES if name != "auto"))
-# One-way delay of a distant target's messages.
-_FAR_S = 0.02
 BELIEFS: dict[str, Callable[[Scenario], Scenario]] = {
     "acceptance learnt": with_learnt_acceptance,
     "acceptance off by up to 0.2": lambda s: with_acceptance_off_by(s, 0.2),
     "draft costs believed half": lambda s: with_draft_costs_off_by(s, 0.5),
     "draft costs believed double": lambda s: with_draft_costs_off_by(s, 2.0),
     "uneven tokens": with_uneven_tokens,
-    "target 40 ms away": lambda s: replace(s, target_delay_s=_FAR_S),
+    "target 40 ms away": lambda s: replace(s, target_link=Link(rtt_s=0.04)),
 }
 
 

@@ -21,6 +21,7 @@ from bench.sim.scenario import Scenario, SimClient, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
 from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
 
 # Seconds of a pass by its tokens: one table that hardly grows up to 16 tokens, one of a device
 # limited by memory alone, and one where the second token costs more than the first.
@@ -92,7 +93,7 @@ def run_copies(copies: Copies, *, lookup: bool) -> float:
         clients=tuple(client() for _ in range(copies.num_streams)),
         duration_s=_SECONDS_A_TOKEN * copies.max_tokens,
         noise=0.0,
-        target_delay_s=copies.rtt_s / 2,
+        target_link=Link(rtt_s=copies.rtt_s),
         looks_up=lookup,
     )
     result = World(scenario, MODES["open"]).run()

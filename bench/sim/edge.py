@@ -44,7 +44,7 @@ from policies.plan import Link
 
 # Round-trip time to a station, as in the emulated cell.
 _RTT_S = 2e-3
-_TARGET_DELAY_S = 3e-4
+_WIRED = Link(rtt_s=6e-4)
 _NOISE = 0.01
 # Each turn begins this many texts further on.
 _TEXTS_APART = 7
@@ -78,8 +78,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
         duration_s=setting.warm_up_s + setting.seconds,
         warm_up_s=setting.warm_up_s,
         noise=_NOISE,
-        target_delay_s=_TARGET_DELAY_S,
-        target_link=on_air if setting.is_target_on_air else None,
+        target_link=on_air if setting.is_target_on_air else _WIRED,
         cell=_cell(setting),
     )
 

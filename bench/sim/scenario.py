@@ -12,6 +12,8 @@ from policies.latency import NodeCosts
 from policies.plan import Link
 
 _UNSURE: Final = 0.5
+# The link of a target on the coordinator's machine.
+NEAR: Final = Link(rtt_s=2e-4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,9 @@ class SimClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything that a run depends on except the mode of planning. target_link: link of a target
-    on a medium. target_delay_s: one-way delay to the target if there is no target_link. looks_up:
-    whether the target looks for guesses in its texts. cell: what all links with a medium share,
-    with the stations draft-1, draft-2, ... and target; by default a medium of their rates, first
-    come first served.
+    """Everything that a run depends on except the mode of planning. looks_up: whether the target
+    looks for guesses in its texts. cell: what all links with a medium share, with the stations
+    draft-1, draft-2, ... and target; by default a medium of their rates, first come first served.
     """
 
     seed: int
@@ -110,8 +110,7 @@ class Scenario:
     duration_s: float
     warm_up_s: float = 0.0
     noise: float = 0.05
-    target_delay_s: float = 1e-4
-    target_link: Link | None = None
+    target_link: Link = NEAR
     cell: Cell | None = None
     looks_up: bool = False
 

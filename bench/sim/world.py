@@ -39,7 +39,7 @@ from nodes.telemetry.counts import Stage
 from nodes.telemetry.status import ErrorStatus
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
-from policies.plan import HEADER_BITS, Link
+from policies.plan import HEADER_BITS
 
 _TICK_S = 0.25
 _PREFIX_CACHE_BYTES = 1 << 30
@@ -109,6 +109,8 @@ class World:
         self._num_requests = 0
         self._texts: dict[int, Text] = {}
         self._text_ids: dict[int, int] = {}
+        named = {f"draft-{k}": node.link for k, node in enumerate(scenario.drafts, 1)}
+        self._links = {"target": scenario.target_link, **named}
         self._media: dict[str, Medium] = {}
         self._air = Air(clock, scenario.cell) if scenario.cell is not None else None
         # Whether the draft models' confidence is the (believed) chance of each guess.
@@ -128,12 +130,12 @@ class World:
         self._scheduler = Scheduler(
             scenario.target, Drafts(), mode=mode, looks_up=scenario.looks_up
         )
-        self._scheduler.link = scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s)
+        self._scheduler.link = scenario.target_link
 
     def run(self) -> Result:
         scenario, clock = self._scenario, self._clock
-        for index, node in enumerate(scenario.drafts):
-            name = f"draft-{index + 1}"
+        for number, node in enumerate(scenario.drafts, 1):
+            name = f"draft-{number}"
             self._join(name, node)
             if node.away is not None:
                 clock.at(node.away[0], partial(self._leave, name))
@@ -174,7 +176,7 @@ class World:
 
         def send(message: Any) -> None:
             self._result.num_messages += 1
-            self._carry(name, UP, link, message, partial(self._from_draft, name, message))
+            self._carry(name, UP, message, partial(self._from_draft, name, message))
 
         def flush() -> None:
             if outbox and outbox.free_at <= self._clock.now:
@@ -196,8 +198,8 @@ class World:
 
         def apply(state: DraftState, message: Any) -> Sequence[object]:
             match message:
-                case OpenStreamRequest():
-                    self._note_committed(model, message)
+                case OpenStreamRequest(stream_id=stream_id, token_ids=ids):
+                    model.committed[self._text_ids[stream_id]] = max(len(ids), message.num_known)
                 case CommitNotice(entries=entries):
                     if message.rate_bps:
                         outbox.allot(message.rate_bps)
@@ -209,10 +211,6 @@ class World:
         self._drafts[name] = SimNode(device, model, state, apply, deliver)
         joined = self._scheduler.draft_joined(name, believed, link)
         self._carry_out(joined)
-
-    def _note_committed(self, model: ScriptedModel, message: OpenStreamRequest) -> None:
-        text_id = self._text_ids[message.stream_id]
-        model.committed[text_id] = max(len(message.token_ids), message.num_known)
 
     def _leave(self, name: str) -> None:
         self._drafts.pop(name).is_alive = False
@@ -282,25 +280,17 @@ class World:
         for message in target_node.messages_of(events, seconds):
             match message:
                 case StreamReadyNotice():
-                    self._at_target(UP, message, partial(self._on_ready, message))
+                    self._carry("target", UP, message, partial(self._on_ready, message))
                 case CommitReply():
-                    self._at_target(UP, message, partial(self._on_committed, message))
+                    self._carry("target", UP, message, partial(self._on_committed, message))
                 case StreamFailedNotice(reason=reason):
                     raise AssertionError(reason)
 
-    def _at_target(self, direction: Direction, message: Any, action: Callable[[], None]) -> None:
-        """Carry a message to or from the target; action runs when it arrives."""
-        link = self._scenario.target_link
-        if link is None:
-            self._clock.after(self._scenario.target_delay_s, action)
-        else:
-            self._carry("target", direction, link, message, action)
-
     def _carry(
-        self, node: str, direction: Direction, link: Link, message: Any, action: Callable[[], None]
+        self, node: str, direction: Direction, message: Any, action: Callable[[], None]
     ) -> None:
         """Carry a message over a node's link; action runs when it arrives."""
-        bits = bits_of(message)
+        link, bits = self._links[node], bits_of(message)
         if self._air is not None and link.medium:
             self._air.send(node, direction, bits, action)
         else:
@@ -339,7 +329,7 @@ class World:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    self._at_target(DOWN, message, partial(self._target.receive, message))
+                    self._carry("target", DOWN, message, partial(self._target.receive, message))
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
                 case Emit(stream_id=stream_id, position=position, token_ids=token_ids):
@@ -359,9 +349,6 @@ class World:
             self._carry_out(tell_followers(self._scheduler, self._clock.now))
 
     def _to_draft(self, name: str, message: Any) -> None:
-        index = int(name.rpartition("-")[2]) - 1
-        link = self._scenario.drafts[index].link
-        draft = self._drafts.get(name)
-        if draft is not None:
+        if (draft := self._drafts.get(name)) is not None:
             self._result.num_messages += 1
-            self._carry(name, DOWN, link, message, partial(draft.receive, message))
+            self._carry(name, DOWN, message, partial(draft.receive, message))

@@ -49,7 +49,6 @@ def make_scenario(
         duration_s=15.0,
         warm_up_s=WARM_UP_S,
         noise=0.0,
-        target_delay_s=1e-4,
     )
     return replace(scenario, **changes)
 
@@ -165,8 +164,8 @@ def test_a_draft_that_does_not_pay_costs_a_far_target_nothing(
         make_client(0.2, num_prompt_tokens=64, starts_at=0.01 * number, believed=None)
         for number in range(num_streams)
     ]
-    far = make_scenario(clients, [Link(rtt_s=4e-3)], target_delay_s=rtt_s / 2)
-    near = replace(far, drafts=(), target_delay_s=1e-4)
+    near = make_scenario(clients)
+    far = make_scenario(clients, [Link(rtt_s=4e-3)], target_link=Link(rtt_s=rtt_s))
     assert run(far).tokens_per_s > 0.97 * run(near).tokens_per_s
 
 
