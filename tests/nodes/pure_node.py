@@ -8,7 +8,6 @@ from typing import Any
 from nodes.draft import node as draft_node
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.load import TOY_COSTS
-from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import TokenizeReply, TokenizeRequest
 from nodes.target import node as target_node
@@ -19,8 +18,7 @@ from tests.nodes.reference import toy_grammars
 class PureNode:
     """A target or draft node on a toy engine: messages in, messages out.
 
-    tokenize: what a target makes of a text. pass_s: how long its next pass takes. engine: what it
-    runs instead of a toy.
+    tokenize: what a target makes of a text. pass_s: how long its next pass takes.
     """
 
     def __init__(
@@ -32,9 +30,8 @@ class PureNode:
         prefix_cache_bytes: int = 0,
         *,
         has_grammars: bool = True,
-        engine: tuple[Model, Tokenizer] | None = None,
     ) -> None:
-        self.model, tokenizer = engine or (ToyModel(config), ToyTokenizer(config.num_vocab))
+        self.model = ToyModel(config)
         self._tokenize = tokenize
         self._pass_s = pass_s
         self._free_at = 0.0
@@ -43,7 +40,11 @@ class PureNode:
         self.engine: TargetState | DraftState
         if role == "target":
             self.engine = TargetState(
-                self.model, tokenizer, prefix_cache_bytes, grammars, costs=TOY_COSTS
+                self.model,
+                ToyTokenizer(config.num_vocab),
+                prefix_cache_bytes,
+                grammars,
+                costs=TOY_COSTS,
             )
         else:
             self.engine = DraftState(self.model, grammars=grammars)

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from bench.emulate.recording import read_recording, to_bytes
-from bench.emulate.replay import open_engine, read_config
+from bench.emulate.replay import ReplayModel, open_engine, read_config
 from nodes.config.settings import ConfigError, EngineSettings
 from nodes.engine.protocol import ModelFileError, Span
+from nodes.worker.engines import calibration_of
+from policies.acceptance import DraftCalibration
 from policies.analytic import Device, TransformerShape, node_costs
 from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import toy_recording
@@ -101,3 +103,20 @@ def test_shipped_nodes_open(path):
     assert 1e-4 < node.costs.decode.at(1) < 1
     recordings = [read_recording(each) for each in (SHIPPED / "recordings").glob("*.json.z")]
     assert node.recording in recordings
+
+
+def test_the_usual_recording_has_texts_of_all_kinds():
+    """Streams of an acceptance of 0.4, 0.5, ... 0.9 can be put together, each of two texts."""
+    recording = read_recording(SHIPPED / "recordings" / "smollm2-135m.json.z")
+    for tenths in range(4, 10):
+        low, high = tenths / 10 - 0.05, tenths / 10 + 0.05
+        found = [t for d in recording.drafts for t in recording.texts_with(d.name, low, high)]
+        assert len(found) >= 2
+    assert {text.kind for text in recording.texts} == {"chat", "code", "copy"}
+
+
+def test_a_draft_is_read_by_its_recorded_calibration():
+    unknown = DraftCalibration().greedy.chance(0.5)
+    for draft, is_known in (("smollm2-draft", True), ("smollm2-135m-q4_0", False)):
+        model = ReplayModel(read_config(SHIPPED / "nodes" / f"edge-{draft}.toml"))
+        assert (calibration_of(model).greedy.chance(0.5) != unknown) == is_known
