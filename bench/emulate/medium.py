@@ -149,7 +149,6 @@ class Departure:
     station: str
     direction: Direction
     payload: Any
-    num_bytes: int
     arrives_s: float
 
 
@@ -298,7 +297,6 @@ class Medium:
             station=flow.station.name,
             direction=flow.direction,
             payload=frame.payload,
-            num_bytes=frame.num_bytes,
             arrives_s=path.arrives_s(now + flow.station.delay_s),
         )
         heapq.heappush(self._under_way, (departure.arrives_s, self._num_sent, departure))

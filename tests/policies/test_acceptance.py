@@ -40,15 +40,6 @@ def test_an_estimate_comes_to_the_true_value_however_long_chains_are(alpha, gamm
     assert sum(found) / len(found) == pytest.approx(alpha, abs=0.04)
 
 
-def test_an_estimate_follows_a_change():
-    estimate = AcceptanceEstimate()
-    play(estimate, 0.9, 300)
-    high = estimate.alpha
-    play(estimate, 0.2, 100)
-    assert high > 0.8
-    assert estimate.alpha < 0.35
-
-
 def test_the_prior_is_a_hopeful_guess_and_gives_way():
     estimate = AcceptanceEstimate()
     assert 0.5 < estimate.alpha < 1.0

@@ -1,11 +1,10 @@
-"""The cost model against a forward pass that counts its products, and against published speeds."""
+"""The cost model against the products of a forward pass, and against published speeds."""
 
 import dataclasses
 import itertools
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from policies.analytic import (
@@ -47,59 +46,27 @@ def model(name, **changes):
     return TransformerShape(**MODELS[name]["shape"] | changes)
 
 
-class CountingNet:
-    """A forward pass of zeros, one product at a time: what is multiplied, read and written."""
-
-    def __init__(self, shape):
-        self.shape = shape
-        self.flops = 0
-        self.weights = []
-        self.bytes = 0.0
-
-    def weight(self, rows, columns):
-        self.weights.append(rows * columns)
-        return np.zeros((rows, columns))
-
-    def product(self, left, right):
-        self.flops += 2 * left.shape[0] * left.shape[1] * right.shape[1]
-        return left @ right
-
-    def layer(self, x, held):
-        s = self.shape
-        q_size, kv_size = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        self.weights.append(2 * s.hidden_size)  # the two norms
-        q = self.product(x, self.weight(s.hidden_size, q_size))
-        self.product(x, self.weight(s.hidden_size, kv_size))
-        self.product(x, self.weight(s.hidden_size, kv_size))
-        self.bytes += 2 * (held + len(x)) * kv_size * s.kv_bits / 8
-        out = np.zeros((len(x), q_size))
-        for row, head in itertools.product(range(len(x)), range(s.heads)):
-            cells = np.zeros((held + row + 1, s.head_dim))
-            span = slice(head * s.head_dim, (head + 1) * s.head_dim)
-            scores = self.product(q[row : row + 1, span], cells.T)
-            out[row, span] = self.product(scores, cells)[0]
-        x = x + self.product(out, self.weight(q_size, s.hidden_size))
-        up = self.product(x, self.weight(s.hidden_size, s.ffn_size))
-        if s.gated_ffn:
-            self.product(x, self.weight(s.hidden_size, s.ffn_size))
-        return x + self.product(up, self.weight(s.ffn_size, s.hidden_size))
-
-    def run(self, num_tokens, held, num_logits):
-        """One sequence; fills flops, weights (read or not) and bytes."""
-        s = self.shape
-        x = np.zeros((num_tokens, s.hidden_size))
-        for _ in range(s.layers):
-            x = self.layer(x, held)
-        self.weights.append(s.hidden_size)
-        read = sum(self.weights)
-        output = self.weight(s.vocab_size, s.hidden_size)
-        if num_logits:
-            self.product(x[:num_logits], output.T)
-            read += output.size
-        if not s.tied_embeddings:
-            self.weight(s.vocab_size, s.hidden_size)
-        self.bytes += read * s.bits_per_weight / 8
-        return self
+def counted(s, num_tokens, held, num_logits):
+    """FLOPs, weights and moved bytes of a pass of one sequence, one product after the other."""
+    q_size, kv_size = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    ups = 2 if s.gated_ffn else 1
+    shapes = [(s.hidden_size, q_size), *[(s.hidden_size, kv_size)] * 2, (q_size, s.hidden_size)]
+    shapes += [*[(s.hidden_size, s.ffn_size)] * ups, (s.ffn_size, s.hidden_size)]
+    flops = weights = cells = 0
+    for _ in range(s.layers):
+        weights += 2 * s.hidden_size  # the two norms
+        weights += sum(rows * columns for rows, columns in shapes)
+        flops += sum(2 * num_tokens * rows * columns for rows, columns in shapes)
+        for row, _head in itertools.product(range(num_tokens), range(s.heads)):
+            # Scores of the cells before it and of its own, and the sum of their values.
+            flops += 2 * 2 * s.head_dim * (held + row + 1)
+        cells += 2 * (held + num_tokens) * kv_size
+    weights += s.hidden_size
+    table = s.vocab_size * s.hidden_size
+    read = weights + (table if num_logits else 0)
+    flops += 2 * num_logits * table
+    weights += table if s.tied_embeddings else 2 * table
+    return flops, weights, read * s.bits_per_weight / 8 + cells * s.kv_bits / 8
 
 
 def attended(num_tokens, held):
@@ -119,11 +86,11 @@ SHAPES = [
     ("tokens", "held", "logits"), [(1, 0, 1), (1, 9, 1), (5, 0, 0), (4, 7, 4), (6, 3, 1)]
 )
 def test_counts_are_those_of_a_forward_pass(shape, tokens, held, logits):
-    net = CountingNet(shape).run(tokens, held, logits)
-    assert pass_flops(shape, tokens, attended(tokens, held), logits) == net.flops
-    assert pass_bytes(shape, tokens, held, logits) == pytest.approx(net.bytes)
-    assert shape.num_parameters == sum(net.weights)
-    assert shape.weight_bytes == pytest.approx(sum(net.weights) * shape.bits_per_weight / 8)
+    flops, weights, moved = counted(shape, tokens, held, logits)
+    assert pass_flops(shape, tokens, attended(tokens, held), logits) == flops
+    assert pass_bytes(shape, tokens, held, logits) == pytest.approx(moved)
+    assert shape.num_parameters == weights
+    assert shape.weight_bytes == pytest.approx(weights * shape.bits_per_weight / 8)
 
 
 @pytest.mark.parametrize(

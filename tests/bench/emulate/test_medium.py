@@ -144,15 +144,6 @@ def test_a_full_queue_drops() -> None:
     assert medium.has_room("a", UP, 3000)
 
 
-def test_propagation_comes_after_the_air() -> None:
-    station = Station(name="a", rate_bps=1e6, delay_s=0.5)
-    medium = Medium(Cell(stations=(station,), shares=ALONE))
-    medium.offer("a", UP, 1000, None, 1.0)
-    medium.offer("a", UP, 1000, None, 1.0)
-    assert medium.advance(1.5) == []
-    assert [d.arrives_s for d in run_out(medium, 1.5)] == pytest.approx([1.508, 1.516])
-
-
 LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20)
 
 
