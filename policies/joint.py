@@ -36,17 +36,11 @@ def best_plan(problem: CycleProblem) -> Found:
     found, seed = best_equal(problem, options, bounds, runs)
     if len(options) == 1 or problem.num_streams == 1:
         return found
-    mixed = mixed_plan(problem, options, bounds, runs, seed)
-    return min(found, mixed, key=lambda plan: plan.price_s)
-
-
-def mixed_plan(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:
-    """Returns the cheapest plan over unequal cuts around a seed."""
+    # The dynamic program cuts unequally around the seed.
     cost = _costs(problem, runs, seed)
-    option = cost.argmin(axis=2)
-    cheapest = np.take_along_axis(cost, option[..., None], axis=2)[..., 0]
-    chains = _chains(cheapest, runs, len(bounds) - 1)
-    return _priced(problem, options, bounds, runs, chains, option)
+    chains = _chains(cost.min(axis=2), runs, len(bounds) - 1)
+    mixed = _priced(problem, options, bounds, runs, chains, cost.argmin(axis=2))
+    return min(found, mixed, key=lambda plan: plan.price_s)
 
 
 def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:

@@ -8,7 +8,6 @@ node and one acceptance; the slowest draft node and the mean acceptance stand fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -21,35 +20,6 @@ from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 
 # When the target and the draft have finished some batches, and their sizes.
 _Way: TypeAlias = tuple[float, float, list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pipeline:
-    """(n + 1,) seconds of batches of 0, 1, ... n streams at one speculation length."""
-
-    draft_s: Floats
-    verify_s: Floats
-
-    def cut(self, kept: list[int], num: int) -> tuple[list[int], float]:
-        """Returns the sizes of batches of num streams after those kept, and when all are finished.
-
-        Among the ways to serve the first streams, the recursion continues with the one that
-        finishes first, as the paper's does.
-        """
-        way = (0.0, 0.0, list[int]())
-        for size in kept:
-            way = self._after(way, size)
-        ways = [(way[0], way[1], list[int]())]
-        for end in range(1, num + 1):
-            found = (self._after(way, end - before) for before, way in enumerate(ways))
-            ways.append(min(found, key=lambda way: way[:2]))
-        return ways[-1][2], ways[-1][0]
-
-    def _after(self, way: _Way, size: int) -> _Way:
-        verified_s, drafted_s, sizes = way
-        drafted_s += float(self.draft_s[size])
-        verified_s = max(verified_s, drafted_s) + float(self.verify_s[size])
-        return verified_s, drafted_s, [*sizes, size]
 
 
 def paper_plan(observation: Observation) -> Plan:
@@ -66,7 +36,7 @@ def paper_plan(observation: Observation) -> Plan:
     sizes = [len(rows) for rows in kept]
 
     def token_s(length: int) -> tuple[float, int, list[int]]:
-        new, done_s = _pipeline(problem, length).cut(sizes, len(others))
+        done_s, new = _cut(*_seconds(problem, length), sizes, len(others))
         return done_s / float(problem.earned[:, length].mean()), length, new
 
     # The paper tries speculation lengths up to 10; a plan here uses at most 8.
@@ -78,8 +48,31 @@ def paper_plan(observation: Observation) -> Plan:
     return describe(ordered, CyclePlan(tuple(bounds.tolist()), gammas), "paper")
 
 
-def _pipeline(problem: CycleProblem, length: int) -> _Pipeline:
-    """Returns the seconds of a round by the size of the batch.
+def _cut(draft_s: Floats, verify_s: Floats, kept: list[int], num: int) -> tuple[float, list[int]]:
+    """Returns when all batches are finished, and the sizes of those of num streams after the kept.
+
+    Among the ways to serve the first streams, the recursion continues with the one that finishes
+    first, as the paper's does.
+    """
+
+    def after(way: _Way, size: int) -> _Way:
+        verified_s, drafted_s, sizes = way
+        drafted_s += float(draft_s[size])
+        verified_s = max(verified_s, drafted_s) + float(verify_s[size])
+        return verified_s, drafted_s, [*sizes, size]
+
+    way = (0.0, 0.0, list[int]())
+    for size in kept:
+        way = after(way, size)
+    ways = [(way[0], way[1], list[int]())]
+    for end in range(1, num + 1):
+        found = (after(way, end - before) for before, way in enumerate(ways))
+        ways.append(min(found, key=lambda way: way[:2]))
+    return ways[-1][0], ways[-1][2]
+
+
+def _seconds(problem: CycleProblem, length: int) -> tuple[Floats, Floats]:
+    """(n + 1,) seconds of drafting and of verifying batches of 0, 1, ... n streams.
 
     The first step of the draft also reads the tokens that were committed last. Then messages go to
     the target, which runs all guesses and one more token a stream in one pass.
@@ -93,4 +86,4 @@ def _pipeline(problem: CycleProblem, length: int) -> _Pipeline:
     air_s = air_s + sizes * length * problem.token_air_s.max()
     verify_s = problem.target_s.take(sizes * (1 + length), mode="clip")
     is_some = sizes > 0
-    return _Pipeline((steps_s + air_s) * is_some, verify_s * is_some)
+    return (steps_s + air_s) * is_some, verify_s * is_some
