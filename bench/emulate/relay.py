@@ -2,8 +2,8 @@
 
 bench/emulate/tun.py starts it with a JSON object: the cell, its namespaces, and the file
 descriptors of its devices, the hub's first. Lines on its standard input are `counters`, answered
-with one line of JSON, `cut STATION up|down`, `mend STATION up|down` and `end`. If the input ends
-without `end`, the process that made the namespaces is gone, and the relay removes them.
+with one line of JSON, `cut STATION up|down` and `mend STATION up|down`. If the input ends, the
+process that made the namespaces is gone, and the relay removes them.
 """
 
 from __future__ import annotations
@@ -48,11 +48,8 @@ class Relay:
         self._fd_of = dict(zip(names, fds[1:], strict=True))
         self._at = {inet_aton(address(place + 1)): name for place, name in enumerate(names)}
 
-    def serve(self, commands: int) -> bool:
-        """Carry packets until the command `end`; return False if the input ends before it.
-
-        commands: file descriptor of the commands.
-        """
+    def serve(self, commands: int) -> None:
+        """Carry packets until the input ends. commands: file descriptor of the commands."""
         buffered = b""
         while True:
             next_s = self._medium.next_event_s()
@@ -65,9 +62,9 @@ class Relay:
                     self._take(fd)
             if commands in ready:
                 said = os.read(commands, 4096)
+                if not said:
+                    return
                 *lines, buffered = (buffered + said).split(b"\n")
-                if b"end" in lines or not said:
-                    return bool(said)
                 for line in lines:
                     self._run_command(line.decode().split())
 
@@ -106,8 +103,8 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     relay = Relay(TypeAdapter(Cell).validate_python(order["cell"]), order["fds"])
     print("ready", flush=True)
-    if not relay.serve(sys.stdin.fileno()):
-        remove(order["namespaces"])
+    relay.serve(sys.stdin.fileno())
+    remove(order["namespaces"])
 
 
 if __name__ == "__main__":
