@@ -28,7 +28,6 @@ from bench.live.edge_cell import (
     FRAME_S,
     HEAD,
     NUM_DRAFTS,
-    TARGET_STATION,
     Figures,
     Setting,
     Turns,
@@ -43,7 +42,6 @@ from bench.options import at_least
 from bench.pairs import in_turns
 
 _START_LIMIT_S = 120.0
-_TARGET = "target-0"
 
 
 @click.command("edge")
@@ -101,21 +99,16 @@ async def run_setting(
 
 
 async def _start_nodes(mesh: Fleet, setting: Setting) -> None:
-    """Start the target, at the hub or a station, and draft nodes at the other stations."""
-    stations = setting.cell().stations
-    names = [f"draft-{number}" for number in range(NUM_DRAFTS)]
-    if setting.is_target_on_air:
-        names.append(_TARGET)
-        assert stations[-1].name == TARGET_STATION
-    else:
-        await mesh.start(_TARGET)
-    for name, station in zip(names, stations, strict=True):
-        config = mesh.folder / f"{name}.toml"
+    """Start the draft nodes at their stations, and the target at its own or at the hub."""
+    if not setting.is_target_on_air:
+        await mesh.start("target-0")
+    for station in setting.cell().stations:
+        config = mesh.folder / f"{station.name}.toml"
         config.write_text(
             f'[link]\nair = "{AIR}"\nrate_kbps = {station.rate_bps / 1e3}\n'
             f"frame_ms = {FRAME_S * 1e3}\n"
         )
-        await mesh.start(name, "--config", str(config), place=station.name)
+        await mesh.start(station.name, "--config", str(config), place=station.name)
 
 
 async def _run_policy(

@@ -20,7 +20,6 @@ from bench.pairs import paired_ratio
 from nodes.scheduler.planning import MODES
 
 AIR = "cell"
-TARGET_STATION = "agx"
 NUM_DRAFTS = 4
 # Rates of the stations as shares of the fastest station's.
 RATES = (0.25, 0.5, 1.0, 1.0)
@@ -59,12 +58,13 @@ class Setting:
         return f"cell of {self.rate_bps / 1e3:g} kbit/s{air}{where}, alpha {self.alpha:g}"
 
     def cell(self) -> Cell:
+        """Return the cell. Its stations have the names of their nodes."""
         stations = [
-            Station(name=f"nano-{k}", rate_bps=self.rate_bps * part, delay_s=1e-3)
+            Station(name=f"draft-{k}", rate_bps=self.rate_bps * part, delay_s=1e-3)
             for k, part in enumerate(RATES)
         ]
         if self.is_target_on_air:
-            stations.append(Station(name=TARGET_STATION, rate_bps=self.rate_bps, delay_s=1e-3))
+            stations.append(Station(name="target-0", rate_bps=self.rate_bps, delay_s=1e-3))
         cell = Cell(stations=tuple(stations), frame_s=FRAME_S)
         return replace(cell, window=0) if self.has_ideal_air else cell
 

@@ -8,7 +8,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Any
 
 import click
 
@@ -118,24 +117,17 @@ def with_acceptance_off_by(scenario: Scenario, error: float) -> Scenario:
 def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
     """Return the scenario with believed draft costs `factor` times the true ones."""
 
-    def off(node: SimDraftNode) -> SimDraftNode:
-        costs = node.costs
-        believed = NodeCosts(costs.decode.scaled(factor), costs.prefill.scaled(factor))
-        return replace(node, believed=believed)
-
-    return replace(scenario, drafts=tuple(map(off, scenario.drafts)))
+    costs = (node.costs for node in scenario.drafts)
+    believed = (NodeCosts(c.decode.scaled(factor), c.prefill.scaled(factor)) for c in costs)
+    both = zip(scenario.drafts, believed, strict=True)
+    return replace(scenario, drafts=tuple(replace(node, believed=b) for node, b in both))
 
 
-def with_learnt_acceptance(scenario: Scenario, **changes: Any) -> Scenario:
-    """Return the scenario without beliefs: acceptance is learnt from guesses alone. changes: of
-    each client."""
-    clients = (replace(client, believed=None, **changes) for client in scenario.clients)
+def with_learnt_acceptance(scenario: Scenario, evenness: float | None = None) -> Scenario:
+    """Return the scenario without beliefs: acceptance is learnt from guesses alone. evenness: of
+    all clients; if given, tokens have different chances, as in real drafts."""
+    clients = (replace(c, believed=None, evenness=evenness) for c in scenario.clients)
     return replace(scenario, clients=tuple(clients))
-
-
-def with_uneven_tokens(scenario: Scenario) -> Scenario:
-    """Return the scenario with tokens of different chances, as in real drafts, and no beliefs."""
-    return with_learnt_acceptance(scenario, evenness=1.0)
 
 
 def steady(scenario: Scenario) -> Scenario:
@@ -155,7 +147,7 @@ BELIEFS: dict[str, Callable[[Scenario], Scenario]] = {
     "acceptance off by up to 0.2": lambda s: with_acceptance_off_by(s, 0.2),
     "draft costs believed half": lambda s: with_draft_costs_off_by(s, 0.5),
     "draft costs believed double": lambda s: with_draft_costs_off_by(s, 2.0),
-    "uneven tokens": with_uneven_tokens,
+    "uneven tokens": lambda s: with_learnt_acceptance(s, evenness=1.0),
     "target 40 ms away": lambda s: replace(s, target_link=Link(rtt_s=0.04)),
 }
 

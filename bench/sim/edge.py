@@ -9,13 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import click
 
-from bench.emulate.cell import Cell
 from bench.emulate.recording import RecordedText, read_recording
 from bench.emulate.replay import read_config
 from bench.harness.streams import RECORDING, first_length
@@ -24,7 +22,6 @@ from bench.live.edge_cell import (
     ALPHAS,
     FRAME_S,
     HEAD,
-    NUM_DRAFTS,
     RATES,
     Figures,
     Setting,
@@ -79,16 +76,8 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
         warm_up_s=setting.warm_up_s,
         noise=_NOISE,
         target_link=on_air if setting.is_target_on_air else _WIRED,
-        cell=_cell(setting),
+        cell=setting.cell(),
     )
-
-
-def _cell(setting: Setting) -> Cell:
-    """Return the cell with the simulated nodes as its stations."""
-    cell = setting.cell()
-    names = [*(f"draft-{number}" for number in range(1, NUM_DRAFTS + 1)), "target"]
-    stations = (replace(s, name=name) for s, name in zip(cell.stations, names, strict=False))
-    return replace(cell, stations=tuple(stations))
 
 
 @click.command("edge")

@@ -100,7 +100,7 @@ class SimClient:
 class Scenario:
     """Everything that a run depends on except the mode of planning. looks_up: whether the target
     looks for guesses in its texts. cell: what all links with a medium share, with the stations
-    draft-1, draft-2, ... and target; by default a medium of their rates, first come first served.
+    draft-0, draft-1, ... and target-0; by default a medium of their rates, first come first served.
     """
 
     seed: int
@@ -129,14 +129,13 @@ class ClientFigures:
 
 @dataclass(slots=True)
 class Request:
-    """A running request. num_wanted, num_sent: tokens of its answer. num_tokens: those sent after
-    the warm-up. ready_at: time when its prompt was read, negative before. last_at: time when tokens
-    were last sent, or when the prompt was read."""
+    """A running request. num_wanted, num_sent: tokens of its answer. ready_at: time when its prompt
+    was read, negative before. last_at: time when tokens were last sent, or when the prompt was
+    read."""
 
     client: Client
     num_wanted: int
     num_sent: int = 0
-    num_tokens: int = 0
     ready_at: float = -1.0
     last_at: float = -1.0
 
@@ -171,7 +170,6 @@ class Client:
         return self._random.expovariate(1.0 / think_s) if think_s else 0.0
 
     def book(self, request: Request, now: float) -> None:
-        """Add a request to the figures. Only the time after its prompt was read counts."""
+        """Add the time of a request to the figures. Only that after its prompt was read counts."""
         if request.ready_at >= 0:
             self.figures.seconds += max(0.0, now - max(request.ready_at, self._warm_up_s))
-            self.figures.num_tokens += request.num_tokens

@@ -41,6 +41,7 @@ from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 from policies.plan import HEADER_BITS
 
+_TARGET = "target-0"
 _TICK_S = 0.25
 _PREFIX_CACHE_BYTES = 1 << 30
 
@@ -109,8 +110,8 @@ class World:
         self._num_requests = 0
         self._texts: dict[int, Text] = {}
         self._text_ids: dict[int, int] = {}
-        named = {f"draft-{k}": node.link for k, node in enumerate(scenario.drafts, 1)}
-        self._links = {"target": scenario.target_link, **named}
+        named = {f"draft-{k}": node.link for k, node in enumerate(scenario.drafts)}
+        self._links = {_TARGET: scenario.target_link, **named}
         self._media: dict[str, Medium] = {}
         self._air = Air(clock, scenario.cell) if scenario.cell is not None else None
         # Whether the draft models' confidence is the (believed) chance of each guess.
@@ -134,7 +135,7 @@ class World:
 
     def run(self) -> Result:
         scenario, clock = self._scenario, self._clock
-        for number, node in enumerate(scenario.drafts, 1):
+        for number, node in enumerate(scenario.drafts):
             name = f"draft-{number}"
             self._join(name, node)
             if node.away is not None:
@@ -253,7 +254,7 @@ class World:
             assert tuple(token_ids) == text.token_ids[first : first + num_tokens]
         request.num_sent += num_tokens
         if self._clock.now >= self._scenario.warm_up_s:
-            request.num_tokens += num_tokens
+            request.client.figures.num_tokens += num_tokens
         self._note_gap(request)
 
     def _note_gap(self, request: Request) -> None:
@@ -280,9 +281,9 @@ class World:
         for message in target_node.messages_of(events, seconds):
             match message:
                 case StreamReadyNotice():
-                    self._carry("target", UP, message, partial(self._on_ready, message))
+                    self._carry(_TARGET, UP, message, partial(self._on_ready, message))
                 case CommitReply():
-                    self._carry("target", UP, message, partial(self._on_committed, message))
+                    self._carry(_TARGET, UP, message, partial(self._on_committed, message))
                 case StreamFailedNotice(reason=reason):
                     raise AssertionError(reason)
 
@@ -329,7 +330,7 @@ class World:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    self._carry("target", DOWN, message, partial(self._target.receive, message))
+                    self._carry(_TARGET, DOWN, message, partial(self._target.receive, message))
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
                 case Emit(stream_id=stream_id, position=position, token_ids=token_ids):

@@ -16,7 +16,6 @@ from bench.sim.closed_loop import (
     with_acceptance_off_by,
     with_draft_costs_off_by,
     with_learnt_acceptance,
-    with_uneven_tokens,
 )
 from bench.sim.world import World
 
@@ -43,7 +42,7 @@ def test_wrong_beliefs_change_what_is_believed_and_nothing_else() -> None:
 def test_what_is_believed_of_acceptance_makes_a_difference() -> None:
     scenario = random_scenario(3, 60)
     runs = [scenario, with_acceptance_off_by(scenario, 0.2), with_learnt_acceptance(scenario)]
-    results = [World(each).run() for each in (*runs, with_uneven_tokens(scenario))]
+    results = [World(each).run() for each in (*runs, with_learnt_acceptance(scenario, 1.0))]
     assert min(result.num_accepted for result in results) > 0
     assert len({result.price_s for result in results}) == len(results)
 
