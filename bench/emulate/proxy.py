@@ -53,16 +53,13 @@ class ProxyCell(Proxies):
         self._deliver()
         return self._medium.counters()
 
-    def cut(self, station: str, directions: Sequence[Direction]) -> None:
-        """Hold all segments back in these directions of a station's link, until `mend`."""
-        for direction in directions:
-            self._medium.cut(station, direction, self._loop.time())
-        self._offered.set()
+    def cut(self, station: str, directions: Sequence[Direction], *, ends: bool = False) -> None:
+        """Hold all segments back in these directions of a station's link, until the cut ends.
 
-    def mend(self, station: str, directions: Sequence[Direction]) -> None:
-        """End a cut. Held segments pass when they are sent again, as late as a kernel would."""
+        They pass when they are sent again, as late as a kernel would.
+        """
         for direction in directions:
-            self._medium.cut(station, direction, self._loop.time(), ends=True)
+            self._medium.cut(station, direction, self._loop.time(), ends=ends)
         self._offered.set()
 
     async def carry(self) -> None:

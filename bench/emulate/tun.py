@@ -52,14 +52,10 @@ class TunCell(Places):
             raise NamespacesError(f"the cell's relay has ended, status {self.relay.wait()}")
         return {(name, way): Counters(**values) for name, way, values in json.loads(line)}
 
-    def cut(self, station: str, directions: Sequence[Direction]) -> None:
-        """Lose every packet in these directions of a station's link, until `mend`."""
+    def cut(self, station: str, directions: Sequence[Direction], *, ends: bool = False) -> None:
+        """Lose every packet in these directions of a station's link, until the cut ends."""
         for direction in directions:
-            self._send_line(f"cut {station} {direction}")
-
-    def mend(self, station: str, directions: Sequence[Direction]) -> None:
-        for direction in directions:
-            self._send_line(f"mend {station} {direction}")
+            self._send_line(f"{'mend' if ends else 'cut'} {station} {direction}")
 
     def _send_line(self, line: str) -> None:
         assert self.relay.stdin is not None

@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from policies.cycle import CyclePlan, evaluate
-from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of, seconds_upto
@@ -60,13 +58,3 @@ def test_the_empty_pass_takes_no_time_and_a_table_is_read_from_its_first_size():
 def test_links_that_cannot_be_are_refused(changes, reason):
     with pytest.raises(ValueError, match=reason):
         Link(**changes)
-
-
-def test_no_pass_is_expected_to_be_larger_than_it_can_be():
-    for count in (1, 3, 12):
-        views = tuple(StreamView(k, 0.9, 100, draft="a") for k in range(count))
-        draft = DraftView("a", COSTS)
-        problem = problem_of(Observation(views, COSTS, (draft,)))
-        price_s = evaluate(problem, CyclePlan((0, count), problem.most)).price_s
-        assert 0 < price_s < math.inf
-        assert best_plan(problem).price_s <= price_s * (1 + 1e-9)

@@ -155,7 +155,7 @@ class Weather:
             moved = await self._move()
         await asyncio.sleep(max(0.0, dark.begin + outage.lasts_s - now()))
         for station in stations:
-            cell.mend(station, outage.directions)
+            cell.cut(station, outage.directions, ends=True)
         dark.mended, dark.over = min(moved, now()), now() + AFTER_S
         return dark
 

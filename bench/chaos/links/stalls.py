@@ -154,7 +154,7 @@ async def _lose(mesh: Fleet, cell: LiveCell, how: str, name: str) -> None:
     else:
         cell.cut(name, BOTH)
         await asyncio.sleep(_AFTER_STALL_S)
-        cell.mend(name, BOTH)
+        cell.cut(name, BOTH, ends=True)
         await mesh.are_in(name, limit_s=_LOSS_LIMIT_S)
 
 

@@ -146,7 +146,7 @@ async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
         assert await say(live, "b", port, b"not held") == b"ok"
         assert received.get_nowait() == b"not held"
         assert not saying.done()
-        live.mend("a", [UP])
+        live.cut("a", [UP], ends=True)
         assert await saying == b"ok"
         assert received.get_nowait() == b"held"
 
