@@ -120,8 +120,6 @@ def _priced(
             start, stop = int(runs.starts[index]), int(runs.stops[index])
             gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
             cut.append(start)
-    if cut[-1] != 0:
-        cut.append(0)
     return Found(float(price_s[row]), CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas))
 
 
