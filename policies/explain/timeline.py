@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policies.cycle import evaluate
+from policies.cycle import block_sums, evaluate
 from policies.plan import Plan
 from policies.priced import in_plan_order
 from policies.problem import CycleProblem
@@ -100,41 +100,6 @@ def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """Seconds that one batch takes of its draft nodes, of their messages, and of the target.
-
-    draft_s, air_s: by index of the draft node. way_s: each message to or from the target.
-    """
-
-    draft_s: dict[int, float]
-    air_s: dict[int, float]
-    verify_s: float
-    way_s: float
-
-
-def _works(problem: CycleProblem, plan: Plan) -> Iterator[_Work]:
-    assert plan.prediction is not None
-    draft_s = evaluate(*in_plan_order(problem, plan)).stages.draft_s
-    node_of = dict(zip(problem.stream_ids, problem.nodes.tolist(), strict=True))
-    for m, (batch, times) in enumerate(zip(plan.batches, plan.prediction.batches, strict=True)):
-        drafted = np.zeros(len(problem.node_names), dtype=np.int64)
-        guesses = np.zeros_like(drafted)
-        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            drafted[node_of[stream_id]] += 1
-            guesses[node_of[stream_id]] += gamma
-        nodes = np.flatnonzero(drafted)
-        message_s = problem.message_s(drafted, guesses)
-        air_s = {int(j): float(message_s[j]) for j in nodes}
-        if plan.equal_shares:
-            # All nodes send at once with equal shares, until the one with most to send is done.
-            for j in nodes:
-                beside = nodes[problem.media[nodes] == problem.media[j]]
-                air_s[int(j)] = float(len(beside) * message_s[beside].max())
-        way_s = float(problem.target_air.of(drafted.sum(), guesses.sum())) / 2
-        yield _Work({int(j): float(draft_s[j, m]) for j in nodes}, air_s, times.verify_s, way_s)
-
-
 class _Schedule:
     """The spans of all draft nodes, media and the target, and the starts of the first batch."""
 
@@ -145,19 +110,37 @@ class _Schedule:
         self.verifying: list[Span] = []
         self.starts: list[float] = []
         self._problem, self._plan = problem, plan
-        self._works = list(_works(problem, plan))
-        shortest_s = plan.prediction.cycle_s * len(self._works) / _MAX_STARTS
+        num_batches = len(plan.batches)
+        ordered, cycle = in_plan_order(problem, plan)
+        sums = block_sums(ordered, cycle.gammas[None], cycle.bounds)
+        drafted, guesses = np.diff(sums.counts[0, ..., 0]), np.diff(sums.guesses[..., 0])
+        air_s = problem.message_s(drafted, guesses)
+        if plan.equal_shares:
+            # All nodes send at once with equal shares, until the one with most to send is done.
+            for medium in set(problem.media.tolist()):
+                mine = problem.media == medium
+                air_s[mine] = (drafted[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0)
+        # By draft node and batch: seconds of drafting and sending. By batch: seconds of a message
+        # to or from the target and of the pass, and the draft nodes.
+        self._draft_s = evaluate(ordered, cycle).stages.draft_s.tolist()
+        self._air_s = air_s.tolist()
+        way_s = problem.target_air.of(drafted.sum(axis=0), guesses.sum(axis=0)) / 2
+        self._way_s = way_s.tolist()
+        self._verify_s = [times.verify_s for times in plan.prediction.batches]
+        self._nodes = [np.flatnonzero(drafted[:, m]).tolist() for m in range(num_batches)]
+        shortest_s = plan.prediction.cycle_s * num_batches / _MAX_STARTS
         self._min_cycle_s = max(plan.min_cycle_s, shortest_s)
         # By batch: when it may start again, and the draft nodes whose guesses are to come.
-        self._not_before_s = [0.0] * len(self._works)
-        self._num_missing = [0] * len(self._works)
+        self._not_before_s = [0.0] * num_batches
+        self._num_missing = [0] * num_batches
         self._now_s = 0.0
         self._num_resumed = 0
         # Rounds by the time at which each goes on; each yields when it goes on next.
         self._resumed: list[tuple[float, int, Iterator[float]]] = []
 
     def run(self, horizon_s: float) -> None:
-        for m in range(len(self._works) if self._plan.overlap else min(1, len(self._works))):
+        num_batches = len(self._plan.batches)
+        for m in range(num_batches if self._plan.overlap else min(1, num_batches)):
             self._start(m)
         while self._resumed and self._resumed[0][0] <= horizon_s:
             self._now_s, _, a_round = heapq.heappop(self._resumed)
@@ -175,8 +158,8 @@ class _Schedule:
         if m == 0:
             self.starts.append(self._now_s)
         self._not_before_s[m] = self._now_s + self._min_cycle_s
-        self._num_missing[m] = len(self._works[m].draft_s)
-        for j in self._works[m].draft_s:
+        self._num_missing[m] = len(self._nodes[m])
+        for j in self._nodes[m]:
             self._resume(self._now_s + self._problem.rtt_s[j] / 2, self._round(m, j))
 
     def _round(self, m: int, j: int) -> Iterator[float]:
@@ -184,23 +167,22 @@ class _Schedule:
 
         The round of the node whose guesses arrive last goes on with the pass and the next start.
         """
-        work = self._works[m]
-        yield self._occupy(self.drafting[j], m, work.draft_s[j])
-        sent_s = self._send(self.sending[self._problem.media[j]], m, work.air_s[j])
+        yield self._occupy(self.drafting[j], m, self._draft_s[j][m])
+        sent_s = self._send(self.sending[self._problem.media[j]], m, self._air_s[j][m])
         yield sent_s + self._problem.rtt_s[j] / 2
         self._num_missing[m] -= 1
         if self._num_missing[m]:
             return
-        at_target = self.sending[self._problem.target_air.medium]
-        if work.way_s:
-            yield self._occupy(at_target, m, work.way_s)
+        at_target, way_s = self.sending[self._problem.target_air.medium], self._way_s[m]
+        if way_s:
+            yield self._occupy(at_target, m, way_s)
         self._decode_plainly(self._now_s)
-        end_s = self._occupy(self.verifying, m, work.verify_s)
-        if work.way_s:
+        end_s = self._occupy(self.verifying, m, self._verify_s[m])
+        if way_s:
             yield end_s
-            end_s = self._occupy(at_target, m, work.way_s)
+            end_s = self._occupy(at_target, m, way_s)
             yield end_s
-        following = m if self._plan.overlap else (m + 1) % len(self._works)
+        following = m if self._plan.overlap else (m + 1) % len(self._nodes)
         yield max(end_s, self._not_before_s[following])
         self._start(following)
 
