@@ -78,10 +78,10 @@ def sample_(
     Example:
       python -m bench distill sample --corpus data/corpus --out data/answers --tokens 500000
     """
-    from bench.distill.sampling.prompts import PromptMaker
+    from bench.distill.sampling.prompts import prompts_of_corpus
     from bench.distill.sampling.sample import sample_answers
 
-    prompts = PromptMaker.of_corpus(corpus, seed)
+    prompts = prompts_of_corpus(corpus, seed)
     _, found = sample_answers(
         model_file(target), out, prompts, num_tokens=num_tokens, seed=seed, **options
     )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bench.decoding import guesses_of, output_rows
 from bench.distill.report import Progress, Reporter
 from bench.distill.sampling.answers import Answer
-from bench.distill.sampling.prompts import HeldOutPrompts
+from bench.distill.sampling.prompts import held_out_prompts
 from bench.distill.sampling.sample import sample_answers
 from bench.harness.report import head, row
 from nodes.engine.llama import LlamaConfig, LlamaModel
@@ -175,11 +175,11 @@ def evaluate(
 
     The target's answers are sampled once and kept in `out`.
     """
-    prompts = HeldOutPrompts(num_prompts)
+    prompts = held_out_prompts(num_prompts)
     answers = [*sample_answers(target, out, prompts, seed=seed, max_answer=max_answer)[0]]
-    if len(answers) < prompts.count:
+    if len(answers) < (num_wanted := len(list(prompts.every))):
         raise EngineError(
-            f"stopped after {len(answers)} of {prompts.count} answers: the same command goes on"
+            f"stopped after {len(answers)} of {num_wanted} answers: the same command goes on"
         )
     with contextlib.ExitStack() as stack:
         models = [stack.enter_context(closing(open_alone(path))) for path in (target, draft)]

@@ -13,7 +13,7 @@ import click
 
 from bench.decoding import decoded, guesses_of
 from bench.distill.report import Reporter
-from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.distill.sampling.prompts import COPYING, held_out_texts
 from bench.emulate.recording import (
     RecordedGuesses,
     RecordedModel,
@@ -116,14 +116,13 @@ def prompts_to_record(count: int) -> list[tuple[str, str]]:
 
     Two of five are of all kinds but code, three of ten are about code, three of ten ask to copy.
     """
-    held_out = [p for p in map(HeldOutPrompts(name=HELD_OUT).prompt, range(200)) if p is not None]
-    code = [prompt.text for prompt in held_out if prompt.kind == "code"]
-    chat = [prompt.text for prompt in held_out if prompt.kind != "code"]
+    code = [text for kind, text in held_out_texts() if kind == "code"]
+    chat = [text for kind, text in held_out_texts() if kind != "code"]
     num_each = 3 * count // 10
     wanted = {
         "chat": _spread(chat, count - 2 * num_each),
         "code": _spread(code, num_each),
-        "copy": _spread(HeldOutPrompts(name=COPYING).texts(), num_each),
+        "copy": _spread([text for _, text in held_out_texts(COPYING)], num_each),
     }
     return [(kind, text) for kind, texts in wanted.items() for text in texts]
 

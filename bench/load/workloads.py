@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.distill.sampling.prompts import COPYING, HELD_OUT, held_out_texts
 
 _FOLDER = Path(__file__).with_name("prompts")
 # Separates prompts in a file; the first line of each prompt names its source.
@@ -54,18 +54,18 @@ def workload(name: str, num_prompts: int = 64) -> Workload:
     match name:
         case "chat":
             # Held-out questions of the chat kind.
-            prompts = HeldOutPrompts(num_prompts, HELD_OUT).texts()
+            prompts = _texts(HELD_OUT, num_prompts)
         case "copy":
             # Summaries and rewrites that copy from the prompt.
-            prompts = HeldOutPrompts(num_prompts, COPYING).texts()
+            prompts = _texts(COPYING, num_prompts)
         case "long-prompt":
             # About 1,000 tokens to read, a short answer.
-            texts = HeldOutPrompts(4 * num_prompts, COPYING).texts()
+            texts = _texts(COPYING, 4 * num_prompts)
             prompts = ["\n\n".join(texts[4 * k : 4 * k + 4]) for k in range(num_prompts)]
             max_tokens = 32
         case "long-answer":
             # A short question, a long answer.
-            texts = HeldOutPrompts(4 * num_prompts, HELD_OUT).texts()
+            texts = _texts(HELD_OUT, 4 * num_prompts)
             prompts = _cycled([text for text in texts if len(text) < 60], num_prompts)
             max_tokens = 384
         case _:
@@ -87,6 +87,10 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 def turns_of(prompt: str) -> list[str]:
     """Return the user's turns of a conversation; a plain prompt is one turn."""
     return prompt.split(_NEXT_TURN)
+
+
+def _texts(name: str, count: int) -> list[str]:
+    return [text for _, text in held_out_texts(name, count)]
 
 
 def _cycled(prompts: Sequence[str], count: int) -> list[str]:

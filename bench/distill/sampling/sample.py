@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from bench.distill.report import Progress, Reporter, stop_flag
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
-from bench.distill.sampling.prompts import Prompt, PromptSource
+from bench.distill.sampling.prompts import Prompt, Prompts
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import InvalidInputError, Logits, Sequences, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample, top_k_ids
@@ -70,7 +69,7 @@ class Sampler:
     """Fills a folder with answers; prompts are taken in the order of their numbers."""
 
     def __init__(
-        self, model: Sequences, tokenizer: Tokenizer, answers: AnswerFolder, prompts: PromptSource
+        self, model: Sequences, tokenizer: Tokenizer, answers: AnswerFolder, prompts: Prompts
     ) -> None:
         self._model, self._tokenizer, self._prompts = model, tokenizer, prompts
         self._answers = answers
@@ -87,7 +86,7 @@ class Sampler:
         Returns how many it holds.
         """
         known = {answer.index: len(answer.answer_ids) for answer in self._answers}
-        waiting = self._waiting(known)
+        waiting = (prompt for prompt in self._prompts.every if prompt.index not in known)
         began, had = time.monotonic(), sum(known.values())
         have = had
         while have < num_tokens and not should_stop():
@@ -110,14 +109,6 @@ class Sampler:
                 rate = (have - had) / (time.monotonic() - began)
                 progress(f"answer tokens ({rate:.0f}/s)", min(have, num_tokens), num_tokens)
         return have
-
-    def _waiting(self, done: Container[int]) -> Iterator[Prompt]:
-        for index in count():
-            if index not in done:
-                prompt = self._prompts.prompt(index)
-                if prompt is None:
-                    return
-                yield prompt
 
     def _admit(self, waiting: Iterator[Prompt]) -> None:
         used = {slot.seq_id for slot in self._slots}
@@ -219,7 +210,7 @@ def best_of(logits: Logits, num_best: int) -> tuple[npt.NDArray[np.int64], npt.N
 def sample_answers(
     target: Path,
     out: Path,
-    prompts: PromptSource,
+    prompts: Prompts,
     *,
     seed: int,
     max_answer: int,

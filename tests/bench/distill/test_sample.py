@@ -1,13 +1,15 @@
 """Sampled answers: what is kept, that a stop loses nothing, that a restart changes nothing."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
-from bench.distill.sampling.prompts import HeldOutPrompts, PromptMaker
+from bench.distill.sampling.prompts import Prompts, held_out_prompts, prompts_over
 from bench.distill.sampling.sample import ChatFrame, Sampler, best_of
 from nodes.engine.protocol import EngineError, Span
 from nodes.engine.sampling import Sampling, sample
@@ -23,7 +25,10 @@ _RECIPE = Recipe(
     seed=3,
     prompts_sha256="none",
 )
-_PROMPTS = PromptMaker(["a heading here"], ["A passage of some words."], seed=3)
+
+
+def _prompts(seed: int = 3) -> Prompts:
+    return prompts_over(["a heading here"], ["A passage of some words."], seed=seed)
 
 
 def _toy(width: int) -> ToyModel:
@@ -32,7 +37,7 @@ def _toy(width: int) -> ToyModel:
 
 def _sample(folder: Path, num_tokens: int, *, width: int = 5, stop_after: int = 10**9) -> int:
     passes = iter(range(10**9))
-    sampler = Sampler(_toy(width), FramedTokenizer(), AnswerFolder(folder, _RECIPE), _PROMPTS)
+    sampler = Sampler(_toy(width), FramedTokenizer(), AnswerFolder(folder, _RECIPE), _prompts())
     return sampler.run(num_tokens, silent, should_stop=lambda: next(passes) >= stop_after)
 
 
@@ -95,11 +100,9 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_held_out_prompts_end_by_themselves(tmp_path: Path) -> None:
-    prompts = HeldOutPrompts(8)
-    model = _toy(4)
-    recipe = replace(_RECIPE, max_answer=3)
+    folder = AnswerFolder(tmp_path, replace(_RECIPE, max_answer=3))
     # Prompts beyond a sequence's room are cut; the frame around them stays.
-    sampler = Sampler(model, FramedTokenizer(), AnswerFolder(tmp_path, recipe), prompts)
+    sampler = Sampler(_toy(4), FramedTokenizer(), folder, held_out_prompts(8))
     sampler.run(10**9, silent, should_stop=lambda: False)
     answers = _by_index(tmp_path)
     assert sorted(answers) == list(range(16))
@@ -109,23 +112,18 @@ def test_held_out_prompts_end_by_themselves(tmp_path: Path) -> None:
 
 
 def test_there_are_200_held_out_prompts_of_eight_kinds_and_none_is_a_training_prompt() -> None:
-    held_out = [p for i in range(400) if (p := HeldOutPrompts().prompt(i)) is not None]
+    held_out = list(held_out_prompts().every)
     assert len(held_out) == 400
-    assert HeldOutPrompts().prompt(400) is None
     assert len({p.text for p in held_out}) == 200
-    assert {p.kind: sum(q.kind == p.kind for q in held_out) for p in held_out} == dict.fromkeys(
-        {p.kind for p in held_out}, 50
-    )
-    trained = {_PROMPTS.prompt(index).text for index in range(2000)}
+    assert list(Counter(p.kind for p in held_out).values()) == [50] * 8
+    trained = {prompt.text for prompt in islice(_prompts().every, 2000)}
     assert not trained & {p.text for p in held_out}
 
 
 def test_prompts_depend_on_seed_and_number_only() -> None:
-    again = PromptMaker(["a heading here"], ["A passage of some words."], seed=3)
-    other = PromptMaker(["a heading here"], ["A passage of some words."], seed=4)
-    ours = [_PROMPTS.prompt(i) for i in range(50)]
-    assert ours == [again.prompt(i) for i in range(50)]
-    assert ours != [other.prompt(i) for i in range(50)]
+    ours, again, other = (list(islice(_prompts(seed).every, 50)) for seed in (3, 3, 4))
+    assert ours == again
+    assert ours != other
 
 
 def test_a_template_is_found_by_comparing_prompts() -> None:
