@@ -5,14 +5,15 @@ The undisturbed text comes from one sequence alone in an engine, with one token 
 
 from __future__ import annotations
 
-import random
 import string
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 from bench.decoding import decoded
+from bench.distill.sampling.prompts import prompts_over
 from mesh.json_form import copied_from
 from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions, Prompt
@@ -23,24 +24,8 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.worker.engines import open_engine
 
-_SUBJECTS = ("The harbour", "A small engine", "Her notebook", "The committee", "An old map")
-_VERBS = ("describes", "needs", "changes", "reports", "measures", "remembers")
-_OBJECTS = (
-    "the price of copper in 1897",
-    "three ways to mend a fence",
-    "what happens when water freezes",
-    "a list of numbers: 3, 5, 8, 13",
-    "how a parser reads brackets",
-    "the road between two villages",
-)
-_TASKS = (
-    "Explain why: ",
-    "Continue the story. ",
-    "Summarise in one sentence: ",
-    "Write a short poem about this. ",
-    "def mean(values):\n    ",
-)
-_TOKENS_A_SENTENCE = 13
+# Mean of the prompts that templates make.
+_TOKENS_A_TEXT = 10
 
 
 def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]:
@@ -48,16 +33,13 @@ def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]
 
     Among each 100, the first has about `longest` tokens, the second 1,500, and the next two 700.
     """
-    source, prompts = random.Random(seed), []
+    source, prompts = Random(seed), []
+    texts = (prompt.text for prompt in prompts_over((), (), seed=seed).every if prompt.text)
     for index in range(count):
-        num_sentences = source.randint(1, 4)
+        num_tokens = source.randint(20, 60)
         if index % 100 < _NUM_LONG:
-            num_sentences = (longest, 1500, 705, 705)[index % 100] // _TOKENS_A_SENTENCE
-        sentences = [
-            f"{source.choice(_SUBJECTS)} {source.choice(_VERBS)} {source.choice(_OBJECTS)}."
-            for _ in range(num_sentences)
-        ]
-        prompts.append(source.choice(_TASKS) + " ".join(sentences))
+            num_tokens = (longest, 1500, 705, 705)[index % 100]
+        prompts.append(" ".join(islice(texts, max(1, num_tokens // _TOKENS_A_TEXT))))
     return prompts
 
 
