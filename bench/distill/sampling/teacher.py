@@ -7,7 +7,6 @@ target's, but not to the bit. It implements of the engine's protocol what the sa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,15 +16,12 @@ import gguf
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from bench.distill.training.model import DraftModel, Shape, rotations
 from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
 from nodes.engine.vocab import LlamaTokenizer
-
-# So many neighbouring sequences attend at once, each as far as the longest of them: more would
-# read more than they need, fewer are more calls.
-_GROUP = 4
 
 
 class TorchTarget:
@@ -97,10 +93,15 @@ class TorchTarget:
         keys, values = self._keys[layer], self._values[layer]
         keys[seqs[:, None], :, places] = k.transpose(1, 2)
         values[seqs[:, None], :, places] = v.transpose(1, 2)
-        mixed = [
-            _mixed(q[first:end], keys[seq_ids], values[seq_ids], places[first:end])
-            for first, end, seq_ids in _groups(seqs.tolist())
-        ]
+        mixed = []
+        for row, seq_id in enumerate(seqs.tolist()):
+            # A query sees itself and what is before. Slices of the cache are not copied.
+            length = int(places[row, -1]) + 1
+            sees = torch.arange(length) <= places[row, :, None]
+            k, v = keys[seq_id, None, :, :length], values[seq_id, None, :, :length]
+            mixed.append(
+                scaled_dot_product_attention(q[row, None], k, v, attn_mask=sees, enable_gqa=True)
+            )
         return torch.cat(mixed)
 
     def truncate(self, seq_id: int, length: int) -> None:
@@ -122,30 +123,6 @@ class TorchTarget:
 
     def close(self) -> None:
         del self._model, self._head
-
-
-def _mixed(q: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
-    """q: (rows, heads, count, size), as is what is returned."""
-    rows, num_heads, count, size = q.shape
-    num_kv_heads, length = keys.shape[1], int(places.max()) + 1
-    k, v = keys[:, :, :length], values[:, :, :length]
-    scores = q.reshape(rows, num_kv_heads, -1, size) @ k.transpose(2, 3) / math.sqrt(size)
-    # (rows, kv heads, heads of each x count, length); a query sees itself and what is before.
-    hidden = torch.arange(length) > places[:, :, None]
-    scores = scores.view(rows, num_kv_heads, -1, count, length)
-    scores = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
-    return (scores.flatten(2, 3) @ v).view(rows, num_heads, count, size)
-
-
-def _groups(seqs: list[int]) -> list[tuple[int, int, slice]]:
-    """Rows first to end, which are the sequences of a slice: no copy is made of their cache."""
-    groups = []
-    first = 0
-    for end in range(1, len(seqs) + 1):
-        if end == len(seqs) or seqs[end] != seqs[end - 1] + 1 or end - first == _GROUP:
-            groups.append((first, end, slice(seqs[first], seqs[end - 1] + 1)))
-            first = end
-    return groups
 
 
 def _read_shape(reader: gguf.GGUFReader, path: Path) -> tuple[Shape, int]:
