@@ -6,43 +6,43 @@ alone, any process beside an engine slows it, and ratios to a system of one proc
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 
 _SECONDS = 0.25
 # Share of the work that the cores would do if none was shared.
 _ENOUGH = 0.8
-# Prints a line once it runs, counts for _SECONDS after a line on its input, and prints the count.
-_LOOP = f"""
-import sys, time
-print(flush=True)
-sys.stdin.readline()
-end, count = time.perf_counter() + {_SECONDS}, 0
-while time.perf_counter() < end:
-    count += 1
-print(count)
-"""
+_forking = multiprocessing.get_context("forkserver")
 
 
 def count_at_once(num_processes: int) -> int:
     """Return what processes that count at the same time have counted in all."""
+    # Starting takes longer than counting on a busy machine, and not equally long.
+    all_run = _forking.Barrier(num_processes)
+    counts: SimpleQueue[int] = _forking.SimpleQueue()
     loops = [
-        subprocess.Popen(
-            [sys.executable, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        _forking.Process(target=count_once_all_run, args=(all_run, counts))
         for _ in range(num_processes)
     ]
     for loop in loops:
-        # Starting takes longer than counting on a busy machine, and not equally long.
-        assert loop.stdout is not None
-        loop.stdout.readline()
+        loop.start()
+    found = sum(counts.get() for _ in loops)
     for loop in loops:
-        assert loop.stdin is not None
-        print("go", file=loop.stdin, flush=True)
-    return sum(int(loop.communicate()[0]) for loop in loops)
+        loop.join()
+    return found
+
+
+def count_once_all_run(all_run: Barrier, counts: SimpleQueue[int]) -> None:
+    """Put into the queue what this process has counted since all have come to the barrier."""
+    all_run.wait()
+    end, count = time.perf_counter() + _SECONDS, 0
+    while time.perf_counter() < end:
+        count += 1
+    counts.put(count)
 
 
 def cores_at_once(num_cores: int = 0, count: Callable[[int], int] = count_at_once) -> float:

@@ -1,11 +1,11 @@
 import os
 import time
-from pathlib import Path
+from queue import SimpleQueue
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 
-from bench import cores
-from bench.cores import cores_at_once, wait_for_cores
+from bench.cores import cores_at_once, count_once_all_run, wait_for_cores
 
 ALL = float(len(os.sched_getaffinity(0)))
 
@@ -21,23 +21,12 @@ def test_what_cores_do_at_once_is_told_beside_one_alone(
     assert 1.0 <= cores_at_once() <= ALL
 
 
-def test_all_processes_have_started_before_one_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # One of two starts two seconds later. They say when they were let go, one with a minus.
-    loop = f"""
-import os, sys, time
-try:
-    sign = os.mkdir({str(tmp_path / "first")!r}) or 1
-    time.sleep(2.0)
-except FileExistsError:
-    sign = -1
-print(flush=True)
-sys.stdin.readline()
-print(sign * int(time.monotonic() * 1e3))
-"""
-    monkeypatch.setattr(cores, "_LOOP", loop)
-    assert abs(cores.count_at_once(2)) < 1500
+def test_nobody_counts_before_all_have_started() -> None:
+    all_run, counts = Barrier(2), SimpleQueue[int]()
+    all_run.abort()
+    with pytest.raises(BrokenBarrierError):
+        count_once_all_run(all_run, counts)
+    assert counts.empty()
 
 
 def test_cores_that_others_have_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
