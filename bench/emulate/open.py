@@ -31,7 +31,8 @@ async def open_cell(cell: Cell, *, means: Means = "auto") -> AsyncIterator[tuple
                 live = stack.enter_context(tun_cell(cell))
             except NamespacesError as error:
                 if means == "tun":
-                    raise
+                    hint = "--means proxy needs no namespaces, but loses no packets"
+                    raise NamespacesError(f"{error}; {hint}") from error
                 why_not = f" ({error})"
             else:
                 yield live, live.kind

@@ -9,10 +9,9 @@ Clients behind the link (far) show what it costs its users.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 import click
 
@@ -20,7 +19,6 @@ from bench.emulate.open import Means
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.processes import Places
 from bench.harness.streams import EMULATED, Hearing, Task, streams
-from bench.netns import NamespacesError
 
 CLIENTS: Final = "clients"
 TARGET_NODE: Final = "target-0"
@@ -53,23 +51,14 @@ class Setting:
 
 
 def link_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of all commands over emulated links, which may need namespaces."""
-
-    @functools.wraps(command)
-    def run_command(**options: Any) -> None:
-        try:
-            command(**options)
-        except NamespacesError as error:
-            text = f"{error}; --means proxy needs no namespaces, but loses no packets"
-            raise click.ClickException(text) from error
-
+    """Add the options of all commands over emulated links."""
     means = click.option(
         "--means",
         default="tun",
         type=click.Choice(get_args(Means)),
         help="tun needs root; the proxy delays lost data instead of losing it.",
     )
-    return click.option("--seed", default=1)(means(run_command))
+    return click.option("--seed", default=1)(means(command))
 
 
 @contextlib.asynccontextmanager

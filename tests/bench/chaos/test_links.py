@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench.chaos.command import chaos
+from bench.__main__ import bench
 from bench.chaos.links import profiles
 from bench.chaos.links.figures import LinkFigures
 from bench.chaos.links.mesh import Setting, link_mesh
 from bench.chaos.links.profiles import AFTER_S, Weather, run_profile
 from bench.chaos.links.stalls import judged, run_stalls, stalls_of
 from bench.chaos.links.toxics import run_toxic
+from bench.emulate import open as of_cells
+from bench.emulate.cell import Cell
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
 from bench.emulate.toxics import TOXICS, Toxic
@@ -215,18 +217,19 @@ async def test_texts_are_as_undisturbed_over_a_toxic_and_nothing_is_left(toxic: 
 
 def test_links_ends_as_its_figures_say_or_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run_profile(profile: Any, setting: Setting, _means: str) -> LinkFigures:
-        if profile.name == "blackout":
-            raise NamespacesError("network namespaces need root and `ip`")
         assert setting.seconds == 5.0
         return figures(profile.name, deaths=["draft-0 silent"] if profile.name == "good" else [])
 
+    def refuse(_cell: Cell) -> None:
+        raise NamespacesError("network namespaces need root and `ip`")
+
+    ask = ["chaos", "links", "--seconds", "5", "--profiles"]
+    monkeypatch.setattr(of_cells, "tun_cell", refuse)
+    result = CliRunner().invoke(bench, [*ask, "blackout"])
+    assert result.exit_code == 1
+    assert "`ip`; --means proxy needs no namespaces, but loses no packets\n" in result.output
     monkeypatch.setattr(profiles, "run_profile", run_profile)
-    ask = ["links", "--seconds", "5", "--profiles"]
-    assert CliRunner().invoke(chaos, [*ask, "wifi"]).exit_code == 0
-    for names, says in (
-        ("wifi,good", "good: 1 false deaths: draft-0 silent"),
-        ("blackout", "; --means proxy needs no namespaces, but loses no packets\n"),
-    ):
-        result = CliRunner().invoke(chaos, [*ask, names])
-        assert result.exit_code == 1
-        assert says in result.output
+    assert CliRunner().invoke(bench, [*ask, "wifi"]).exit_code == 0
+    result = CliRunner().invoke(bench, [*ask, "wifi,good"])
+    assert result.exit_code == 1
+    assert "good: 1 false deaths: draft-0 silent" in result.output
