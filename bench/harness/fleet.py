@@ -133,16 +133,17 @@ class Fleet:
         *arguments: str,
         place: str = HUB,
         prefix: Sequence[str] = (),
-        max_files: int = 0,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> Process:
         """Start a process (again), with arguments and environment added to those of the setup.
 
         `client` runs `airdraft generate`. place: of the fleet's places. prefix: command that runs
-        the process. max_files: limit of its open files.
+        the process.
         """
-        command = [*prefix, *PROGRAM, *await self._argv(name, place), *arguments]
-        return self._start(name, place, command, environ, max_files)
+        # Only a command that begins with our program goes on in a fork.
+        alone = ("env",) if self.setup.fresh else ()
+        command = [*alone, *prefix, *PROGRAM, *await self._argv(name, place), *arguments]
+        return self._start(name, place, command, environ)
 
     def start_module(self, name: str, module: str, *arguments: object) -> Process:
         """Run a module of the bench at the hub, with endpoint and keys as first arguments."""
@@ -155,7 +156,6 @@ class Fleet:
         place: str,
         command: Sequence[str],
         environ: Mapping[str, str] = MappingProxyType({}),
-        max_files: int = 0,
     ) -> Process:
         assert not self.is_up(name), f"{name} runs already"
         process = Process(
@@ -170,8 +170,6 @@ class Fleet:
                 **environ,
             },
             self.log(name),
-            fresh=self.setup.fresh,
-            max_files=max_files,
             on_end=self._ended,
         )
         self._processes[name] = process

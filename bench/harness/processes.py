@@ -12,7 +12,6 @@ import ctypes
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -39,9 +38,8 @@ class Process:
     """One process, which runs a command and appends its output to `log`.
 
     It works in the directory of the log, and ends with this harness. A command that begins with
-    PROGRAM goes on in the fork, unless it is to be `fresh`. max_files: limit of its open files; 0
-    for the present one. on_end: called when it has ended. code: exit code as in subprocess, None
-    while it runs.
+    PROGRAM goes on in the fork. on_end: called when it has ended. code:
+    exit code as in subprocess, None while it runs.
     """
 
     def __init__(
@@ -50,8 +48,6 @@ class Process:
         environ: Mapping[str, str],
         log: Path,
         *,
-        fresh: bool = False,
-        max_files: int = 0,
         on_end: Callable[[Process], None] = lambda _process: None,
     ) -> None:
         self.code: int | None = None
@@ -59,7 +55,7 @@ class Process:
         self.was_killed = False
         self.ended = asyncio.Event()
         self._on_end = on_end
-        wanted = (list(command), dict(environ), log, fresh, max_files)
+        wanted = (list(command), dict(environ), log)
         self._forked = _forks.Process(target=_run, args=wanted)
         self._forked.start()
         assert self._forked.pid is not None
@@ -103,9 +99,7 @@ class Process:
         self._on_end(self)
 
 
-def _run(
-    command: list[str], environ: dict[str, str], log: Path, fresh: bool, max_files: int
-) -> None:
+def _run(command: list[str], environ: dict[str, str], log: Path) -> None:
     """Make the fork look like a process started from a command line, and run its program."""
     os.setsid()
     # It ends with the fork server, which ends with the harness.
@@ -120,10 +114,8 @@ def _run(
     os.chdir(log.parent)
     os.environ.clear()
     os.environ.update(environ)
-    if max_files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     own = len(PROGRAM)
-    if fresh or tuple(command[:own]) != PROGRAM:
+    if tuple(command[:own]) != PROGRAM:
         os.execvp(command[0], command)
     from bench.harness.airdraft import main as airdraft
 

@@ -52,14 +52,14 @@ def hostile_command(frames: int, seed: int, connections: int, strangers: int) ->
 
 
 @contextlib.asynccontextmanager
-async def live_coordinator(max_files: int = 0) -> AsyncIterator[Fleet]:
+async def live_coordinator(prefix: Sequence[str] = ()) -> AsyncIterator[Fleet]:
     """Run a coordinator on loopback with keys, without limit for the files of this process.
 
-    max_files: limit of its open files; 0 for none.
+    prefix: command that runs it.
     """
     raise_file_limit()
     async with fleet(Setup(num_targets=0, num_drafts=0), starts=()) as mesh:
-        await mesh.start(COORDINATOR, max_files=max_files)
+        await mesh.start(COORDINATOR, prefix=prefix)
         yield mesh
 
 

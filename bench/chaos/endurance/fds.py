@@ -24,6 +24,11 @@ _MOST_RECOVERY_S: Final = 1.0
 _FULL: Final = {"prompt": "of whom files are scarce", "temperature": 0, "ignore_eos": True}
 
 
+def _limited(max_files: int) -> list[str]:
+    """Return the command prefix that limits the open files of a process."""
+    return ["prlimit", f"--nofile={max_files}", "--"]
+
+
 def judge(found: Findings, cpu: float, recovered_s: float, who: str) -> None:
     """Add faults for too much processor time or too slow a recovery.
 
@@ -41,7 +46,7 @@ def judge(found: Findings, cpu: float, recovered_s: float, who: str) -> None:
 async def coordinator_starved(max_files: int, seconds: float) -> Findings:
     """Open silent connections, then members, twice as many as files, beside a busy client."""
     found, num = Findings(), 2 * max_files
-    async with live_coordinator(max_files) as mesh, asking(mesh) as times_s:
+    async with live_coordinator(_limited(max_files)) as mesh, asking(mesh) as times_s:
         crowds = {
             "silent connections": _silent(port_of(mesh.endpoint), num),
             "members": _members(mesh, num),
@@ -107,7 +112,7 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> F
     # hundreds of connections, does not read for as long, the gateway drops the stream.
     setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, target_model="toy:1@5ms")
     async with fleet(setup, starts=(COORDINATOR, "target-0")) as mesh:
-        await mesh.start("gateway-0", max_files=max_files)
+        await mesh.start("gateway-0", prefix=_limited(max_files))
         port = await mesh.is_ready("gateway-0")
         async with _streaming(port) as num_read, contextlib.AsyncExitStack() as stack:
             calm = await busy(mesh, seconds, "gateway-0")

@@ -33,12 +33,8 @@ async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) ->
     log = tmp_path / "log"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     codes = []
-    for command, max_files in (
-        ([*PROGRAM, "--version"], 0),
-        ([*PROGRAM, "target", "--cells", "x"], 0),
-        (["sh", "-c", "ulimit -n; pwd"], 64),
-    ):
-        began = Process(command, environ, log, max_files=max_files)
+    for command in ([*PROGRAM, "--version"], [*PROGRAM, "target", "--cells", "x"], ["pwd"]):
+        began = Process(command, environ, log)
         await began.ended.wait()
         codes.append(began.code)
         assert not began.signal(signal.SIGKILL)
@@ -46,7 +42,7 @@ async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) ->
     text = log.read_text()
     assert "pyzmq" in text
     assert "error: " in text
-    assert text.endswith(f"\n64\n{tmp_path}\n")
+    assert text.endswith(f"\n{tmp_path}\n")
 
 
 def test_a_harness_that_dies_takes_its_processes_along(tmp_path: Path) -> None:
