@@ -190,9 +190,12 @@ def rate(answers: Sequence[Answer]) -> float:
 
     The tokens after each first one count, over the time from the first token of any answer to the
     last token of all. For a single answer this is its `seconds`, which leave out what a
-    conversation's later turns wait for their first tokens; these do not count either.
+    conversation's later turns wait for their first tokens; these do not count either. Returns 0.0
+    if no answer has a second token.
     """
     if len(answers) == 1:
-        return (len(answers[0].token_ids) - len(answers[0].figures)) / answers[0].seconds
-    seconds = max(a.token_s[-1] for a in answers) - min(a.token_s[0] for a in answers)
-    return sum(len(answer.token_ids) - 1 for answer in answers) / seconds
+        return max(0, len(answers[0].token_ids) - len(answers[0].figures)) / answers[0].seconds
+    times = [answer.token_s for answer in answers if answer.token_s]
+    began = min((token_s[0] for token_s in times), default=0.0)
+    seconds = max((token_s[-1] for token_s in times), default=0.0) - began
+    return sum(len(token_s) - 1 for token_s in times) / max(1e-9, seconds)

@@ -162,6 +162,8 @@ def bound_command(
     options = GenerateOptions(max_tokens=max_tokens, seed=1)
     texts = asyncio.run(_texts(engine, other, workloads, num_prompts, options))
     every = [text for found in texts.values() for text in found]
+    if not every:
+        raise click.ClickException("no answer has a second token: use other --workloads")
     cells = round(median(len(text.prompt_ids) + len(text.token_ids) // 2 for text in every))
     with _process(engine, False) as passes, _process(other, True) as steps:
         alone, beside = _costs(passes, steps, cells)
@@ -208,13 +210,13 @@ async def _texts(
             requests = requests_of(workload(kind, num_prompts), options)
             await mesh.beside(plain_and_auto(client, [warm_up_of(requests)]))
             turns = await mesh.beside(plain_and_auto(client, [[each] for each in requests]))
-            texts = found.setdefault(kind, [])
             for (prompt, asked), ((plain,), (auto,)) in zip(requests, turns, strict=True):
                 assert auto.token_ids == plain.token_ids, "guesses changed a text"
                 read = await mesh.beside(client.read(prompt, asked, "tokens"))
                 if len(auto.token_ids) > 1:
                     known = read.prompt_token_ids, auto.token_ids, asked.rules
-                    texts.append(Text(*known, rate([plain]), rate([auto])))
+                    text = Text(*known, rate([plain]), rate([auto]))
+                    found.setdefault(kind, []).append(text)
     return found
 
 

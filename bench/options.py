@@ -99,7 +99,8 @@ target_option = click.option("--target", default="smollm2-135m", help="A name or
 draft_option = click.option(
     "--draft", default="", show_default="the catalogue's", help='Draft model, or "none".'
 )
-max_tokens_option = at_least("--max-tokens", 128)
+# A rate is that of the tokens after the first.
+max_tokens_option = at_least("--max-tokens", 128, least=2)
 pairs_option = at_least("--pairs", 9, "Pairs of runs, A B then B A.")
 
 

@@ -88,6 +88,9 @@ async def _report(
 async def _row(client: Client, kind: str, count: int, groups: Sequence[Requests]) -> str:
     turns = await plain_and_auto(client, groups)
     rates = [(rate(plain), rate(auto)) for plain, auto in turns]
+    # A text may end at once.
+    decoded = [pair for pair in rates if min(pair) > 0]
+    ratio = paired_ratio(decoded) if decoded else "-"
     same = [
         a.token_ids == b.token_ids
         for plain, auto in turns
@@ -97,7 +100,7 @@ async def _row(client: Client, kind: str, count: int, groups: Sequence[Requests]
     tokens = (taken.num_rounds + taken.num_accepted) / max(1, taken.num_rounds)
     accepted = f"{taken.acceptance:.2f} of {taken.num_guesses}" if taken.num_guesses else "-"
     return row(
-        *(kind, count, f"{median(plain for plain, _ in rates):.1f}", paired_ratio(rates)),
+        *(kind, count, f"{median(plain for plain, _ in rates):.1f}", ratio),
         f"{tokens:.2f} in {taken.guessing_share:.2f} of passes",
         *(accepted, f"{sum(same)} of {len(same)}"),
     )

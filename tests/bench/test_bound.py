@@ -3,7 +3,9 @@ import random
 
 import pytest
 
+from bench.asking import Answer, rate
 from bench.bound import Costs, bound_rate, open_flow_rate, run_s, runs_of
+from nodes.messages import StreamFigures
 
 # A pass takes 10 s and 1 s more for each guess.
 COSTS = Costs(step_s=4.0, pass_s={1: 10.0, 16: 25.0})
@@ -19,6 +21,17 @@ def least_s(num_tokens: int, num_right: int, costs: Costs, done: int = 0, now: f
         end_s = begins + costs.of_pass(num_guesses + 1)
         found = min(found, least_s(num_tokens, num_right, costs, done + num_guesses + 1, end_s))
     return found
+
+
+def test_answers_without_a_second_token_have_no_rate() -> None:
+    figures = StreamFigures(0, 0, 0, 0, 0, 0, "")
+    nothing, one, three = (
+        Answer(tuple(range(len(at))), "", (figures,), 0.0, at, max(1e-9, *at, 0.0))
+        for at in ((), (1.0,), (2.0, 3.0, 4.0))
+    )
+    for answers in ([nothing], [one], [nothing, nothing], [nothing, one]):
+        assert rate(answers) == 0.0
+    assert rate([nothing, three]) == 1.0
 
 
 def test_runs_end_with_a_wrong_guess_or_with_the_text() -> None:

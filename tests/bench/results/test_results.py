@@ -217,6 +217,8 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
         ("peers --turns 0", "x>=1"),
         ("speed --prompts 0", "x>=1"),
         ("bound --prompts 0", "x>=1"),
+        ("speed --max-tokens 1", "x>=2"),
+        ("bound --max-tokens 1", "x>=2"),
         ("first --repeats 0", "x>=1"),
         ("live machine --pairs 0", "x>=1"),
         ("live mixed --turns 0", "x>=1"),
