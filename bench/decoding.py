@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from nodes.engine.grammar import Grammars
+from nodes.engine.llama_abi import load_model
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling, probability
+from nodes.engine.vocab import LlamaTokenizer
 
 _CHUNK = 64
 _LEAST_ROUNDS = 5
+
+
+def tokenizer_of(path: Path) -> LlamaTokenizer:
+    """Return the tokenizer of a model, of which only the vocabulary is loaded."""
+    return LlamaTokenizer(load_model(path, gpu_layers=0, repack=False, vocab_only=True))
 
 
 def read(model: Model, token_ids: Sequence[int]) -> None:

@@ -44,14 +44,12 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
     Example:
       python -m bench distill corpus texts/ --licence "texts: PSF-2.0" --out data/corpus
     """
+    from bench.decoding import tokenizer_of
     from bench.distill.report import Reporter
     from bench.distill.sampling.corpus import build_corpus
-    from nodes.engine.llama_abi import load_model
-    from nodes.engine.vocab import LlamaTokenizer
 
-    model = load_model(model_file(target), gpu_layers=0, repack=False, vocab_only=True)
     with Reporter() as reporter:
-        click.echo(build_corpus(paths, licences, LlamaTokenizer(model), out, reporter))
+        click.echo(build_corpus(paths, licences, tokenizer_of(model_file(target)), out, reporter))
 
 
 @distill.command("sample")

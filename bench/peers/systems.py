@@ -20,13 +20,12 @@ from typing import Any
 
 import httpx
 
+from bench.decoding import tokenizer_of
 from bench.harness.processes import free_port, stop
 from bench.harness.up import up
 from bench.load.asking import Endpoint
 from bench.load.versus import Side
 from nodes.cli.main import distribution_version
-from nodes.engine.llama_abi import load_model
-from nodes.engine.vocab import LlamaTokenizer
 
 _STOP_LIMIT_S = 10.0
 
@@ -271,7 +270,7 @@ def _llama_cpp_python(mode: str, name: str, setup: Setup) -> Iterator[Side]:
         options["--logits_all"] = True
     command = [sys.executable, "-m", "llama_cpp.server", *_words(options)]
     with served(name, command, port) as side:
-        ends = sorted(_tokenizer(setup.target).eog_token_ids())
+        ends = sorted(tokenizer_of(setup.target).eog_token_ids())
         extra = (("logit_bias", {str(token_id): _NEVER for token_id in ends}),)
         yield replace(side, endpoint=replace(side.endpoint, extra=extra))
 
@@ -293,7 +292,7 @@ def _tightwad(name: str, setup: Setup) -> Iterator[Side]:
             "TIGHTWAD_PORT": str(port),
         }
         command = [sys.executable, "-c", "from tightwad.cli import cli; cli(['proxy', 'start'])"]
-        tokenizer = _tokenizer(setup.target)
+        tokenizer = tokenizer_of(setup.target)
         # Tokens that a model puts before every text do not belong to an answer.
         num_added = len(tokenizer.encode("a")) - 1
         # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
@@ -305,8 +304,3 @@ def _tightwad(name: str, setup: Setup) -> Iterator[Side]:
                 may_end_early=True,
             )
             yield Side(name, endpoint, (*proxy.pids, *draft.pids, *target.pids))
-
-
-def _tokenizer(path: Path) -> LlamaTokenizer:
-    """Return the tokenizer of a model, of which only the vocabulary is loaded."""
-    return LlamaTokenizer(load_model(path, gpu_layers=0, repack=False, vocab_only=True))

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from bench.decoding import tokenizer_of
 from bench.distill.training.model import DraftModel, Shape, rotations
-from nodes.engine.llama_abi import hash_file, load_model
+from nodes.engine.llama_abi import hash_file
 from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
-from nodes.engine.vocab import LlamaTokenizer
 
 
 class TorchTarget:
@@ -44,9 +44,7 @@ class TorchTarget:
         self._keys, self._values = torch.zeros(cache), torch.zeros(cache)
         self._lengths = [0] * max_sequences
         self._rotation = rotations(max_length, shape.head_size, shape.rope_base)
-        self.tokenizer = LlamaTokenizer(
-            load_model(path, gpu_layers=0, repack=False, vocab_only=True)
-        )
+        self.tokenizer = tokenizer_of(path)
         self.info = EngineInfo(
             engine="torch",
             model=path.name,
