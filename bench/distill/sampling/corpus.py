@@ -17,7 +17,7 @@ from bench.distill.sampling.prompts import PASSAGES, TOPICS
 from nodes.engine.protocol import EngineError
 from nodes.engine.vocab import LlamaTokenizer
 
-TOKENS = "corpus.npy"
+TOKENS, INFO = "corpus.npy", "corpus.json"
 _SUFFIXES = (".txt", ".rst", ".md", ".html", ".htm")
 # Pages of links and of dates teach nothing about prose.
 _SKIPPED_NAMES = re.compile(r"(genindex|search|sitemap|changelog|py-modindex|robots|copyright)")
@@ -148,8 +148,17 @@ def build_corpus(
     np.save(out / TOKENS, np.concatenate(token_ids))
     _write_lines(out / TOPICS, topics)
     _write_lines(out / PASSAGES, passages[::step])
-    (out / "corpus.json").write_text(json.dumps(info, indent=1) + "\n")
+    (out / INFO).write_text(json.dumps(info, indent=1) + "\n")
     return f"{num_tokens} tokens of {len(files)} files in {out / TOKENS}"
+
+
+def vocabulary_of_corpus(folder: Path) -> str:
+    """Return the hash of the vocabulary of a corpus. Raises EngineError if the folder has none."""
+    try:
+        return str(json.loads((folder / INFO).read_text())["vocab_hash"])
+    except FileNotFoundError:
+        text = f"no corpus in {folder}: run `python -m bench distill corpus`"
+        raise EngineError(text) from None
 
 
 def _unseen(blocks: list[str], seen: set[str]) -> Iterator[str]:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bench.decoding import tokenizer_of
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
-from bench.distill.sampling.corpus import TOKENS
+from bench.distill.sampling.corpus import TOKENS, vocabulary_of_corpus
 from bench.distill.training.data import AnswerBatches, Batch, CorpusBatches, pack, split_answers
 from bench.distill.training.loss import backward_head, choose_candidates
 from bench.distill.training.model import DraftModel, Shape, fake_quantised, reduced_embedding
@@ -268,11 +269,19 @@ def fit(
     corpus_tokens, epochs: length of the two phases. One without data is left out.
     """
     torch.set_num_threads(threads)
+    folders = [AnswerFolder(folder) for folder in answers]
+    made_for = {folder.path: folder.recipe.vocab_hash for folder in folders}
+    if corpus is not None:
+        made_for[corpus] = vocabulary_of_corpus(corpus)
+    vocab_hash = tokenizer_of(target).content_hash()
+    for path, known in made_for.items():
+        if known != vocab_hash:
+            raise EngineError(f"{path} holds tokens of another target than {target.name}")
     rows = read_embedding(target)
     shape = Shape(num_vocab=len(rows))
     embedding = reduced_embedding(torch.from_numpy(rows), shape.width)
     trainer = Trainer(out, shape, seed=seed, embedding=embedding)
-    trained, held_out = split_answers([AnswerFolder(folder) for folder in answers])
+    trained, held_out = split_answers(folders)
     validate = None
     if held_out:
         batch = pack(held_out[:_MAX_HELD_OUT], _ROW_LENGTH, _TEMPERATURE, 0.0)

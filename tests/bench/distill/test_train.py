@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
+from bench.decoding import tokenizer_of  # noqa: E402
 from bench.distill.report import Reporter  # noqa: E402
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe  # noqa: E402
 from bench.distill.training.data import (  # noqa: E402
@@ -192,10 +193,17 @@ def test_too_little_to_train_on_is_told_in_a_line(tmp_path: Path) -> None:
         CorpusBatches(tmp_path / "corpus.npy", rows=1, length=10, seed=1)
     write_target(tmp_path / "target.gguf", width=256)
     settings = {"corpus_tokens": 1, "epochs": 1.0, "seed": 1, "threads": 1}
-    for corpus in (None, tmp_path):
+    vocab_hash = tokenizer_of(tmp_path / "target.gguf").content_hash()
+    for corpus, made_for, says in (
+        (None, "", "nothing to train on: give --corpus"),
+        (tmp_path / "run", "", "no corpus in .*run: run `python"),
+        (tmp_path, "another", "holds tokens of another target than target"),
         # A token is no step.
+        (tmp_path, vocab_hash, "nothing to train on: give --corpus"),
+    ):
         np.save(tmp_path / "corpus.npy", np.arange(1000, dtype=np.uint32))
-        with pytest.raises(EngineError, match="nothing to train on: give --corpus"):
+        (tmp_path / "corpus.json").write_text(json.dumps({"vocab_hash": made_for}))
+        with pytest.raises(EngineError, match=says):
             fit(tmp_path / "target.gguf", corpus, [], tmp_path / "run", _never, **settings)
 
 
