@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from bench.harness.cases import Case
@@ -27,22 +27,31 @@ async def ask(
     on_event: Callable[[Record], None] = lambda _record: None,
 ) -> Record:
     """Run one request to its end, or give up some time after its deadline if it has one."""
-    loop = asyncio.get_running_loop()
-    record = Record(number, case, loop.time(), deadline_s)
+    now = asyncio.get_running_loop().time
+    record = Record(number, case, now(), deadline_s)
     options = replace(case.options, timeout_s=deadline_s)
+    async with (
+        until_end(record, None if deadline_s is None else deadline_s + PATIENCE_S),
+        contextlib.aclosing(client.generate(case.prompt, options)) as events,
+    ):
+        async for event in events:
+            record.see(event, now())
+            on_event(record)
+    return record
+
+
+@contextlib.asynccontextmanager
+async def until_end(record: Record, limit_s: float | None) -> AsyncIterator[None]:
+    """Note how and when a request ends, which the block sends and reads."""
     try:
-        async with asyncio.timeout(None if deadline_s is None else deadline_s + PATIENCE_S):
-            async with contextlib.aclosing(client.generate(case.prompt, options)) as events:
-                async for event in events:
-                    record.see(event, loop.time())
-                    on_event(record)
+        async with asyncio.timeout(limit_s):
+            yield
         record.end = "finished"
     except TimeoutError:
         record.end = "late"
     except RequestFailedError as error:
         record.end, record.code, record.reason = "failed", error.code, str(error)
-    record.ended_at_s = loop.time()
-    return record
+    record.ended_at_s = asyncio.get_running_loop().time()
 
 
 async def keep_asking(ask: Ask, num_streams: int, numbers: Iterator[int]) -> None:

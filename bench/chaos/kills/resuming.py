@@ -13,16 +13,14 @@ import httpx
 
 from bench.harness.cases import Case
 from bench.harness.history import Record, Seen
+from bench.harness.work import until_end
+from nodes.client.client import RequestFailedError
 
 # HTTP statuses after which a request may be repeated.
 _PASSING: Final = frozenset({409, 429, 503, 504})
 _BETWEEN_TRIES_S: Final = 0.05
 # Options that a completion has under the same names. Rules are left out.
 _SAME: Final = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
-
-
-class _GivenUpError(Exception):
-    """The answer is wrong, or an error that a repetition cannot solve; the text says why."""
 
 
 class Reader:
@@ -60,24 +58,19 @@ class Reader:
 
         urls: bases of the gateways' APIs. first: index of the one that is tried first.
         """
-        record = self._record
-        try:
-            async with asyncio.timeout(record.deadline_s):
-                for turn in range(first, 1 << 30):
-                    if not (outcome := await self._try(urls[turn % len(urls)])):
-                        break
-                    self.outcomes[outcome] += 1
-                    await asyncio.sleep(_BETWEEN_TRIES_S)
-            record.end = "finished"
-        except TimeoutError:
-            record.end = "late"
-        except _GivenUpError as error:
-            record.end, record.reason = "failed", str(error)
-        record.ended_at_s = self._now()
-        return record
+        async with until_end(self._record, self._record.deadline_s):
+            for turn in range(first, 1 << 30):
+                if not (outcome := await self._try(urls[turn % len(urls)])):
+                    break
+                self.outcomes[outcome] += 1
+                await asyncio.sleep(_BETWEEN_TRIES_S)
+        return self._record
 
     async def _try(self, url: str) -> str:
-        """Send the request once; return "" if the answer is complete, otherwise what happened."""
+        """Send the request once; return "" if the answer is complete, otherwise what happened.
+
+        Raises RequestFailedError if it is wrong, or if repeating the request is of no use.
+        """
         self.was_resumed |= "last-event-id" in self._headers
         try:
             async with self._http.stream(
@@ -87,7 +80,7 @@ class Reader:
                     return f"status {response.status_code}"
                 if response.status_code != 200:
                     text = (await response.aread()).decode(errors="replace")
-                    raise _GivenUpError(f"status {response.status_code} {text}")
+                    raise RequestFailedError(f"status {response.status_code}", text)
                 if self._is_stream:
                     return await self._read_events(response)
                 self._take(json.loads(await response.aread()))
@@ -112,7 +105,7 @@ class Reader:
                 self._heard_at = now
                 self._take(event)
                 self._headers["last-event-id"] = event_id
-        raise _GivenUpError("a stream ended without [DONE] and without an error")
+        raise RequestFailedError("cut", "a stream ended without [DONE] and without an error")
 
     def _take(self, body: dict[str, Any]) -> None:
         now, events = self._now(), self._record.events

@@ -1,7 +1,6 @@
 """Short forms of `python -m bench chaos kills`, `points` and `rolling`, and their options."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 
@@ -90,48 +89,39 @@ ERROR = b'data: {"error":{"message":"the gateway is stopping"}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
 
-class Gateways(httpx.AsyncBaseTransport):
-    """Two gateways that answer with what is written down, one request after the other."""
+async def ask(
+    *answers: int | bytes | Exception, deadline_s: float = 5.0
+) -> tuple[Record, Reader, list[httpx.Request]]:
+    """Ask two gateways that give these answers, one request after the other."""
+    asked: list[httpx.Request] = []
 
-    def __init__(self, *answers: int | bytes | Exception) -> None:
-        self.answers = list(answers)
-        self.asked: list[httpx.Request] = []
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        found = answers[len(asked) - 1]
+        if isinstance(found, Exception):
+            raise found
+        status, content = (200, found) if isinstance(found, bytes) else (found, b"{}")
+        return httpx.Response(status, content=content)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        if isinstance(answer, int):
-            return httpx.Response(answer, json={"error": {}})
-        return httpx.Response(200, content=_parts(answer))
-
-
-async def _parts(content: bytes) -> AsyncIterator[bytes]:
-    yield content
-
-
-async def ask(gateways: Gateways, deadline_s: float = 5.0) -> tuple[Record, Reader]:
-    async with httpx.AsyncClient(transport=gateways) as http:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         reader = Reader(http, 1, CASE, deadline_s, is_stream=True)
-        return await reader.read(["http://a/v1", "http://b/v1"], 0), reader
+        return await reader.read(["http://a/v1", "http://b/v1"], 0), reader, asked
 
 
 async def test_a_client_goes_on_at_the_other_gateway() -> None:
-    gateways = Gateways(
+    record, reader, asked = await ask(
         event("one ", "x:1") + event("two ", "x:2") + ERROR,
         httpx.ConnectError("refused"),
         503,
         event("three", "x:3", "stop") + DONE,
     )
-    record, reader = await ask(gateways)
     assert (record.end, faults_of(record)) == ("finished", [])
     assert reader.was_resumed
     assert reader.outcomes == {"error event": 1, "broken connection": 1, "status 503": 1}
-    hosts = [request.url.host for request in gateways.asked]
+    hosts = [request.url.host for request in asked]
     assert hosts == ["a", "b", "a", "b"]
-    assert len({request.headers["idempotency-key"] for request in gateways.asked}) == 1
-    last = [request.headers.get("last-event-id") for request in gateways.asked]
+    assert len({request.headers["idempotency-key"] for request in asked}) == 1
+    last = [request.headers.get("last-event-id") for request in asked]
     assert last == [None, "x:2", "x:2", "x:2"]
 
 
@@ -149,6 +139,6 @@ async def test_a_client_goes_on_at_the_other_gateway() -> None:
 async def test_what_must_not_be_is_a_fault(
     answers: list[int | bytes | Exception], kinds: list[str]
 ) -> None:
-    record, _ = await ask(Gateways(*answers), 0.05 if answers[0] == 503 else 5.0)
+    record, _, _ = await ask(*answers, deadline_s=0.05 if answers[0] == 503 else 5.0)
     assert [fault.partition(":")[0] for fault in faults_of(record)] == kinds
     assert (record.end == "failed") == (not kinds)

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +14,7 @@ from bench.harness import work
 from bench.harness.cases import Case, Expected, sampling_of, stopped_at, toy_cases
 from bench.harness.history import Record, Seen, Tally, faults_of
 from bench.harness.work import ask, keep_asking
-from nodes.client.client import RequestFailedError
+from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
@@ -163,34 +163,6 @@ def test_the_first_complete_stop_string_ends_a_text() -> None:
 FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
 
 
-class Canned:
-    """A client that answers rightly but where it is told otherwise."""
-
-    def __init__(self, cases: list[Case]) -> None:
-        self._cases = cases
-        self.num_now = 0
-        self.failure: Exception | None = None
-        self.hangs = False
-
-    async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Any]:
-        asked = replace(options, timeout_s=None)
-        case = next(c for c in self._cases if c.prompt == prompt and c.options == asked)
-        self.num_now += 1
-        try:
-            yield StartedNotice(1, 1, 3, True, "t", "", True)
-            await asyncio.sleep(0)
-            if self.failure is not None:
-                raise self.failure
-            if self.hangs:
-                await asyncio.Event().wait()
-            for choice, expected in enumerate(case.expected):
-                yield TokensNotice(1, choice, 0, expected.text, expected.token_ids)
-                count = len(expected.token_ids)
-                yield FinishedNotice(1, choice, count, expected.finish_reason, FIGURES)
-        finally:
-            self.num_now -= 1
-
-
 async def test_as_many_ask_at_once_as_there_are_streams() -> None:
     asked: list[tuple[int, int]] = []
     under_way: set[int] = set()
@@ -212,18 +184,37 @@ async def test_as_many_ask_at_once_as_there_are_streams() -> None:
 
 
 async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    (case,) = toy_cases(Random(1), 1, mean_tokens=5.0)
-    client = Canned([case])
-    seen: list[str] = []
-    good = await ask(client, 0, case, 5.0, lambda record: seen.append(record.events[-1].what))
-    assert (good.end, faults_of(good)) == ("finished", [])
-    assert seen == [event.what for event in good.events]
-    client.failure = RequestFailedError("unavailable", "no target")
-    failed = await ask(client, 1, case, 5.0)
-    assert (failed.end, failed.code, failed.reason) == ("failed", "unavailable", "no target")
-    client.failure, client.hangs = None, True
     monkeypatch.setattr(work, "PATIENCE_S", 0.05)
-    late = await ask(client, 2, case, 0.05)
-    assert late.end == "late"
-    assert client.num_now == 0
+    under_way = Counter[str]()
+    seen: list[str] = []
+
+    class Canned(Client):
+        """Answers rightly, or fails, or never goes on."""
+
+        def __init__(self, then: str) -> None:
+            self._then = then
+
+        async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Any]:
+            under_way[self._then] += 1
+            try:
+                yield StartedNotice(1, 1, 3, True, "t", "", True)
+                if self._then == "failed":
+                    raise RequestFailedError("unavailable", "no target")
+                if self._then == "late":
+                    await asyncio.Event().wait()
+                (expected,) = CASE.expected
+                yield TokensNotice(1, 0, 0, expected.text, expected.token_ids)
+                yield FinishedNotice(1, 0, 4, expected.finish_reason, FIGURES)
+            finally:
+                under_way[self._then] -= 1
+
+    good, failed, late = [
+        await ask(Canned(end), 0, CASE, limit_s, lambda record: seen.append(record.events[-1].what))
+        for end, limit_s in (("finished", 60.0), ("failed", 60.0), ("late", 0.05))
+    ]
+    assert [record.end for record in (good, failed, late)] == ["finished", "failed", "late"]
+    assert faults_of(good) == []
+    assert seen == ["started", "tokens", "finished", "started", "started"]
+    assert (failed.code, failed.reason) == ("unavailable", "no target")
+    assert under_way.total() == 0
     assert late.ended_at_s - late.asked_at_s >= 0.1
