@@ -135,24 +135,26 @@ def struct_layout(cls: type) -> Layout:
         raise LocalProtocolError(f"{cls.__name__} is not declared with @struct") from None
 
 
-def converter_for(hint: Any, where: str) -> Converter:
-    """Compile one type hint. where: names the field in errors."""
-    bounds: Range | None = None
-    max_len: int | None = None
+def unwrapped(hint: Any) -> tuple[Any, dict[type, Any]]:
+    """Return the type that a field's hint names, and the marks around it by their classes."""
+    marks: dict[type, Any] = {}
     while True:
         if get_origin(hint) is Annotated:
-            for extra in hint.__metadata__:
-                if isinstance(extra, Range):
-                    bounds = extra
-                elif isinstance(extra, MaxLen):
-                    max_len = extra.n
-                elif isinstance(extra, TokenIdsMarker):
-                    raise LocalProtocolError(f"{where}: TokenIds cannot be nested")
+            marks |= {type(mark): mark for mark in hint.__metadata__}
             hint = hint.__origin__
         elif isinstance(hint, NewType):
             hint = hint.__supertype__
         else:
-            break
+            return hint, marks
+
+
+def converter_for(hint: Any, where: str) -> Converter:
+    """Compile one type hint. where: names the field in errors."""
+    hint, marks = unwrapped(hint)
+    if TokenIdsMarker in marks:
+        raise LocalProtocolError(f"{where}: TokenIds cannot be nested")
+    bounds: Range | None = marks.get(Range)
+    max_len: int | None = marks[MaxLen].n if MaxLen in marks else None
     if hint is int:
         return _int(where, bounds)
     if hint is float:

@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, NewType, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -16,7 +16,7 @@ from bench.pages.protocol import specs
 from mesh.codec import decode, encode
 from mesh.errors import DecodeError, LocalProtocolError
 from mesh.padding import pad
-from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker
+from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
 from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 
 Frames = list[bytes]
@@ -140,21 +140,12 @@ class Generator:
         return cls(**{item.name: self._of(hints[item.name], max_tokens) for item in fields(cls)})
 
     def _of(self, hint: Any, max_tokens: int) -> Any:
-        bounds, max_len = Range(INT_MIN, INT_MAX), 20
-        while True:
-            if get_origin(hint) is Annotated:
-                for extra in hint.__metadata__:
-                    if isinstance(extra, TokenIdsMarker):
-                        count = self._random.choice((0, 1, 5, min(300, max_tokens)))
-                        return tuple(self._random.randrange(1 << 17) for _ in range(count))
-                    bounds = extra if isinstance(extra, Range) else bounds
-                    max_len = min(max_len, extra.n) if isinstance(extra, MaxLen) else max_len
-                hint = hint.__origin__
-            elif isinstance(hint, NewType):
-                hint = hint.__supertype__
-            else:
-                break
-        count = self._random.randint(0, max_len)
+        hint, marks = unwrapped(hint)
+        if TokenIdsMarker in marks:
+            count = self._random.choice((0, 1, 5, min(300, max_tokens)))
+            return tuple(self._random.randrange(1 << 17) for _ in range(count))
+        bounds = marks.get(Range, Range(INT_MIN, INT_MAX))
+        count = self._random.randint(0, min(20, marks.get(MaxLen, MaxLen(20)).n))
         if hint is int:
             low, high = int(max(bounds.lo, INT_MIN)), int(min(bounds.hi, INT_MAX))
             near = self._random.randint(start := max(low, 0), min(high, start + 99))

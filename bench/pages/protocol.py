@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, NewType, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import nodes.messages as of_nodes
 from bench.pages.markdown import code, item, number, table
 from mesh.messages import (
     MAX_TAG,
-    TOKEN_IDS,
     Bye,
     EnrolReply,
     KeyNotice,
@@ -23,6 +22,7 @@ from mesh.messages import (
     Welcome,
     spec_of_tag,
 )
+from mesh.schema import TokenIdsMarker, unwrapped
 from nodes.messages.access import GUEST, MAY_SEND
 
 _ALL: Final = "all members"
@@ -116,14 +116,10 @@ def _fields_of(cls: type, structs: dict[type, None]) -> str:
 
 
 def _kind(hint: Any, structs: dict[type, None]) -> str:
-    bounds = None
-    while get_origin(hint) is Annotated or isinstance(hint, NewType):
-        if isinstance(hint, NewType):
-            hint = hint.__supertype__
-            continue
-        if TOKEN_IDS in hint.__metadata__:
-            return "token frame"
-        bounds, hint = hint.__metadata__[0], hint.__origin__
+    hint, marks = unwrapped(hint)
+    if TokenIdsMarker in marks:
+        return "token frame"
+    bounds = next(iter(marks.values()), None)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
         most = f" of at most {number(bounds.n)}" if isinstance(bounds, MaxLen) else ""

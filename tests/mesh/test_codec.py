@@ -5,7 +5,7 @@ import dataclasses
 import math
 import struct
 import tracemalloc
-from typing import Annotated, NewType, get_args, get_origin, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import msgpack
 import pytest
@@ -26,7 +26,7 @@ from mesh.messages import (
     spec_of_tag,
 )
 from mesh.messages import struct as as_struct
-from mesh.schema import INT_MAX, INT_MIN, TOKEN_IDS, MaxLen, Range
+from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
 from mesh.shared_numbers import shared
 from nodes.messages import TokenizeReply
 from tests.mesh.wire_examples import Everything, Guess, Link, Small, Wide
@@ -42,20 +42,12 @@ def instances(cls):
 
 
 def values(hint):
-    bounds, max_len = None, MAX_EXAMPLE_LEN
-    while True:
-        if get_origin(hint) is Annotated:
-            if TOKEN_IDS in hint.__metadata__:
-                ids = st.integers(0, 2**16 - 1) | st.integers(0, 2**32 - 1)
-                return st.lists(ids, max_size=4).map(tuple)
-            bounds = next((e for e in hint.__metadata__ if isinstance(e, Range)), bounds)
-            caps = [e.n for e in hint.__metadata__ if isinstance(e, MaxLen)]
-            max_len = min([max_len, *caps])
-            hint = hint.__origin__
-        elif isinstance(hint, NewType):
-            hint = hint.__supertype__
-        else:
-            break
+    hint, marks = unwrapped(hint)
+    if TokenIdsMarker in marks:
+        ids = st.integers(0, 2**16 - 1) | st.integers(0, 2**32 - 1)
+        return st.lists(ids, max_size=4).map(tuple)
+    bounds = marks.get(Range)
+    max_len = min(MAX_EXAMPLE_LEN, marks.get(MaxLen, MaxLen(MAX_EXAMPLE_LEN)).n)
     if hint is int:
         lo, hi = (INT_MIN, INT_MAX) if bounds is None else (bounds.lo, bounds.hi)
         return st.integers(lo, hi)
