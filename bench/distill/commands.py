@@ -107,7 +107,8 @@ def train(
     from bench.distill.report import stop_flag
     from bench.distill.training.train import fit
 
-    click.echo(fit(model_file(target), corpus, answers, out, stop_flag(), **options))
+    with stop_flag() as should_stop:
+        click.echo(fit(model_file(target), corpus, answers, out, should_stop, **options))
 
 
 @distill.command()

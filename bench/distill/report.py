@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nodes.cli.progress import Progress as Bar
 
@@ -33,8 +34,12 @@ class Reporter(Bar):
         print(line, file=sys.stderr, flush=True)
 
 
-def stop_flag() -> Callable[[], bool]:
-    """True once SIGTERM or Ctrl-C came: the step ends in good order; a second Ctrl-C at once."""
+@contextlib.contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """Let a step end in good order: in the block, SIGTERM or Ctrl-C makes the function return true.
+
+    A second Ctrl-C ends it at once.
+    """
     stopped = False
 
     def stop(_number: int, _frame: object) -> None:
@@ -42,6 +47,9 @@ def stop_flag() -> Callable[[], bool]:
         stopped = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    return lambda: stopped
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

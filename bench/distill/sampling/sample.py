@@ -232,8 +232,8 @@ def sample_answers(
         )
         answers = AnswerFolder(out, recipe)
         sampler = Sampler(model, model.tokenizer, answers, prompts)
-        with Reporter() as reporter:
-            return answers, sampler.run(num_tokens, reporter, should_stop=stop_flag())
+        with Reporter() as reporter, stop_flag() as should_stop:
+            return answers, sampler.run(num_tokens, reporter, should_stop=should_stop)
 
 
 def _teacher(target: Path, width: int, threads: int, engine: str) -> LlamaModel | TorchTarget:

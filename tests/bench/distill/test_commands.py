@@ -1,5 +1,6 @@
 """The whole way from texts to figures on a model that fits in a test."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
-from bench.distill import report  # noqa: E402
 from bench.distill.commands import distill  # noqa: E402
 from bench.distill.sampling import sample  # noqa: E402
 from bench.distill.training import export, train  # noqa: E402
@@ -32,9 +32,6 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(train, "Shape", small)
     # A row of this width is too short for a block of Q6_K.
     monkeypatch.setattr(export, "LAYERS", "Q8_0")
-    # A signal handler of a test would outlive it.
-    monkeypatch.setattr(report, "stop_flag", lambda: lambda: False)
-    monkeypatch.setattr(sample, "stop_flag", lambda: lambda: False)
     (tmp_path / "text.txt").write_text("\n\n".join(f"Paragraph {i} of a text." for i in range(400)))
 
     def run(*arguments: str) -> str:
@@ -69,7 +66,7 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     evaluate = ["evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"]
     evaluate += ["--max-answer", "6"]
     with monkeypatch.context() as patch:
-        patch.setattr(sample, "stop_flag", lambda: lambda: True)
+        patch.setattr(sample, "stop_flag", lambda: nullcontext(lambda: True))
         with pytest.raises(EngineError, match="stopped after 0 of 16"):
             run(*evaluate)
     output = run(*evaluate)

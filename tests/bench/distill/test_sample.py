@@ -1,5 +1,6 @@
 """Sampled answers: what is kept, that a stop loses nothing, that a restart changes nothing."""
 
+import signal
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.distill.report import stop_flag
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
 from bench.distill.sampling.prompts import Prompts, held_out_prompts, prompts_over
 from bench.distill.sampling.sample import ChatFrame, Sampler, best_of
@@ -82,6 +84,15 @@ def test_a_stopped_run_goes_on_and_gives_the_same_answers(tmp_path: Path) -> Non
     for index in both:
         assert whole[index].prompt_ids.tolist() == resumed[index].prompt_ids.tolist()
         assert whole[index].answer_ids.tolist() == resumed[index].answer_ids.tolist()
+
+
+def test_a_signal_stops_a_step_and_not_what_comes_after_it() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_flag() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_answers_of_another_recipe_are_not_mixed_in(tmp_path: Path) -> None:
