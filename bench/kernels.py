@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +32,6 @@ _TEXTS: Final = tuple(
     Path("/usr/share/common-licenses") / name for name in ("GPL-3", "GPL-2", "LGPL-2.1", "MPL-1.1")
 )
 SYSTEMS: Final = ("ours", "stock")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Work of one process. cells: cache cells in use when a pass is timed. tokens: length of the
-    predicted text. texts: its files.
-    """
-
-    model: Path
-    threads: int
-    cells: int
-    tokens: int
-    texts: tuple[Path, ...] = _TEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +77,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
     path = model_file(model)
     for index, num_threads in enumerate(threads):
         # Predictions do not depend on the number of threads, so they are compared once.
-        times, found = measure(Asked(path, num_threads, cells, 0 if index else tokens))
+        times, found = measure(path, num_threads, cells, 0 if index else tokens)
         click.echo(f"{num_threads} thread(s), {cells} cells:\n{_table(times)}")
         if found is not None:
             click.echo(
@@ -100,18 +88,22 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
             )
 
 
-def measure(asked: Asked) -> tuple[list[list[float]], Predictions | None]:
-    """Return the times of both systems, and predictions if asked.tokens > 1.
+def measure(
+    model: Path, num_threads: int, cells: int, tokens: int, texts: Sequence[Path] = _TEXTS
+) -> tuple[list[list[float]], Predictions | None]:
+    """Return the times of both systems, and predictions if tokens > 1.
 
-    Raises EngineError if one cannot run the model.
+    cells: cache cells in use when a pass is timed. tokens: length of the predicted text. texts: its
+    files. Raises EngineError if a system cannot run the model.
     """
     found = []
     for system in SYSTEMS:
-        note(f"{system}, {asked.threads} thread(s)")
+        note(f"{system}, {num_threads} thread(s)")
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawning, set_engine_environment) as process:
-            found.append(process.submit(_work, system, asked).result())
-    return [each.passes_ms for each in found], _predictions(*found) if asked.tokens > 1 else None
+            work = process.submit(_work, system, model, num_threads, cells, tokens, texts)
+            found.append(work.result())
+    return [each.passes_ms for each in found], _predictions(*found) if tokens > 1 else None
 
 
 def _table(times: list[list[float]]) -> str:
@@ -143,7 +135,9 @@ def _log_probabilities(logits: Any) -> Any:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def _work(system: str, asked: Asked) -> Measured:
+def _work(
+    system: str, path: Path, num_threads: int, cells: int, tokens: int, texts: Sequence[Path]
+) -> Measured:
     """Run one system in this process."""
     from nodes.cli.main import distribution_version
     from nodes.engine.kernels.library import register
@@ -154,23 +148,23 @@ def _work(system: str, asked: Asked) -> Measured:
         # The first choice of kernels in a process is final, so this comes before the model.
         register(distribution_version("llama-cpp-python"), kernels="none", keeps_others=True)
     config = LlamaConfig(
-        path=asked.model,
+        path=path,
         profile="exact" if system == "ours" else "fast",
-        num_cells=max(1024, 2 * asked.cells),
+        num_cells=max(1024, 2 * cells),
         max_sequences=2,
-        num_threads=asked.threads,
+        num_threads=num_threads,
     )
     model = LlamaModel(config)
-    ids = [7] * asked.cells
+    ids = [7] * cells
     begin = time.perf_counter()
-    for start in range(0, asked.cells, _CHUNK):
+    for start in range(0, cells, _CHUNK):
         model.forward([Span(0, start, ids[start : start + _CHUNK])])
-    prompt_ms = (time.perf_counter() - begin) / asked.cells * 1e3
+    prompt_ms = (time.perf_counter() - begin) / cells * 1e3
     model.truncate(0, 0)
-    passes_ms = [s * 1e3 for s in pass_times(model, SIZES, asked.cells).values()]
+    passes_ms = [s * 1e3 for s in pass_times(model, SIZES, cells).values()]
     losses, kept = [np.zeros(0)], [np.zeros((0, model.info.num_vocab), dtype=np.float32)]
-    text = "".join(path.read_text() for path in asked.texts) if asked.tokens else "a"
-    text_ids = list(model.vocabulary.encode(text))[: asked.tokens]
+    text = "".join(path.read_text() for path in texts) if tokens else "a"
+    text_ids = list(model.vocabulary.encode(text))[:tokens]
     for start in range(0, len(text_ids) - 1, _CHUNK):
         part = text_ids[start : start + _CHUNK + 1]
         logits = model.forward([Span(0, 0, part[:-1], len(part) - 1)])

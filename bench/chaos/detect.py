@@ -10,7 +10,6 @@ import asyncio
 import signal
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final, Literal
 
@@ -31,13 +30,9 @@ HEAD: Final = head(
 )
 
 
-@dataclass(slots=True)
-class Detected(Findings):
-    """Results. noticed_s: by role and fault, from the fault until it was noticed. back_s: from
-    recovery until the process was a member."""
-
-    noticed_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    back_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+# By role and fault, the seconds from a fault until it was noticed, and from recovery until the
+# process was a member.
+Seconds = defaultdict[tuple[str, str], list[tuple[float, float]]]
 
 
 @click.command("detect")
@@ -60,12 +55,12 @@ def detect_command(repeats: int, over: list[Any]) -> None:
     conclude(all_found)
 
 
-async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int) -> Detected:
+async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int) -> Findings:
     """Measure members, which all suffer each fault at once, or the coordinator.
 
     Raises FleetError if a fault is not noticed.
     """
-    found = Detected()
+    found, seconds = Findings(), Seconds(list)
     async with (
         fleet(Setup(num_targets=1, num_drafts=1, over=over)) as mesh,
         mesh.clients(_NUM_CLIENTS) as clients,
@@ -74,10 +69,11 @@ async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int
         await mesh.wait_for(clients[0])
         for _ in range(repeats):
             for fault in LIMITS_S:
-                work = (_strike(mesh, clients, name, fault, found) for name in names)
+                work = (_strike(mesh, clients, name, fault, seconds) for name in names)
                 await asyncio.gather(*work)
-    for (role, fault), noticed_s in found.noticed_s.items():
-        back_s, limit_s, most_s = found.back_s[role, fault], LIMITS_S[fault], max(noticed_s)
+    for (role, fault), measured in seconds.items():
+        noticed_s, back_s = zip(*measured, strict=True)
+        limit_s, most_s = LIMITS_S[fault], max(noticed_s)
         found.lines.append(
             row(
                 *(role, fault, len(noticed_s)),
@@ -93,7 +89,7 @@ async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int
 
 
 async def _strike(
-    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, found: Detected
+    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, seconds: Seconds
 ) -> None:
     if name != COORDINATOR:
         # On a busy machine it may have left for silence by itself, and could not leave again.
@@ -104,9 +100,7 @@ async def _strike(
         process.signal(signal.SIGUSR2)
     else:
         process.signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
-    what = mesh.roles[name], fault
     noticed_at = await _seen(mesh, clients, name, struck_at, is_in=False)
-    found.noticed_s[what].append(noticed_at - struck_at)
     if fault == "killed":
         await process.ended.wait()
         await mesh.start(name)
@@ -115,7 +109,8 @@ async def _strike(
     else:
         await asyncio.sleep(struck_at + BLOCK_S - mesh.now())
     there_at = mesh.now()
-    found.back_s[what].append(await _seen(mesh, clients, name, struck_at, is_in=True) - there_at)
+    back_at = await _seen(mesh, clients, name, struck_at, is_in=True)
+    seconds[mesh.roles[name], fault].append((noticed_at - struck_at, back_at - there_at))
 
 
 async def _seen(

@@ -1,7 +1,6 @@
 """Short forms on real models: `bench first`, `law1`, `live mixed` and `kernels`."""
 
 import re
-from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from click.testing import CliRunner
 from bench.asking import Pair
 from bench.first import FIRST_HEAD, GAPS_HEAD, first_command
 from bench.harness.cases import make_prompts
-from bench.kernels import Asked, measure
+from bench.kernels import measure
 from bench.law1 import run_law1
 from bench.live.mixed import MESHES, mixed_command
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
@@ -70,10 +69,10 @@ _CATALOG = Catalog(default_cache_dir(environment()))
 @pytest.mark.slow
 @pytest.mark.skipif(not _CATALOG.has(DEFAULT_TARGET), reason="the default model is not here")
 def test_a_real_text_is_as_likely_and_logits_are_close() -> None:
-    asked = Asked(_CATALOG.path(DEFAULT_TARGET), threads=1, cells=16, tokens=500, texts=(_TEXT,))
+    path = _CATALOG.path(DEFAULT_TARGET)
     # A single token predicts nothing.
-    assert measure(replace(asked, tokens=1))[1] is None
-    _, found = measure(asked)
+    assert measure(path, 1, 16, 1)[1] is None
+    _, found = measure(path, 1, 16, 500, [_TEXT])
     assert found is not None
     assert found.num_tokens == 499
     assert abs(found.difference) < max(1e-3, 3 * found.error)
