@@ -25,6 +25,7 @@ from bench.options import COUNTS, at_least, draft_option, listed, streams_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.messages import MAX_GAMMA
 from nodes.service.local import local_mesh
 
 _CELLS = 16_384
@@ -40,7 +41,7 @@ def _kind(case: Case) -> Kind:
 @click.command("law1")
 @at_least("--prompts", 100)
 @at_least("--max-tokens", 64)
-@click.option("--gammas", type=listed(int, least=0), default="0,1,3,8")
+@click.option("--gammas", type=listed(int, lambda: range(MAX_GAMMA + 1)), default="0,1,3,8")
 @streams_option("1,4,8")
 @click.option("--threads", type=COUNTS, default="1,2", help="Engine threads of the target.")
 @at_least("--longest", 1500, "Tokens of the longest prompt.")

@@ -213,6 +213,7 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
         ("edge --rates-kbps 20,-1", "numbers of 0.001 or more"),
         ("first --lengths 0", "numbers of 1 or more"),
         ("law1 --prompts 0", "x>=1"),
+        ("law1 --gammas 0,17", "unknown: 17"),
         ("distill sample --out x --width 0", "x>=1"),
         ("peers --turns 0", "x>=1"),
         ("speed --prompts 0", "x>=1"),
