@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bench.harness.fleet import FleetError
 from bench.harness.processes import ROOT, stop, tree
 
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
@@ -42,7 +43,7 @@ def up(
     """Run a mesh with its API, with the default pair unless arguments name other models.
 
     keys: directory of keys, empty by default. log: file for its standard error. prefix: command
-    that runs it. Raises RuntimeError with its last error line if it ends instead of starting.
+    that runs it. Raises FleetError with its last error line if it ends instead of starting.
     """
     fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
     with contextlib.ExitStack() as stack:
@@ -63,7 +64,7 @@ def up(
             endpoint, url = (process.stdout.readline() for _ in range(2))
             if not url:
                 said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
-                raise RuntimeError(f"airdraft up did not start: {said[-1]}")
+                raise FleetError(f"airdraft up did not start: {said[-1]}")
             mesh = Up(endpoint.split()[-1], url.split()[-1], keys, process)
             yield mesh
             nodes = tree(process.pid)[1:]

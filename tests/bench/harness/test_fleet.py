@@ -89,6 +89,13 @@ def test_a_mesh_that_does_not_stop_is_killed_and_a_fault(monkeypatch: pytest.Mon
     assert mesh.faults == ["airdraft up ended with exit code -9"]
 
 
+def test_why_a_mesh_does_not_start_is_one_line() -> None:
+    prefix = ("sh", "-c", "echo 'error: no model' >&2")
+    says = "airdraft up did not start: error: no model"
+    with pytest.raises(FleetError, match=says), of_up.up(prefix=prefix):
+        pass
+
+
 async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually) -> None:
     async with fleet(SMALL) as made, made.clients(1) as (client,):
         await made.wait_for(client)
