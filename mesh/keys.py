@@ -1,5 +1,6 @@
 """CURVE keys and their files. Secrets are accessible only through `KeyPair.secret`."""
 
+import json
 import os
 import re
 import stat
@@ -7,9 +8,10 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mesh.errors import KeysError
+from mesh.json_form import as_object, from_object
 from mesh.whole_files import write_whole
 
 # 32 bytes as 40 characters (ZeroMQ RFC 32), none of which needs an escape in TOML.
@@ -28,6 +30,8 @@ COORDINATOR_PUBLIC_FILE: Final = "coordinator.pub"
 COORDINATOR_FILE: Final = "coordinator.toml"
 AUTHORIZED_FILE: Final = "authorized_nodes.toml"
 INVITATIONS_FILE: Final = "invitations.toml"
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +105,14 @@ def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
         )
     if info.st_uid not in (0, os.geteuid()):
         raise KeysError(f"key file {path} belongs to another user: run chown on it")
-    try:
-        table = read_toml(path)
-    except FileNotFoundError:
-        # A rotation has just renamed or removed it.
-        return None
-    public, secret = table.get("public"), table.get("secret")
-    if not isinstance(public, str) or not isinstance(secret, str):
-        raise KeysError(f"key file {path}: expected public and secret")
-    if not is_key(public) or not is_key(secret):
-        raise KeysError(f"key file {path}: a key is 40 characters of Z85")
-    return KeyPair(public, secret)
+    # None even now, if a rotation has just renamed or removed it.
+    return _read(path, KeyPair)
 
 
 def write_key_pair(path: Path, pair: KeyPair) -> None:
     """Write a pair to a file that only its owner can read, replacing an existing one whole."""
-    text = f'public = "{pair.public}"\nsecret = "{pair.secret}"\n'
-    write_private(path, "# Secret: whoever can read this file can act as this node.\n" + text)
+    header = "# Secret: whoever can read this file can act as this node.\n"
+    write_private(path, header + as_toml(pair))
 
 
 def read_public(path: Path) -> CoordinatorPublic | None:
@@ -128,50 +123,53 @@ def read_public(path: Path) -> CoordinatorPublic | None:
     """
     try:
         mode = path.stat().st_mode
-        table = read_toml(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from error
     if mode & 0o022:
         raise KeysError(f"other users can change {path}: run chmod 644 on it")
-    key, next_key = table.get("key"), table.get("next_key", "")
-    if not isinstance(key, str) or not isinstance(next_key, str):
-        raise KeysError(f"{path}: expected key and next_key")
-    if not is_key(key) or (next_key and not is_key(next_key)):
-        raise KeysError(f"{path}: a key is 40 characters of Z85")
-    return CoordinatorPublic(key, next_key)
+    return _read(path, CoordinatorPublic)
 
 
 def write_public(path: Path, public: CoordinatorPublic) -> None:
     """Write public keys to a file that every user with access to the directory can read."""
-    text = "# Written by `airdraft keys` and by the coordinator when it starts; no secret.\n"
-    text += f'key = "{public.key}"\n'
-    text += f'next_key = "{public.next_key}"\n' if public.next_key else ""
+    header = "# Written by `airdraft keys` and by the coordinator when it starts; no secret.\n"
     try:
-        write_whole(path, text.encode(), 0o644, masked=False)
+        write_whole(path, (header + as_toml(public)).encode(), 0o644, masked=False)
     except OSError as error:
         raise KeysError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_coordinator(path: Path) -> KnownCoordinator | None:
     """Return what `airdraft join` has written, None if there is no file. Raises KeysError."""
-    try:
-        table = read_toml(path)
-    except FileNotFoundError:
-        return None
-    endpoint, key, next_key = (table.get(name, "") for name in ("endpoint", "key", "next_key"))
-    keys = [key, next_key] if next_key else [key]
-    if not isinstance(endpoint, str) or not all(isinstance(k, str) and is_key(k) for k in keys):
-        raise KeysError(f"{path}: expected endpoint and key; run `airdraft join` again")
-    return KnownCoordinator(endpoint, key, next_key)
+    return _read(path, KnownCoordinator, "; run `airdraft join` again")
 
 
 def write_coordinator(path: Path, known: KnownCoordinator) -> None:
-    if any(c in known.endpoint for c in '"\\\n'):
-        raise KeysError(f"endpoint {known.endpoint!r} has characters that cannot be stored")
-    text = f'endpoint = "{known.endpoint}"\nkey = "{known.key}"\n'
-    write_private(path, text + (f'next_key = "{known.next_key}"\n' if known.next_key else ""))
+    write_private(path, as_toml(known))
+
+
+def _read(path: Path, cls: type[K], remedy: str = "") -> K | None:
+    """Return the keys in a file, None if there is no file. Raises KeysError."""
+    try:
+        found = from_object(cls, read_toml(path))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise KeysError(f"{path}: {error}{remedy}") from None
+    # An empty next key is left out.
+    keys = (text for name, text in as_object(found).items() if name != "endpoint")
+    if not all(map(is_key, keys)):
+        raise KeysError(f"{path}: a key is 40 characters of Z85{remedy}")
+    return found
+
+
+def as_toml(row: object) -> str:
+    """Return the fields of a dataclass as lines of TOML, without those that have their defaults."""
+    # Numbers, texts and lists of texts look in TOML as they do in JSON.
+    values = as_object(row).items()
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)
 
 
 def read_toml(path: Path) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ A file is read again whenever it has changed. It is changed under a lock and rep
 
 import contextlib
 import fcntl
-import json
 import os
 import time
 from collections import Counter
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from mesh.errors import KeysError
-from mesh.json_form import as_object, from_object
-from mesh.keys import read_toml, write_private
+from mesh.json_form import from_object
+from mesh.keys import as_toml, read_toml, write_private
 
 _HEADER: Final = "# Changed by `airdraft`, and read again whenever it has changed.\n"
 MAX_ROWS: Final = 10_000
@@ -59,12 +58,8 @@ class RowFile(Generic[R]):
         found = list(rows)
         if len(found) > MAX_ROWS:
             raise KeysError(f"{self.path} has {MAX_ROWS} rows, the maximum: remove one")
-        parts = [_HEADER]
-        for row in found:
-            parts.append(f"\n[[{self.table}]]\n")
-            # Numbers, texts and lists of texts look in TOML as they do in JSON.
-            parts += [f"{name} = {json.dumps(value)}\n" for name, value in as_object(row).items()]
-        write_private(self.path, "".join(parts))
+        parts = [f"\n[[{self.table}]]\n{as_toml(row)}" for row in found]
+        write_private(self.path, _HEADER + "".join(parts))
         # Two changes within one clock tick may leave the same stamp.
         self._cached = None
 

@@ -88,13 +88,17 @@ def test_a_file_that_a_rotation_removes_meanwhile_is_no_pair(tmp_path, monkeypat
     assert read_key_pair(path) is None
 
 
-def test_what_is_known_of_the_coordinator_comes_back(tmp_path):
-    assert read_coordinator(tmp_path / "coordinator.toml") is None
-    known = KnownCoordinator("tcp://10.0.0.1:7411", new_key_pair().public)
-    write_coordinator(tmp_path / "coordinator.toml", known)
-    assert read_coordinator(tmp_path / "coordinator.toml") == known
-    with pytest.raises(KeysError):
-        write_coordinator(tmp_path / "x", KnownCoordinator('tcp://"', known.key))
+@pytest.mark.parametrize("endpoint", ["tcp://10.0.0.1:7411", 'ipc:///a"b\\é'])
+def test_what_is_known_of_the_coordinator_comes_back(tmp_path, endpoint):
+    path = tmp_path / "coordinator.toml"
+    assert read_coordinator(path) is None
+    for next_key in ("", new_key_pair().public):
+        known = KnownCoordinator(endpoint, new_key_pair().public, next_key)
+        write_coordinator(path, known)
+        assert read_coordinator(path) == known
+    path.write_text(path.read_text().replace("endpoint", "end"))
+    with pytest.raises(KeysError, match="airdraft join"):
+        read_coordinator(path)
 
 
 def test_keys_and_names_are_of_their_alphabets():
