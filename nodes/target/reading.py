@@ -42,7 +42,7 @@ class Reading:
         Answers that have begun go before those that have not, except every fourth time.
         most_scores: of a prompt in one pass, so that they fit a message.
         """
-        waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
+        waiting = [stream for stream in residents if residents.missing(stream)]
         if not waiting:
             return []
         prompt_budget = budget

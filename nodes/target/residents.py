@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from nodes.engine.protocol import Model, SavedPrefix, common_prefix
 from nodes.messages import StreamParkedNotice
 from nodes.target.stream import TargetStream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,23 +119,19 @@ class Residents:
     """The sequences of one engine.
 
     A stream is a resident, with a seq_id, or parked. Parked streams are younger than all residents,
-    so the oldest streams always continue, end, and make room.
+    so the oldest streams always continue, end, and make room. Iteration is over the residents,
+    oldest first.
     """
 
     def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
         self._model = model
-        self._store = PrefixStore(prefix_cache_bytes)
-        self._streams: dict[int, TargetStream] = {}
-        # By number.
-        self._parked: dict[int, TargetStream] = {}
+        self._store = PrefixStore(prefix_cache_bytes, can_cut=model.info.can_roll_back)
+        # Residents and parked ones, oldest first.
+        self._streams: dict[StreamId, TargetStream] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
 
     def __iter__(self) -> Iterator[TargetStream]:
-        return iter(self._streams.values())
-
-    def by_age(self) -> list[TargetStream]:
-        """Returns the residents, oldest first."""
-        return sorted(self._streams.values(), key=lambda stream: stream.number)
+        return (stream for stream in self._streams.values() if stream.seq_id is not None)
 
     def cached(self, stream: TargetStream) -> int:
         """Returns the number of a stream's positions that are in the cache."""
@@ -151,35 +147,32 @@ class Residents:
 
     def add(self, stream: TargetStream) -> None:
         """Add a stream, which is parked until resume() finds room for it."""
-        self._parked[stream.number] = stream
+        self._streams[stream.spec.stream_id] = stream
 
     def next_parked(self) -> TargetStream | None:
         """Returns the oldest parked stream if there is room for it and for the growth of all
         residents; no younger one overtakes it."""
-        if not self._parked:
-            return None
-        oldest = self._parked[min(self._parked)]
-        used = sum(other.cells for other in self._streams.values())
-        return oldest if used + oldest.cells <= self._model.info.num_cells else None
+        used = 0
+        for stream in self._streams.values():
+            used += stream.cells
+            if stream.seq_id is None:
+                return stream if used <= self._model.info.num_cells else None
+        return None
 
     def resume(self) -> list[TargetStream]:
         """Let parked streams into the cache as far as they fit, and return these."""
         resumed = []
         while (stream := self.next_parked()) is not None:
-            del self._parked[stream.number]
             stream.seq_id = self._free_seqs.pop()
-            self._streams[stream.seq_id] = stream
             resumed.append(stream)
         return resumed
 
     def make_room(self) -> list[StreamParkedNotice]:
         """Park the youngest streams until the others can continue; the oldest alone always can."""
         notices = []
-        while len(self._streams) > 1 and self.shortage() > 0:
-            youngest = self.by_age()[-1]
-            self.leave(youngest)
-            notices.append(youngest.park())
-            self.add(youngest)
+        while self.shortage() > 0 and len(residents := list(self)) > 1:
+            self._free(residents[-1])
+            notices.append(residents[-1].park())
         return notices
 
     def shortage(self) -> int:
@@ -188,20 +181,24 @@ class Residents:
         It is negative if some are left.
         """
         wanted = 0
-        for stream in self._streams.values():
+        for stream in self:
             wanted += self.missing(stream)
             if stream.may_decode:
                 wanted += 1
         return wanted - self._model.free_cells()
 
     def leave(self, stream: TargetStream, *, num_valid: int | None = None) -> None:
-        """Free a stream's cells, and save its prefix if that is long enough.
+        """Remove a stream, and save its prefix if that is long enough.
 
         num_valid: positions that belong to its text, if rejected guesses may follow them.
         """
+        del self._streams[stream.spec.stream_id]
+        self._free(stream, num_valid)
+
+    def _free(self, stream: TargetStream, num_valid: int | None = None) -> None:
+        """Free a stream's cells, if it has any, and save its prefix."""
         seq_id, stream.seq_id = stream.seq_id, None
         if seq_id is None:
-            del self._parked[stream.number]
             return
         length = self._model.length(seq_id) if num_valid is None else num_valid
         token_ids = stream.token_ids[:length]
@@ -212,7 +209,6 @@ class Residents:
             store.put(owner, token_ids, self._model.save(seq_id))
         self._model.truncate(seq_id, 0)
         self._free_seqs.append(seq_id)
-        del self._streams[seq_id]
 
     def forget_saved(self) -> None:
         self._store.clear()
@@ -230,7 +226,10 @@ class Residents:
         owner = stream.spec.owner
         best, donor = 0, None
         promised, reader = 0, None
-        for seq_id, other in sorted(self._streams.items(), key=lambda item: item[1].number):
+        is_earlier = can_cut
+        for other in self:
+            if other is stream:
+                is_earlier = False
             if other is stream or other.spec.owner != owner:
                 continue
             shared = common_prefix(wanted, other.token_ids[:-1])
@@ -240,8 +239,7 @@ class Residents:
             if min(shared, cached) >= max(best + 1, shortest):
                 best, donor = min(shared, cached), seq_id
             # Only earlier streams count, so that no two streams wait for each other.
-            is_earlier = self._model.info.can_roll_back and other.number < stream.number
-            if is_earlier and max(cached + 1, shortest) <= shared and promised < shared:
+            if is_earlier and cached < shared and promised < shared:
                 promised, reader = shared, other
         found = self._store.longest(owner, wanted)
         saved, length = found if found is not None else (None, 0)

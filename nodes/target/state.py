@@ -80,7 +80,6 @@ class TargetState:
         self._most_scores = MAX_SCORE_BYTES
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
-        self._num_opened = 0
 
     @property
     def num_streams(self) -> int:
@@ -101,10 +100,8 @@ class TargetState:
             return [failed_by(spec.stream_id, spec.generation, error)]
         if spec.num_logprobs >= 0 or spec.scores_prompt:
             self._most_scores = self._num_scores_that_fit
-        self._num_opened += 1
         stream = TargetStream(
             spec,
-            self._num_opened,
             spec.generation,
             list(spec.token_ids),
             StopMatcher(spec.stops),

@@ -153,14 +153,12 @@ NOTHING: Final = Chosen()
 class TargetStream:
     """A stream that the target holds.
 
-    number: rises with each stream that is opened, so it gives their age. generation: that of the
-    placement, plus one for each parking. seq_id: its sequence in the engine; None while it is
-    parked. lease: the length up to which it may decode. num_read: tokens that were run to fill the
-    sequence. next_score: position of the next prompt token to be scored.
+    generation: that of the placement, plus one for each parking. seq_id: its sequence in the
+    engine; None while it is parked. lease: the length up to which it may decode. num_read: tokens
+    that were run to fill the sequence. next_score: position of the next prompt token to be scored.
     """
 
     spec: StreamSpec
-    number: int
     generation: int
     token_ids: list[int]
     stops: StopMatcher
