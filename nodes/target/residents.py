@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from nodes.engine.protocol import Model, SavedPrefix, common_prefix
 from nodes.messages import StreamParkedNotice
 from nodes.target.stream import TargetStream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, most_in_common
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,34 +223,19 @@ class Residents:
         if stream.seq_id is None or self._model.length(stream.seq_id) > 0:
             return stream
         wanted = stream.token_ids[: stream.num_copyable]
-        owner = stream.spec.owner
-        best, donor = 0, None
-        promised, reader = 0, None
-        is_earlier = can_cut
-        for other in self:
-            if other is stream:
-                is_earlier = False
-            if other is stream or other.spec.owner != owner:
-                continue
-            shared = common_prefix(wanted, other.token_ids[:-1])
-            if shared < PROMPT_PIECE_TOKENS:
-                continue
-            cached, shortest = self._model.length(seq_id), self._model.shortest(seq_id)
-            if min(shared, cached) >= max(best + 1, shortest):
-                best, donor = min(shared, cached), seq_id
-            # Only earlier streams count, so that no two streams wait for each other.
-            if is_earlier and cached < shared and promised < shared:
-                promised, reader = shared, other
-        found = self._store.longest(owner, wanted)
+        (best, donor), (promised, reader) = most_in_common(
+            stream, len(wanted), self, self.cached, can_cut=self._model.info.can_roll_back
+        )
+        found = self._store.longest(stream.spec.owner, wanted)
         saved, length = found if found is not None else (None, 0)
         if saved is not None and not self._is_worth(saved.length, length):
             saved, length = None, 0
-        if reader is not None and promised > max(best, length):
+        if promised > max(best, length):
             return self.to_read(reader)
         if saved is not None and length > best:
             self._model.restore(stream.seq_id, saved, length)
-        elif donor is not None:
-            self._model.copy_prefix(donor, stream.seq_id, best)
+        elif donor.seq_id is not None and best > 0:
+            self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
         return stream
 
     def _is_worth(self, num_saved: int, num_wanted: int) -> bool:

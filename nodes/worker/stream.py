@@ -1,11 +1,13 @@
-"""What target and draft nodes share of a stream: its description, cells, sampler and stops."""
+"""What target and draft nodes share of a stream: its description, cells, sampler and stops, and
+what it has in common with others."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias, TypeVar
 
 from nodes.engine.grammar import Grammars
-from nodes.engine.protocol import StreamError
+from nodes.engine.protocol import StreamError, common_prefix
 from nodes.engine.sampler import Sampler
 from nodes.messages import MAX_GAMMA, OpenStreamRequest, StreamFailedNotice
 from nodes.messages import StreamId as StreamId
@@ -44,6 +46,52 @@ def sampler_of(spec: StreamSpec, num_vocab: int, grammars: Grammars | None) -> S
 def failed_by(stream_id: StreamId, generation: int, error: StreamError) -> StreamFailedNotice:
     """Returns the notice of a stream that an error has ended, such as one of its grammar."""
     return StreamFailedNotice(stream_id, generation, str(error)[:1024], error.code)
+
+
+class Text(Protocol):
+    """A stream with its tokens."""
+
+    spec: StreamSpec
+    token_ids: list[int]
+
+
+T = TypeVar("T", bound=Text)
+
+
+def most_in_common(
+    stream: T,
+    num_wanted: int,
+    by_age: Iterable[T],
+    cached: Callable[[T], int],
+    *,
+    can_cut: bool = True,
+) -> tuple[tuple[int, T], tuple[int, T]]:
+    """Returns how many of the first num_wanted tokens another stream of the same owner has in the
+    cache, and which one; and the same of an earlier stream that is about to read them.
+
+    by_age: all streams, oldest first. cached: returns the tokens of a stream in the cache. can_cut:
+    as in PrefixStore. What is shorter than a piece of a prompt is read as fast as it is copied.
+    """
+    wanted = stream.token_ids[:num_wanted]
+    now = soon = (0, stream)
+    # Only earlier streams count, so that no two streams wait for each other.
+    is_earlier = can_cut
+    for other in by_age:
+        if other is stream:
+            is_earlier = False
+        # Most texts differ early, which is seen without a search.
+        begins_alike = other.token_ids[:PROMPT_PIECE_TOKENS] == wanted[:PROMPT_PIECE_TOKENS]
+        if other is stream or other.spec.owner != stream.spec.owner or not begins_alike:
+            continue
+        shared = common_prefix(wanted, other.token_ids[:-1])
+        if shared < PROMPT_PIECE_TOKENS:
+            continue
+        num_cached = cached(other)
+        if min(shared, num_cached) > now[0] and (can_cut or num_cached <= shared):
+            now = min(shared, num_cached), other
+        if is_earlier and num_cached < shared and shared > soon[0]:
+            soon = shared, other
+    return now, soon
 
 
 class StopMatcher:
