@@ -83,8 +83,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
 
 def copied_from(source: object, cls: type[T], **others: Any) -> T:
     """Return an object with the fields of the same names of another one, except for `others`."""
-    names = {field.name for field in fields(cast(Any, cls))} - others.keys()
-    return cls(**{name: getattr(source, name) for name in names}, **others)
+    same = {name: getattr(source, name) for name in _form(cls) if name not in others}
+    return cls(**same, **others)
 
 
 def _wrong(where: str, expected: str) -> ValueError:

@@ -36,7 +36,7 @@ from nodes.messages import (
     ProbeReply,
     ProbeRequest,
     StreamReadyNotice,
-    parts_of,
+    with_tokens,
 )
 from nodes.target.stream import GuessBuffer, Seen
 from nodes.worker.link import Link, LostCoordinatorError
@@ -113,7 +113,7 @@ class LightTarget:
             case CloseStreamNotice(stream_id=stream_id):
                 self._texts.pop(stream_id, None)
             case GuessNotice():
-                for part, guesses in parts_of(message):
+                for part, guesses in with_tokens(message.parts, message.token_ids):
                     if (found := self._texts.get(part.stream_id)) is not None:
                         found.buffer.take(part, guesses, found.token_ids)
             case LeaseRequest():

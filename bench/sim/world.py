@@ -25,7 +25,7 @@ from nodes.messages import (
     OpenStreamRequest,
     StreamFailedNotice,
     StreamReadyNotice,
-    parts_of,
+    with_tokens,
 )
 from nodes.scheduler.commits import tell_followers
 from nodes.scheduler.drafts import Drafts
@@ -321,7 +321,9 @@ class World:
         match message:
             case GuessNotice():
                 self._carry_out(
-                    self._scheduler.guessed(name, list(parts_of(message)), self._clock.now)
+                    self._scheduler.guessed(
+                        name, list(with_tokens(message.parts, message.token_ids)), self._clock.now
+                    )
                 )
             case StreamReadyNotice(stream_id=s, generation=g):
                 self._scheduler.draft_ready(name, StreamId(s), g)

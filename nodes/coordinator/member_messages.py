@@ -22,7 +22,7 @@ from nodes.messages import (
     TokenizeReply,
     UploadOffer,
     UploadPiece,
-    parts_of,
+    with_tokens,
 )
 from nodes.messages.access import ForbiddenError
 from nodes.scheduler.instructions import Instruction
@@ -117,7 +117,7 @@ def _by_target(
 ) -> Iterable[tuple[NodeRecord, list[tuple[ChainPart, tuple[int, ...]]]]]:
     """Group a notice's parts and their guesses by the target that serves their streams."""
     found: dict[str, list[tuple[ChainPart, tuple[int, ...]]]] = {}
-    for part, guesses in parts_of(notice):
+    for part, guesses in with_tokens(notice.parts, notice.token_ids):
         name = state.serving.ledger.target_of(StreamId(part.stream_id))
         found.setdefault(name, []).append((part, guesses))
     for name, parts in found.items():

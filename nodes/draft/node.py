@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Unpack
 
 from mesh.transport import ClientTransport
@@ -12,12 +12,12 @@ from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Event, Guessed
 from nodes.engine.protocol import EngineInfo
 from nodes.messages import (
-    AddedEntry,
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
     LinkFields,
     OpenStreamRequest,
+    with_tokens,
 )
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.node import Joining, Node
@@ -90,7 +90,7 @@ class DraftNode(Node):
             case CommitNotice():
                 if message.rate_bps:
                     self._outbox.allot(message.rate_bps)
-                for e, new in added_by(message):
+                for e, new in with_tokens(message.entries, message.new_token_ids):
                     self._opening.add(e.stream_id, e.follow, e.prefix_len, new)
                 self._engine.post(lambda state: apply(state, message))
             case _:
@@ -143,14 +143,6 @@ def apply(state: DraftState, message: Any) -> Sequence[Event]:
         case CloseStreamNotice(stream_id=stream_id, generation=generation):
             state.close(StreamId(stream_id), generation)
         case CommitNotice():
-            for e, new in added_by(message):
+            for e, new in with_tokens(message.entries, message.new_token_ids):
                 events += state.committed(StreamId(e.stream_id), e.follow, e.prefix_len, new)
     return events
-
-
-def added_by(notice: CommitNotice) -> Iterator[tuple[AddedEntry, tuple[int, ...]]]:
-    """Yield each entry with its tokens."""
-    offset = 0
-    for entry in notice.entries:
-        yield entry, notice.new_token_ids[offset : offset + entry.num_tokens]
-        offset += entry.num_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
+from mesh.json_form import copied_from
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.messages.fields import (
@@ -35,6 +36,7 @@ from nodes.messages.fields import (
     Stops,
     Text,
     TokenScores,
+    with_tokens,
 )
 
 
@@ -167,33 +169,14 @@ class OutputNotice:
 
 def output_of(notices: Sequence[TokensNotice]) -> OutputNotice:
     """Return one message with these notices."""
-    entries = tuple(
-        OutputEntry(
-            n.request_id,
-            n.choice,
-            n.position,
-            n.text,
-            len(n.token_ids),
-            n.num_draft_tokens,
-            n.num_accepted_tokens,
-            n.scores,
-            n.is_last,
-        )
-        for n in notices
-    )
+    entries = tuple(copied_from(n, OutputEntry, num_tokens=len(n.token_ids)) for n in notices)
     return OutputNotice(entries, tuple(token_id for n in notices for token_id in n.token_ids))
 
 
 def notices_of(output: OutputNotice) -> Iterator[TokensNotice]:
     """Yield the notices of one message, with fewer tokens if the sender sent too few ids."""
-    offset = 0
-    for e in output.entries:
-        token_ids = output.token_ids[offset : offset + e.num_tokens]
-        offset += e.num_tokens
-        counts = e.num_draft_tokens, e.num_accepted_tokens
-        yield TokensNotice(
-            e.request_id, e.choice, e.position, e.text, token_ids, *counts, e.scores, e.is_last
-        )
+    for entry, token_ids in with_tokens(output.entries, output.token_ids):
+        yield copied_from(entry, TokensNotice, token_ids=token_ids)
 
 
 @struct

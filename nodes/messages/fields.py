@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import field
-from typing import Annotated, Final, NewType
+from typing import Annotated, Final, NewType, Protocol, TypeVar
 
 from mesh.messages import MaxLen, Range, struct
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias, LogitRules
@@ -60,6 +61,27 @@ MAX_READ_BYTES: Final = MAX_TEXT_BYTES + MAX_EMBEDDING_BYTES
 ReadText = Annotated[bytes, MaxLen(MAX_TEXT_BYTES)]
 Embedding = Annotated[bytes, MaxLen(MAX_EMBEDDING_BYTES)]
 NumLogprobs = Annotated[int, Range(-1, MAX_TOP_LOGPROBS)]
+
+
+class Counted(Protocol):
+    """An entry of a message, to which so many of its token ids belong."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+
+E = TypeVar("E", bound=Counted)
+
+
+def with_tokens(
+    entries: Iterable[E], token_ids: tuple[int, ...]
+) -> Iterator[tuple[E, tuple[int, ...]]]:
+    """Yield each entry of a message with its own token ids, fewer if the sender sent too few."""
+    offset = 0
+    for entry in entries:
+        yield entry, token_ids[offset : offset + entry.num_tokens]
+        offset += entry.num_tokens
+
 
 struct(LogitBias)
 struct(Grammar)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from mesh.messages import MaxLen, Range, Seconds, TokenIds, message, struct
@@ -252,6 +251,10 @@ class ChainPart:
     start: Position
     chances: Annotated[bytes, MaxLen(MAX_WINDOW)]
 
+    @property
+    def num_tokens(self) -> int:
+        return len(self.chances)
+
 
 @message(31, max_bytes=32_768, max_tokens=MAX_WINDOW * MAX_STREAMS_PER_MESSAGE)
 class GuessNotice:
@@ -262,15 +265,6 @@ class GuessNotice:
     parts: Annotated[tuple[ChainPart, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
     draft_us: Annotated[int, Range(0, 86_400_000_000)] = 0
-
-
-def parts_of(notice: GuessNotice) -> Iterator[tuple[ChainPart, tuple[int, ...]]]:
-    """Yield each part with its guesses, fewer than its chances if the sender sent too few ids."""
-    offset = 0
-    for part in notice.parts:
-        count = len(part.chances)
-        yield part, notice.token_ids[offset : offset + count]
-        offset += count
 
 
 @struct

@@ -22,6 +22,7 @@ from nodes.messages import (
     GuessNotice,
     LeaseEntry,
     LeaseRequest,
+    with_tokens,
 )
 from nodes.scheduler import following, passes, planning
 from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
@@ -298,10 +299,7 @@ class Scheduler:
         before = [self.streams.get(StreamId(entry.stream_id)) for entry in reply.entries]
         out: list[Instruction] = []
         added: list[Stream] = []
-        offset = 0
-        for entry in reply.entries:
-            token_ids = reply.token_ids[offset : offset + entry.num_tokens]
-            offset += entry.num_tokens
+        for entry, token_ids in with_tokens(reply.entries, reply.token_ids):
             out += commit(self, entry, token_ids, added, now)
         out += following.leave_silent(self, added)
         out += [*self.allow(added), *tell_followers(self, now)]

@@ -20,7 +20,7 @@ from nodes.messages import (
     OpenStreamRequest,
     ProbeRequest,
     TokenizeRequest,
-    parts_of,
+    with_tokens,
 )
 from nodes.target.state import TargetState
 from nodes.target.stream import Committed, Event, ReadBeside
@@ -105,7 +105,7 @@ def apply(state: TargetState, message: Any) -> Sequence[Event]:
             for e in leases:
                 state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
         case GuessNotice():
-            for part, token_ids in parts_of(message):
+            for part, token_ids in with_tokens(message.parts, message.token_ids):
                 state.guess(part, token_ids)
         case HoldNotice(entries=holds):
             for hold in holds:

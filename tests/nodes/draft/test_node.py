@@ -24,7 +24,7 @@ from nodes.messages import (
     LinkFields,
     StreamFailedNotice,
     StreamReadyNotice,
-    parts_of,
+    with_tokens,
 )
 from nodes.worker.profile import decode_profile
 from tests.harness.desk import Desk
@@ -70,7 +70,8 @@ async def test_it_guesses_what_the_target_will_say_without_being_asked() -> None
     async with serving() as desk:
         guessed: dict[int, int] = {}
         while len(guessed) < 8:
-            for part, token_ids in parts_of(await desk.hear(GuessNotice)):
+            notice = await desk.hear(GuessNotice)
+            for part, token_ids in with_tokens(notice.parts, notice.token_ids):
                 guessed |= dict(enumerate(token_ids, part.start - len(PROMPT)))
         assert [guessed[k] for k in range(8)] == list(text_of()[:8])
 
@@ -137,4 +138,4 @@ async def test_guesses_for_one_coordinator_are_not_sent_to_the_next() -> None:
         desk.welcome()
         desk.say(opening(stream_id=2))
         notice = await desk.hear(GuessNotice)
-        assert {part.stream_id for part, _ in parts_of(notice)} == {2}
+        assert {part.stream_id for part in notice.parts} == {2}
