@@ -17,16 +17,12 @@ import os
 import platform
 import re
 import resource
-import socket
-import stat
 import struct
 import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
-
-from mesh.endpoints import ipc_path
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +68,13 @@ class Watch:
     data: int
 
     @classmethod
-    def of(cls, endpoint: str) -> Watch | None:
-        """Find this process's socket that listens at the endpoint; None while there is none."""
-        listening = next((fd for fd in _fds() if _listens_at(fd, endpoint)), None)
-        if listening is None:
-            return None
-        for epoll in _fds():
-            events, data = _watched(epoll, listening)
-            if events & _EPOLLIN:
-                return cls(listening, epoll, data)
+    def of(cls, listening: int) -> Watch | None:
+        """Find the epoll set that a listening socket is in; None while it is in none."""
+        with contextlib.suppress(OSError):
+            for epoll in map(int, os.listdir(_FDS)):
+                events, data = _watched(epoll, listening)
+                if events & _EPOLLIN:
+                    return cls(listening, epoll, data)
         return None
 
     @property
@@ -106,22 +100,25 @@ class Door(Enum):
 
 
 class AcceptGate:
-    """Controls accepting at one bound endpoint. Call check() at the intervals that it returns."""
+    """Controls accepting at one listening socket of libzmq, given by its descriptor.
 
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
+    Call check() at the intervals that it returns.
+    """
+
+    def __init__(self, listening: int) -> None:
+        self._listening = listening
         self._watch: Watch | None = None
         self._warned_at = -math.inf
         self._has_failed = False
         self.door = Door.OPEN
 
     def prepare(self) -> None:
-        """Find the socket while descriptors for the search are left.
+        """Find the epoll set while descriptors for the search are left.
 
         It retries, because libzmq's thread adds the socket to its epoll some time after the bind.
         """
         for _ in range(_MAX_LOOKS):
-            self._watch = Watch.of(self._endpoint)
+            self._watch = Watch.of(self._listening)
             if self._watch is not None:
                 return
             time.sleep(_BETWEEN_LOOKS_S)
@@ -129,7 +126,7 @@ class AcceptGate:
     def check(self, now: float) -> float:
         """Adjust accepting to the files that are left; return the seconds until the next call."""
         if self._watch is None:
-            self._watch = Watch.of(self._endpoint)
+            self._watch = Watch.of(self._listening)
             if self._watch is None:
                 return _LOOK_AGAIN_S
         left = files_left()
@@ -164,35 +161,6 @@ class AcceptGate:
             self._has_failed = True
         else:
             self.door, self._has_failed = door, False
-
-
-def _fds() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(_FDS)]
-    except OSError:
-        return []
-
-
-def _listens_at(fd: int, endpoint: str) -> bool:
-    with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
-            with socket.socket(fileno=os.dup(fd)) as copy:
-                listens = copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                return bool(listens) and _name(copy.getsockname()) == _name_in(endpoint)
-    return False
-
-
-def _name(address: object) -> str:
-    """Return host:port, or the path of a socket file."""
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
-
-
-def _name_in(endpoint: str) -> str:
-    path = ipc_path(endpoint)
-    if path is not None:
-        return path
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    return f"{host.strip('[]')}:{port}"
 
 
 def _watched(epoll: int, fd: int) -> tuple[int, int]:

@@ -154,7 +154,7 @@ class ZmqEndpoint:
 
 
 class ZmqMonitor(ZmqEndpoint):
-    """Reports closed connections of a socket, using ZeroMQ's socket monitor.
+    """Reports closed connections and the bound socket, using ZeroMQ's socket monitor.
 
     An event has the file descriptor of a connection, and so has each message (SRCFD). The kernel
     reuses a descriptor at once, so an event may concern an earlier connection with the same
@@ -167,13 +167,18 @@ class ZmqMonitor(ZmqEndpoint):
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
         self._watched = watched
         address = f"inproc://connections-{next(_numbers)}"
-        watched.monitor(address, zmq.EVENT_DISCONNECTED)
+        watched.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_LISTENING)
         socket: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
         # No limit, because ZeroMQ's I/O thread would wait for room in this queue.
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(address)
         super().__init__(socket)
+
+    def listening_fd(self) -> int:
+        """Return the descriptor of the socket that a bind has just made."""
+        event = self._socket.recv_multipart(zmq.DONTWAIT)
+        return int(_EVENT.unpack(event[0])[1])
 
     async def closed_fds(self) -> list[int]:
         """Wait for and return the descriptors, at least one, that closed since the last call."""

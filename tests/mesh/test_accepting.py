@@ -16,6 +16,7 @@ from mesh.zmq_transport import ZmqContext
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 
+TCP = "tcp://127.0.0.1:0"
 Eventually = Callable[..., Awaitable[None]]
 
 
@@ -48,18 +49,31 @@ async def listening(server: ZmqServer):
         await asyncio.gather(reading, return_exceptions=True)
 
 
+def bound(context: ZmqContext, endpoint: str) -> tuple[ZmqServer, int]:
+    """A server, and the descriptor of its listening socket, which is made for it."""
+    listening = socket.socket(socket.AF_UNIX if endpoint.startswith("ipc") else socket.AF_INET)
+    is_ipc = listening.family == socket.AF_UNIX
+    listening.bind(endpoint.removeprefix("ipc://") if is_ipc else ("127.0.0.1", 0))
+    listening.listen(100)
+    if not is_ipc:
+        endpoint = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+    # From now on it is ZeroMQ's.
+    fd = listening.detach()
+    return context.bind(endpoint, fd=fd), fd
+
+
 async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_enough(
     context: ZmqContext, endpoint: str, eventually: Eventually
 ) -> None:
-    server = context.bind(endpoint)
-    await eventually(lambda: Watch.of(server.endpoint))
-    found = Watch.of(server.endpoint)
+    _, fd = bound(context, endpoint)
+    await eventually(lambda: Watch.of(fd))
+    found = Watch.of(fd)
     assert found is not None
     for event_mask, is_on in ((0, False), (1, True)):
         found.set(event_mask)
         assert found.is_on == is_on
-    assert Watch.of("tcp://127.0.0.1:1") is None
-    gate = AcceptGate(server.endpoint)
+    assert Watch.of(0) is None
+    gate = AcceptGate(fd)
     for now in range(3):
         gate.check(float(now))
     assert gate.door is Door.OPEN
@@ -69,11 +83,11 @@ async def test_new_connections_wait_for_files_and_present_ones_stay(
     eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ZmqContext() as context, contextlib.ExitStack() as sockets:
-        server = context.bind("tcp://127.0.0.1:0")
+        server, fd = bound(context, TCP)
         friend = context.connect(server.endpoint)
         await friend.writable()
-        await eventually(lambda: Watch.of(server.endpoint))
-        watch = Watch.of(server.endpoint)
+        await eventually(lambda: Watch.of(fd))
+        watch = Watch.of(fd)
         assert watch is not None
         # Made before there are none for it.
         address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
@@ -96,8 +110,7 @@ async def test_new_connections_wait_for_files_and_present_ones_stay(
 
 def test_a_free_file_below_the_others_is_not_taken_for_many(context: ZmqContext) -> None:
     """As after a connection of the first hour has ended."""
-    server = context.bind("tcp://127.0.0.1:0")
-    gate = AcceptGate(server.endpoint)
+    gate = AcceptGate(bound(context, TCP)[1])
     gate.prepare()
     early = os.open(os.devnull, os.O_RDONLY)
     with files_for(RESERVED_FILES - 1):
@@ -112,8 +125,8 @@ def test_a_free_file_below_the_others_is_not_taken_for_many(context: ZmqContext)
 async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None:
     with ZmqContext() as context, contextlib.ExitStack() as sockets:
         # Nobody reads from it, so that its own gate does nothing.
-        server = context.bind("tcp://127.0.0.1:0")
-        gate = AcceptGate(server.endpoint)
+        server, fd = bound(context, TCP)
+        gate = AcceptGate(fd)
         gate.prepare()
         address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
         callers = [sockets.enter_context(socket.socket()) for _ in range(SCARCE_FILES)]
