@@ -1,8 +1,8 @@
 """Declares messages, and the mesh's own ones. docs/reference/protocol.md describes each of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any, Final, TypeVar, dataclass_transform
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar, dataclass_transform
 
 from mesh.errors import LocalProtocolError
 from mesh.schema import TOKEN_IDS as TOKEN_IDS
@@ -41,8 +41,8 @@ def message(tag: int, max_bytes: int = 4096, max_tokens: int = 0) -> Callable[[t
 
     The class becomes a frozen, slotted dataclass unless it already is one.
     max_bytes: limit of frame 0. max_tokens: limit of the TokenIds field, if there is one.
-    Raises LocalProtocolError if the tag or class is registered already, or a field has a type that
-    cannot be sent.
+    Raises LocalProtocolError if the tag is registered already, or a field has a type that cannot be
+    sent.
     """
 
     def register(cls: type[T]) -> type[T]:
@@ -52,8 +52,6 @@ def message(tag: int, max_bytes: int = 4096, max_tokens: int = 0) -> Callable[[t
         if tag in _specs_by_tag:
             taken_by = _specs_by_tag[tag].layout.cls.__name__
             raise LocalProtocolError(f"{cls.__name__}: tag {tag} belongs to {taken_by}")
-        if cls in _specs_by_class:
-            raise LocalProtocolError(f"{cls.__name__} already has a tag")
         layout = Layout(cls)
         if (layout.token_field is not None) != (max_tokens > 0):
             raise LocalProtocolError(f"{cls.__name__}: max_tokens and a TokenIds field go together")
@@ -81,12 +79,8 @@ def struct(cls: type[T]) -> type[T]:
 
 def _as_dataclass(cls: type[T]) -> type[T]:
     # Look in the class itself, because a dataclass as its base does not make it a dataclass.
-    if "__dataclass_fields__" not in vars(cls):
-        cls = dataclass(frozen=True, slots=True)(cls)
-    params: Any = vars(cls).get("__dataclass_params__")
-    if not is_dataclass(cls) or not params.frozen or "__slots__" not in vars(cls):
-        raise LocalProtocolError(f"{cls.__name__} must be a frozen, slotted dataclass")
-    return cls
+    is_one = "__dataclass_fields__" in vars(cls)
+    return cls if is_one else dataclass(frozen=True, slots=True)(cls)
 
 
 Count = Annotated[int, Range(0, 2**63 - 1)]

@@ -13,7 +13,6 @@ MAX_BYTES_LEN: Final = 65536
 MAX_TUPLE_ITEMS: Final = 1024
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
-_WIRE_INT_MAX: Final = 2**64 - 1
 
 Convert = Callable[[Any], Any]
 
@@ -90,8 +89,6 @@ class Layout:
         hints = get_type_hints(cls, include_extras=True)
         for index, field in enumerate(fields(cls)):
             where = f"{cls.__name__}.{field.name}"
-            if not field.init:
-                raise LocalProtocolError(f"{where}: a field with init=False cannot travel")
             hint = hints[field.name]
             if get_origin(hint) is Annotated and TOKEN_IDS in hint.__metadata__:
                 if self.token_field is not None:
@@ -193,8 +190,6 @@ def _exactly(cls: type, where: str) -> Convert:
 
 def _int(where: str, bounds: Range | None) -> Converter:
     lo, hi = (INT_MIN, INT_MAX) if bounds is None else (bounds.lo, bounds.hi)
-    if not INT_MIN <= lo <= hi <= _WIRE_INT_MAX:
-        raise LocalProtocolError(f"{where}: bounds outside -2**63..2**64-1")
 
     def check(value: Any) -> Any:
         if type(value) is not int:
