@@ -39,7 +39,8 @@ class Reading:
 
         The oldest prompt and the one with the fewest tokens left go first in turns. So a short
         prompt does not wait for a long one, and short ones take at most half of a long one's turns.
-        Answers that have begun go before those that have not, except every fourth time.
+        Answers that have begun go before those that have not, except every fourth time. A stream
+        waits while an earlier one is about to read the same tokens.
         most_scores: of a prompt in one pass, so that they fit a message.
         """
         waiting = [stream for stream in residents if residents.missing(stream)]
@@ -64,41 +65,41 @@ class Reading:
         for stream in order:
             if budget <= 0:
                 break
-            reader = residents.to_read(stream)
-            if reader.seq_id is None or any(reader is other for other, _ in pieces):
+            if any(stream is other for other, _ in pieces) or not residents.may_read(stream):
                 continue
             # After a copy nothing may be missing; then the stream has no span and is announced.
-            start = residents.cached(reader)
-            count = min(residents.missing(reader), budget)
-            is_prompt = not (stream.num_output and reader.num_output)
+            start = residents.cached(stream)
+            count = min(residents.missing(stream), budget)
+            is_prompt = not stream.num_output
             if is_prompt:
                 count = min(count, prompt_budget)
-                if not count and residents.missing(reader):
+                if not count and residents.missing(stream):
                     continue
             num_outputs = 0
-            if reader.scores_left:
+            if stream.scores_left:
                 # A token that is only scored has itself as its score, even without alternatives.
-                fitting = most_scores // max(1, reader.num_scores)
+                fitting = most_scores // max(1, stream.num_scores)
                 count = min(count, scored_budget, fitting)
                 # Tokens that were read before a parking have scores already.
-                num_outputs = max(0, start + count - max(start, reader.next_score - 1))
+                num_outputs = max(0, start + count - max(start, stream.next_score - 1))
                 scored_budget -= count
                 if not count:
                     continue
             prompt_budget -= count * is_prompt
-            reader.num_read += count
-            is_whole = count == residents.missing(reader) and not reader.scores_left
-            has_room = count < budget and reader.num_scores <= score_budget
-            if is_whole and has_room and reader.may_decode:
+            stream.num_read += count
+            is_whole = count == residents.missing(stream) and not stream.scores_left
+            has_room = count < budget and stream.num_scores <= score_budget
+            if is_whole and has_room and stream.may_decode:
                 # The pass that reads the last tokens also decodes the first token of the answer.
-                score_budget -= reader.num_scores
+                score_budget -= stream.num_scores
                 count, num_outputs = count + 1, 1
             span = None
             if count:
-                token_ids = reader.token_ids[start : start + count]
-                span = Span(reader.seq_id, start, token_ids, num_outputs)
+                token_ids = stream.token_ids[start : start + count]
+                assert stream.seq_id is not None
+                span = Span(stream.seq_id, start, token_ids, num_outputs)
                 budget -= count
-            pieces.append((reader, span))
+            pieces.append((stream, span))
         return pieces
 
 

@@ -213,17 +213,15 @@ class Residents:
     def forget_saved(self) -> None:
         self._store.clear()
 
-    def to_read(self, stream: TargetStream) -> TargetStream:
-        """Returns the stream to read next for this one: itself, or an earlier stream that will soon
-        have more of its prefix than can be copied now.
+    def may_read(self, stream: TargetStream) -> bool:
+        """Copy the cached or saved part of an unread text; False if more of it will be there soon.
 
-        If it returns the stream itself, the part of its prefix that is cached or saved was copied.
         So the choices of a request read their prompt once, and a conversation reads only new text.
         """
-        if stream.seq_id is None or self._model.length(stream.seq_id) > 0:
-            return stream
+        if self.cached(stream) > 0:
+            return True
         wanted = stream.token_ids[: stream.num_copyable]
-        (best, donor), (promised, reader) = most_in_common(
+        (best, donor), (promised, _) = most_in_common(
             stream, len(wanted), self, self.cached, can_cut=self._model.info.can_roll_back
         )
         found = self._store.longest(stream.spec.owner, wanted)
@@ -231,12 +229,13 @@ class Residents:
         if saved is not None and not self._is_worth(saved.length, length):
             saved, length = None, 0
         if promised > max(best, length):
-            return self.to_read(reader)
+            return False
+        assert stream.seq_id is not None
         if saved is not None and length > best:
             self._model.restore(stream.seq_id, saved, length)
         elif donor.seq_id is not None and best > 0:
             self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
-        return stream
+        return True
 
     def _is_worth(self, num_saved: int, num_wanted: int) -> bool:
         """Whether restoring num_saved positions to use num_wanted is better than reading them."""
