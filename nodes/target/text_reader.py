@@ -31,7 +31,6 @@ class TextReader:
         # By request id, the current one first.
         self._waiting: dict[int, TokenizeRequest] = {}
         self._is_asked = asyncio.Event()
-        self._membership = 0
         self._began_at: float | None = None
         self.num_read = 0
 
@@ -55,7 +54,6 @@ class TextReader:
 
     def forget_all(self) -> None:
         """Drop all requests of a membership that has ended; the next one reuses their ids."""
-        self._membership += 1
         self._waiting.clear()
 
     async def run(self) -> None:
@@ -64,7 +62,7 @@ class TextReader:
             await self._is_asked.wait()
             self._is_asked.clear()
             while self._waiting:
-                asked_in, request = self._membership, next(iter(self._waiting.values()))
+                request, reply = next(iter(self._waiting.values())), None
                 self._began_at = time.monotonic()
                 try:
                     reply = await run_to_end(self._read, request)
@@ -72,14 +70,14 @@ class TextReader:
                     # For example, memory, files or threads are lacking for a template's process.
                     # The streams of this node go on, and the coordinator repeats the request.
                     logger.warning("could not tokenize a text, the request is repeated: %s", error)
-                    continue
                 finally:
                     self._began_at = None
                     self.num_read += 1
-                    if self._waiting.get(request.request_id) is request:
-                        del self._waiting[request.request_id]
-                if self._membership == asked_in:
-                    self._answer(reply)
+                # Otherwise its membership has ended meanwhile.
+                if self._waiting.get(request.request_id) is request:
+                    del self._waiting[request.request_id]
+                    if reply is not None:
+                        self._answer(reply)
 
 
 def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
