@@ -157,19 +157,6 @@ async def test_an_engine_without_grammars_is_asked_at_once() -> None:
     assert len(opened) == 1
 
 
-async def test_a_stop_waits_for_the_grammar_that_is_being_compiled(eventually: Eventually) -> None:
-    async with Setting() as setting:
-        setting.opening.open(request(1, "bad"))
-        await eventually(lambda: setting.grammars.num_begun == 1)
-        setting.running.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not setting.running.done()
-        setting.grammars.may_go_on.set()
-        await asyncio.gather(setting.running, return_exceptions=True)
-        assert setting.grammars.compiled == ["bad"]
-
-
 async def test_a_node_goes_on_when_no_thread_can_be_started(
     eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,21 +171,23 @@ async def test_a_node_goes_on_when_no_thread_can_be_started(
         assert not made.running.done()
 
 
-async def test_a_node_that_stops_while_a_bad_grammar_is_compiled_logs_no_fault(
+async def test_a_stop_waits_for_the_grammar_that_is_compiled_and_logs_no_fault_of_it(
     eventually: Eventually,
 ) -> None:
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
-    setting = Setting()
-    running = asyncio.create_task(setting.opening.run())
-    setting.opening.open(request(1, "bad"))
-    await eventually(lambda: setting.grammars.num_begun == 1)
-    running.cancel()
-    # It is cancelled before the grammar turns out to be bad.
-    await asyncio.sleep(0)
-    setting.grammars.may_go_on.set()
-    await asyncio.wait([running])
-    # An error that nobody has read is logged when its task is freed.
-    del running
-    gc.collect()
+    async with Setting() as setting:
+        setting.opening.open(request(1, "bad"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        # It is cancelled before the grammar turns out to be bad.
+        setting.running.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not setting.running.done()
+        setting.grammars.may_go_on.set()
+        await asyncio.wait([setting.running])
+        assert setting.grammars.compiled == ["bad"]
+        # An error that nobody has read is logged when its task is freed.
+        setting.running = asyncio.create_task(asyncio.sleep(0))
+        gc.collect()
     assert faults == []
