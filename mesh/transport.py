@@ -62,9 +62,6 @@ class ClientTransport(Protocol):
     def quiet_s(self) -> float | None:
         """Like ServerTransport.quiet_s(), for the other side of this connection."""
 
-    async def writable(self) -> None:
-        """Wait until the socket is connected and its queue is not full. One task only."""
-
     def send(self, frames: Frames) -> None:
         """Queue a message without waiting. Raises BackpressureError if full or not connected."""
 

@@ -166,6 +166,7 @@ class ZmqClient(ZmqEndpoint):
         return ""
 
     async def writable(self) -> None:
+        """Wait until the socket is connected and its queue is not full. One task only."""
         await self._wait_for(zmq.POLLOUT)
 
     def send(self, frames: Frames) -> None:

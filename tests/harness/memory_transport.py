@@ -17,8 +17,6 @@ class _Inbox:
     def __init__(self) -> None:
         self.items: deque[Received] = deque()
         self.closed = False
-        self._is_read = False
-        # Set at each change; whoever waits for something clears it and looks again.
         self._changed = asyncio.Event()
 
     @property
@@ -26,19 +24,13 @@ class _Inbox:
         return len(self.items) >= MAX_QUEUED_MESSAGES
 
     async def get(self) -> Received:
-        if self._is_read:
-            raise LocalProtocolError("two tasks receive from one transport")
-        self._is_read = True
-        try:
-            # Even with mail waiting the other tasks get their turn, as with a socket.
-            await asyncio.sleep(0)
-            while not self.closed and not self.items:
-                await self._change()
-        finally:
-            self._is_read = False
+        # Even with mail waiting the other tasks get their turn, as with a socket.
+        await asyncio.sleep(0)
+        while not self.closed and not self.items:
+            self._changed.clear()
+            await self._changed.wait()
         if self.closed:
             raise LocalProtocolError("the transport is closed")
-        self._changed.set()
         return self.items.popleft()
 
     def put(self, item: Received) -> None:
@@ -48,14 +40,6 @@ class _Inbox:
     def close(self) -> None:
         self.closed = True
         self._changed.set()
-
-    async def room(self) -> None:
-        while self.is_full and not self.closed:
-            await self._change()
-
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
 
 
 class _Endpoint:
@@ -127,13 +111,6 @@ class MemoryClient(_Endpoint):
     def quiet_s(self) -> float | None:
         return self._hub.quiet_s
 
-    async def writable(self) -> None:
-        while True:
-            inbox = await self._hub.server_inbox()
-            await inbox.room()
-            if not inbox.closed:
-                return
-
     def send(self, frames: Frames) -> None:
         connection = self._hub.connection_of(self)
         if connection is None and not self.inbox.closed:
@@ -166,17 +143,14 @@ class MemoryHub:
         self.drop: Callable[[Frames], bool] | None = None
         self.quiet_s: float | None = None
         self._server: MemoryServer | None = None
-        self._server_up = asyncio.Event()
         self._clients: dict[bytes, MemoryClient] = {}
         self._peer_numbers = count(1)
-        self._server_numbers = count(1)
 
     def server(self) -> MemoryServer:
         if self._server is not None:
             raise LocalProtocolError("the hub has a server already")
-        self._server = MemoryServer(self, f"memory://{next(self._server_numbers)}")
+        self._server = MemoryServer(self, "memory://hub")
         self._clients = {self._new_peer(): client for client in self._clients.values()}
-        self._server_up.set()
         return self._server
 
     def client(self, key: str = "") -> MemoryClient:
@@ -202,15 +176,9 @@ class MemoryHub:
     def _peers_of(self, client: MemoryClient) -> list[bytes]:
         return [peer for peer, other in self._clients.items() if other is client]
 
-    async def server_inbox(self) -> _Inbox:
-        while self._server is None:
-            await self._server_up.wait()
-        return self._server.inbox
-
     def server_closed(self, server: MemoryServer) -> None:
         if server is self._server:
             self._server = None
-            self._server_up.clear()
             for peer, client in self._clients.items():
                 client.lose(peer)
 
