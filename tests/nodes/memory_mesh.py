@@ -1,4 +1,4 @@
-"""A whole mesh in one process: coordinator, target, drafts and clients over memory."""
+"""A whole mesh in one process: coordinator, target, drafts and clients, as a rule over memory."""
 
 from __future__ import annotations
 
@@ -46,23 +46,21 @@ class Passing(ToyModel):
 
 
 class Members:
-    """Starts and stops members by name."""
+    """Starts and stops members by name. hub: what connects them."""
 
     def __init__(self, config: ToyConfig, hub: Any = None) -> None:
-        """hub: makes the transports; those of memory if it is None."""
         self.hub = hub or MemoryHub()
         self.config = config
         self.model = ToyModel(config)
         self.nodes: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.transports: dict[str, Any] = {}
-        self.server: Any = None
-        self.coordinator: Coordinator
+        self.start_coordinator()
 
     def start_coordinator(self) -> None:
         self.server = self.hub.server()
-        times = CoordinatorConfig(heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0)
-        self.coordinator = Coordinator(self.server, times)
+        times = {"heartbeat_interval_s": 0.05, "heartbeat_timeout_s": 60.0}
+        self.coordinator = Coordinator(self.server, **times)
         self.tasks["coordinator"] = asyncio.create_task(self.coordinator.run())
 
     def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
@@ -73,7 +71,7 @@ class Members:
             model or self.model,
             ToyTokenizer(self.config.num_vocab),
             TOY_COSTS,
-            endpoint="memory",
+            endpoint=self.server.endpoint,
             node=name,
             prefix_cache_bytes=100_000,
         )
@@ -84,13 +82,15 @@ class Members:
         model = ToyModel(ToyConfig(agreement=agreement))
         grammars = Grammars(ToyTokenizer(96).piece, 96, model.info.eog_token_ids)
         known = model.info, TOY_COSTS
-        where = {"endpoint": "memory", "node": name}
+        where = {"endpoint": self.server.endpoint, "node": name}
         state = DraftState(model, grammars=grammars)
         draft = DraftNode(self.connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
-        client = Client(self.connect(name), endpoint="memory", rejoins=rejoins, role=role)
+        client = Client(
+            self.connect(name), endpoint=self.server.endpoint, rejoins=rejoins, role=role
+        )
         self.tasks[name] = asyncio.create_task(client.run())
         return client
 
@@ -130,7 +130,6 @@ class Members:
 async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
     """drafts: how often each agrees. changes: of the toy."""
     made = Members(ToyConfig(**changes))
-    made.start_coordinator()
     made.start_target()
     for index, agreement in enumerate(drafts):
         made.start_draft(f"draft-{index}", agreement)

@@ -6,14 +6,13 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import Refuse
 from mesh.transport import ClientTransport, ServerTransport
 from mesh.zmq_transport import ZmqContext
-from nodes.coordinator.service import Coordinator
+from nodes.client.client import Client
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from tests.nodes.memory_mesh import Members
@@ -37,37 +36,29 @@ def alone(
     return reference(config, ids, Sampling(**sampling), **asked)
 
 
-class Loopback:
-    """Makes the transports of a mesh."""
+class ZmqHub:
+    """Joins them by loopback TCP."""
 
     def __init__(self, context: ZmqContext) -> None:
         self._context = context
-        self.endpoint = ""
 
     def server(self) -> ServerTransport:
-        made = self._context.bind("tcp://127.0.0.1:0")
-        self.endpoint = made.endpoint
-        return made
+        bound = self._context.bind("tcp://127.0.0.1:0")
+        self._endpoint = bound.endpoint
+        return bound
 
     def client(self) -> ClientTransport:
-        return self._context.connect(self.endpoint)
+        return self._context.connect(self._endpoint)
 
 
-@dataclass(slots=True)
 class ToyMesh:
-    """members: its nodes, whose model is that of the first target."""
+    """model: of the first target. nodes: their tasks, by name."""
 
-    endpoint: str
-    members: Members
-    loop: asyncio.AbstractEventLoop
-
-    @property
-    def coordinator(self) -> Coordinator:
-        return self.members.coordinator
-
-    @property
-    def model(self) -> ToyModel:
-        return self.members.model
+    def __init__(self, members: Members, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.transport, self.coordinator = members.server, members.coordinator
+        self.endpoint = members.server.endpoint
+        self.model, self.nodes = members.model, members.tasks
 
     def num_streams(self) -> int:
         schedulers = self.coordinator.state.roster.schedulers()
@@ -98,17 +89,16 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
     async def serve() -> None:
         stop = asyncio.Event()
         with ZmqContext() as context:
-            hub = Loopback(context)
-            members = Members(ToyConfig(**changes), hub)
-            members.start_coordinator()
-            for index in range(num_targets):
-                model = ToyModel(members.config) if index else members.model
-                members.start_target(f"target-{index}", model)
+            members = Members(ToyConfig(**changes), ZmqHub(context))
+            members.start_target("target-0")
+            for index in range(1, num_targets):
+                members.start_target(f"target-{index}", ToyModel(members.config))
             members.start_draft("draft")
+            roster = members.coordinator.state.roster
             async with asyncio.timeout(60):
-                while len(members.coordinator.state.roster.peers()) < num_targets + 1:  # noqa: ASYNC110
+                while len(roster.peers()) < num_targets + 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-            started.set_result((ToyMesh(hub.endpoint, members, asyncio.get_running_loop()), stop))
+            started.set_result((ToyMesh(members, asyncio.get_running_loop()), stop))
             await stop.wait()
             for task in members.tasks.values():
                 task.cancel()
