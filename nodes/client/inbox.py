@@ -170,8 +170,6 @@ class Pending:
     async def next(self, *, takes_grants: bool = False) -> Any:
         """Wait for the next message. Raises RequestFailedError."""
         queue = self.queue
-        if self._inbox.is_over and queue.empty():
-            raise RequestFailedError("unavailable", _OVER)
         if not queue.empty():
             # get() on a queue with content does not yield to other tasks, nor to Ctrl-C.
             await asyncio.sleep(0)

@@ -190,7 +190,6 @@ class DraftState(Worker):
     def step(self) -> list[Event]:
         """Run at most one forward pass."""
         streams = list(self._streams.values())
-        behind = [stream for stream in streams if stream.is_behind]
         # This comes first, because it copies tokens that then need not be run.
         waiting = self._reading.order(streams)
         guessing = self._extended([stream for stream in streams if self._is_ready(stream)])
@@ -210,7 +209,7 @@ class DraftState(Worker):
                 guessing = []
         if spans:
             events += self._run(spans)
-        for stream in [*behind, *streams]:
+        for stream in streams:
             events += self._announce(stream)
         return events
 

@@ -199,8 +199,6 @@ class Lookup:
         text = self._texts.get(stream_id)
         if text is None:
             return Proposal()
-        if text.proposed_at == len(text.index) and len(text.proposed.token_ids) >= most:
-            return text.proposed
         tail, latest = text.index.token_ids, self._latest.get(text.owner, {})
         runs = [hash(tuple(tail[-length:])) for length in _LENGTHS]
         other = next((latest[run] for run in runs if run in latest), text.index)

@@ -126,20 +126,16 @@ class Link:
         Returns the bytes that were handed to the transport, 0 for none. Heartbeats find out about
         losses after that.
         """
-        welcome = self._welcome
-        if welcome is None:
-            self.num_dropped += 1
-            return 0
-        frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
-        if welcome.pads:
+        frames = self.packed(message)
+        if self._welcome is not None and self._welcome.pads:
             frames = pad(frames)
-        try:
-            self._transport.send(frames)
-        except BackpressureError:
-            # The coordinator is gone or stuck; the heartbeats find out.
-            self.num_dropped += 1
-            return 0
-        return sum(map(len, frames))
+        if frames:
+            # Otherwise the coordinator is gone or stuck; the heartbeats find out.
+            with contextlib.suppress(BackpressureError):
+                self._transport.send(frames)
+                return sum(map(len, frames))
+        self.num_dropped += 1
+        return 0
 
     def packed(self, message: Any) -> list[bytes]:
         """Returns the frames of a message as it would be sent now; [] without a membership."""
