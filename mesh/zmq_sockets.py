@@ -45,7 +45,8 @@ class ZmqServer(ZmqEndpoint):
         # The descriptor over which each peer has sent; several peers share one that the kernel has
         # reused.
         self._fds: dict[bytes, int] = {}
-        self._gate = AcceptGate(monitor.listening_fd())
+        self.listening_fd = monitor.listening_fd()
+        self._gate = AcceptGate(self.listening_fd)
         self._gate.prepare()
         self._next_check: asyncio.TimerHandle | None = None
 

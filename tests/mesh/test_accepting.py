@@ -16,7 +16,6 @@ from mesh.zmq_transport import ZmqContext
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 
-TCP = "tcp://127.0.0.1:0"
 Eventually = Callable[..., Awaitable[None]]
 
 
@@ -49,23 +48,10 @@ async def listening(server: ZmqServer):
         await asyncio.gather(reading, return_exceptions=True)
 
 
-def bound(context: ZmqContext, endpoint: str) -> tuple[ZmqServer, int]:
-    """A server, and the descriptor of its listening socket, which is made for it."""
-    listening = socket.socket(socket.AF_UNIX if endpoint.startswith("ipc") else socket.AF_INET)
-    is_ipc = listening.family == socket.AF_UNIX
-    listening.bind(endpoint.removeprefix("ipc://") if is_ipc else ("127.0.0.1", 0))
-    listening.listen(100)
-    if not is_ipc:
-        endpoint = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
-    # From now on it is ZeroMQ's.
-    fd = listening.detach()
-    return context.bind(endpoint, fd=fd), fd
-
-
 async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_enough(
     context: ZmqContext, endpoint: str, eventually: Eventually
 ) -> None:
-    _, fd = bound(context, endpoint)
+    fd = context.bind(endpoint).listening_fd
     await eventually(lambda: Watch.of(fd))
     found = Watch.of(fd)
     assert found is not None
@@ -83,11 +69,11 @@ async def test_new_connections_wait_for_files_and_present_ones_stay(
     eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ZmqContext() as context, contextlib.ExitStack() as sockets:
-        server, fd = bound(context, TCP)
+        server = context.bind("tcp://127.0.0.1:0")
         friend = context.connect(server.endpoint)
         await friend.writable()
-        await eventually(lambda: Watch.of(fd))
-        watch = Watch.of(fd)
+        await eventually(lambda: Watch.of(server.listening_fd))
+        watch = Watch.of(server.listening_fd)
         assert watch is not None
         # Made before there are none for it.
         address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
@@ -110,7 +96,7 @@ async def test_new_connections_wait_for_files_and_present_ones_stay(
 
 def test_a_free_file_below_the_others_is_not_taken_for_many(context: ZmqContext) -> None:
     """As after a connection of the first hour has ended."""
-    gate = AcceptGate(bound(context, TCP)[1])
+    gate = AcceptGate(context.bind("tcp://127.0.0.1:0").listening_fd)
     gate.prepare()
     early = os.open(os.devnull, os.O_RDONLY)
     with files_for(RESERVED_FILES - 1):
@@ -125,8 +111,8 @@ def test_a_free_file_below_the_others_is_not_taken_for_many(context: ZmqContext)
 async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None:
     with ZmqContext() as context, contextlib.ExitStack() as sockets:
         # Nobody reads from it, so that its own gate does nothing.
-        server, fd = bound(context, TCP)
-        gate = AcceptGate(fd)
+        server = context.bind("tcp://127.0.0.1:0")
+        gate = AcceptGate(server.listening_fd)
         gate.prepare()
         address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
         callers = [sockets.enter_context(socket.socket()) for _ in range(SCARCE_FILES)]
