@@ -14,19 +14,13 @@ from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import (
-    Cancellations,
-    Inbox,
-    LostRequestError,
-    Pending,
-    TimeLimit,
-    wait_before_s,
-)
+from nodes.client.inbox import Inbox, LostRequestError, Pending, TimeLimit, wait_before_s
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal
 from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
 from nodes.messages import (
+    CancelRequest,
     FinishedNotice,
     LinkFields,
     NodeCommandReply,
@@ -99,7 +93,8 @@ class Client:
             on_lost=self._lost,
         )
         self._inbox = Inbox()
-        self._cancellations = Cancellations(self._send_if_running)
+        # Cancelled requests whose coordinator could not be told yet.
+        self._cancelled: dict[int, None] = {}
         self._is_lost = False
         self._patient_until = -math.inf
 
@@ -140,14 +135,14 @@ class Client:
             self._patient_until = asyncio.get_running_loop().time() + _PATIENCE_S
         self._is_lost = False
         self._offers_from = 0.0
-        self._cancellations.send_again()
+        self._send_cancellations()
 
     def _lost(self) -> None:
         self._inbox.lost()
         self._is_lost = True
 
     def on_message(self, message: Any) -> None:
-        self._cancellations.send_again()
+        self._send_cancellations()
         if isinstance(message, OutputNotice):
             for notice in notices_of(message):
                 self._deliver(notice)
@@ -220,7 +215,7 @@ class Client:
                 await self._submit(replace(submit, request_id=pending.request_id), pending)
                 reply = await pending.next()
             except BaseException as error:
-                self._cancellations.cancel(pending.request_id)
+                self._cancel(pending.request_id)
                 is_unknown = isinstance(error, RequestFailedError) and error.code == "not_found"
                 if is_unknown and self._awaits_nodes:
                     raise RequestFailedError("unavailable", _NOT_YET) from None
@@ -275,7 +270,7 @@ class Client:
                 finally:
                     if not journal.is_over:
                         # If the coordinator is unreachable, the cancellation is sent later.
-                        self._cancellations.cancel(pending.request_id)
+                        self._cancel(pending.request_id)
             left_s = max(0.0, limit.give_up_at - loop.time())
             await asyncio.sleep(min(wait_before_s(num_tries), left_s))
             num_tries += 1
@@ -319,10 +314,20 @@ class Client:
                 await asyncio.sleep(message.send_at - asyncio.get_running_loop().time())
                 self._send_on(upload.piece(message.grant.num_bytes))
 
-    def _send_if_running(self, message: Any) -> bool:
-        """Send a message; False if it cannot be sent. Where the connection has ended, the transport
-        may be closed, and the coordinator has ended all requests."""
-        return not self._inbox.is_over and self._link.send(message) > 0
+    def _cancel(self, request_id: int) -> None:
+        """Have the mesh generate no more for a request that nobody reads."""
+        self._cancelled[request_id] = None
+        self._send_cancellations()
+
+    def _send_cancellations(self) -> None:
+        """Send those that wait, when the link is back, and at each message: while the mesh works on
+        a request, messages arrive."""
+        # Where the connection has ended, the transport may be closed, and no request goes on.
+        while self._cancelled and not self._inbox.is_over:
+            request_id = next(iter(self._cancelled))
+            if not self._link.send(CancelRequest(request_id)):
+                return
+            del self._cancelled[request_id]
 
     def _send_on(self, message: Any) -> None:
         """Send a query or a part of a request. Raises LostRequestError if it cannot be sent."""

@@ -1,5 +1,5 @@
-"""Waits for what a coordinator sends about each request, with a limit for every wait; cancels
-requests, and waits between tries."""
+"""Waits for what a coordinator sends about each request, with a limit for every wait, and waits
+between tries."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final, Self
 
 from nodes.client.upload import Granted
-from nodes.messages import CancelRequest, RequestFailedNotice
+from nodes.messages import RequestFailedNotice
 
 _OVER = "the connection to the coordinator has ended"
 _LOST = "the coordinator was lost"
@@ -187,25 +187,3 @@ class Pending:
             # It is late: the upload was sent without it.
             return await self.next()
         return message
-
-
-class Cancellations:
-    """Sends cancellations at once, or once the link takes messages again, so that the mesh does not
-    generate for no reader. send: returns whether a message was sent."""
-
-    def __init__(self, send: Callable[[Any], bool]) -> None:
-        self._send = send
-        self._unsent: dict[int, None] = {}
-
-    def cancel(self, request_id: int) -> None:
-        self._unsent[request_id] = None
-        self.send_again()
-
-    def send_again(self) -> None:
-        """Retry. To be called when the link is back, and at each message: while the mesh works on a
-        request, messages arrive."""
-        while self._unsent:
-            request_id = next(iter(self._unsent))
-            if not self._send(CancelRequest(request_id)):
-                return
-            del self._unsent[request_id]

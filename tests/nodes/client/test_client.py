@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 import nodes.client.inbox
+from mesh.codec import decode
+from mesh.errors import BackpressureError
 from mesh.messages import Bye, Hello, Welcome
+from mesh.transport import Frames
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
-from nodes.client.inbox import Cancellations
 from nodes.client.journal import Event
 from nodes.messages import (
     CancelRequest,
@@ -329,25 +331,28 @@ async def test_waiting_for_a_coordinator_can_be_given_up_and_what_is_asked_meanw
         assert await asking == NodesReply(request.request_id, ())
 
 
-def test_what_could_not_leave_goes_once_and_in_order_as_soon_as_there_is_room() -> None:
-    room, sent = 1, list[int]()
+async def test_a_cancellation_that_could_not_leave_goes_with_the_next_message() -> None:
+    async with scripted() as (made, reading):
+        submit = await made.desk.hear(SubmitRequest)
+        num_tries = 0
 
-    def send(message: CancelRequest) -> bool:
-        nonlocal room
-        if room == 0:
+        def stick(frames: Frames) -> bool:
+            nonlocal num_tries
+            if isinstance(decode(frames).message, CancelRequest):
+                num_tries += 1
+                if num_tries == 1:
+                    raise BackpressureError
             return False
-        room -= 1
-        sent.append(message.request_id)
-        return True
 
-    cancellations = Cancellations(send)
-    for number in (7, 3, 1, 2):
-        cancellations.cancel(number)
-    cancellations.send_again()
-    assert sent == [7]
-    room = 2
-    cancellations.send_again()
-    assert sent == [7, 3, 1]
-    room = 9
-    cancellations.cancel(4)
-    assert sent == [7, 3, 1, 2, 4]
+        made.hub.drop = stick
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        for _ in range(2):
+            made.say(NodesReply(9, ()))
+        assert (await made.desk.hear(CancelRequest)).request_id == submit.request_id
+        # Once, and nobody asks for it any more.
+        made.say(NodesReply(9, ()))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await made.desk.hear(CancelRequest)
+        assert num_tries == 2
