@@ -89,12 +89,6 @@ class NgramIndex:
         return length
 
 
-def lookup_calibration() -> DraftCalibration:
-    """Returns the map from the number of matching tokens to the chance of a guess."""
-    above, greedy, sampled = zip(*_BINS, strict=True)
-    return DraftCalibration(Calibration(above[:-1], greedy), Calibration(above[:-1], sampled))
-
-
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """Guesses for the next tokens.
@@ -115,8 +109,6 @@ class _Text:
     index: NgramIndex = field(default_factory=NgramIndex)
     # The last proposal, to be compared with the tokens that follow.
     proposed: Proposal = field(default_factory=Proposal)
-    # The length of the text when it was made.
-    proposed_at: int = -1
     # The text in which the last proposal was found, and its token that comes next.
     source: NgramIndex | None = None
     place: int = 0
@@ -126,7 +118,10 @@ class Lookup:
     """The texts of one target by owner. Guesses come only from texts of the stream's owner."""
 
     def __init__(self) -> None:
-        self._calibration = lookup_calibration()
+        above, greedy, sampled = zip(*_BINS, strict=True)
+        calibrations = (Calibration(above[:-1], rates) for rates in (greedy, sampled))
+        # From the number of matching tokens to the chance of a guess.
+        self._calibration = DraftCalibration(*calibrations)
         self._texts: dict[StreamId, _Text] = {}
         # Ended texts of all owners, oldest first.
         self._ended: dict[_Text, None] = {}
@@ -150,12 +145,12 @@ class Lookup:
         text = self._texts.get(stream_id)
         if text is None:
             return
-        if text.proposed_at == len(text.index):
-            known = zip(text.proposed.token_ids, token_ids, strict=False)
-            for match, (guess, token_id) in enumerate(known, text.proposed.match):
-                text.calibration.observe(match, accepted=guess == token_id)
-                if guess != token_id:
-                    break
+        known = zip(text.proposed.token_ids, token_ids, strict=False)
+        for match, (guess, token_id) in enumerate(known, text.proposed.match):
+            text.calibration.observe(match, accepted=guess == token_id)
+            if guess != token_id:
+                break
+        text.proposed = Proposal()
         self._extend(text, token_ids)
         text.place += len(token_ids)
 
@@ -212,5 +207,5 @@ class Lookup:
             text.source, text.place = source, start
             token_ids = source.token_ids[start : start + most]
         chances = [text.calibration.chance(match + index) for index in range(len(token_ids))]
-        text.proposed, text.proposed_at = Proposal(token_ids, match, chances), len(text.index)
+        text.proposed = Proposal(token_ids, match, chances)
         return text.proposed
