@@ -19,6 +19,7 @@ import re
 import resource
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -100,12 +101,12 @@ class Door(Enum):
 
 
 class AcceptGate:
-    """Controls accepting at one listening socket of libzmq, given by its descriptor.
+    """Controls accepting at the listening socket of libzmq whose descriptor `listening` returns.
 
     Call check() at the intervals that it returns.
     """
 
-    def __init__(self, listening: int) -> None:
+    def __init__(self, listening: Callable[[], int]) -> None:
         self._listening = listening
         self._watch: Watch | None = None
         self._warned_at = -math.inf
@@ -118,15 +119,16 @@ class AcceptGate:
         It retries, because libzmq's thread adds the socket to its epoll some time after the bind.
         """
         for _ in range(_MAX_LOOKS):
-            self._watch = Watch.of(self._listening)
+            self._watch = Watch.of(self._listening())
             if self._watch is not None:
                 return
             time.sleep(_BETWEEN_LOOKS_S)
 
     def check(self, now: float) -> float:
         """Adjust accepting to the files that are left; return the seconds until the next call."""
-        if self._watch is None:
-            self._watch = Watch.of(self._listening)
+        if self._watch is None or self._watch.listening != self._listening():
+            # It is not found yet, or its file was gone and it has been bound anew.
+            self._watch, self.door = Watch.of(self._listening()), Door.OPEN
             if self._watch is None:
                 return _LOOK_AGAIN_S
         left = files_left()

@@ -156,6 +156,8 @@ class ZmqEndpoint:
 class ZmqMonitor(ZmqEndpoint):
     """Reports closed connections and the bound socket, using ZeroMQ's socket monitor.
 
+    listening_fd: descriptor of the socket that the last bind has made.
+
     An event has the file descriptor of a connection, and so has each message (SRCFD). The kernel
     reuses a descriptor at once, so an event may concern an earlier connection with the same
     descriptor. It is a reason to check, not a proof.
@@ -174,23 +176,27 @@ class ZmqMonitor(ZmqEndpoint):
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(address)
         super().__init__(socket)
+        self.listening_fd = -1
 
-    def listening_fd(self) -> int:
-        """Return the descriptor of the socket that a bind has just made."""
-        event = self._socket.recv_multipart(zmq.DONTWAIT)
-        return int(_EVENT.unpack(event[0])[1])
+    def read(self) -> list[int]:
+        """Return the descriptors that closed since the last call, and note a bind since then."""
+        found: list[int] = []
+        with contextlib.suppress(zmq.Again):
+            while True:
+                event = self._socket.recv_multipart(zmq.DONTWAIT)
+                number, fd = _EVENT.unpack(event[0])
+                if number == zmq.EVENT_DISCONNECTED:
+                    found.append(fd)
+                elif number == zmq.EVENT_LISTENING:
+                    self.listening_fd = fd
+        return found
 
     async def closed_fds(self) -> list[int]:
         """Wait for and return the descriptors, at least one, that closed since the last call."""
         found: list[int] = []
         while not found:
             await self._wait_for(zmq.POLLIN)
-            with contextlib.suppress(zmq.Again):
-                while True:
-                    event = self._socket.recv_multipart(zmq.DONTWAIT)
-                    number, fd = _EVENT.unpack(event[0])
-                    if number == zmq.EVENT_DISCONNECTED:
-                        found.append(fd)
+            found = self.read()
         return found
 
     def close(self) -> None:

@@ -45,7 +45,9 @@ class ZmqServer(ZmqEndpoint):
         # The descriptor over which each peer has sent; several peers share one that the kernel has
         # reused.
         self._fds: dict[bytes, int] = {}
-        self.listening_fd = monitor.listening_fd()
+        # The bind has been reported already.
+        monitor.read()
+        self.listening_fd = lambda: monitor.listening_fd
         self._gate = AcceptGate(self.listening_fd)
         self._gate.prepare()
         self._next_check: asyncio.TimerHandle | None = None

@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,7 @@ async def listening(server: ZmqServer):
 async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_enough(
     context: ZmqContext, endpoint: str, eventually: Eventually
 ) -> None:
-    fd = context.bind(endpoint).listening_fd
+    fd = context.bind(endpoint).listening_fd()
     await eventually(lambda: Watch.of(fd))
     found = Watch.of(fd)
     assert found is not None
@@ -59,7 +60,7 @@ async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_eno
         found.set(event_mask)
         assert found.is_on == is_on
     assert Watch.of(0) is None
-    gate = AcceptGate(fd)
+    gate = AcceptGate(lambda: fd)
     for now in range(3):
         gate.check(float(now))
     assert gate.door is Door.OPEN
@@ -72,8 +73,8 @@ async def test_new_connections_wait_for_files_and_present_ones_stay(
         server = context.bind("tcp://127.0.0.1:0")
         friend = context.connect(server.endpoint)
         await friend.writable()
-        await eventually(lambda: Watch.of(server.listening_fd))
-        watch = Watch.of(server.listening_fd)
+        await eventually(lambda: Watch.of(server.listening_fd()))
+        watch = Watch.of(server.listening_fd())
         assert watch is not None
         # Made before there are none for it.
         address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
@@ -130,3 +131,23 @@ async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None
             await eventually(is_shut)
             # A burst has not taken what is reserved.
             assert files_left() == RESERVED_FILES
+
+
+async def test_a_socket_that_was_bound_anew_is_watched_instead_of_the_first(
+    eventually: Eventually, tmp_path: Path
+) -> None:
+    with ZmqContext() as context:
+        server = context.bind(f"ipc://{tmp_path}/mesh.sock")
+        first = server.listening_fd()
+        losing = asyncio.create_task(server.lost_peers())
+        async with listening(server):
+            (tmp_path / "mesh.sock").unlink()
+            await eventually(lambda: server.listening_fd() != first)
+            await eventually(lambda: Watch.of(server.listening_fd()))
+            watch = Watch.of(server.listening_fd())
+            assert watch is not None
+            with files_for(RESERVED_FILES):
+                await eventually(lambda: not watch.is_on)
+            await eventually(lambda: watch.is_on)
+        losing.cancel()
+        await asyncio.gather(losing, return_exceptions=True)
