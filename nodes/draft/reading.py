@@ -39,7 +39,13 @@ class Reading:
         if stream.cached:
             return True
         num_wanted = len(stream.token_ids) - 1
-        now, soon = most_in_common(stream, num_wanted, streams, lambda each: len(each.cached))
+        now, soon = most_in_common(
+            stream,
+            num_wanted,
+            streams,
+            lambda each: len(each.cached),
+            lambda each: self._model.shortest(each.seq_id),
+        )
         (best, donor), (promised, _) = now, soon
         if promised > best:
             return False

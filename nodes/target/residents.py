@@ -125,7 +125,7 @@ class Residents:
 
     def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
         self._model = model
-        self._store = PrefixStore(prefix_cache_bytes, can_cut=model.info.can_roll_back)
+        self._store = PrefixStore(prefix_cache_bytes)
         # Residents and parked ones, oldest first.
         self._streams: dict[StreamId, TargetStream] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
@@ -136,6 +136,10 @@ class Residents:
     def cached(self, stream: TargetStream) -> int:
         """Returns the number of a stream's positions that are in the cache."""
         return self._model.length(stream.seq_id) if stream.seq_id is not None else 0
+
+    def shortest(self, stream: TargetStream) -> int:
+        """Returns the fewest positions of a stream that can be copied."""
+        return self._model.shortest(stream.seq_id) if stream.seq_id is not None else 0
 
     def missing(self, stream: TargetStream) -> int:
         """Returns the number of tokens to read, without the last, which the next pass decodes."""
@@ -222,8 +226,11 @@ class Residents:
             return True
         wanted = stream.token_ids[: stream.num_copyable]
         (best, donor), (promised, _) = most_in_common(
-            stream, len(wanted), self, self.cached, can_cut=self._model.info.can_roll_back
+            stream, len(wanted), self, self.cached, self.shortest
         )
+        if not self._model.info.can_roll_back:
+            # The other one will soon have more than this, and cannot be cut.
+            promised = 0
         found = self._store.longest(stream.spec.owner, wanted)
         saved, length = found if found is not None else (None, 0)
         if saved is not None and not self._is_worth(saved.length, length):

@@ -63,19 +63,19 @@ def most_in_common(
     num_wanted: int,
     by_age: Iterable[T],
     cached: Callable[[T], int],
-    *,
-    can_cut: bool = True,
+    shortest: Callable[[T], int],
 ) -> tuple[tuple[int, T], tuple[int, T]]:
     """Returns how many of the first num_wanted tokens another stream of the same owner has in the
     cache, and which one; and the same of an earlier stream that is about to read them.
 
-    by_age: all streams, oldest first. cached: returns the tokens of a stream in the cache. can_cut:
-    as in PrefixStore. What is shorter than a piece of a prompt is read as fast as it is copied.
+    by_age: all streams, oldest first. cached: returns the tokens of a stream in the cache.
+    shortest: returns the fewest of them that can be copied. What is shorter than a piece of a
+    prompt is read as fast as it is copied.
     """
     wanted = stream.token_ids[:num_wanted]
     now = soon = (0, stream)
     # Only earlier streams count, so that no two streams wait for each other.
-    is_earlier = can_cut
+    is_earlier = True
     for other in by_age:
         if other is stream:
             is_earlier = False
@@ -87,9 +87,9 @@ def most_in_common(
         if shared < PROMPT_PIECE_TOKENS:
             continue
         num_cached = cached(other)
-        if min(shared, num_cached) > now[0] and (can_cut or num_cached <= shared):
+        if min(shared, num_cached) >= max(now[0] + 1, shortest(other)):
             now = min(shared, num_cached), other
-        if is_earlier and num_cached < shared and shared > soon[0]:
+        if is_earlier and max(num_cached + 1, shortest(other)) <= shared and shared > soon[0]:
             soon = shared, other
     return now, soon
 

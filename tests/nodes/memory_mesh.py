@@ -10,7 +10,6 @@ from typing import Any
 
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt, submit_of
-from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState

@@ -12,7 +12,6 @@ from mesh.codec import encode
 from mesh.messages import Refuse
 from mesh.transport import ClientTransport, ServerTransport
 from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from tests.nodes.memory_mesh import Members
