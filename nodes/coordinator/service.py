@@ -193,7 +193,7 @@ class Coordinator:
         try:
             envelope = decode(frames)
             work = cost_of(role) * work_of(envelope.message)
-            if work and not self._rate_limits.may_work((key or peer, role), work, now):
+            if work and not self._rate_limits.work.take((key or peer, role), work, now):
                 if role == "draft":
                     # Guesses are dropped under pressure, and are no reason to lose a draft node.
                     self.state.reporting.num_dropped += 1
@@ -241,7 +241,7 @@ class Coordinator:
             self._send_all([Send(peer, Refuse("too many members use this key"))])
             return False
         # All clients of a machine come back at once, and its nodes must not wait for their turns.
-        return self._rate_limits.may_join((key or peer, role in _NODE_ROLES), now)
+        return self._rate_limits.joins.take((key or peer, role in _NODE_ROLES), 1.0, now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
         """Refuse who asks to join in another protocol version, so that it can read the answer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nodes.coordinator.latest import Latest
@@ -33,14 +32,6 @@ BURST_JOINS: Final = 20.0
 _MAX_PEERS: Final = 4_096
 
 
-@dataclass(slots=True)
-class _Record:
-    allowance: float = BURST_MESSAGES
-    seen_at: float = 0.0
-    num_offences: int = 0
-    is_banned: bool = False
-
-
 def cost_of(role: str) -> float:
     """Return how much a message of a role counts against the limit; "" is a non-member."""
     return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
@@ -57,8 +48,9 @@ def work_of(message: Any) -> float:
     return 0.0
 
 
-class _Allowances:
-    """What each sender may still have of something: a burst at once, and so much a second."""
+class Allowances:
+    """What each of the last _MAX_PEERS senders may still have of something: a burst at once, and so
+    much a second."""
 
     def __init__(self, burst: float, per_s: float) -> None:
         self._burst, self._per_s = burst, per_s
@@ -76,51 +68,32 @@ class _Allowances:
 
 
 class RateLimits:
-    """Keeps records of the last _MAX_PEERS senders; a new connection is a new peer."""
+    """Ignores peers that send too much or garbage; a new connection is a new peer.
+
+    joins: of a key, or of a peer without one, as a node or as a client; the peer may retry. work:
+    what decoding messages took beyond usual ones, of a key or a peer without one, in one role.
+    """
 
     def __init__(self) -> None:
-        self._records = Latest[bytes, _Record](_MAX_PEERS)
-        self._joins = _Allowances(BURST_JOINS, JOINS_PER_S)
-        self._work = _Allowances(BURST_MESSAGES, MESSAGES_PER_S)
-
-    def may_join(self, who: Hashable, now: float) -> bool:
-        """Count a Hello; False if it must be ignored. The peer may retry.
-
-        who: a key, or a peer without one, and whether it joins as a node.
-        """
-        return self._joins.take(who, 1.0, now)
-
-    def may_work(self, who: Hashable, work: float, now: float) -> bool:
-        """Count what decoding a message took beyond a usual one; False if it must be ignored.
-
-        who: a key, or a peer without one, and its role. The connections of a key share a limit.
-        """
-        return self._work.take(who, work, now)
-
-    def ban(self, peer: bytes) -> None:
-        """Ignore whatever a peer sends from now on."""
-        record = self._records.get(peer)
-        if record is not None:
-            record.is_banned = True
+        self.joins = Allowances(BURST_JOINS, JOINS_PER_S)
+        self.work = Allowances(BURST_MESSAGES, MESSAGES_PER_S)
+        self._messages = Allowances(BURST_MESSAGES, MESSAGES_PER_S)
+        # By peer; MAX_OFFENCES of one that is banned.
+        self._num_offences = Latest[bytes, int](_MAX_PEERS)
 
     def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
         """Count a message; False if it must be ignored without decoding it."""
-        record = self._records[peer] = self._records.get(peer) or _Record(seen_at=now)
-        if record.is_banned:
-            return False
-        record.allowance += MESSAGES_PER_S * max(0.0, now - record.seen_at)
-        record.allowance = min(BURST_MESSAGES, record.allowance) - cost
-        record.seen_at = now
-        record.is_banned = record.allowance < 0.0
-        return not record.is_banned
+        if not self.is_banned(peer) and not self._messages.take(peer, cost, now):
+            self.ban(peer)
+        return not self.is_banned(peer)
+
+    def ban(self, peer: bytes) -> None:
+        """Ignore whatever a peer sends from now on."""
+        self._num_offences[peer] = MAX_OFFENCES
 
     def offended(self, peer: bytes) -> None:
         """Count a malformed or forbidden message of a peer."""
-        record = self._records.get(peer)
-        if record is not None:
-            record.num_offences += 1
-            record.is_banned |= record.num_offences >= MAX_OFFENCES
+        self._num_offences[peer] = self._num_offences.get(peer, 0) + 1
 
     def is_banned(self, peer: bytes) -> bool:
-        record = self._records.get(peer)
-        return record is not None and record.is_banned
+        return self._num_offences.get(peer, 0) >= MAX_OFFENCES

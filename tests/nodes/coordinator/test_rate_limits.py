@@ -47,22 +47,24 @@ def test_clients_may_say_less_than_nodes_and_gateways_come_back_with_all_users(
 
 
 def test_nobody_joins_without_end(limits: RateLimits) -> None:
-    assert sum(limits.may_join("key", 0.0) for _ in range(1000)) == BURST_JOINS
-    assert limits.may_join("other", 0.0)
+    def num_joins(who: str, now: float) -> int:
+        return sum(limits.joins.take(who, 1.0, now) for _ in range(1000))
+
+    assert num_joins("key", 0.0) == num_joins("other", 0.0) == BURST_JOINS
     # A second later a few more, and after a while a whole burst.
-    assert sum(limits.may_join("key", 1.0) for _ in range(1000)) == JOINS_PER_S
-    assert sum(limits.may_join("key", 99.0) for _ in range(1000)) == BURST_JOINS
+    assert (num_joins("key", 1.0), num_joins("key", 99.0)) == (JOINS_PER_S, BURST_JOINS)
 
 
 def test_the_oldest_of_very_many_peers_are_forgotten(limits: RateLimits) -> None:
-    while limits.may_join("key", 0.0):
+    while limits.joins.take("key", 1.0, 0.0):
         pass
     while limits.may_speak(BAD, 0.0):
         pass
     for number in range(20_000):
-        limits.may_join(f"k{number}", 0.0)
+        limits.joins.take(f"k{number}", 1.0, 0.0)
         limits.may_speak(b"%d" % number, 0.0)
-    assert limits.may_join("key", 0.0)
+        limits.offended(b"%d" % number)
+    assert limits.joins.take("key", 1.0, 0.0)
     limits.offended(BAD)
     assert not limits.is_banned(BAD)
     assert limits.may_speak(BAD, 0.0)
