@@ -143,7 +143,6 @@ class Coordinator:
             limits=config.limits,
             class_weights=parsed_weights(config.classes.weights),
             version=_version(),
-            plans_later=True,
         )
 
     @property

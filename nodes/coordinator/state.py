@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from mesh.grants import Air
@@ -70,17 +69,9 @@ class CoordinatorState:
         class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
         version: str = "",
-        plans_later: bool = False,
     ) -> None:
-        """welcome: what is sent to each member, with its name.
-
-        plans_later: the caller makes plans with begin_plan() and take_plan() while is_plan_due,
-        after it has sent the returned messages. Otherwise each call plans immediately.
-        """
+        """welcome: what is sent to each member, with its name."""
         self.welcome = welcome
-        self._plans_later = plans_later
-        # Targets whose schedulers need a new plan, oldest need first.
-        self._plans_due: dict[str, None] = {}
         self._mode = mode
         self._has_lookup = lookup
         self.roster = Roster(welcome)
@@ -190,7 +181,8 @@ class CoordinatorState:
 
     @property
     def is_plan_due(self) -> bool:
-        return bool(self._plans_due)
+        """Whether the caller should make a plan, after it has sent the returned messages."""
+        return any(scheduler.is_plan_due for _, scheduler in self.roster.schedulers())
 
     def begin_plan(self, now: float) -> tuple[NodeRecord, Planning] | None:
         """Return the plan that has been due for longest, if one is due, and its target.
@@ -198,13 +190,9 @@ class CoordinatorState:
         The caller makes it and calls take_plan() before it begins another one. It may handle
         messages meanwhile.
         """
-        while self._plans_due:
-            name = next(iter(self._plans_due))
-            del self._plans_due[name]
-            node = self.roster.node(name)
-            if node is None or node.scheduler is None:
-                continue
-            planning = begin_plan(node.scheduler, now)
+        due = [(n, scheduler) for n, scheduler in self.roster.schedulers() if scheduler.is_plan_due]
+        for node, scheduler in sorted(due, key=lambda each: each[1].plan_at):
+            planning = begin_plan(scheduler, now)
             if planning is not None:
                 return node, planning
         return None
@@ -274,7 +262,6 @@ class CoordinatorState:
         return out
 
     def _scheduler_for(self, node: NodeRecord) -> Scheduler:
-        due = partial(self._plans_due.setdefault, node.name)
         return Scheduler(
             node.costs,
             self._drafts,
@@ -284,7 +271,6 @@ class CoordinatorState:
             name=node.name,
             counts=self.reporting.counts_of(node.name),
             mode=self._mode,
-            plans_later=due if self._plans_later else None,
         )
 
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:

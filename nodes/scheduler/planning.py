@@ -123,7 +123,7 @@ def begin_plan(scheduler: Scheduler, now: float) -> Planning | None:
     """
     if now < scheduler.plan_at:
         return None
-    scheduler.plan_at = now + LOOK_S
+    scheduler.plan_at, scheduler.is_plan_due = now + LOOK_S, False
     if not has_ready_followers(scheduler):
         return None
     observation = observation_of(scheduler, now)

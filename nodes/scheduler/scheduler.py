@@ -10,7 +10,7 @@ takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -55,6 +55,7 @@ class Scheduler:
     here. link: the target's link. speculation: whether draft nodes guess now. waits: by stream,
     what it waits for under the plan in force. untold: by draft node, the streams of which it has
     not yet been sent all tokens. num_stale: messages that came too late.
+    is_plan_due: the caller should make a plan with begin_plan() and take_plan().
     """
 
     def __init__(
@@ -67,11 +68,8 @@ class Scheduler:
         name: str = "",
         counts: Counts | None = None,
         mode: Mode = MODES["open"],
-        plans_later: Callable[[], None] | None = None,
     ) -> None:
-        """looks_up: the target also guesses from earlier texts. plans_later: called when a plan is
-        due, so that the caller makes it later; without it tick() makes the plan.
-        """
+        """looks_up: the target also guesses from earlier texts."""
         self.drafts, self.token_bits, self.name, self.mode = drafts, token_bits, name, mode
         self.counts = counts if counts is not None else Counts()
         self.target = TargetCosts(target_costs)
@@ -92,9 +90,8 @@ class Scheduler:
         self.recorder: Recorder | None = None
         self._looks_up = looks_up and mode.has_guesses
         self.is_grouped = bool(mode.is_grouped)
-        self.plan_at, self.price_factor = 0.0, 1.0
+        self.plan_at, self.is_plan_due, self.price_factor = 0.0, False, 1.0
         self.silences = Silences[Pending]()
-        self._plans_later = plans_later
 
     @property
     def admitted_cells(self) -> int:
@@ -357,16 +354,13 @@ class Scheduler:
         self._record_followers(now)
         if now < self.plan_at:
             return out
+        self.is_plan_due = True
         passes.take_air(self, now)
         if self.waits and not planning.has_ready_followers(self):
             # No plan is made without guesses, so the waits of the last plan end here.
             self.plan = OPEN_FLOW_PLAN
             out += planning.wait(self, {})
-        if self._plans_later is not None:
-            self._plans_later()
-            return out
-        due = planning.begin_plan(self, now)
-        return out if due is None else [*out, *planning.take_plan(self, due.make(), now)]
+        return out
 
     # -- what is recorded --------------------------------------------------------------------------
 

@@ -191,8 +191,12 @@ class Mesh:
         return Sends(self.state.undeliverable(send, reason, 0.0))
 
     def due(self, now: float) -> Sends:
-        """What is due by now, with the Pings."""
-        return Sends(self.state.tick(now))
+        """What is due by now, plans included, with the Pings."""
+        sends = Sends(self.state.tick(now))
+        while (due := self.state.begin_plan(now)) is not None:
+            target, planning = due
+            sends += self.state.take_plan(target, planning.make(), now)
+        return sends
 
     def tick(self, now: float, *silent: bytes) -> Sends:
         """Everybody but the silent ones is heard of, and what is due by now is done; without the
@@ -200,7 +204,7 @@ class Mesh:
         for peer in self.state.roster.peers():
             if peer not in silent:
                 self.hear(peer, Pong(0, round(1e3 * now)), now)
-        return Sends(send for send in self.state.tick(now) if not isinstance(send.message, Ping))
+        return Sends(send for send in self.due(now) if not isinstance(send.message, Ping))
 
     def status(self, now: float = 0.0) -> Status:
         """What is shown to a client that has just joined."""

@@ -32,7 +32,7 @@ def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) 
 
 
 def test_streams_go_on_after_a_plan_that_could_not_be_made() -> None:
-    mesh = Mesh(plans_later=True)
+    mesh = Mesh()
     mesh.join(TARGET, "target", make_profile())
     mesh.join(DRAFT, "draft", make_profile(0.8))
     mesh.join(CLIENT, "client")
@@ -41,7 +41,7 @@ def test_streams_go_on_after_a_plan_that_could_not_be_made() -> None:
     mesh.ready(peer=TARGET)
     for number in range(3):
         mesh.commit(prefix_len=3 + number, now=0.1 * number, pass_s=0.1)
-    mesh.tick(1.0)
+    mesh.state.tick(1.0)
     due = mesh.state.begin_plan(1.0)
     assert due is not None
     target, planning = due

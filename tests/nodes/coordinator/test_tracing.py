@@ -32,6 +32,7 @@ from tests.nodes.scheduler.watched import (
     guess,
     make_scheduler,
     ready,
+    tick,
 )
 
 
@@ -197,7 +198,7 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     admit(scheduler)
     ready(scheduler)
     assert predicted_price_s(scheduler) == 0.0
-    scheduler.tick(1.0)
+    tick(scheduler, 1.0)
     (plan,) = (record for record in lines_of(ring) if isinstance(record, PlanRecord))
     assert (plan.at_s, plan.is_grouped) == (1.0, True)
     assert plan.batches == scheduler.plan.batches

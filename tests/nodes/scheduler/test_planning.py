@@ -18,6 +18,7 @@ from tests.nodes.scheduler.watched import (
     commit,
     make_scheduler,
     ready,
+    tick,
     to_target,
 )
 
@@ -73,25 +74,25 @@ def test_streams_of_a_group_wait_for_their_guesses_and_are_told_once(
     scheduler = decoding(policy, d=2)
     # One and a half times the round without its pass.
     expected = [HoldEntry(s, 1, group, 4, 300_000) for s, group in zip((1, 2), groups, strict=True)]
-    assert list(held(scheduler.tick(1.0)).values()) == expected
-    assert held(scheduler.tick(2.1)) == {}
+    assert list(held(tick(scheduler, 1.0)).values()) == expected
+    assert held(tick(scheduler, 2.1)) == {}
 
 
 def test_nobody_waits_when_all_draft_nodes_are_gone() -> None:
     scheduler = decoding(d=2)
-    scheduler.tick(1.0)
+    tick(scheduler, 1.0)
     scheduler.draft_lost("d")
-    holds = held(scheduler.tick(2.1))
+    holds = held(tick(scheduler, 2.1))
     assert {s: entry.group for s, entry in holds.items()} == {ONE: 0, TWO: 0}
     assert scheduler.plan.batches == ()
-    assert held(scheduler.tick(3.2)) == {}
+    assert held(tick(scheduler, 3.2)) == {}
 
 
 def test_a_stream_that_lost_its_draft_node_waits_for_no_guesses() -> None:
     scheduler = decoding(c=1, d=1)
-    scheduler.tick(1.0)
+    tick(scheduler, 1.0)
     scheduler.draft_lost("c")
-    ((lost, entry),) = held(scheduler.tick(2.1)).items()
+    ((lost, entry),) = held(tick(scheduler, 2.1)).items()
     stream = scheduler.streams.get(StreamId(lost))
     assert stream is not None
     assert stream.follow is None
@@ -116,7 +117,7 @@ def test_the_price_of_open_flow_is_corrected_by_what_is_observed() -> None:
     for number in range(1, 301):
         now = 0.2 * number
         commit(scheduler, 7, now=now, num_compared=1)
-        scheduler.tick(now)
+        tick(scheduler, now)
         observed_s = observed_price_s(scheduler)
         if scheduler.last_made is not None and observed_s:
             errors.append(abs(scheduler.last_made.open_s / observed_s - 1.0))

@@ -22,6 +22,7 @@ from tests.nodes.scheduler.watched import (
     fail,
     make_scheduler,
     ready,
+    tick,
 )
 
 
@@ -155,7 +156,7 @@ def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> No
     assert why(scheduler) == told
     # It looks for another draft node meanwhile.
     for second in range(10):
-        scheduler.tick(float(second))
+        tick(scheduler, float(second))
     assert why(scheduler) == told
     scheduler.draft_joined("e", DRAFT_COSTS)
     commit(scheduler, 5)
@@ -171,6 +172,6 @@ def test_what_a_plan_would_cost_for_ever_is_no_error_of_it() -> None:
     ready(scheduler)
     for number in range(5):
         commit(scheduler, 5, pass_s=1.25 * TARGET_COSTS.decode.at(1), now=number * 2.0)
-        scheduler.tick(number * 2.0)
+        tick(scheduler, number * 2.0)
     errors = scheduler.counts.errors()
     assert (errors["pass"].num_seen, errors["plan"].num_seen) == (5, 0)

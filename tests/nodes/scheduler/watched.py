@@ -8,6 +8,7 @@ from nodes.messages import ChainPart, CommitEntry, CommitReply, LeaseEntry, Leas
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
+from nodes.scheduler.planning import begin_plan, take_plan
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
@@ -95,6 +96,13 @@ def commit(
     }
     entry = CommitEntry(stream_id=stream_id, num_tokens=len(token_ids), **fields)
     return scheduler.committed(CommitReply(pass_s, (entry,), token_ids), now)
+
+
+def tick(scheduler: Scheduler, now: float) -> list[Instruction]:
+    """What is due by now, with the plan that is."""
+    out = scheduler.tick(now)
+    planning = begin_plan(scheduler, now)
+    return out if planning is None else [*out, *take_plan(scheduler, planning.make(), now)]
 
 
 def to_draft(out: list[Instruction], kind: type) -> list[tuple[str, Any]]:
