@@ -54,15 +54,6 @@ class Serving:
         self.deaths = Deaths()
         self.remembered = Remembered()
 
-    def num_waiting(self, role: str) -> int:
-        """Return the streams without a place of clients that joined in a role, including those
-        that requests will become which wait for tokenization or for a target to return."""
-        return self.placement.waiting.num_of(role) + self.ledger.tokenizing.num_of(role)
-
-    def waits_of(self, tenant: str) -> bool:
-        """Return whether any of these streams is a tenant's."""
-        return self.placement.waiting.has_of(tenant) or self.ledger.tokenizing.has_of(tenant)
-
     def make_streams(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:

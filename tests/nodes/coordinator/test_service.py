@@ -13,17 +13,7 @@ import pytest
 
 from mesh.codec import Envelope, decode, encode, encode_struct
 from mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
-from mesh.errors import KeysError
-from mesh.messages import (
-    OTHER_PROTOCOL,
-    PROTOCOL_VERSION,
-    Bye,
-    Hello,
-    KeyNotice,
-    Ping,
-    Pong,
-    Welcome,
-)
+from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from mesh.padding import pad
 from nodes.config.settings import CoordinatorConfig, LimitSettings
 from nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
@@ -139,49 +129,6 @@ async def test_what_is_too_large_for_a_message_ends_nothing_else() -> None:
     shell = await members()
     large = Send(CLIENT_A, StatusReply(1, b"x" * (MAX_STATUS_BYTES + 1)))
     assert shell.say([large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
-
-
-async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_stops(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    unreadable = KeysError("can be read by others")
-    found: list[str | KeysError] = [unreadable]
-
-    def next_key() -> str:
-        if isinstance(found[-1], KeysError):
-            raise found[-1]
-        return found[-1]
-
-    shell = Shell(next_key=next_key)
-
-    async def told(now: float, newcomer: bytes) -> tuple[list[KeyNotice], list[KeyNotice]]:
-        """What a newcomer is told of keys at this time, and what all members are told then."""
-        shell.now = now
-        at_first = [m for m in await shell.join(newcomer) if isinstance(m, KeyNotice)]
-        before = len(shell.frames)
-        shell.tick()
-        return at_first, [m for _, m in shell.since(before) if isinstance(m, KeyNotice)]
-
-    # A member that was told "" would forget the next key that it knows.
-    assert await told(0.0, b"0") == ([], [])
-    found.append("K2")
-    assert await told(1.0, b"1") == ([], [KeyNotice("K2")] * 2)
-    found.append("K3")
-    # Members are told at the next look, a second later, and nobody knows it before them.
-    assert await told(1.5, b"2") == ([KeyNotice("K2")], [])
-    assert await told(2.0, b"3") == ([KeyNotice("K2")], [KeyNotice("K3")] * 4)
-    assert await told(3.0, b"4") == ([KeyNotice("K3")], [])
-    # A file that cannot be read changes nothing, and is complained of once.
-    found.append(unreadable)
-    for now in (4.0, 5.0):
-        assert await told(now, b"%d" % (now + 1)) == ([KeyNotice("K3")], [])
-    assert caplog.text.count("can be read by others") == 1
-    # Given up.
-    found.append("")
-    assert await told(6.0, b"7") == ([KeyNotice("K3")], [KeyNotice("")] * 8)
-    before = len(shell.frames)
-    shell.coordinator.say_bye()
-    assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]
 
 
 def looked(shell: Shell, seconds: float) -> None:
