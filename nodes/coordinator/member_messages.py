@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mesh.codec import decode
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import SCORES_LOST
-from nodes.coordinator.sends import Send
+from nodes.coordinator.sends import Send, streams_of
 from nodes.messages import (
     CancelRequest,
     ChainPart,
@@ -44,10 +44,9 @@ def from_node(
     scheduler, out = node.scheduler, list[Instruction]()
     match message:
         case CommitReply():
-            streams = [StreamId(e.stream_id) for e in message.entries]
-            state.serving.ledger.count_bytes(streams, num_bytes, to_draft=False)
+            state.serving.ledger.count_bytes(message, num_bytes, to_draft=False)
             node.busy_s += message.pass_s
-            lost = _without_scores(state, node, streams, now)
+            lost = _without_scores(state, node, message, now)
             out = scheduler.committed(message, now)
             return [*lost, *state.serving.carry_out(node, out, now)]
         case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
@@ -69,11 +68,11 @@ def from_node(
 
 
 def _without_scores(
-    state: CoordinatorState, node: NodeRecord, streams: list[StreamId], now: float
+    state: CoordinatorState, node: NodeRecord, reply: CommitReply, now: float
 ) -> list[Send]:
     """End the requests of a pass that still await scores of their prompts: these precede tokens."""
     out: list[Send] = []
-    for stream_id in streams:
+    for stream_id in streams_of(reply):
         choice = state.serving.ledger.streams.get(stream_id)
         if choice is not None and choice.target == node.name and choice.request.awaits_scores:
             # With this code the client submits again what was lost.
@@ -88,8 +87,7 @@ def _from_draft(
     match message:
         case GuessNotice():
             node.busy_s += message.draft_us / 1e6
-            streams = [StreamId(part.stream_id) for part in message.parts]
-            state.serving.ledger.count_bytes(streams, num_bytes, to_draft=True)
+            state.serving.ledger.count_bytes(message, num_bytes, to_draft=True)
             for target, parts in _by_target(state, message):
                 if target.scheduler is not None:
                     passed_on = target.scheduler.guessed(node.name, parts, now)

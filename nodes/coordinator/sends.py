@@ -12,21 +12,19 @@ from nodes.worker.stream import StreamId
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A message for a peer; its bytes are charged to the streams it is about."""
+    """A message for a peer."""
 
     peer: bytes
     message: Any
-    streams: tuple[StreamId, ...] = ()
-    to_draft: bool = False
 
 
-def streams_of(message: Any) -> tuple[StreamId, ...]:
-    """Return the streams that a message to a node is about."""
-    entries = message.parts if isinstance(message, GuessNotice) else None
-    entries = getattr(message, "entries", entries)
-    if entries is not None:
-        return tuple(StreamId(entry.stream_id) for entry in entries)
-    return (StreamId(message.stream_id),)
+def streams_of(message: Any) -> list[StreamId]:
+    """Return the streams that a message to or from a node is about."""
+    if isinstance(message, GuessNotice):
+        entries = message.parts
+    else:
+        entries = getattr(message, "entries", (message,))
+    return [StreamId(entry.stream_id) for entry in entries if hasattr(entry, "stream_id")]
 
 
 def coalesced(sends: Sequence[Send]) -> list[Send]:

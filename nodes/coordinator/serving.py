@@ -27,7 +27,7 @@ from nodes.coordinator.requests.request import (
     started_notice,
     tokens_notice,
 )
-from nodes.coordinator.sends import Send, streams_of
+from nodes.coordinator.sends import Send
 from nodes.messages import PromptScoresNotice, ReadNotice, RequestFailedNotice, TokenizeReply
 from nodes.messages.fingerprint import fingerprint
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
@@ -306,11 +306,11 @@ class Serving:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    out.append(Send(target.peer, message, streams_of(message)))
+                    out.append(Send(target.peer, message))
                 case ToDraft(node=name, message=message):
                     draft = self._roster.node(name)
                     if draft is not None:
-                        out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
+                        out.append(Send(draft.peer, message))
                 case Emit(stream_id=stream_id):
                     choice = self.ledger.streams.get(stream_id)
                     if choice is not None:

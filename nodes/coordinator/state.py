@@ -21,7 +21,7 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import ClientOut, NodeLives, NodeOut, Roster, RosterEvent
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.requests.uploads import Uploads
-from nodes.coordinator.sends import Send
+from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
@@ -151,7 +151,7 @@ class CoordinatorState:
         """End the requests of a message that exceeds the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
         ledger, number = self.serving.ledger, getattr(send.message, "request_id", 0)
-        choices = map(ledger.streams.get, send.streams)
+        choices = map(ledger.streams.get, streams_of(send.message))
         found = [choice.request if choice is not None else None for choice in choices]
         found.append(ledger.request(send.peer, number))
         if isinstance(send.message, TokenizeRequest):
@@ -211,12 +211,11 @@ class CoordinatorState:
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Count a sent message's bytes; return what must be sent right after it."""
-        self.serving.ledger.count_bytes(send.streams, num_bytes, to_draft=send.to_draft)
         self.reporting.traffic.note("out", type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
-        if isinstance(send.message, OpenStreamRequest):
-            node = self.roster.node_at(send.peer)
-            if node is not None:
+        if (node := self.roster.node_at(send.peer)) is not None:
+            self.serving.ledger.count_bytes(send.message, num_bytes, to_draft=node.role == "draft")
+            if isinstance(send.message, OpenStreamRequest):
                 node.text_sent(num_bytes, self._air, now)
         ping = self.roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.coordinator.requests.tokenizing import Tokenizing
+from nodes.coordinator.sends import streams_of
 from nodes.worker.stream import StreamId
 
 # Outcomes of requests: three of their own, and the codes of RequestFailedNotice.
@@ -132,8 +132,10 @@ class Ledger:
         choice = self.streams.get(stream_id)
         return choice.target if choice is not None else ""
 
-    def count_bytes(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
-        """Add the bytes of a message to the figures of its streams in equal shares."""
+    def count_bytes(self, message: Any, num_bytes: int, *, to_draft: bool) -> None:
+        """Add the bytes of a message to or from a node to the figures of the streams that it is
+        about, in equal shares."""
+        streams = streams_of(message)
         for stream_id in streams:
             choice = self.streams.get(stream_id)
             if choice is not None:

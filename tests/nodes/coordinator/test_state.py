@@ -159,7 +159,7 @@ def test_guesses_are_passed_on_and_charged_to_the_streams_that_are_not_over() ->
             mesh.ready(stream_id, peer=peer)
     assert CloseStreamNotice(3, 1) in mesh.cancel(3).to(DRAFT)
     sends = mesh.hear(DRAFT, GuessNotice((part(1), part(2), part(3)), (8, 9, 10)), num_bytes=60)
-    assert sends == [Send(TARGET, GuessNotice((part(1), part(2)), (8, 9)), (1, 2))]
+    assert sends == [Send(TARGET, GuessNotice((part(1), part(2)), (8, 9)))]
     assert mesh.hear(DRAFT, GuessNotice((part(3),), (8,))) == []
     (*_, finished) = mesh.finish().to(CLIENT)
     assert finished.figures.draft_wire_bytes == 20
