@@ -30,14 +30,7 @@ from nodes.messages import (
 from nodes.scheduler.commits import tell_followers
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
-from nodes.scheduler.planning import (
-    MODES,
-    Mode,
-    begin_plan,
-    observed_price_s,
-    predicted_price_s,
-    take_plan,
-)
+from nodes.scheduler.planning import MODES, Mode, begin_plan, observed_price_s, take_plan
 from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Figures
 from nodes.target import node as target_node
@@ -168,8 +161,9 @@ class World:
         self._carry_out(scheduler.tick(now))
         if scheduler.is_plan_due and (planning := begin_plan(scheduler, now)) is not None:
             self._carry_out(take_plan(scheduler, planning.make(), now))
-        observed_s, predicted_s = observed_price_s(scheduler), predicted_price_s(scheduler)
-        if now >= self._scenario.warm_up_s and observed_s and predicted_s:
+        observed_s, made = observed_price_s(scheduler), scheduler.last_made
+        if now >= self._scenario.warm_up_s and observed_s and made is not None:
+            predicted_s = made.grouped_s if scheduler.plan.batches else made.open_s
             self._promised.append(observed_s / predicted_s)
         self._clock.after(_TICK_S, self._tick)
 

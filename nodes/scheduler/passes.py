@@ -79,7 +79,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
     if reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
         used = scheduler.used_cells
         predicted_s = target.decode.table.at(num_tokens, used, own)
-        scheduler.observe("pass", pass_s, predicted_s)
+        scheduler.counts.ratios["pass"].observe(pass_s, predicted_s)
         if reply.num_read_tokens:
             target.read_beside(reply.num_read_tokens, num_decoded, own, now)
         else:

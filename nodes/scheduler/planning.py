@@ -134,7 +134,7 @@ def take_plan(scheduler: Scheduler, made: Made, now: float) -> list[Instruction]
     """Put a plan in force, even if streams have changed since it was begun."""
     predicted_s = made.grouped_s if scheduler.is_grouped else made.open_s
     observed_s = observed_price_s(scheduler)
-    scheduler.observe("plan", observed_s, predicted_s)
+    scheduler.counts.ratios["plan"].observe(observed_s, predicted_s)
     # A plan that could not be made predicts nothing.
     if observed_s and 0.0 < predicted_s < math.inf:
         scheduler.price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
@@ -166,14 +166,6 @@ def observed_price_s(scheduler: Scheduler) -> float:
     if not streams or not all(stream.interval_s for stream in streams):
         return 0.0
     return sum(s.spec.weight * s.interval_s / s.tokens_a_pass for s in streams)
-
-
-def predicted_price_s(scheduler: Scheduler) -> float:
-    """The predicted price of what is in force; 0.0 before the first plan."""
-    made = scheduler.last_made
-    if made is None:
-        return 0.0
-    return made.grouped_s if scheduler.plan.batches else made.open_s
 
 
 def observation_of(scheduler: Scheduler, now: float) -> Observation:

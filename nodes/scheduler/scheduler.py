@@ -34,7 +34,7 @@ from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
 from nodes.scheduler.reasons import summary
 from nodes.scheduler.silences import Pending, Silences, look_after
 from nodes.scheduler.stream import NodeBackoff, Opening, Running, Stream
-from nodes.telemetry.counts import Counts, Stage
+from nodes.telemetry.counts import Counts
 from nodes.worker.stream import StreamId, StreamSpec, cells_soon
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
@@ -363,10 +363,6 @@ class Scheduler:
         return out
 
     # -- what is recorded --------------------------------------------------------------------------
-
-    def observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
-        """Record what a prediction was and what happened."""
-        self.counts.ratios[stage].observe(observed_s, predicted_s)
 
     def record(self, recorder: Recorder | None, now: float) -> None:
         """Report to this recorder from now on, first the last plan and the present followers.

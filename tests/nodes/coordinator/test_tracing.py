@@ -10,7 +10,7 @@ import pytest
 from nodes.coordinator.tracing import LINGER_S, TargetRecorder
 from nodes.messages import TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
-from nodes.scheduler.planning import MODES, predicted_price_s
+from nodes.scheduler.planning import MODES
 from nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
@@ -197,7 +197,6 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     ring = recorded(scheduler)
     admit(scheduler)
     ready(scheduler)
-    assert predicted_price_s(scheduler) == 0.0
     tick(scheduler, 1.0)
     (plan,) = (record for record in lines_of(ring) if isinstance(record, PlanRecord))
     assert (plan.at_s, plan.is_grouped) == (1.0, True)
@@ -206,7 +205,7 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     assert made is not None
     assert plan.open_price_s == made.open_s
     assert plan.prediction is not None
-    assert plan.prediction.price_s == made.grouped_s == predicted_price_s(scheduler)
+    assert plan.prediction.price_s == made.grouped_s
     # Whoever begins later is told the same first.
     again = lines_of(recorded(scheduler, 2.0))[0]
     assert (again.at_s, again.batches) == (2.0, plan.batches)
