@@ -71,8 +71,8 @@ class Ledger:
         self.tokenizing = Tokenizing()
         self.holdings = Holdings()
         self.outcomes = Counter[str]()
-        # Requests that no present target can serve, in the order in which they lost the last one.
-        self._stranded: dict[Request, None] = {}
+        # Requests that no present target can serve, with the times when they lost the last one.
+        self._stranded: dict[Request, float] = {}
 
     def request(self, client: bytes, number: int) -> Request | None:
         return self._requests.get(client, {}).get(number)
@@ -97,20 +97,15 @@ class Ledger:
     def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
         """Note whether there is a target that could serve a request."""
         if is_able:
-            request.stranded_at = None
             self._stranded.pop(request, None)
-        elif request.stranded_at is None:
-            request.stranded_at = now
-            self._stranded[request] = None
+        else:
+            self._stranded.setdefault(request, now)
 
     def stranded(self, now: float) -> list[Request]:
         """Return requests that no target could serve for too long, at most _MAX_AT_ONCE of them."""
         long_ago = now - STRANDED_LIMIT_S
-        over = itertools.takewhile(
-            lambda request: request.stranded_at is not None and request.stranded_at <= long_ago,
-            self._stranded,
-        )
-        return list(itertools.islice(over, _MAX_AT_ONCE))
+        over = itertools.takewhile(lambda each: each[1] <= long_ago, self._stranded.items())
+        return [request for request, _ in itertools.islice(over, _MAX_AT_ONCE)]
 
     def holds(self, request: Request) -> bool:
         """Whether this request is not over; a later request may have the same number."""

@@ -122,8 +122,6 @@ class Request:
     # Targets that left while they served it.
     num_losses: int = 0
     last_loss: str = "all targets that could serve this request left"
-    # When it lost the last target that could serve it; the ledger sets it.
-    stranded_at: float | None = None
     # Position of the next prompt token whose score must be sent to the client.
     next_score: int = 1
     num_prompt_tokens: int = 0
