@@ -47,7 +47,9 @@ def from_node(
             state.serving.ledger.count_bytes(message, num_bytes, to_draft=False)
             node.busy_s += message.pass_s
             lost = _without_scores(state, node, message, now)
+            before = dict(scheduler.streams)
             out = scheduler.committed(message, now)
+            state.tracing.committed(node, before, message, now)
             return [*lost, *state.serving.carry_out(node, out, now)]
         case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
             out = scheduler.target_ready(StreamId(s), g, num_read, has_begun=message.has_begun)
@@ -90,6 +92,7 @@ def _from_draft(
             state.serving.ledger.count_bytes(message, num_bytes, to_draft=True)
             for target, parts in _by_target(state, message):
                 if target.scheduler is not None:
+                    state.tracing.guessed(target, node.name, parts, now)
                     passed_on = target.scheduler.guessed(node.name, parts, now)
                     out += state.serving.carry_out(target, passed_on, now)
         case (

@@ -83,7 +83,7 @@ class CoordinatorState:
         self._air = Air()
         self.uploads = Uploads(self._air, self.roster.client_rtt_s, pads=welcome.pads)
         self._drafts = Drafts()
-        self._tracing = Tracing()
+        self.tracing = Tracing()
         self.reporting = Reporting(version, self.roster, self.serving, self._air, self._drafts)
 
     # -- incoming events ---------------------------------------------------------------------
@@ -169,7 +169,7 @@ class CoordinatorState:
         out += self.roster.pings(now)
         for node, scheduler in self.roster.schedulers():
             out += self.serving.carry_out(node, scheduler.tick(now), now)
-        self._tracing.tick(self.roster.schedulers(), now)
+        self.tracing.tick(self.roster.schedulers(), now)
         self.reporting.tick(now)
         out += self.uploads.grants(now) + self.serving.tick(now)
         out += self.intake.ask_tokenizers()
@@ -201,7 +201,9 @@ class CoordinatorState:
         """Put a plan in force and return what it starts; nothing if its target has left."""
         if self.roster.node(target.name) is not target or target.scheduler is None:
             return []
-        return self.serving.carry_out(target, take_plan(target.scheduler, made, now), now)
+        started = take_plan(target.scheduler, made)
+        self.tracing.planned(target, target.scheduler, now)
+        return self.serving.carry_out(target, started, now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""
@@ -248,7 +250,7 @@ class CoordinatorState:
             for draft in self.roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)
-            self._tracing.target_joined(node, node.scheduler, now)
+            self.tracing.target_joined(node)
             self.intake.target_came(node)
             self.serving.target_lives(node.name, node.incarnation, now)
             self.serving.targets_changed(now)
@@ -303,7 +305,7 @@ class CoordinatorState:
                 return [Send(peer, self.reporting.answer(message, now))]
             case TraceRequest():
                 schedulers = self.roster.schedulers()
-                return [Send(peer, self._tracing.answer(message, schedulers, now))]
+                return [Send(peer, self.tracing.answer(message, schedulers, now))]
             case NodeCommandRequest():
                 reply, events = self._drains.command(message, now)
                 out = [Send(peer, reply), *self._on_roster(events, now)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord
-from nodes.messages import MAX_TRACE_BYTES, CommitReply, TraceReply, TraceRequest
+from nodes.messages import MAX_TRACE_BYTES, ChainPart, CommitReply, TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
-from nodes.scheduler.planning import Made
 from nodes.scheduler.stream import Stream
 from nodes.telemetry.trace.records import (
     FollowRecord,
@@ -29,6 +28,7 @@ LINGER_S: Final = 5.0
 _SAME_START_S: Final = 1.0
 
 Schedulers = Iterable[tuple[NodeRecord, Scheduler]]
+Ids = tuple[int, ...]
 
 
 class Tracing:
@@ -39,81 +39,83 @@ class Tracing:
         self._until: float | None = None
         # The ring position where the last block of plans in force begins, and when it was made.
         self._start, self._started_at = 0, -math.inf
+        # By target and stream: the draft node that was last reported.
+        self._followers: dict[str, dict[StreamId, str]] = {}
 
     def answer(self, request: TraceRequest, schedulers: Schedulers, now: float) -> TraceReply:
         after = request.after
-        is_old = self._until is None or now >= self._started_at + _SAME_START_S
-        if self._until is None or (after < 0 and is_old):
+        is_new = self._until is None or (after < 0 and now >= self._started_at + _SAME_START_S)
+        self._until = now + LINGER_S
+        if is_new:
             # A new client gets the plans in force first; clients already reading get them again.
             self._start, self._started_at = self._ring.last, now
+            self._followers.clear()
             for target, scheduler in schedulers:
-                self._record(target, scheduler, now)
+                self.planned(target, scheduler, now)
+                self._followed(target, scheduler, now)
         if after < 0:
             after = self._start
-        self._until = now + LINGER_S
         return self._ring.after(after, MAX_TRACE_BYTES, request.request_id)
 
-    def target_joined(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
-        if self._until is not None:
-            self._record(target, scheduler, now)
+    def target_joined(self, target: NodeRecord) -> None:
+        """Forget the followers of an earlier target of this name."""
+        self._followers.pop(target.name, None)
 
     def tick(self, schedulers: Schedulers, now: float) -> None:
-        """Stop recording when no request has come for LINGER_S."""
+        """Report followers, or stop recording when no request has come for LINGER_S."""
         if self._until is not None and now > self._until:
             self._until = None
-            for _, scheduler in schedulers:
-                scheduler.record(None, now)
             self._ring.clear()
+        elif self._until is not None:
+            for target, scheduler in schedulers:
+                self._followed(target, scheduler, now)
 
-    def _record(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
-        heartbeat = target.heartbeat
-        scheduler.record(
-            TargetRecorder(self._ring, target.name, lambda: heartbeat.rtt_s or 0.0), now
-        )
+    def planned(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
+        """Record the last plan of a target."""
+        made = scheduler.last_made
+        if self._until is not None and made is not None:
+            record = copied_from(
+                made.grouped,
+                PlanRecord,
+                at_s=now,
+                target=target.name,
+                observation=made.observation,
+                is_grouped=scheduler.is_grouped,
+                open_price_s=made.open_s,
+            )
+            self._ring.add(record)
 
-
-class TargetRecorder:
-    """Adds the records of one target's scheduler to a ring; `now` is the scheduler's time.
-
-    rtt_s: returns the round trip to the target, 0.0 while it is unknown.
-    """
-
-    def __init__(self, ring: Ring, target: str, rtt_s: Callable[[], float]) -> None:
-        self._ring, self._target, self._rtt_s = ring, target, rtt_s
-        # By stream: the draft node that was last reported.
-        self._followers: dict[StreamId, str] = {}
-
-    def planned(self, made: Made, *, is_grouped: bool, now: float) -> None:
-        record = copied_from(
-            made.grouped,
-            PlanRecord,
-            at_s=now,
-            target=self._target,
-            observation=made.observation,
-            is_grouped=is_grouped,
-            open_price_s=made.open_s,
-        )
-        self._ring.add(record)
-
-    def followed(self, streams: Mapping[StreamId, Stream], now: float) -> None:
+    def _followed(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
         """Report streams whose draft node has begun or ceased to guess since the last call."""
+        streams, before = scheduler.streams, self._followers.get(target.name, {})
         new = {s: x.follow.node for s, x in streams.items() if x.follow and x.follow.is_ready}
-        before, self._followers = self._followers, new
+        self._followers[target.name] = new
         for stream_id in dict.fromkeys([*before, *new]):
             node, stream = new.get(stream_id, ""), streams.get(stream_id)
             if before.get(stream_id, "") != node:
                 reason = stream.refusal if stream is not None else "it ended or moved on"
-                self._ring.add(FollowRecord(now, self._target, stream_id, node, reason))
+                self._ring.add(FollowRecord(now, target.name, stream_id, node, reason))
 
-    def guessed(self, node: str, num_streams: int, num_tokens: int, now: float) -> None:
-        self._ring.add(GuessRecord(now, self._target, node, num_streams, num_tokens))
+    def guessed(
+        self, target: NodeRecord, node: str, parts: Sequence[tuple[ChainPart, Ids]], now: float
+    ) -> None:
+        """Record a message with guesses of a draft node."""
+        if self._until is not None:
+            num_tokens = sum(len(token_ids) for _, token_ids in parts)
+            self._ring.add(GuessRecord(now, target.name, node, len(parts), num_tokens))
 
     def committed(
-        self, reply: CommitReply, labels: Mapping[StreamId, str], predicted_s: float, now: float
+        self, target: NodeRecord, streams: Mapping[StreamId, Stream], reply: CommitReply, now: float
     ) -> None:
-        streams = tuple(
+        """Record a pass. streams: those of the target, with the ones that ended in the pass."""
+        scheduler = target.scheduler
+        if self._until is None or scheduler is None:
+            return
+        labels = {stream_id: stream.plain for stream_id, stream in streams.items()}
+        entries = tuple(
             copied_from(entry, PassStream, plain=labels.get(StreamId(entry.stream_id), ""))
             for entry in reply.entries
         )
-        times = reply.pass_s, predicted_s, self._rtt_s()
-        self._ring.add(PassRecord(now, self._target, *times, streams, reply.num_read_tokens))
+        times = reply.pass_s, scheduler.predicted_s, target.heartbeat.rtt_s or 0.0
+        self._ring.add(PassRecord(now, target.name, *times, entries, reply.num_read_tokens))
+        self._followed(target, scheduler, now)

@@ -1,26 +1,20 @@
-"""What a scheduler returns, and what it reports to while a trace is wanted."""
+"""What a scheduler returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 from nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
-    CommitReply,
     GuessNotice,
     HoldNotice,
     LeaseRequest,
     OpenStreamRequest,
     TokenScores,
 )
-from nodes.scheduler.stream import Figures, Stream
+from nodes.scheduler.stream import Figures
 from nodes.worker.stream import StreamId
-
-if TYPE_CHECKING:
-    from nodes.scheduler.planning import Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +67,3 @@ class Abort:
 
 
 Instruction = ToTarget | ToDraft | Emit | Finish | Abort
-
-
-class Recorder(Protocol):
-    """Records what one scheduler does. now: the scheduler's time."""
-
-    def planned(self, made: Made, *, is_grouped: bool, now: float) -> None:
-        """A plan was made. is_grouped: its groups are in force; otherwise open flow is."""
-
-    def followed(self, streams: Mapping[StreamId, Stream], now: float) -> None:
-        """The streams are these now, each with its draft node."""
-
-    def guessed(self, node: str, num_streams: int, num_tokens: int, now: float) -> None:
-        """A message with guesses of a draft node has arrived."""
-
-    def committed(
-        self, reply: CommitReply, labels: Mapping[StreamId, str], predicted_s: float, now: float
-    ) -> None:
-        """The target reported a pass.
-
-        labels: by stream, why it took no guesses, if it did not. predicted_s: 0.0 where nothing was
-        predicted.
-        """

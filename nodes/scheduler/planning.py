@@ -130,7 +130,7 @@ def begin_plan(scheduler: Scheduler, now: float) -> Planning | None:
     return Planning(observation, scheduler.mode.policy, scheduler.price_factor)
 
 
-def take_plan(scheduler: Scheduler, made: Made, now: float) -> list[Instruction]:
+def take_plan(scheduler: Scheduler, made: Made) -> list[Instruction]:
     """Put a plan in force, even if streams have changed since it was begun."""
     predicted_s = made.grouped_s if scheduler.is_grouped else made.open_s
     observed_s = observed_price_s(scheduler)
@@ -141,8 +141,6 @@ def take_plan(scheduler: Scheduler, made: Made, now: float) -> list[Instruction]
     if scheduler.mode.is_grouped is None:
         scheduler.is_grouped = promises(made)
     scheduler.last_made = made
-    if scheduler.recorder is not None:
-        scheduler.recorder.planned(made, is_grouped=scheduler.is_grouped, now=now)
     scheduler.plan = made.grouped if scheduler.is_grouped else OPEN_FLOW_PLAN
     return wait(scheduler, waits_of(scheduler.plan))
 

@@ -28,7 +28,7 @@ from nodes.scheduler import following, passes, planning
 from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.instructions import Abort, Finish, Instruction, Recorder, ToTarget
+from nodes.scheduler.instructions import Abort, Finish, Instruction, ToTarget
 from nodes.scheduler.passes import TargetCosts
 from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
 from nodes.scheduler.reasons import summary
@@ -54,8 +54,8 @@ class Scheduler:
     those that may draft for this target. alphas: by draft node, how often its guesses are right
     here. link: the target's link. speculation: whether draft nodes guess now. waits: by stream,
     what it waits for under the plan in force. untold: by draft node, the streams of which it has
-    not yet been sent all tokens. num_stale: messages that came too late.
-    is_plan_due: the caller should make a plan with begin_plan() and take_plan().
+    not yet been sent all tokens. num_stale: messages that came too late. is_plan_due: the
+    caller should make a plan with begin_plan() and take_plan().
     """
 
     def __init__(
@@ -81,13 +81,12 @@ class Scheduler:
         self.untold: dict[str, dict[StreamId, None]] = {}
         self.speculation = Speculation.ON
         self.comparisons = Comparisons()
-        # The mean seconds of a pass without prompts.
-        self.pass_s = _UNSEEN_PASS_S
+        # The mean seconds of a pass without prompts, and the predicted ones of the last pass.
+        self.pass_s, self.predicted_s = _UNSEEN_PASS_S, 0.0
         self.num_stale = 0
         self.plan, self.waits = OPEN_FLOW_PLAN, dict[int, Wait]()
         # The last plan that was made, whether it was put in force or not.
         self.last_made: Made | None = None
-        self.recorder: Recorder | None = None
         self._looks_up = looks_up and mode.has_guesses
         self.is_grouped = bool(mode.is_grouped)
         self.plan_at, self.is_plan_due, self.price_factor = 0.0, False, 1.0
@@ -217,8 +216,6 @@ class Scheduler:
         """Forward guesses for streams that the draft node follows; others count as stale."""
         num_tokens = sum(len(token_ids) for _, token_ids in parts)
         self.counts.guessed(name, num_tokens, now)
-        if self.recorder is not None:
-            self.recorder.guessed(name, len(parts), num_tokens, now)
         forwarded: list[ChainPart] = []
         token_ids: list[int] = []
         for part, guesses in parts:
@@ -292,20 +289,14 @@ class Scheduler:
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Append what one pass committed; entries that do not follow the journal are dropped."""
-        predicted_s = passes.learn(self, reply, now)
-        before = [self.streams.get(StreamId(entry.stream_id)) for entry in reply.entries]
+        self.predicted_s = passes.learn(self, reply, now)
         out: list[Instruction] = []
         added: list[Stream] = []
         for entry, token_ids in with_tokens(reply.entries, reply.token_ids):
             out += commit(self, entry, token_ids, added, now)
         out += following.leave_silent(self, added)
         out += [*self.allow(added), *tell_followers(self, now)]
-        out += passes.speculate(self)
-        if self.recorder is not None:
-            labels = {s.spec.stream_id: s.plain for s in before if s is not None}
-            self.recorder.committed(reply, labels, predicted_s, now)
-        self._record_followers(now)
-        return out
+        return out + passes.speculate(self)
 
     def allow(self, streams: Iterable[Stream]) -> list[Instruction]:
         """Renew those leases of these streams that have few tokens left."""
@@ -351,7 +342,6 @@ class Scheduler:
         out = tell_followers(self, now)
         if self.silences.is_due(now):
             out += look_after(self, now)
-        self._record_followers(now)
         if now < self.plan_at:
             return out
         self.is_plan_due = True
@@ -361,23 +351,6 @@ class Scheduler:
             self.plan = OPEN_FLOW_PLAN
             out += planning.wait(self, {})
         return out
-
-    # -- what is recorded --------------------------------------------------------------------------
-
-    def record(self, recorder: Recorder | None, now: float) -> None:
-        """Report to this recorder from now on, first the last plan and the present followers.
-
-        recorder: None ends the recording.
-        """
-        self.recorder = recorder
-        if recorder is not None and self.last_made is not None:
-            recorder.planned(self.last_made, is_grouped=self.is_grouped, now=now)
-        self._record_followers(now)
-
-    def _record_followers(self, now: float) -> None:
-        """Report streams whose draft node has begun or ceased to guess since the last call."""
-        if self.recorder is not None:
-            self.recorder.followed(self.streams, now)
 
 
 def _close(stream: Stream) -> ToTarget:

@@ -1,4 +1,4 @@
-"""What is recorded of a mesh for those who ask, and of single steps of a scheduler."""
+"""What is recorded of a mesh for those who ask."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.tracing import LINGER_S, TargetRecorder
-from nodes.messages import TraceReply, TraceRequest
-from nodes.scheduler import Scheduler
+from mesh.messages import Ping, Pong
+from nodes.coordinator.tracing import LINGER_S
+from nodes.messages import ChainPart, GuessNotice, StreamFailedNotice, TraceReply, TraceRequest
 from nodes.scheduler.planning import MODES
 from nodes.telemetry.trace.records import (
     FollowRecord,
@@ -17,22 +17,19 @@ from nodes.telemetry.trace.records import (
     PassStream,
     PlanRecord,
     Record,
-    Ring,
     from_line,
 )
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, OTHER, Mesh, guessing_mesh
-from tests.nodes.scheduler.watched import (
-    ONE,
-    PASS_S,
-    admit,
-    commit,
-    decoding,
-    fail,
-    guess,
-    make_scheduler,
-    ready,
-    tick,
+from tests.nodes.coordinator.script import (
+    CLIENT,
+    DRAFT,
+    OTHER,
+    TARGET,
+    Mesh,
+    guessing_mesh,
+    make_mesh,
+    mesh_of,
+    profile,
 )
 
 
@@ -121,91 +118,100 @@ def test_targets_that_join_later_are_recorded_too() -> None:
     assert "second" in {record["target"] for record in records(ask(mesh, last))}
 
 
-# -- steps of a scheduler -------------------------------------------------------------------------
+# -- what is in a record ---------------------------------------------------------------------------
 
 
-def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
-    ring = Ring()
-    scheduler.record(TargetRecorder(ring, "t", lambda: 0.002), now)
-    return ring
+def lines_of(mesh: Mesh, after: int = 0, now: float = 9.0) -> list[Record]:
+    return [from_line(line) for line in ask(mesh, after, now).records.splitlines()]
 
 
-def lines_of(ring: Ring) -> list[Record]:
-    return [from_line(line) for line in ring.after(0, 10**9).records.splitlines()]
-
-
-def follows(ring: Ring) -> list[tuple[float, int, str, str]]:
+def follows(mesh: Mesh) -> list[tuple[float, int, str, str]]:
     return [
         (record.at_s, record.stream_id, record.node, record.reason)
-        for record in lines_of(ring)
+        for record in lines_of(mesh)
         if isinstance(record, FollowRecord)
     ]
 
 
 def test_a_message_with_guesses_and_the_pass_that_took_some() -> None:
-    scheduler = decoding("d")
-    ring = recorded(scheduler)
-    guess(scheduler, "d", 4, now=1.0)
+    mesh = mesh_of(target=profile(40))
+    mesh.join(DRAFT, "draft", make_profile(0.8))
+    (ping,) = mesh.due(1.0).said(Ping, TARGET)
+    mesh.hear(TARGET, Pong(ping.seq, 0), 1.002)
+    mesh.submit()
+    for peer in (DRAFT, TARGET):
+        mesh.ready(peer=peer)
+    ask(mesh, -1)
+    mesh.hear(DRAFT, GuessNotice((ChainPart(1, 1, 1, 3, b"1234"),), (5,) * 4), 2.0)
     told = {"num_offered": 4, "num_late": 1, "best_percent": 77}
-    commit(scheduler, 5, 6, now=2.0, num_draft_tokens=3, num_accepted_tokens=1, **told)
-    _, message, verified = lines_of(ring)
-    assert message == GuessRecord(1.0, "t", "d", 1, 4)
-    assert (verified.at_s, verified.pass_s, verified.rtt_s) == (2.0, PASS_S, 0.002)
+    taken = {"num_draft_tokens": 3, "num_accepted_tokens": 1}
+    mesh.commit(token_ids=(5, 6), pass_s=0.05, now=3.0, **told, **taken)
+    _, message, verified = lines_of(mesh)
+    assert message == GuessRecord(2.0, "target", "draft", 1, 4)
+    assert (verified.at_s, verified.pass_s) == (3.0, 0.05)
     # A pass of four tokens by the tables.
-    assert verified.predicted_s == pytest.approx(0.046)
+    assert (verified.predicted_s, verified.rtt_s) == pytest.approx((0.064, 0.002))
     part = PassStream(1, 2, 3, 1, num_offered=4, num_late=1, best_percent=77)
     assert verified.streams == (part,)
 
 
 def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
-    scheduler = make_scheduler("d")
-    ring = recorded(scheduler)
-    admit(scheduler)
+    mesh = make_mesh(with_draft=True)
+    ask(mesh, -1)
+    mesh.submit()
     # What is of a following before is none.
-    scheduler.draft_ready("d", ONE, 99)
-    assert follows(ring) == []
-    ready(scheduler)
-    scheduler.tick(2.0)
-    assert follows(ring) == [(2.0, 1, "d", "")]
+    for generation, found in ((99, []), (1, [(2.0, 1, "draft", "")])):
+        mesh.ready(1, generation, DRAFT)
+        mesh.tick(2.0)
+        assert follows(mesh) == found
 
 
-@pytest.mark.parametrize("way", ["finish", "cancel", "release", "fail", "die"])
+@pytest.mark.parametrize("way", ["finish", "cancel", "move", "fail", "die"])
 def test_a_recording_begins_with_the_draft_node_that_follows_and_tells_when_it_stops(
     way: str,
 ) -> None:
-    scheduler = decoding("d")
-    ring = recorded(scheduler, 1.0)
+    mesh = guessing_mesh()
+    ask(mesh, -1, 1.0)
     match way:
         case "finish":
-            commit(scheduler, 5, now=3.0, finish_reason="stop")
+            mesh.finish(now=3.0)
         case "cancel":
-            scheduler.cancel(ONE)
-        case "release":
-            scheduler.release(ONE)
+            mesh.cancel()
+        case "move":
+            mesh.join(OTHER, "target", make_profile())
+            mesh.command("drain", "target")
         case "fail":
-            fail(scheduler, "d", "full")
+            mesh.hear(DRAFT, StreamFailedNotice(1, 1, "full"))
         case "die":
-            scheduler.draft_lost("d")
-    scheduler.tick(3.0)
-    first, last = follows(ring)
-    assert (first, last[:3]) == ((1.0, 1, "d", ""), (3.0, 1, ""))
+            mesh.gone(DRAFT)
+    mesh.tick(3.0)
+    first, last = follows(mesh)
+    assert (first, last[:3]) == ((1.0, 1, "draft", ""), (3.0, 1, ""))
     assert ("full" in last[3]) == (way == "fail")
 
 
+def test_a_target_that_comes_back_begins_without_followers() -> None:
+    mesh = guessing_mesh()
+    ask(mesh, -1, 1.0)
+    mesh.gone(TARGET, 2.0)
+    mesh.join(TARGET, "target", make_profile(), now=2.0, incarnation=9)
+    mesh.tick(3.0)
+    assert follows(mesh) == [(1.0, 1, "draft", "")]
+
+
 def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
-    scheduler = make_scheduler("d", mode=MODES["grouped"])
-    ring = recorded(scheduler)
-    admit(scheduler)
-    ready(scheduler)
-    tick(scheduler, 1.0)
-    (plan,) = (record for record in lines_of(ring) if isinstance(record, PlanRecord))
+    mesh = guessing_mesh(MODES["grouped"], gamma=4)
+    ask(mesh, -1)
+    mesh.tick(1.0)
+    (plan,) = (record for record in lines_of(mesh, now=1.0) if isinstance(record, PlanRecord))
     assert (plan.at_s, plan.is_grouped) == (1.0, True)
-    assert plan.batches == scheduler.plan.batches
+    ((_, scheduler),) = mesh.state.roster.schedulers()
     made = scheduler.last_made
     assert made is not None
-    assert plan.open_price_s == made.open_s
+    assert (plan.batches, plan.open_price_s) == (scheduler.plan.batches, made.open_s)
     assert plan.prediction is not None
     assert plan.prediction.price_s == made.grouped_s
     # Whoever begins later is told the same first.
-    again = lines_of(recorded(scheduler, 2.0))[0]
+    again = from_line(ask(mesh, -1, 2.0).records.splitlines()[0])
+    assert isinstance(again, PlanRecord)
     assert (again.at_s, again.batches) == (2.0, plan.batches)

@@ -105,7 +105,7 @@ def test_a_plan_says_nothing_of_streams_that_left_while_it_was_made() -> None:
     planning = begin_plan(scheduler, 1.0)
     assert planning is not None
     scheduler.cancel(ONE)
-    assert set(held(take_plan(scheduler, planning.make(), 1.2))) == {TWO}
+    assert set(held(take_plan(scheduler, planning.make()))) == {TWO}
 
 
 def test_the_price_of_open_flow_is_corrected_by_what_is_observed() -> None:

@@ -102,7 +102,7 @@ def tick(scheduler: Scheduler, now: float) -> list[Instruction]:
     """What is due by now, with the plan that is."""
     out = scheduler.tick(now)
     planning = begin_plan(scheduler, now)
-    return out if planning is None else [*out, *take_plan(scheduler, planning.make(), now)]
+    return out if planning is None else [*out, *take_plan(scheduler, planning.make())]
 
 
 def to_draft(out: list[Instruction], kind: type) -> list[tuple[str, Any]]:
