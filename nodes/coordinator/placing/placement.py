@@ -168,9 +168,6 @@ class Placement:
     def _best(
         self, choice: Choice, stream: Stream, targets: Sequence[NodeRecord], now: float
     ) -> NodeRecord:
-        if len(targets) == 1:
-            return targets[0]
-
         def price_s(target: NodeRecord) -> float:
             """Seconds per token, including a share of the time to read the prompt."""
             assert target.scheduler is not None
@@ -199,4 +196,4 @@ class Placement:
         fitting = [n for n in able if n.has_room([stream])]
         if not fitting:
             return None
-        return Move(choice.request, (choice,), self._best(choice, stream, fitting, now), 0.0)
+        return Move(choice.request, (choice,), self._best(choice, stream, fitting, now))

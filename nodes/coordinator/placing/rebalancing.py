@@ -20,8 +20,6 @@ from nodes.worker.stream import StreamId
 LOOK_S = 2.0
 # The least time between two moves of the same request.
 _REST_S = 10.0
-# Targets for which a move is evaluated: those that would decode fastest without guesses with it.
-_CANDIDATES = 2
 # A stream moves only if its time per token exceeds the other target's by this factor, because
 # predictions are noisy.
 _OVERLOAD = 1.3
@@ -29,12 +27,11 @@ _OVERLOAD = 1.3
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """All of a request's choices on one target go to another. gain_s: predicted seconds saved."""
+    """All of a request's choices on one target go to another."""
 
     request: Request
     choices: tuple[Choice, ...]
     target: NodeRecord
-    gain_s: float
 
 
 class Rebalancing:
@@ -106,7 +103,6 @@ def _best_move(
 ) -> Move | None:
     """Return the move of a request's streams that saves the most seconds, if any saves enough."""
     assert source.scheduler is not None
-    ids = [stream.spec.stream_id for stream in streams]
     share = _share_served(streams)
     # What is parked gets no tokens until others have ended.
     here_s = passes.token_s(source.scheduler, streams, (), now) / share if share else math.inf
@@ -114,21 +110,18 @@ def _best_move(
     left = _num_left(streams) / len(streams)
     prompt = streams[0].spec.num_prompt_tokens
     num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
-    moves = []
-    for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
+    gains: list[tuple[float, NodeRecord]] = []
+    for target in able:
         assert target.scheduler is not None
         present = target.scheduler.streams.values()
         there_s = passes.token_s(target.scheduler, present, streams, now)
         gain_s = (here_s - there_s) * left - passes.reading_s(target.scheduler, num_unread)
         if here_s > _OVERLOAD * there_s and gain_s > 0:
-            choices = tuple(request.choices[stream_id] for stream_id in ids)
-            moves.append(Move(request, choices, target, gain_s))
-    return max(moves, key=lambda move: move.gain_s, default=None)
-
-
-def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
-    assert target.scheduler is not None
-    return passes.plain_s(target.scheduler, newcomers, now)
+            gains.append((gain_s, target))
+    if not gains:
+        return None
+    choices = tuple(request.choices[stream.spec.stream_id] for stream in streams)
+    return Move(request, choices, max(gains, key=lambda gain: gain[0])[1])
 
 
 def _num_left(streams: Iterable[Stream]) -> int:
