@@ -310,7 +310,7 @@ class Coordinator:
 
     def take_plan(self, target: NodeRecord, made: Made) -> None:
         """Put a plan in force and send the messages that it starts."""
-        self._hand_over(self.state.take_plan(target, made, self._clock()))
+        self._send_all(self.state.take_plan(target, made, self._clock()))
 
     def tick(self) -> None:
         """Do what is due at this time without any message."""
@@ -335,13 +335,10 @@ class Coordinator:
                 membership.on_message(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
-        """Send the messages, then wake the planner if a plan is due: no token waits for a plan."""
-        self._hand_over(sends)
-        if self.state.is_plan_due:
-            self._plan_due.set()
+        """Send the messages, and those that follow from sending or from failing to send them.
 
-    def _hand_over(self, sends: Sequence[Send]) -> None:
-        """Send the messages, and those that follow from sending or from failing to send them."""
+        Then it wakes the planner if a plan is due: no token waits for a plan.
+        """
         now = self._clock()
         # Nodes come first: they can start work, while clients only read.
         ordered = coalesced(sends)
@@ -369,6 +366,8 @@ class Coordinator:
                 if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
                     pending.appendleft(Send(send.peer, notice))
                 pending.extendleft(reversed(self.state.sent(send, num_bytes, now)))
+        if self.state.is_plan_due:
+            self._plan_due.set()
 
     def _send(self, send: Send) -> int:
         """Send a message and return its bytes.
