@@ -173,7 +173,6 @@ class Reporting:
         return StatusReply(request.request_id, self._made[1])
 
     def status(self, now: float) -> Status:
-        streams = self._streams(now)
         return Status(
             cluster=self._roster.welcome.cluster,
             # A string, because the number may exceed those of a browser.
@@ -186,7 +185,7 @@ class Reporting:
             ratio_bounds=RATIO_BOUNDS,
             nodes=tuple(self._nodes(now)),
             num_streams=len(self._serving.ledger.streams),
-            streams=tuple(streams),
+            streams=tuple(self._streams(now)),
             phases=parts.phases_of(scheduler for _, scheduler in self._roster.schedulers()),
             waiting=self._waiting(now),
             targets=tuple(self._targets(now)),
@@ -212,29 +211,24 @@ class Reporting:
             if now - at <= _LEFT_S:
                 yield replace(left, silent_s=now - at)
 
-    def _streams(self, now: float) -> list[StreamStatus]:
-        """Return the streams, those that have a place first."""
-        found: list[StreamStatus] = []
-        waiting: list[StreamStatus] = []
+    def _streams(self, now: float) -> Iterator[StreamStatus]:
+        """Yield the streams, those that have a place first."""
         schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
-        for stream_id, choice in self._serving.ledger.streams.items():
+        streams = sorted(self._serving.ledger.streams.items(), key=lambda each: not each[1].target)
+        for index, (stream_id, choice) in enumerate(streams[:_MAX_STREAMS]):
             request = choice.request
             scheduler = schedulers.get(choice.target)
             stream = scheduler.streams.get(stream_id) if scheduler is not None else None
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
             known = choice, aliases, now - request.arrived_at
             if stream is None or scheduler is None:
-                if len(waiting) < _MAX_STREAMS:
-                    waiting.append(parts.stream_status(*known, None))
+                yield parts.stream_status(*known, None)
                 continue
             plain = "" if isinstance(stream.phase, Opening) else stream.plain
             # Building the line is most of the work, so only the first streams get one.
-            reason = plain_line(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
+            reason = plain_line(scheduler, stream) if plain and index < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
-            found.append(parts.stream_status(*known, stream, rate, (plain, reason)))
-            if len(found) == _MAX_STREAMS:
-                break
-        return (found + waiting)[:_MAX_STREAMS]
+            yield parts.stream_status(*known, stream, rate, (plain, reason))
 
     def _alias(self, kind: str, name: str) -> str:
         if not name:
