@@ -36,6 +36,7 @@ from nodes.messages import (
     TokensNotice,
     notices_of,
 )
+from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import Planning
 from policies.plan import Observation, Plan
 from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
@@ -362,10 +363,13 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         target, welcome = await join(hub, "t", "target", encode_struct(make_profile()))
         client, _ = await join(hub, "a")
         ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
-        # Each tick finds that one is due.
-        monkeypatch.setattr(
-            "nodes.coordinator.state.begin_plan", lambda *_: Planning(Observation(()), slow)
-        )
+
+        def begin_plan(scheduler: Scheduler, _now: float) -> Planning:
+            """Each tick finds that one is due."""
+            scheduler.is_plan_due = False
+            return Planning(Observation(()), slow)
+
+        monkeypatch.setattr("nodes.coordinator.state.begin_plan", begin_plan)
         await eventually(lambda: slow.num_begun == 1)
         for _ in range(3):
             client.send(ping)
