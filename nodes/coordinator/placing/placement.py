@@ -53,7 +53,7 @@ class Placement:
 
     def __init__(self, roster: Roster, class_weights: Mapping[str, int], ledger: Ledger) -> None:
         self.choosing = Choosing(roster, class_weights)
-        self.waiting = Waiting()
+        self.waiting = Waiting(ledger.waits)
         self._ledger = ledger
         self._roster = roster
 

@@ -98,6 +98,25 @@ class Entry:
         return self.kinds, self.choice.suspicion is not None
 
 
+class Waits:
+    """Counts the streams without a place, by the role of their clients and by tenant."""
+
+    def __init__(self) -> None:
+        self._nums = Counter[tuple[str, str]]()
+
+    def add(self, request: Request, num: int) -> None:
+        for key in ("role", request.role), ("tenant", request.tenant):
+            self._nums[key] += num
+            if not self._nums[key]:
+                del self._nums[key]
+
+    def num_of(self, role: str) -> int:
+        return self._nums["role", role]
+
+    def has_of(self, tenant: str) -> bool:
+        return ("tenant", tenant) in self._nums
+
+
 class Waiting:
     """The waiting streams: those whose output has begun go first, the others by tenants' turns.
 
@@ -108,12 +127,12 @@ class Waiting:
     cannot overtake it, so no stream starves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        """waits: counts these streams, and what will become such streams."""
+        self._waits = waits
         self._lines: dict[_LineKey, _Line] = {}
         self._entries: dict[StreamId, Entry] = {}
         self._tenants: dict[tuple[str, str], _Tenant] = {}
-        self._num_of_role: Counter[str] = Counter()
-        self._num_of_tenant: Counter[str] = Counter()
         self._turns = itertools.count(1)
 
     def __len__(self) -> int:
@@ -130,14 +149,6 @@ class Waiting:
         """Whether any present target may serve a waiting stream."""
         return bool(self._entries[stream_id].kinds)
 
-    def num_of(self, role: str) -> int:
-        """Return the number of waiting streams of clients that joined in a role."""
-        return self._num_of_role[role]
-
-    def has_of(self, tenant: str) -> bool:
-        """Return whether any stream of a tenant waits."""
-        return tenant in self._num_of_tenant
-
     def oldest_since(self, now: float) -> float:
         """Return when the stream that waits longest began to wait; now if none waits."""
         return min((entry.since for entry in self._entries.values()), default=now)
@@ -148,8 +159,7 @@ class Waiting:
         tenant.num_waiting += 1
         entry = Entry(choice, tenant, kinds, _rank(choice), now)
         self._entries[choice.spec.stream_id] = entry
-        self._num_of_role[choice.request.role] += 1
-        self._num_of_tenant[choice.request.tenant] += 1
+        self._waits.add(choice.request, 1)
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.rank)
 
     def _tenant(self, request: Request) -> _Tenant:
@@ -162,10 +172,7 @@ class Waiting:
         """Remove a waiting stream."""
         request, entry = choice.request, self._entries.pop(choice.spec.stream_id)
         self._leave_line(entry)
-        self._num_of_role[request.role] -= 1
-        self._num_of_tenant[request.tenant] -= 1
-        if not self._num_of_tenant[request.tenant]:
-            del self._num_of_tenant[request.tenant]
+        self._waits.add(request, -1)
         entry.tenant.num_waiting -= 1
         if not entry.tenant.num_waiting:
             del self._tenants[request.model_hash, request.tenant]

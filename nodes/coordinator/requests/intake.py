@@ -105,14 +105,12 @@ class Intake:
         if serving.ledger.request(client, submit.request_id) is not None:
             raise BadRequestError(f"request id {submit.request_id} is in use")
         is_gateway = role == GATEWAY
-        # Those that wait for tokenization, or for a target to return, count as their streams will.
-        waits = serving.placement.waiting, serving.ledger.tokenizing
-        num_waiting = sum(each.num_of(role) for each in waits)
+        num_waiting = serving.ledger.waits.num_of(role)
         max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
         if submit.num_choices > max_waiting:
             reason = f"at most {max_waiting} streams may wait: ask for fewer choices"
             raise RefusedRequestError("overloaded", reason)
-        if not is_gateway and any(each.has_of(sender) for each in waits):
+        if not is_gateway and serving.ledger.waits.has_of(sender):
             # Otherwise one client could keep all others out.
             max_waiting -= int(_SHARE_OF_NEWCOMERS * max_waiting)
         if num_waiting + submit.num_choices > max_waiting:

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from typing import Any, Final
 
+from nodes.coordinator.placing.waiting import Waits
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.coordinator.sends import streams_of
@@ -68,7 +69,8 @@ class Ledger:
         # By client and then by number.
         self._requests: dict[bytes, dict[int, Request]] = {}
         self.streams: dict[StreamId, Choice] = {}
-        self.tokenizing = Tokenizing()
+        self.waits = Waits()
+        self.tokenizing = Tokenizing(self.waits)
         self.holdings = Holdings()
         self.outcomes = Counter[str]()
         # Requests that no present target can serve, with the times when they lost the last one.

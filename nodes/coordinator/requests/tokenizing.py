@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mesh.json_form import copied_from
+from nodes.coordinator.placing.waiting import Waits
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, TokenizeRequest
 from nodes.scheduler.silences import Silences
@@ -38,7 +39,9 @@ class Text:
 class Tokenizing:
     """Requests that are not streams yet; tenants take turns to have texts tokenized."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        """waits: counts the streams that these requests will become."""
+        self._waits = waits
         self._texts: dict[int, Text] = {}
         self._text_of: dict[Request, Text] = {}
         # Ordered numbers of texts, by target and then by tenant, the next tenant first.
@@ -46,23 +49,10 @@ class Tokenizing:
         # Texts sent and not answered yet, including those of requests that have ended, because the
         # target still works on them.
         self._sent: dict[int, Text] = {}
-        self._num_of_role: Counter[str] = Counter()
-        self._num_of_tenant: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
         # Targets that left a text unanswered for too long, and have answered none since.
         self.silent: set[str] = set()
-
-    def num_of(self, role: str) -> int:
-        """Return the streams that these requests of clients in a role will become.
-
-        One that only reads its prompt counts as one.
-        """
-        return self._num_of_role[role]
-
-    def has_of(self, tenant: str) -> bool:
-        """Return whether any of these requests is a tenant's."""
-        return tenant in self._num_of_tenant
 
     def add(self, request: Request, target: str) -> None:
         """Queue a request's text for the target of that name; "" if none has joined yet."""
@@ -70,8 +60,7 @@ class Tokenizing:
         self._next_number += 1
         text = Text(number, request, target)
         self._texts[number] = self._text_of[request] = text
-        self._num_of_role[request.role] += _num_waiting(request)
-        self._num_of_tenant[request.tenant] += 1
+        self._waits.add(request, _num_waiting(request))
         if target:
             self._queue(text)
 
@@ -125,10 +114,7 @@ class Tokenizing:
         self._unqueue(text)
         del self._texts[text.number]
         del self._text_of[request]
-        self._num_of_role[request.role] -= _num_waiting(request)
-        self._num_of_tenant[request.tenant] -= 1
-        if not self._num_of_tenant[request.tenant]:
-            del self._num_of_tenant[request.tenant]
+        self._waits.add(request, -_num_waiting(request))
 
     def unsent(self, number: int) -> Request | None:
         """Note that a text could not be sent; return its request if that has not ended."""
@@ -205,4 +191,5 @@ class Tokenizing:
 
 
 def _num_waiting(request: Request) -> int:
+    """Return the streams that a request counts as; one that only reads its prompt counts as one."""
     return 1 if request.submit.wants else request.submit.num_choices

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nodes.coordinator.placing.suspects import Suspicion
-from nodes.coordinator.placing.waiting import STEP_S, Kind, Waiting
+from nodes.coordinator.placing.waiting import STEP_S, Kind, Waiting, Waits
 from nodes.coordinator.requests.request import Choice, Request
 from tests.nodes.builders import make_spec, make_submit
 
@@ -24,12 +24,15 @@ def choice_of(request: Request) -> Choice:
     return choice
 
 
-@dataclass(slots=True)
+@dataclass
 class Line:
     """A line and how many have been put into it."""
 
-    waiting: Waiting = field(default_factory=Waiting)
+    waits: Waits = field(default_factory=Waits)
     num_added: int = 0
+
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(self.waits)
 
     def add(
         self,
@@ -192,7 +195,7 @@ class Lines(RuleBasedStateMachine):
     def all_are_there(self) -> None:
         heads = self.line.waiting.heads()
         assert len(list(self.line.waiting)) == len(self.line.waiting) == len(self.requests)
-        assert self.line.waiting.num_of("gateway") == len(self.requests)
+        assert self.line.waits.num_of("gateway") == len(self.requests)
         assert all(choice_of(each).spec.stream_id in self.line.waiting for each in self.requests)
         assert {id(head.choice.request) for head in heads} <= {id(each) for each in self.requests}
         assert bool(heads) == bool(self.requests)
