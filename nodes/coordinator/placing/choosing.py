@@ -141,15 +141,6 @@ def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: 
     return 1 + highest
 
 
-def ambiguous(names: Sequence[str], weights: Mapping[str, int]) -> dict[str, list[str]]:
-    """Returns the prefixes that match several of these classes, with the names of the classes."""
-    found = {
-        beginning: sorted(name for name in set(names) if name.startswith(beginning))
-        for beginning in weights
-    }
-    return {beginning: several for beginning, several in found.items() if len(several) > 1}
-
-
 @dataclass(frozen=True, slots=True)
 class _Left:
     """A target that left. is_expected: no operator removed it, so it may return soon."""
@@ -175,14 +166,16 @@ class Choosing:
 
     def warn_of_ambiguous_weights(self) -> None:
         """Warn if one prefix in the weights matches several classes of the present targets."""
-        names = [node.profile.numerics_class for node in self._roster.nodes("target")]
-        for beginning, several in ambiguous(names, self._weights).items():
-            logger.warning(
-                "classes.weights: %s is a prefix of %s, and each has this weight: give longer "
-                "prefixes",
-                beginning,
-                " and ".join(several),
-            )
+        names = sorted({node.profile.numerics_class for node in self._roster.nodes("target")})
+        for beginning in self._weights:
+            several = [name for name in names if name.startswith(beginning)]
+            if len(several) > 1:
+                logger.warning(
+                    "classes.weights: %s is a prefix of %s, and each has this weight: give longer "
+                    "prefixes",
+                    beginning,
+                    " and ".join(several),
+                )
 
     def left(self, gone: NodeOut, now: float) -> None:
         """Note that a target left; its profile counts as present for a while."""
