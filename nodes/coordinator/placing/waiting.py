@@ -155,18 +155,13 @@ class Waiting:
 
     def add(self, choice: Choice, kinds: frozenset[Kind], now: float) -> None:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
-        tenant = self._tenant(choice.request)
+        request = choice.request
+        tenant = self._tenants.setdefault((request.model_hash, request.tenant), _Tenant())
         tenant.num_waiting += 1
         entry = Entry(choice, tenant, kinds, _rank(choice), now)
         self._entries[choice.spec.stream_id] = entry
-        self._waits.add(choice.request, 1)
+        self._waits.add(request, 1)
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.rank)
-
-    def _tenant(self, request: Request) -> _Tenant:
-        key = request.model_hash, request.tenant
-        if key not in self._tenants:
-            self._tenants[key] = _Tenant()
-        return self._tenants[key]
 
     def remove(self, choice: Choice) -> None:
         """Remove a waiting stream."""

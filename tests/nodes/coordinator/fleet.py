@@ -79,9 +79,6 @@ class Fleet:
         process = self.num_deaths
         self.take(self.mesh.join(peer, "target", profile, now=self.now, incarnation=process))
 
-    def drain(self, name: str) -> None:
-        self.take(self.mesh.command("drain", name, self.now))
-
     def ask(self, submit: SubmitRequest) -> None:
         self.take(self.mesh.hear(CLIENT, submit, self.now))
 
