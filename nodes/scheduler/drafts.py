@@ -63,8 +63,8 @@ class Wanted:
 class DraftRecord:
     """A draft node, its load, and its shares of the medium.
 
-    max_streams: the number that it can follow. followed: the streams that it follows now.
-    num_unread: tokens of texts that it has to read. free_at: when its link will have sent the last
+    max_streams: the number that it can follow. followed: the streams that it follows now, with the
+    tokens of their texts that it has to read. free_at: when its link will have sent the last
     message to it. owed_s: link seconds of messages that were sent without waiting for free_at.
     share_up, share_down: its shares of the medium, for guesses and for messages to it.
     """
@@ -74,12 +74,15 @@ class DraftRecord:
     link: Link = field(default_factory=Link)
     max_streams: int = MAX_STREAMS_PER_MESSAGE
     token_bits: int = 32
-    followed: set[StreamId] = field(default_factory=set)
-    num_unread: int = 0
+    followed: dict[StreamId, int] = field(default_factory=dict)
     free_at: float = 0.0
     owed_s: float = 0.0
     share_up: float = 1.0
     share_down: float = 1.0
+
+    @property
+    def num_unread(self) -> int:
+        return sum(self.followed.values())
 
     @property
     def rate_up_bps(self) -> int:

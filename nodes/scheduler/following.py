@@ -72,10 +72,9 @@ def _follow(scheduler: Scheduler, stream: Stream, node: DraftRecord) -> list[Ins
     length = len(stream.token_ids)
     stream.last_number += 1
     num_sent = min(length, node.piece_tokens)
-    stream.follow = Follow(node.name, stream.last_number, num_sent, length, compared_at=length)
-    node.followed.add(stream.spec.stream_id)
+    stream.follow = Follow(node.name, stream.last_number, num_sent, compared_at=length)
+    node.followed[stream.spec.stream_id] = length
     scheduler.drafts.allot(node.link.medium)
-    node.num_unread += length
     node.owed_s += node.message_s(1, num_sent)
     if num_sent < length:
         scheduler.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
@@ -94,12 +93,11 @@ def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     node = scheduler.drafts.get(follow.node) if follow is not None else None
     if follow is None or node is None:
         return []
-    node.followed.discard(stream.spec.stream_id)
+    node.followed.pop(stream.spec.stream_id, None)
     if not node.followed:
         # Otherwise texts of streams that ended before any commit was sent would add up.
         node.owed_s = 0.0
     scheduler.drafts.allot(node.link.medium)
-    node.num_unread -= follow.num_unread
     return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, follow.number))]
 
 
@@ -143,9 +141,7 @@ def ready(scheduler: Scheduler, stream: Stream) -> None:
     if follow is None or follow.is_ready:
         return
     follow.is_ready, follow.compared_at = True, len(stream.token_ids)
-    node = scheduler.drafts[follow.node]
-    node.num_unread -= follow.num_unread
-    follow.num_unread = 0
+    scheduler.drafts[follow.node].followed[stream.spec.stream_id] = 0
 
 
 def leave(

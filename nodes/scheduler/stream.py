@@ -87,8 +87,7 @@ class Follow:
     """The draft node that follows a stream.
 
     number: the number of this following, higher than that of any earlier one. told: the number of
-    the stream's tokens that were sent to the node. num_unread: tokens of its text that the node
-    counts as having to read; 0 once it has. compared_at: the stream's length when a guess of
+    the stream's tokens that were sent to the node. compared_at: the stream's length when a guess of
     the node was last compared with the text. has_diverged: whether its last guesses at the target
     were wrong. num_late, num_taken: guesses that came too late, and that passes took.
     """
@@ -96,7 +95,6 @@ class Follow:
     node: str
     number: int
     told: int
-    num_unread: int = 0
     is_ready: bool = False
     compared_at: int = 0
     has_diverged: bool = False
