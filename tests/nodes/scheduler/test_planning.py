@@ -6,7 +6,6 @@ import pytest
 
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
-from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Made, Mode, begin_plan, observed_price_s, promises, take_plan
 from nodes.worker.stream import StreamId
@@ -52,7 +51,7 @@ def planned(*groups: tuple[StreamView, ...]) -> Plan:
 
 def decoding(policy: Policy = together, **drafts: int) -> Scheduler:
     """Two streams; drafts: by name, how many streams each may follow."""
-    scheduler = Scheduler(TARGET_COSTS, Drafts(), mode=Mode(policy, is_grouped=True))
+    scheduler = make_scheduler(mode=Mode(policy, is_grouped=True))
     for name, max_streams in drafts.items():
         scheduler.draft_joined(name, TARGET_COSTS, max_streams=max_streams)
     for stream_id in (ONE, TWO):

@@ -45,6 +45,12 @@ def refused() -> Scheduler:
     return scheduler
 
 
+def left() -> Scheduler:
+    scheduler = decoding("d")
+    scheduler.draft_lost("d")
+    return scheduler
+
+
 def of_policy() -> Scheduler:
     scheduler = make_scheduler("d", mode=MODES["plain"])
     admit(scheduler)
@@ -58,6 +64,7 @@ def of_policy() -> Scheduler:
         (lambda: decoding("d", gamma=0), {}, "asked", "the request sets gamma to 0"),
         (of_policy, {}, "policy", "the coordinator's policy is plain decoding"),
         (decoding, {}, "no_draft", "there is no draft node"),
+        (left, {}, "no_draft", "draft node d has left, and there is no other"),
         (refused, {}, "refused", "draft node d: d is full"),
         (reading, {}, "reading", "draft node d is still reading the text"),
         (
@@ -139,13 +146,6 @@ def test_a_guess_of_lookup_that_did_not_pay_is_not_reported_as_no_guess() -> Non
     scheduler = decoding("d")
     commit(scheduler, 5, best_percent=30)
     assert why(scheduler)[0] == "not_worth"
-
-
-def test_what_a_draft_node_left_behind_says_who_has_left() -> None:
-    scheduler = decoding("d")
-    scheduler.draft_lost("d")
-    commit(scheduler, 5)
-    assert why(scheduler) == ("no_draft", "draft node d has left, and there is no other")
 
 
 def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> None:

@@ -19,7 +19,6 @@ from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.instructions import Abort, Emit, Instruction
 from nodes.scheduler.planning import MODES
 from nodes.worker.stream import StreamId
-from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 from tests.nodes.builders import PROMPT
 from tests.nodes.scheduler.watched import (
@@ -28,21 +27,18 @@ from tests.nodes.scheduler.watched import (
     admit,
     commit,
     fail,
+    join,
     leases_of,
+    make_scheduler,
     ready,
     to_draft,
     to_target,
 )
 
 
-def join(scheduler: Scheduler, name: str, step_s: float = 0.005, **changes: Any) -> Any:
-    costs = NodeCosts(CostTable((1,), (step_s,)), CostTable((32,), (step_s,)))
-    return scheduler.draft_joined(name, costs, **changes)
-
-
 def make(**nodes: float) -> Scheduler:
     """nodes: draft nodes by name, with the seconds of one of their steps."""
-    scheduler = Scheduler(TARGET_COSTS, Drafts())
+    scheduler = make_scheduler()
     for name, step_s in nodes.items():
         join(scheduler, name, step_s)
     return scheduler

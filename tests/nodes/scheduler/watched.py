@@ -28,6 +28,12 @@ def make_scheduler(*drafts: str, **changes: Any) -> Scheduler:
     return scheduler
 
 
+def join(scheduler: Scheduler, name: str, step_s: float = 0.005, **changes: Any) -> Any:
+    """A draft node joins. step_s: of one of its steps, whatever it holds."""
+    costs = NodeCosts(CostTable((1,), (step_s,)), CostTable((32,), (step_s,)))
+    return scheduler.draft_joined(name, costs, **changes)
+
+
 def admit(
     scheduler: Scheduler, stream_id: int = 1, gamma: int = -1, **changes: Any
 ) -> list[Instruction]:
