@@ -186,7 +186,7 @@ class Serving:
         held = [self._unplace(s) for s in released if s.spec.stream_id in self.ledger.streams]
         accused = self.deaths.accuse(gone, held, len(self._roster.nodes("target")) + 1, now)
         if gone.has_died:
-            self.remembered.target_died(target.name, target.incarnation, now)
+            self.remembered.target_died(target.name, target.member.incarnation, now)
         explained = {
             died_at
             for convicted, _ in accused

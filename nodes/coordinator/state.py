@@ -252,7 +252,7 @@ class CoordinatorState:
                     draft.draft_for(node.scheduler)
             self.tracing.target_joined(node)
             self.intake.target_came(node)
-            self.serving.target_lives(node.name, node.incarnation, now)
+            self.serving.target_lives(node.name, node.member.incarnation, now)
             self.serving.targets_changed(now)
             # No stream is placed on it from here on, until it has answered.
             return [self._challenges.ask(node, now), *self.intake.take_up(now)]

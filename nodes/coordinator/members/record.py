@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mesh.grants import Air
 from mesh.heartbeat import HeartbeatState
+from mesh.membership import Member
 from mesh.padding import SIZES
 from nodes.config.settings import LEAST_INTERVALS
 from nodes.messages import EngineProfile
@@ -44,7 +45,7 @@ class NodeRecord:
     peer: bytes
     profile: EngineProfile
     costs: NodeCosts
-    heartbeat: HeartbeatState
+    member: Member
     scheduler: Scheduler | None = None
     # As declared by the node; measured_link() adds what it has not declared.
     link: Link = field(default_factory=Link)
@@ -54,7 +55,6 @@ class NodeRecord:
     # Bytes that the coordinator received from the node, and those that it sent.
     bytes_in: int = 0
     bytes_out: int = 0
-    incarnation: int = 0
     # A draining target takes no new streams, and leaves when it has none left.
     is_draining: bool = False
     # Of a target whose numerics class is not verified: when it was first and last sent a probe.
@@ -62,6 +62,10 @@ class NodeRecord:
     probed_at: float = -math.inf
     # When it last answered a PROOF, and so was alive when the suspect stream behind it came.
     proved_at: float = -math.inf
+
+    @property
+    def heartbeat(self) -> HeartbeatState:
+        return self.member.heartbeat
 
     @property
     def progress_timeout_s(self) -> float:

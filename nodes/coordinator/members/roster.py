@@ -132,18 +132,13 @@ class Roster:
             for n in nodes[:_MAX_NODES_SHOWN]
         )
 
-    def ages_s(self, node: NodeRecord, now: float) -> tuple[float, float]:
-        """Return the seconds since a node's last message, and since it joined."""
-        member = self.membership.by_peer(node.peer)
-        return (
-            (now - member.last_seen, now - member.joined_at) if member is not None else (0.0, 0.0)
-        )
-
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
         process, held = (hello.node, hello.incarnation), self._nodes.get(hello.node)
         left: list[RosterEvent] = []
-        is_back = held is not None and held.incarnation == hello.incarnation and held.peer != peer
+        is_back = (
+            held is not None and held.member.incarnation == hello.incarnation and held.peer != peer
+        )
         if held is not None and is_back and held.is_draining:
             # A process that connects again has forgotten its streams, so its drain is over.
             left = self.remove(held.peer, REPLACED, has_died=False)
@@ -178,10 +173,8 @@ class Roster:
                 if profile is None:
                     continue
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
-                heartbeat = event.member.heartbeat
-                record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
-                record.link, record.incarnation = link, hello.incarnation
-                record.ping_bits = ping_bits(pads=self.welcome.pads)
+                record = NodeRecord(hello.node, hello.role, peer, profile, costs, event.member)
+                record.link, record.ping_bits = link, ping_bits(pads=self.welcome.pads)
                 self._pace(record)
                 self._nodes[hello.node] = record
                 out.append(record)
@@ -228,15 +221,14 @@ class Roster:
 
     def dismiss(self, record: NodeRecord, reason: str) -> list[RosterEvent]:
         """Dismiss a node. Its process may not join again; a new process may."""
-        self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
+        self._dismissed[record.name, record.member.incarnation] = reason[:_MAX_REASON]
         return [Send(record.peer, Bye(reason)), *self.remove(record.peer, reason, has_died=False)]
 
     def tick(self, now: float) -> list[RosterEvent]:
         """Remove members that are silent, and nodes that make no progress."""
         out = [self._left(event, has_died=True) for event in self.membership.tick(now)]
         for node in self.nodes():
-            member = self.membership.by_peer(node.peer)
-            stuck_s = now - member.progress_at if member is not None else 0.0
+            stuck_s = now - node.member.progress_at
             if stuck_s > node.progress_timeout_s:
                 out += self.remove(node.peer, f"no progress for {stuck_s:.1f} s")
         return out
@@ -298,5 +290,5 @@ class Roster:
         logger.info("%s %s left: %s", record.role, record.name, event.reason)
         del self._nodes[record.name]
         if record.is_draining:
-            self._dismissed[record.name, record.incarnation] = DRAINED
+            self._dismissed[record.name, record.member.incarnation] = DRAINED
         return NodeOut(record, event.reason, has_died, member.last_seen)

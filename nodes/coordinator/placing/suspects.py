@@ -134,7 +134,7 @@ class Deaths:
         if not gone.has_died:
             return []
         self.note(now)
-        name, incarnation = gone.record.name, gone.record.incarnation
+        name, incarnation = gone.record.name, gone.record.member.incarnation
         num_new = sum(choice.is_new for choice in held)
         accused = []
         for choice in held:

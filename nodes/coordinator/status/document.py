@@ -195,7 +195,7 @@ class Reporting:
 
     def _nodes(self, now: float) -> Iterator[NodeStatus]:
         for node in self._roster.nodes()[:_MAX_NODES]:
-            silent_s, joined_s = self._roster.ages_s(node, now)
+            silent_s, joined_s = now - node.member.last_seen, now - node.member.joined_at
             draft = self._drafts.get(node.name)
             is_silent = silent_s > 3 * node.heartbeat.interval_s
             yield parts.node_status(
