@@ -363,7 +363,7 @@ class Coordinator:
                 pending = deque(other for other in pending if other.peer != send.peer)
                 pending += self.state.peer_gone(send.peer, now)
             else:
-                if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
+                if isinstance(send.message, Welcome) and (notice := self._rotation.notice()):
                     pending.appendleft(Send(send.peer, notice))
                 pending.extendleft(reversed(self.state.sent(send, num_bytes, now)))
         if self.state.is_plan_due:

@@ -57,12 +57,10 @@ class Silences(Generic[K]):
     ) -> list[K]:
         """Returns the items whose state has not changed for longer than their limits.
 
-        Their waits then start anew. It returns nothing if a second has not passed yet. waiting: the
-        items that wait now, each with its state; a changed state starts a new wait. limit_s: called
-        once for each wait, when the state was the same in two checks.
+        Their waits then start anew. Call it once is_due(). waiting: the items that wait now, each
+        with its state; a changed state starts a new wait. limit_s: called once for each wait, when
+        the state was the same in two checks.
         """
-        if not self.is_due(now):
-            return []
         before, self._waits = self._waits, {}
         if now - self._looked_at > _SUSPENDED_S:
             before = {}

@@ -117,11 +117,8 @@ class Rotation:
         self._last_error = ""
         self._looked_at = float("-inf")
 
-    def notice(self, now: float) -> KeyNotice | None:
+    def notice(self) -> KeyNotice | None:
         """Return the notice for a member that has just been welcomed, if the key is known."""
-        if self._looked_at < 0:
-            # This is the first member, so no other one needs the notice.
-            self.changed(now)
         return None if self._next_key is None else KeyNotice(self._next_key)
 
     def changed(self, now: float) -> KeyNotice | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from mesh.grants import Air
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Member
+from mesh.messages import Welcome
 from mesh.padding import SIZES
 from nodes.config.settings import LEAST_INTERVALS
 from nodes.messages import EngineProfile
@@ -109,12 +110,13 @@ class NodeRecord:
             bits = 8 * num_bytes + HEADER_BITS
             air[self.link.medium].reserve(now, now, self.measured_link().airtime_s(bits, 1))
 
-    def pace_heartbeats(self, interval_s: float, timeout_s: float) -> None:
+    def pace_heartbeats(self, welcome: Welcome) -> None:
         """Limit heartbeats to a small share of the link, however narrow it is.
 
-        Two a second would take a tenth of a shared medium of 50 kbit/s. interval_s, timeout_s: the
-        Ping interval and silence limit of a fast link.
+        Two a second would take a tenth of a shared medium of 50 kbit/s. welcome: has the Ping
+        interval and the silence limit of a fast link.
         """
+        interval_s, timeout_s = welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s
         alone_s = self.measured_link().airtime_s(2 * self.ping_bits, 2)
         # Pongs also report progress, so several must fit into the progress timeout.
         most_s = self.progress_timeout_s / _PONGS_A_TIMEOUT

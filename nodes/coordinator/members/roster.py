@@ -175,7 +175,7 @@ class Roster:
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, event.member)
                 record.link, record.ping_bits = link, ping_bits(pads=self.welcome.pads)
-                self._pace(record)
+                record.pace_heartbeats(self.welcome)
                 self._nodes[hello.node] = record
                 out.append(record)
                 if hello.role == "target":
@@ -184,10 +184,6 @@ class Roster:
             # The first Welcome was lost, or a repeated Hello crossed it.
             out.append(welcome)
         return out
-
-    def _pace(self, node: NodeRecord) -> None:
-        limits_s = self.welcome.heartbeat_interval_s, self.welcome.heartbeat_timeout_s
-        node.pace_heartbeats(*limits_s)
 
     def _dismiss_drafts(self) -> list[RosterEvent]:
         """Dismiss draft nodes that fit no target, now that a target has joined.
@@ -272,7 +268,7 @@ class Roster:
         self.membership.on_pong(member.peer, pong, busy, now)
         if node is None:
             return
-        self._pace(node)
+        node.pace_heartbeats(self.welcome)
         if pong.seq == PROOF:
             node.proved_at = now
         if node.heartbeat.rtt_s is None:
