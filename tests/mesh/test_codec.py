@@ -27,7 +27,7 @@ from mesh.messages import (
 )
 from mesh.messages import struct as as_struct
 from mesh.padding import pad
-from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range
+from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
 from mesh.shared_numbers import shared
 from nodes.messages import TokenizeReply
 from tests.mesh.wire_examples import Everything, Guess, Link, Small, Wide

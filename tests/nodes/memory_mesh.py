@@ -10,6 +10,7 @@ from typing import Any
 
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt, submit_of
+from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
@@ -58,8 +59,8 @@ class Members:
 
     def start_coordinator(self) -> None:
         self.server = self.hub.server()
-        times = {"heartbeat_interval_s": 0.05, "heartbeat_timeout_s": 60.0}
-        self.coordinator = Coordinator(self.server, **times)
+        times = CoordinatorConfig(heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0)
+        self.coordinator = Coordinator(self.server, times)
         self.tasks["coordinator"] = asyncio.create_task(self.coordinator.run())
 
     def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:

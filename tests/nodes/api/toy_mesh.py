@@ -72,7 +72,7 @@ class ToyMesh:
         state = self.coordinator.state
         refusal = encode(Refuse(reason), cluster=state.welcome.cluster, epoch=state.welcome.epoch)
         for peer in state.roster.peers():
-            self.loop.call_soon_threadsafe(self.members.server.send, peer, refusal)
+            self.loop.call_soon_threadsafe(self.transport.send, peer, refusal)
 
     def num_received(self, kind: str) -> int:
         """How many messages of a kind have come to the coordinator."""
