@@ -31,7 +31,7 @@ def test_nodes_are_listed_drained_and_dropped(commands: Commands) -> None:
         assert [node["node"] for node in left] == ["target-1"]
         # Those that were told to leave do not come back.
         for name in ("target-0", "draft"):
-            assert mesh.members.tasks[name].done()
+            assert mesh.nodes[name].done()
 
 
 @pytest.mark.parametrize(
