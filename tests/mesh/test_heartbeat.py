@@ -93,6 +93,15 @@ def test_pings_that_waited_behind_other_messages_do_not_make_the_way_longer(stat
     assert state.clear_rtt_s == pytest.approx(0.2)
 
 
+def test_pongs_that_a_side_read_late_are_no_round_trips(state):
+    answered(state, 0, 0.1)
+    state.due(1)
+    # It stood still for five seconds, and finds the Pong when it goes on.
+    state.forget_pings()
+    state.on_pong(Pong(seq=1, progress=0), 6.0)
+    assert state.rtt_s == pytest.approx(0.1)
+
+
 def test_unanswered_pings_are_not_kept_for_ever(state):
     for second in range(1000):
         state.due(second)
