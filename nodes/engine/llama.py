@@ -26,7 +26,7 @@ from nodes.engine.llama_abi import (
     take_last_error,
 )
 from nodes.engine.llama_batch import PassBatch
-from nodes.engine.metadata import thinking_after, traits_of
+from nodes.engine.metadata import MARKED, thinking_after, traits_of
 from nodes.engine.protocol import (
     Bytes,
     CacheFullError,
@@ -229,7 +229,7 @@ class LlamaModel(LlamaContext):
         To be called once, by who serves conversations. Raises EngineError.
         """
         traits = self.info.traits
-        if not traits.thinking:
+        if traits.thinking != MARKED:
             return
         try:
             prompt = self.tokenizer.encode_chat([("user", "Hello")], date=_ANY_DATE)

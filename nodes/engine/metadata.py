@@ -26,6 +26,10 @@ CLOSE: Final = "</think>"
 MARKED: Final = "marked"
 # The template ends with the opening mark, so the text of the model begins after it.
 OPENED: Final = "opened"
+# The model writes messages in channels, of which `analysis` has its thoughts: gpt-oss's Harmony.
+# libllama shows these marks; some versions of it do not show that of the end of a message.
+HARMONY: Final = "harmony"
+START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 
 
 def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
@@ -37,6 +41,8 @@ def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
     template = metadata("tokenizer.chat_template")
     pooling = metadata(f"{metadata('general.architecture')}.pooling_type")
     thinking = MARKED if CLOSE in template or OPEN in template else ""
+    if CHANNEL in template and MESSAGE in template:
+        thinking = HARMONY
     return ModelTraits(style_of(template), thinking, _sampling_of(metadata), pooling in _POOLINGS)
 
 

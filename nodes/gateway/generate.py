@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from nodes.client.client import Client
 from nodes.client.generation import common_sampling
 from nodes.engine.chat.tools import HERMES
+from nodes.engine.metadata import HARMONY
 from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
 from nodes.gateway import event_ids, idempotency
 from nodes.gateway.apikeys import ApiKey
@@ -147,7 +148,9 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
     style = ""
     if job.tools is not None:
         style = traits.tool_style
-        options = in_style(options, job.tools, style, thinking)
+        # A message of a channel may be any text, so the grammar need not know of channels.
+        known = "" if thinking == HARMONY else thinking
+        options = in_style(options, job.tools, style, known)
     # Parsed answers have no event ids: a parser holds text back, and ids count the text sent.
     has_ids = job.has_ids and not style and not thinking
     return replace(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from nodes.engine.chat.tools import GAP, HERMES, LLAMA3
-from nodes.engine.metadata import CLOSE, OPEN, OPENED
+from nodes.engine.metadata import CHANNEL, CLOSE, END, HARMONY, MESSAGE, OPEN, OPENED, START
 from nodes.gateway.answers import Delta
 from nodes.gateway.fields import Job
 
@@ -76,7 +76,9 @@ class TextReader:
             yield part
 
     def _all(self, thinking: str, style: str, *, has_format: bool) -> _Parser:
-        if thinking:
+        if thinking == HARMONY:
+            yield from self._channels()
+        elif thinking:
             yield from self._thoughts(thinking)
         has_calls = bool(style)
         if style and has_format:
@@ -99,8 +101,25 @@ class TextReader:
                 yield None
             self._waiting = begun.removeprefix(OPEN)
         yield from self._skip_blanks()
-        yield from self._until(CLOSE, REASONING)
+        yield from self._until(CLOSE, kind=REASONING)
         return (yield from self._skip_blanks())
+
+    def _channels(self) -> _Parser:
+        """Read messages of channels up to the first that has no thoughts."""
+        if not (yield from self._begins_with((CHANNEL, START))):
+            return False
+        while True:
+            while MESSAGE not in self._waiting:
+                if self._is_last:
+                    # The text was cut off in the name of a channel.
+                    self._waiting = ""
+                    return False
+                yield None
+            header, _, self._waiting = self._waiting.partition(MESSAGE)
+            if "analysis" not in header:
+                return True
+            if not (yield from self._until(START, END, kind=REASONING)):
+                return False
 
     def _marked_calls(self) -> _Parser:
         """Read calls that have marks, content before the first, and a first call without one."""
@@ -108,7 +127,7 @@ class TextReader:
         if (yield from self._begins_with_call()):
             yield from self._call()
             kind = ""
-        while (yield from self._until(_CALL_MARK, kind)):
+        while (yield from self._until(_CALL_MARK, kind=kind)):
             yield from self._call()
             kind = ""
         return True
@@ -188,21 +207,21 @@ class TextReader:
             yield None
         return True
 
-    def _until(self, mark: str, kind: str = "") -> _Parser:
-        """Read the text before a mark, skip the mark, and return whether it came.
+    def _until(self, *marks: str, kind: str = "") -> _Parser:
+        """Read the text before the first of some marks, skip the mark, and return whether it came.
 
         kind: of the text; "" skips it, too.
         """
         while True:
-            before, found, rest = self._waiting.partition(mark)
+            text = self._waiting
+            places = ((place, mark) for mark in marks if (place := text.find(mark)) >= 0)
+            place, found = min(places, default=(len(text), ""))
             if not found and not self._is_last:
-                # An end of the text may be the beginning of the mark.
-                sizes = range(min(len(mark) - 1, len(before)), 0, -1)
-                kept = next((size for size in sizes if before.endswith(mark[:size])), 0)
-                before, rest = before[: len(before) - kept], before[len(before) - kept :]
-            self._waiting = rest
-            if before and kind:
-                yield Part(kind, before)
+                # An end of the text may be the beginning of a mark.
+                place -= max(n for m in marks for n in range(len(m)) if text.endswith(m[:n]))
+            self._waiting = text[place + len(found) :]
+            if kind and place:
+                yield Part(kind, text[:place])
             if found or self._is_last:
                 return bool(found)
             yield None

@@ -22,6 +22,10 @@ from tests.nodes.gateway.fake_mesh import (
     tokens,
 )
 
+# As libllama shows the messages of gpt-oss, with or without the mark that ends one.
+THOUGHT = "<|channel|>analysis<|message|>"
+ANSWER = "<|start|>assistant<|channel|>final<|message|>"
+
 
 @pytest.mark.parametrize(
     ("kind", "text", "reasoning", "content"),
@@ -36,6 +40,13 @@ from tests.nodes.gateway.fake_mesh import (
         ("marked", "", "", ""),
         ("opened", "\nhm</think>Yes. </think>", "hm", "Yes. </think>"),
         ("opened", "cut off", "cut off", ""),
+        ("harmony", f"{THOUGHT}hm{ANSWER}Yes.", "hm", "Yes."),
+        ("harmony", f"{THOUGHT}a{ANSWER.replace('final', 'analysis')}b{ANSWER}c", "ab", "c"),
+        ("harmony", f"{THOUGHT}hm<|end|>{ANSWER}Yes.", "hm", "Yes."),
+        ("harmony", "<|channel|>final<|message|>Yes.", "", "Yes."),
+        ("harmony", f"{THOUGHT}cut off <|st", "cut off <|st", ""),
+        ("harmony", f"{THOUGHT}hm<|start|>assistant<|ch", "hm", ""),
+        ("harmony", "Yes.", "", "Yes."),
     ],
 )
 def test_thoughts_are_told_apart_wherever_the_text_is_cut(
@@ -93,6 +104,16 @@ async def test_what_is_left_open_is_as_the_model_has_it() -> None:
     assert found["usage"]["airdraft"]["sampling"]["min_p"] == 0.125
     await ask(mesh, CHAT, TALK)
     assert (mesh.asked[1][1].temperature, mesh.asked[1][1].top_k) == (1.0, 0)
+
+
+async def test_a_model_with_channels_thinks_and_calls() -> None:
+    tool = {"type": "function", "function": {"name": "weather"}}
+    text = f"{THOUGHT}hm{ANSWER}<tool_call>\n{ONE}\n</tool_call>"
+    mesh = FakeMesh(text_answer(text), traits=ModelTraits("hermes", "harmony"))
+    found = await message(mesh, tools=[tool])
+    assert found["reasoning_content"] == "hm"
+    assert [call["function"]["name"] for call in found["tool_calls"]] == ["weather"]
+    assert "thinking" not in mesh.asked[0][1].rules.grammar.text
 
 
 # -- calls -----------------------------------------------------------------------------------------
