@@ -90,7 +90,8 @@ def _is_libm_sound() -> bool:
 
 def tools_digest() -> str:
     """Return 16 hex digits of what models are told of tools, and of the grammars of answers."""
-    function = {"name": "f", "parameters": {"type": "object"}}
+    properties = {"a": {"type": "integer"}, "b": {"type": "string"}, "c": {"enum": ["d", 1]}}
+    function = {"name": "f", "parameters": {"type": "object", "properties": properties}}
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
     talk: list[dict[str, Any]] = [
         {"role": "user", "content": "?"},

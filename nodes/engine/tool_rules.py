@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
-from nodes.engine.chat.tools import BLANK, GAP, HERMES, LLAMA3, MISTRAL
+from nodes.engine.chat.tagged import TaggedForm, kind_of
+from nodes.engine.chat.tools import BLANK, GAP, HERMES, LLAMA3, MISTRAL, TAGGED
 from nodes.engine.metadata import CLOSE, MARKED, OPEN, OPENED
 
 _OPEN: Final = "<tool_call>"
@@ -32,6 +33,11 @@ _BARE: Final = rf'(```json\n)?{GAP}\{{{GAP}"name"{GAP}:{GAP}"'
 _FIRST: Final = {LLAMA3: r"\{", MISTRAL: r"\["}
 # A regular expression for the beginning of thoughts, by how the model marks them.
 _BEGINS: Final = {OPENED: "", MARKED: f"{BLANK}*{OPEN}"}
+
+# The keywords of a schema whose parts others refer to.
+_DEFINITIONS: Final = ("$defs", "definitions")
+# A function's name, and the schema of its arguments.
+_Tool: TypeAlias = tuple[str, dict[str, Any]]
 
 # The escapes of a string literal of Lark are those of JSON.
 _quoted: Final = json.dumps
@@ -54,6 +60,38 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         raise ValueError(f"the description of the tools is not valid: {error}") from None
     if not tools or not all(isinstance(schema, dict) for _, schema in tools):
         raise ValueError("at least one tool is needed, and each needs a name and parameters")
+    form = TAGGED.get(style)
+    rules = _tagged(form, tools, schema) if form else _as_json(style, tools, schema)
+    if style in _FIRST:
+        more = f" ({_quoted(', ')} object)*" if parallel else ""
+        calls = "object" if style == LLAMA3 else f"{_quoted('[')} object{more} {_quoted(']')}"
+    elif form is not None or style == HERMES:
+        between = _quoted("\n") + ("?" if form else "")
+        more = f" ({between} {_quoted(_OPEN)} call)*" if parallel else ""
+        rules += f"rest: call{more}\n"
+        calls = f"{_quoted(_OPEN)} rest"
+    else:
+        raise ValueError(f"the style {style!r} of calls is unknown")
+    if not is_free:
+        return f"start: {calls}\n{rules}"
+    if answer is not None:
+        return f"start: {calls} | answer\nanswer: {schema(answer)}\n{rules}"
+    if style in _FIRST:
+        return _free(calls, f"& ~/{_FIRST[style]}{_ANY}/", begins) + rules
+    no_call = f"& ~/{_ANY}{_OPEN}{_ANY}/"
+    if form is None:
+        known = [re.escape(name).replace("/", r"\/") for name, _ in tools]
+        rules += _bare(known)
+        no_call += rf' & ~/{_BARE}({"|".join(known)})"{_ANY}/'
+        return _free("LEAD rest | bare", no_call, begins) + rules
+    if not form.unmarked:
+        return _free("LEAD rest", no_call, begins) + rules
+    no_call += rf" & ~/({_ANY}\n)?{form.unmarked}{_ANY}/"
+    return _free(f"LEAD rest | LOOSE function{more}", no_call, begins, form.unmarked) + rules
+
+
+def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]) -> str:
+    """Return rules for the object of a call, and for what follows the mark of one."""
     names = " | ".join(f"fn_{index}" for index in range(len(tools)))
     key = "parameters" if style == LLAMA3 else "arguments"
     rules = "".join(
@@ -62,26 +100,61 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         for index, (name, parameters) in enumerate(tools)
     )
     rules += f"object: {_quoted('{' + json.dumps('name') + ': ')} ({names}) {_quoted('}')}\n"
-    if style == HERMES:
-        more = f" ({_quoted(chr(10) + _OPEN)} call)*" if parallel else ""
-        rules += f"call: {_quoted(chr(10))} object {_quoted(chr(10) + _CLOSE)}\n"
-        rules += f"rest: call{more}\n"
-        calls = f"{_quoted(_OPEN)} rest"
-    elif style in _FIRST:
-        more = f" ({_quoted(', ')} object)*" if parallel else ""
-        calls = "object" if style == LLAMA3 else f"{_quoted('[')} object{more} {_quoted(']')}"
-    else:
-        raise ValueError(f"the style {style!r} of calls is unknown")
-    if not is_free:
-        return f"start: {calls}\n{rules}"
-    if answer is not None:
-        return f"start: {calls} | answer\nanswer: {schema(answer)}\n{rules}"
-    if style == HERMES:
-        known = [re.escape(name).replace("/", r"\/") for name, _ in tools]
-        rules += _bare(known)
-        no_call = rf'& ~/{_ANY}{_OPEN}{_ANY}/ & ~/{_BARE}({"|".join(known)})"{_ANY}/'
-        return _free("LEAD rest | bare", no_call, begins) + rules
-    return _free(calls, f"& ~/{_FIRST[style]}{_ANY}/", begins) + rules
+    return rules + f"call: {_quoted(chr(10))} object {_quoted(chr(10) + _CLOSE)}\n"
+
+
+def _tagged(
+    form: TaggedForm, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]
+) -> str:
+    """Return rules for a call with tags, with and without what stands before its name."""
+    gap = _quoted("\n") + "? " if form.may_break else ""
+    key, after = gap + _quoted(form.key_tag), f" {gap}".join(map(_quoted, form.after_key))
+    rules = [
+        f"call: {_quoted(form.before_name) if form.before_name else ''} function",
+        f"function: {' | '.join(f'fn_{index}' for index in range(len(tools)))}",
+        f"other: {key} /[^<>\\n]+/ {after} text",
+        f"text[lazy]: TEXT {_quoted(form.after_value)}",
+        f"TEXT: /{_ANY}/",
+    ]
+    for index, (name, parameters) in enumerate(tools):
+        arguments = []
+        for number, (argument, value) in enumerate(_dict(parameters.get("properties")).items()):
+            rule = f"arg_{index}_{number}"
+            rules += _tagged_value(form, f"{rule}_value", value, parameters, schema)
+            rules.append(f"{rule}: {key} {_quoted(argument)} {after} {rule}_value")
+            is_required = argument in (parameters.get("required") or ())
+            arguments.append(rule if is_required else rule + "?")
+        if parameters.get("additionalProperties") is not False:
+            arguments.append("other*")
+        words = [_quoted(name + form.after_name), *arguments, gap + _quoted(form.end)]
+        rules.append(f"fn_{index}: {' '.join(words)}")
+    return "".join(rule + "\n" for rule in rules)
+
+
+def _tagged_value(
+    form: TaggedForm,
+    rule: str,
+    value: Any,
+    parameters: dict[str, Any],
+    schema: Callable[[dict[str, Any]], str],
+) -> list[str]:
+    """Return rules for a value of this schema, a part of `parameters`, and for the end of it."""
+    kind = kind_of(value, parameters)
+    if kind.is_free:
+        return [f"{rule}: text"]
+    words = [_quoted(word + form.after_value) for word in kind.words or ()]
+    if kind.is_text:
+        return [f"{rule}: {' | '.join(words)}"]
+    # The definitions are what a part may refer to.
+    known: dict[str, Any] = {n: parameters[n] for n in _DEFINITIONS if n in parameters}
+    return [
+        f"{rule}: {' | '.join([*words, f'{rule}_json {_quoted(form.after_value)}'])}",
+        f"{rule}_json: {schema({**known, **value})}",
+    ]
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _bare(names: list[str]) -> str:
@@ -93,23 +166,28 @@ def _bare(names: list[str]) -> str:
     return rules + rf"END: /{GAP}\}}({GAP}```)?/" + "\n"
 
 
-def _free(calls: str, no_call: str, begins: str | None) -> str:
+def _free(calls: str, no_call: str, begins: str | None, unmarked: str = "") -> str:
     """Return rules for an answer that is free text, or has calls, with thoughts before it.
 
-    calls: What calls look like, in which LEAD is any text up to a mark. no_call: Excludes from a
-    text what is or contains a call. begins: How thoughts begin; None for a model without thoughts.
+    calls: What calls look like, in which LEAD is any text up to a mark, and LOOSE any lines up to
+    `unmarked`. no_call: Excludes from a text what is or contains a call. begins: How thoughts
+    begin; None for a model without thoughts.
     """
 
     def answer(number: int, no_thoughts: str = "") -> str:
-        lead = f"lead_{number}"
-        return "".join(
-            (
-                f"answer_{number}: {calls.replace('LEAD', lead)} | PLAIN_{number}\n",
-                f"{lead}[lazy]: TEXT_{number} {_quoted(_OPEN)}\n",
-                f"TEXT_{number}: /{_ANY}/ {no_thoughts}\n",
-                f"PLAIN_{number}: /{_ANY}/ {no_call} {no_thoughts}\n",
-            )
-        )
+        lead, loose = f"lead_{number}", f"loose_{number}"
+        shape = calls.replace("LEAD", lead).replace("LOOSE", loose)
+        rules = [
+            f"answer_{number}: {shape} | PLAIN_{number}",
+            f"{lead}[lazy]: TEXT_{number} {_quoted(_OPEN)}",
+            f"TEXT_{number}: /{_ANY}/ {no_thoughts}",
+            f"PLAIN_{number}: /{_ANY}/ {no_call} {no_thoughts}",
+        ]
+        if unmarked:
+            rules.append(f"{loose}[lazy]: LINES_{number} {_quoted(unmarked)}")
+            no_mark = f"& ~/{_ANY}{_OPEN}{_ANY}/"
+            rules.append(rf"LINES_{number}: /({_ANY}\n)?/ {no_mark} {no_thoughts}")
+        return "".join(rule + "\n" for rule in rules)
 
     if begins is None:
         return "start: answer_0\n" + answer(0)

@@ -6,11 +6,12 @@ module reads what such a text can contain; anything else is content.
 
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from nodes.engine.chat.tools import GAP, HERMES, LLAMA3
+from nodes.engine.chat.tagged import ANYTHING, TaggedForm, ValueKind, kind_of
+from nodes.engine.chat.tools import GAP, HERMES, LLAMA3, TAGGED
 from nodes.engine.metadata import CHANNEL, CLOSE, END, HARMONY, MESSAGE, OPEN, OPENED, START
 from nodes.gateway.answers import Delta
 from nodes.gateway.fields import Job
@@ -50,7 +51,8 @@ _Parser = Generator[Part | None, None, bool]
 class TextReader:
     """Reads one choice. The parser stops where it needs more text, and goes on when that is there.
 
-    thinking, style, has_format: as in Job. names: the functions that may be called.
+    thinking, style, has_format: as in Job. tools: name -> schema of the arguments, of the functions
+    that may be called.
     """
 
     def __init__(
@@ -58,10 +60,10 @@ class TextReader:
         *,
         thinking: str = "",
         style: str = "",
-        names: Iterable[str] = (),
+        tools: Mapping[str, dict[str, Any]] | None = None,
         has_format: bool = False,
     ) -> None:
-        self._names = frozenset(names)
+        self._tools = tools or {}
         self._waiting = ""
         self._is_last = False
         self._parser = self._all(thinking, style, has_format=has_format)
@@ -83,9 +85,12 @@ class TextReader:
         has_calls = bool(style)
         if style and has_format:
             # An answer without calls follows a JSON schema, so it may look like a call.
-            has_calls = yield from self._begins_with(_openings(style, self._names))
+            has_calls = yield from self._begins_with(_openings(style, self._tools))
         if has_calls:
-            yield from self._marked_calls() if style == HERMES else self._unmarked_calls(style)
+            if form := TAGGED.get(style):
+                yield from self._tagged_calls(form)
+            else:
+                yield from self._marked_calls() if style == HERMES else self._unmarked_calls(style)
         while True:
             content, self._waiting = self._waiting, ""
             if content:
@@ -132,6 +137,19 @@ class TextReader:
             kind = ""
         return True
 
+    def _tagged_calls(self, form: TaggedForm) -> _Parser:
+        """Read calls with tags, and content before the first."""
+        marks = [_CALL_MARK]
+        has_begun = False
+        if form.unmarked:
+            marks.append(f"\n{form.unmarked}")
+            has_begun = yield from self._begins_with((form.unmarked,))
+        kind = "" if has_begun else CONTENT
+        while has_begun or (yield from self._until(*marks, kind=kind)):
+            has_begun, kind = False, ""
+            yield from self._tagged_call(form)
+        return True
+
     def _unmarked_calls(self, style: str) -> _Parser:
         """Read calls that are the whole answer, which its first character shows."""
         if not (yield from self._begins_with((("{" if style == LLAMA3 else "["),))):
@@ -145,15 +163,52 @@ class TextReader:
 
     def _call(self) -> _Parser:
         """Read the name and the arguments of a call."""
-        while (found := _HEAD.match(self._waiting)) is None:
-            if self._is_last:
-                # The text was cut off before the name of the function.
-                self._waiting = ""
-                return False
-            yield None
-        self._waiting = self._waiting[found.end() :]
+        if (found := (yield from self._matched(_HEAD))) is None:
+            return False
         yield Part(CALL, name=json.loads(found[1]))
         return (yield from self._arguments())
+
+    def _tagged_call(self, form: TaggedForm) -> _Parser:
+        """Read the name and the arguments of a call with tags."""
+        before = f"(?:{re.escape(form.unmarked)})?" if form.unmarked else ""
+        head = re.compile(rf"\s*{before}([^\s<>]+)(?=[\n<>]){re.escape(form.after_name)}")
+        if (found := (yield from self._matched(head))) is None:
+            return False
+        name = found[1]
+        yield Part(CALL, name=name)
+        gap = "\n?" if form.may_break else ""
+        after = gap.join(map(re.escape, form.after_key))
+        begins = rf"{gap}{re.escape(form.key_tag)}([^<>\n]+){after}"
+        next_part = re.compile(f"{begins}|{gap}{re.escape(form.end)}")
+        parameters = self._tools.get(name, {})
+        separator = "{"
+        while found := (yield from self._matched(next_part)):
+            if not (key := found[1]):
+                yield Part(CALL, "{}" if separator == "{" else "}")
+                return True
+            yield Part(CALL, f"{separator}{json.dumps(key)}: ")
+            separator = ", "
+            properties = parameters.get("properties")
+            known = properties.get(key) if isinstance(properties, dict) else None
+            kind = ANYTHING if known is None else kind_of(known, parameters)
+            yield from self._tagged_value(form.after_value, kind)
+        return False
+
+    def _tagged_value(self, mark: str, kind: ValueKind) -> _Parser:
+        """Read a value up to a mark. A text is yielded as it comes, since it may be a file."""
+        if kind.is_text:
+            yield Part(CALL, '"')
+        written = ""
+        while True:
+            text, found = self._up_to(mark)
+            if kind.is_text and text:
+                yield Part(CALL, json.dumps(text, ensure_ascii=False)[1:-1])
+            written += text
+            if found:
+                yield Part(CALL, '"' if kind.is_text else kind.json_of(written))
+            if found or self._is_last:
+                return bool(found)
+            yield None
 
     def _arguments(self) -> _Parser:
         """Read one JSON object."""
@@ -184,10 +239,10 @@ class TextReader:
 
     def _begins_with_call(self) -> _Parser:
         """Return whether the answer is a call without its mark. Skips the fence before it."""
-        while self._names:
+        while self._tools:
             text = self._waiting.removeprefix(_FENCE)
             if found := _NAMED.match(text):
-                if found[1] not in self._names:
+                if found[1] not in self._tools:
                     return False
                 self._waiting = text
                 return True
@@ -207,24 +262,41 @@ class TextReader:
             yield None
         return True
 
+    def _matched(self, pattern: re.Pattern[str]) -> Generator[None, None, re.Match[str] | None]:
+        """Read what matches, and return the match; None if the text was cut off in it."""
+        while (found := pattern.match(self._waiting)) is None:
+            if self._is_last:
+                self._waiting = ""
+                return None
+            yield None
+        self._waiting = self._waiting[found.end() :]
+        return found
+
     def _until(self, *marks: str, kind: str = "") -> _Parser:
         """Read the text before the first of some marks, skip the mark, and return whether it came.
 
         kind: of the text; "" skips it, too.
         """
         while True:
-            text = self._waiting
-            places = ((place, mark) for mark in marks if (place := text.find(mark)) >= 0)
-            place, found = min(places, default=(len(text), ""))
-            if not found and not self._is_last:
-                # An end of the text may be the beginning of a mark.
-                place -= max(n for m in marks for n in range(len(m)) if text.endswith(m[:n]))
-            self._waiting = text[place + len(found) :]
-            if kind and place:
-                yield Part(kind, text[:place])
+            text, found = self._up_to(*marks)
+            if self._is_last and not found:
+                text, self._waiting = text + self._waiting, ""
+            if kind and text:
+                yield Part(kind, text)
             if found or self._is_last:
                 return bool(found)
             yield None
+
+    def _up_to(self, *marks: str) -> tuple[str, str]:
+        """Take the text before the first of some marks, and that mark; "" if none is complete."""
+        text = self._waiting
+        places = ((place, mark) for mark in marks if (place := text.find(mark)) >= 0)
+        place, found = min(places, default=(len(text), ""))
+        if not found:
+            # An end of the text may be the beginning of a mark.
+            place -= max(n for m in marks for n in range(len(m)) if text.endswith(m[:n]))
+        self._waiting = text[place + len(found) :]
+        return text[:place], found
 
     def _skip_blanks(self) -> _Parser:
         while not (rest := self._waiting.lstrip(_BLANKS)) and not self._is_last:
@@ -235,7 +307,7 @@ class TextReader:
 
 def _openings(style: str, names: Iterable[str]) -> tuple[str, ...]:
     """How an answer with calls begins where the grammar allows no other text before them."""
-    if style == HERMES:
+    if style == HERMES or style in TAGGED:
         return (_CALL_MARK,)
     return tuple(f'[{{"name": {json.dumps(name)}, "arguments": ' for name in names)
 
@@ -280,7 +352,7 @@ class ItemReader:
         self._reader = TextReader(
             thinking=job.thinking,
             style=job.tool_style,
-            names=job.tools.names if job.tools is not None else (),
+            tools=job.tools.parameters if job.tools is not None else None,
             has_format=job.has_format,
         )
         self.items: list[Item] = []

@@ -40,8 +40,10 @@ class Tools:
     parallel: bool = True
 
     @property
-    def names(self) -> frozenset[str]:
-        return frozenset(tool["function"]["name"] for tool in self.tools)
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """The schemas of the functions' arguments, by the functions' names."""
+        functions = [tool["function"] for tool in self.tools]
+        return {f["name"]: _closed(f.get("parameters")) for f in functions}
 
     def grammar(
         self, style: str, answer: dict[str, Any] | None = None, thinking: str = ""
@@ -51,16 +53,17 @@ class Tools:
 
         Raises ApiError if the grammar is too long.
         """
-        functions = [tool["function"] for tool in self.tools]
-        chosen = [f for f in functions if not self.name or f["name"] == self.name]
+        chosen = {
+            name: schema
+            for name, schema in self.parameters.items()
+            if not self.name or name == self.name
+        }
         text = compact(
             {
                 "style": style,
                 "choice": "required" if self.is_required else "auto",
                 "parallel": self.parallel and not self.name,
-                "tools": [
-                    {"name": f["name"], "parameters": _closed(f.get("parameters"))} for f in chosen
-                ],
+                "tools": [{"name": name, "parameters": schema} for name, schema in chosen.items()],
                 **({} if answer is None else {"answer": answer}),
                 **({"thinking": thinking} if thinking else {}),
             }

@@ -52,6 +52,16 @@ WHOLE, OPEN, NOT = (True, True), (True, False), (False, False)
 # Some models write JSON only. With the name of a tool it is held to its schema.
 PRETTY = '{\n  "name": "weather",\n  "arguments": {\n    "city": "Köln"\n  }\n}'
 ODD_CALL = '<tool_call>\n{"name": "a\\"b", "arguments": {}}\n</tool_call>'
+QWEN = (
+    "<tool_call>\n<function=weather>\n<parameter=city>\nKöln\n</parameter>\n"
+    "<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>"
+)
+# Without its mark.
+LOOSE = QWEN.removeprefix("<tool_call>\n")
+GLM = (
+    "<tool_call>weather<arg_key>city</arg_key><arg_value>Köln</arg_value>"
+    "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>"
+)
 # By style, choice, and whether there may be several calls.
 TEXTS = {
     ("hermes", "auto", True): [
@@ -96,6 +106,30 @@ TEXTS = {
         *((f"[{call()}", OPEN), ("[1", NOT)),
     ],
     ("mistral", "required", False): [(f"[{call()}]", WHOLE), (f"[{call()},", NOT)],
+    ("qwen3-coder", "auto", True): [
+        ("Any text. <function=f> <tool_cal", WHOLE),
+        *((QWEN, WHOLE), (f"Let me see.\n\n{QWEN}\n{QWEN}{QWEN}", WHOLE), (QWEN[:-1], OPEN)),
+        *((LOOSE, WHOLE), (f"Let me see.\n{LOOSE}", WHOLE), (f"Let me see. {LOOSE}", WHOLE)),
+        *((f"{QWEN} And?", NOT), ("So <tool_call> is it", NOT), ("So\n<function=f>", NOT)),
+        (QWEN.replace("weather", "whether"), NOT),
+        (QWEN.replace("city", "town"), NOT),
+        (QWEN.replace("Köln", 'any\n<tool_call> "text"'), WHOLE),
+        (QWEN.replace("3", "8"), NOT),
+        (QWEN.replace("3", '"3"'), NOT),
+        # Without what is optional, and without what is required.
+        (QWEN.replace("<parameter=days>\n3\n</parameter>\n", ""), WHOLE),
+        (QWEN.replace("<parameter=city>\nKöln\n</parameter>\n", ""), NOT),
+        ('<tool_call>\n<function=a"b>\n</function>\n</tool_call>', WHOLE),
+        ('<tool_call>\n<function=a"b>\n<parameter=any>\nthing\n</parameter>\n', OPEN),
+    ],
+    ("qwen3-coder", "required", False): [(QWEN, WHOLE), (f"{QWEN}\n<tool", NOT), (LOOSE, NOT)],
+    ("glm", "auto", True): [
+        *((GLM, WHOLE), (f"Let me see.\n{GLM}{GLM}", WHOLE), ("So <tool_call> is it", NOT)),
+        (GLM.replace("><", ">\n<"), WHOLE),
+        (GLM.replace("weather", "weather\n"), WHOLE),
+        *((GLM.replace("city", "town"), NOT), (GLM.replace("3", "x"), NOT)),
+        ('<tool_call>a"b</tool_call>', WHOLE),
+    ],
 }
 
 
@@ -148,6 +182,12 @@ BEHIND_THOUGHTS = {
         ('{"a"', NOT),
         ("So: {", WHOLE),
     ],
+    ("qwen3-coder", "opened"): [
+        (IN_THOUGHTS, WHOLE),
+        (f"{IN_THOUGHTS}</think>\n\nLet me see.\n{QWEN}", WHOLE),
+        (f"{IN_THOUGHTS}</think>\n\n{LOOSE}", WHOLE),
+        (f"hm</think>\n\n{LOOSE.replace('city', 'town')}", NOT),
+    ],
     ("mistral", "opened"): [
         ("[1] is a source", WHOLE),
         ("hm</think>[1] is a source", NOT),
@@ -170,12 +210,46 @@ def test_thoughts_are_free_and_what_follows_them_is_an_answer(
 
 def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
     answer = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
-    for style, text in (("hermes", TAGGED), ("mistral", f"[{call()}]")):
+    for style, text in (("hermes", TAGGED), ("mistral", f"[{call()}]"), ("glm", GLM)):
         rules = grammar(style, answer=answer)
         assert accepted(rules, '{"warm": true}') == WHOLE
         assert accepted(rules, text) == WHOLE
         assert accepted(rules, "It is") == NOT
         assert accepted(grammar(style, "required", answer=answer), '{"warm') == NOT
+
+
+# Schemas of an argument, and what its value may be between tags.
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"type": "string"}, "any, 1\n2", None),
+        ({}, "any", None),
+        ({"type": ["string", "null"]}, "any", None),
+        ({"enum": ["a", "b"]}, "b", "c"),
+        ({"enum": ["a", 1, None]}, "null", "c"),
+        ({"const": "a"}, "a", '"a"'),
+        ({"$ref": "#/$defs/unit"}, "C", "K"),
+        ({"allOf": [{"$ref": "#/$defs/unit"}]}, "F", "K"),
+        ({"anyOf": [{"$ref": "#/$defs/unit"}, {"type": "null"}]}, "F", "K"),
+        ({"type": "array", "items": {"$ref": "#/$defs/unit"}}, '["F", "C"]', '["K"]'),
+        ({"type": "boolean"}, "true", "True"),
+        ({"$ref": "#/$defs/nowhere"}, "any", None),
+    ],
+)
+def test_values_between_tags_follow_their_schemas(
+    schema: dict[str, Any], good: str, bad: str | None
+) -> None:
+    parameters = {
+        "properties": {"x": schema},
+        "required": ["x"],
+        "additionalProperties": False,
+        "$defs": {"unit": {"enum": ["C", "F"]}},
+    }
+    rules = grammar("glm", tools=[{"name": "f", "parameters": parameters}])
+    written = "<tool_call>f<arg_key>x</arg_key><arg_value>{}</arg_value></tool_call>"
+    assert accepted(rules, written.format(good)) == WHOLE
+    if bad is not None:
+        assert accepted(rules, written.format(bad)) == NOT
 
 
 def test_a_token_that_holds_the_end_of_a_mark_and_more_is_held_to_what_may_follow() -> None:

@@ -2,7 +2,7 @@
 
 A style is the form of a model's calls. It is recognised in the text of the model's chat template,
 which writes past calls in that form. Templates without tools, and those that write calls in another
-form (as XML, for instance), get tools and calls as text.
+form, get tools and calls as text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from nodes.engine.chat.tagged import GLM, QWEN3_CODER
 from nodes.engine.protocol import InvalidInputError
 
 # <tool_call> and </tool_call> around {"name": ..., "arguments": {...}}: Hermes, Qwen, and others.
@@ -20,7 +21,9 @@ HERMES: Final = "hermes"
 LLAMA3: Final = "llama3"
 # [{"name": ..., "arguments": {...}}, ...] after a control token.
 MISTRAL: Final = "mistral"
-STYLES: Final = (HERMES, LLAMA3, MISTRAL)
+# <tool_call> and a tag for each argument.
+TAGGED: Final = {"qwen3-coder": QWEN3_CODER, "glm": GLM}
+STYLES: Final = (HERMES, LLAMA3, MISTRAL, *TAGGED)
 # Regular expressions for white space, and for that in a call without its mark. The grammar of calls
 # and the reader of answers must agree: only what the grammar takes for a call is a valid one.
 BLANK: Final = r"[ \t\r\n]"
@@ -58,6 +61,9 @@ def _known_style(template: str) -> str:
         return ""
     if _MISTRAL_CALLS.search(template):
         return MISTRAL
+    for style, form in TAGGED.items():
+        if form.key_tag in template and "<tool_call>" in template:
+            return style
     if not _CALL.search(template) or _OTHER_FORM.search(template):
         return ""
     if "<tool_call>" in template:

@@ -122,6 +122,8 @@ TALK: list[dict[str, Any]] = [
         # Their tools are told as text, since nobody here can read their calls.
         ("{% if tools %}<|tool▁calls▁begin|>{% endif %}", HERMES),
         ("{% if tools %}<tool_call>\n<function={{ c.name }}>{% endif %}", HERMES),
+        ("{% if tools %}<tool_call>\n<function={{ c.name }}>\n<parameter=x>", "qwen3-coder"),
+        ("{% if tools %}<tool_call>{{ c.name }}<arg_key>{{ key }}</arg_key>", "glm"),
         ("{% if tools %}[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments }}{% endif %}", HERMES),
         # It only says so.
         ("{# like <tool_call> #}{{ messages }}", HERMES),
@@ -148,7 +150,7 @@ def test_a_template_that_knows_tools_gets_them_as_they_are() -> None:
     ],
 )
 def test_a_template_that_writes_calls_in_another_form_gets_tools_as_text(template: str) -> None:
-    """Qwen3-Coder, Devstral and Command R: the grammar of calls would contradict their prompts."""
+    """Devstral and Command R among others: the grammar of calls would contradict their prompts."""
     text = ChatTemplate(template + PLAIN, {}).render(TALK, DAY, [WEATHER])
     assert '<tool_call>\n{"name": "weather", "arguments": {"city": "ö"}}\n</tool_call>' in text
 

@@ -123,9 +123,18 @@ PRETTY = json.dumps(json.loads(ONE), indent=2).replace(": {", ":  \n {")
 TWO = '{"name": "mail", "arguments": {}}'
 
 
+WEATHER = {
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "array"},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+    }
+}
+
+
 def read(style: str, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
     """The content, and name and arguments of each call."""
-    reader, content = TextReader(style=style, names={"weather", "mail"}), ""
+    reader, content = TextReader(style=style, tools={"weather": WEATHER, "mail": {}}), ""
     calls: list[tuple[str, str]] = []
     for index, piece in enumerate(pieces):
         for part in reader.read(piece, is_last=index == len(pieces) - 1):
@@ -141,6 +150,19 @@ def read(style: str, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
 def tagged(*objects: str) -> str:
     return "\n".join(f"<tool_call>\n{each}\n</tool_call>" for each in objects)
 
+
+# The first call, as Qwen3-Coder and GLM write it, and another whose values could be texts.
+QWEN = (
+    '<tool_call>\n<function=weather>\n<parameter=city>\nK"}{\n</parameter>\n'
+    '<parameter=days>\n[1, {"a": "]"}]\n</parameter>\n</function>\n</tool_call>'
+)
+GLM = (
+    '<tool_call>weather<arg_key>city</arg_key>\n<arg_value>K"}{</arg_value>\n'
+    '<arg_key>days</arg_key><arg_value>[1, {"a": "]"}]</arg_value></tool_call>'
+)
+NOTE = "<tool_call>\nweather<arg_key>note</arg_key><arg_value>{}</arg_value></tool_call>"
+NOTED = '{{"name": "weather", "arguments": {{"note": {}}}}}'
+MAIL = "<tool_call>\n<function=mail>\n</function>\n</tool_call>"
 
 CASES = [
     ("hermes", "Plain text, <tool_cal", "Plain text, <tool_cal", []),
@@ -159,6 +181,23 @@ CASES = [
     ("hermes", '```json\n{"name": "Ann"}\n```', '```json\n{"name": "Ann"}\n```', []),
     ("hermes", '{"name"', '{"name"', []),
     ("hermes", "", "", []),
+    ("qwen3-coder", QWEN, "", [ONE]),
+    ("qwen3-coder", f"I see.\n{QWEN}\n{MAIL}", "I see.\n", [ONE, TWO]),
+    # Without the mark.
+    ("qwen3-coder", QWEN[12:], "", [ONE]),
+    ("qwen3-coder", f"I see.\n{QWEN[12:]}", "I see.", [ONE]),
+    ("qwen3-coder", "Write <function=", "Write <function=", []),
+    ("glm", GLM, "", [ONE]),
+    ("glm", f"I see.\n{GLM}<tool_call>mail\n</tool_call>", "I see.\n", [ONE, TWO]),
+    ("glm", NOTE.format("null"), "", [NOTED.format("null")]),
+    ("glm", NOTE.format("5"), "", [NOTED.format('"5"')]),
+    (
+        "glm",
+        NOTE.replace("note", "other").format("5"),
+        "",
+        [NOTED.replace("note", "other").format("5")],
+    ),
+    ("glm", "<function=mail>\n", "<function=mail>\n", []),
 ]
 
 
