@@ -43,7 +43,14 @@ def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
     thinking = MARKED if CLOSE in template or OPEN in template else ""
     if CHANNEL in template and MESSAGE in template:
         thinking = HARMONY
-    return ModelTraits(style_of(template), thinking, _sampling_of(metadata), pooling in _POOLINGS)
+    return ModelTraits(
+        style_of(template),
+        thinking,
+        _sampling_of(metadata),
+        pooling in _POOLINGS,
+        thinking_off=thinking,
+        thinking_on=thinking,
+    )
 
 
 def thinking_after(prompt: str) -> str:

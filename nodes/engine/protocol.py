@@ -169,7 +169,8 @@ class Tokenizer(Protocol):
 
         They end where the answer begins. Only the template can produce control tokens.
         date: The template's current date as YYYY-MM-DD; "" if it is unknown. tools: The functions
-        that the model may call, and the calls in messages, as chat.tools.parse_tools reads them.
+        that the model may call, the calls in messages, and variables of the template, as
+        chat.tools.parse_tools reads them.
         Both methods may take some seconds, and raise InvalidInputError with one line for the
         client.
         """

@@ -33,10 +33,19 @@ class ModelTraits:
 
     tool_style: The form in which it writes function calls, one of chat.tools.STYLES; "" without a
     chat template. thinking: How it marks the thinking before an answer, as in metadata.py; "" if
-    it does not think. embeds: Whether it computes vectors of texts, and no text.
+    it does not think. thinking_off, thinking_on: The same where a request switches thinking off or
+    on. embeds: Whether it computes vectors of texts, and no text.
     """
 
     tool_style: Annotated[str, MaxLen(16)] = ""
     thinking: Annotated[str, MaxLen(16)] = ""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
     embeds: bool = False
+    thinking_off: Annotated[str, MaxLen(16)] = ""
+    thinking_on: Annotated[str, MaxLen(16)] = ""
+
+    def thinking_if(self, thinks: bool | None) -> str:
+        """Return how it thinks for a request that switches thinking on or off, or leaves it."""
+        if thinks is None:
+            return self.thinking
+        return self.thinking_on if thinks else self.thinking_off

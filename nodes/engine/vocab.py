@@ -46,19 +46,20 @@ class LlamaTokenizer:
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        known, fields = parse_tools(tools)
+        told = parse_tools(tools)
         for role, _ in messages:
             check_role(role)
         quotes = Quotes(self._controls)
         quoted = [
             {
-                **mapped(fields.get(place, {}), quotes.quote),
+                **mapped(told.fields.get(place, {}), quotes.quote),
                 "role": role,
                 "content": quotes.quote(content),
             }
             for place, (role, content) in enumerate(messages)
         ]
-        rendered = self._template.render(quoted, date, mapped(known, quotes.quote))
+        known, variables = (mapped(each, quotes.quote) for each in (told.tools, told.variables))
+        rendered = self._template.render(quoted, date, known, variables)
         token_ids: list[int] = []
         for text, is_plain in quotes.split(rendered):
             if is_plain or token_ids:

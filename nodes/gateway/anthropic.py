@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from nodes.engine.chat.tools import switch_of
 from nodes.gateway.bodies import (
     Body,
     Items,
@@ -93,13 +94,16 @@ class AnthropicChoice(Body):
     disable_parallel_tool_use: bool | None = None
 
 
+class Thinking(Body):
+    """budget_tokens: has no effect, because a model's thoughts have no limit of their own."""
+
+    hints: ClassVar = frozenset({"budget_tokens", "display"})
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
 class MessagesBody(Sampling):
-    refused: ClassVar = {
-        **Sampling.refused,
-        "thinking": ({"type": "disabled"},),
-        "container": (),
-        "mcp_servers": ([],),
-    }
+    refused: ClassVar = {**Sampling.refused, "container": (), "mcp_servers": ([],)}
     hints: ClassVar = frozenset({"metadata", "service_tier"})
 
     # Clients must send a number and often send a very large one: it is lowered to what fits.
@@ -109,6 +113,7 @@ class MessagesBody(Sampling):
     stop_sequences: list[Text] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: AnthropicChoice | None = None
+    thinking: Thinking | None = None
 
 
 # Paths of the chat body -> paths of the body that the client sent, for errors.
@@ -141,6 +146,8 @@ def _as_chat(body: MessagesBody) -> dict[str, Any]:
         ]
         or None,
     }
+    if body.thinking is not None and body.thinking.type != "adaptive":
+        found["chat_template_kwargs"] = switch_of(body.thinking.type == "enabled")
     if (chosen := body.tool_choice) is not None:
         found["parallel_tool_calls"] = not chosen.disable_parallel_tool_use
         if chosen.type == "tool":

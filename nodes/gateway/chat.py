@@ -3,20 +3,23 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from nodes.engine.chat.tools import switch_of
 from nodes.gateway.answers import Answers, Delta, ScoredToken
 from nodes.gateway.bodies import (
     Body,
     ChoiceOr,
+    Object,
     SomeItems,
     Text,
     TextOr,
     missing,
     need,
     read,
+    refusal,
     renamed,
     text_of,
     wrong,
@@ -46,6 +49,13 @@ from nodes.gateway.tools import (
 )
 from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
 
+_MOST_VARIABLES: Final = 16
+_MOST_VARIABLE_CHARS: Final = 64
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+# These switch thinking off. Templates that have degrees of it know three: gpt-oss.
+_NO_EFFORT: Final = ("none", "minimal")
+_TEMPLATE_EFFORTS: Final = {"none": "low", "minimal": "low", "xhigh": "high"}
+
 
 class TextPart(Body):
     type: Literal["text"]
@@ -73,6 +83,18 @@ class MessageBody(Body):
         return text_of(self.content)
 
 
+def _named_values(found: dict[str, Any]) -> dict[str, Any]:
+    for name, value in found.items():
+        if not name.isidentifier() or len(name) > _MOST_VARIABLE_CHARS:
+            raise refusal("the name of each entry must be that of a variable")
+        if isinstance(value, list | dict) or len(str(value)) > _MOST_VARIABLE_CHARS:
+            raise refusal("each value must be a short text, a number, a boolean or null")
+    return found
+
+
+Variables = Annotated[Object, Field(max_length=_MOST_VARIABLES), AfterValidator(_named_values)]
+
+
 class ChatBody(OpenAiBody):
     refused: ClassVar = {
         **OpenAiBody.refused,
@@ -80,7 +102,6 @@ class ChatBody(OpenAiBody):
         "function_call": ("none", "auto"),
         "modalities": (["text"],),
         "audio": (),
-        "reasoning_effort": (),
         "verbosity": (),
         "web_search_options": (),
     }
@@ -90,6 +111,8 @@ class ChatBody(OpenAiBody):
     tools: ToolList | None = None
     tool_choice: ChoiceOr[NamedTool] | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: Variables | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
@@ -112,7 +135,8 @@ def job_of_chat(body: ChatBody, limits: GatewayLimits, *, fits: bool = False) ->
         if found := _template_fields(message):
             fields[place] = found
     tools = tools_of(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
-    tools_text = for_template(tools, fields)
+    variables, thinks = _variables_of(body)
+    tools_text = for_template(tools, fields, variables)
     if sum(len(m.content) for m in messages) + len(tools_text) > limits.max_prompt_chars:
         raise wrong("messages", f"at most {limits.max_prompt_chars} characters are accepted")
     if body.max_tokens is not None and body.max_completion_tokens is not None:
@@ -131,7 +155,9 @@ def job_of_chat(body: ChatBody, limits: GatewayLimits, *, fits: bool = False) ->
         "fits": fits or given is None,
     }
     prompts = (tuple(messages),)
-    return job_of(body, limits, prompts, options, tools=tools, has_logprobs=has_logprobs)
+    return job_of(
+        body, limits, prompts, options, tools=tools, has_logprobs=has_logprobs, thinks=thinks
+    )
 
 
 def job_as_chat(
@@ -153,6 +179,21 @@ def job_as_chat(
     except ApiError as error:
         raise renamed(error, names) from error
     return replace(job, has_ids=False, echoed=echoed or {})
+
+
+def _variables_of(body: ChatBody) -> tuple[dict[str, Any], bool | None]:
+    """The variables of the chat template, and whether they switch thinking on or off."""
+    variables: dict[str, Any] = {}
+    if body.reasoning_effort is not None:
+        named = _TEMPLATE_EFFORTS.get(body.reasoning_effort, body.reasoning_effort)
+        is_on = body.reasoning_effort not in _NO_EFFORT
+        variables = {"reasoning_effort": named, **switch_of(is_on)}
+    given = body.chat_template_kwargs or {}
+    asked = [given[name] for name in switch_of(True) if isinstance(given.get(name), bool)]
+    if asked:
+        variables |= switch_of(asked[0])
+    variables |= given
+    return variables, asked[0] if asked else variables.get("enable_thinking")
 
 
 def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> None:

@@ -41,8 +41,9 @@ class Job:
     prompts: each becomes a request to the mesh. sampling: the sampling options that the body gives;
     `options` has all of them once the model is known. tells_tokens: events give the origin of each
     token. has_logprobs: the answer has log-probabilities. ignored: fields without effect. tools:
-    functions that the answer may call. tool_style, thinking: how the model writes calls, and how it
-    thinks before it answers; "" until they are known. has_format: an answer without calls follows a
+    functions that the answer may call. thinks: whether thinking is switched on or off; None leaves
+    it to the model. tool_style, thinking: how the model writes calls, and how it thinks before it
+    answers; "" until they are known. has_format: an answer without calls follows a
     JSON schema. has_ids: a stream with a key can be resumed after each event. echoed: fields of the
     body that the answer repeats. model_hashes: of the models for which the request was read; no
     other may answer. None allows any.
@@ -58,6 +59,7 @@ class Job:
     ignored: tuple[Hint, ...] = ()
     sampling: Mapping[str, float] = field(default_factory=dict)
     tools: Tools | None = None
+    thinks: bool | None = None
     tool_style: str = ""
     thinking: str = ""
     has_format: bool = False

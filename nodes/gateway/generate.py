@@ -125,7 +125,10 @@ class Generate:
     def _traits(self, job: Job, candidates: list[NodeFields]) -> ModelTraits:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
         found = [target.traits for target in candidates]
-        kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
+        kinds = {
+            (t.tool_style if job.tools is not None else "", t.thinking_if(job.thinks))
+            for t in found
+        }
         if len(kinds) > 1 and _is_chat(job):
             reason = "name one model: the models served here differ in how they call tools or think"
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
@@ -144,7 +147,8 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
     has_grammar = bool(options.rules.grammar.kind)
     must_call = job.tools is not None and job.tools.is_required
     # A grammar leaves no room for thoughts.
-    thinking = traits.thinking if _is_chat(job) and not (has_grammar or must_call) else ""
+    may_think = _is_chat(job) and not (has_grammar or must_call)
+    thinking = traits.thinking_if(job.thinks) if may_think else ""
     style = ""
     if job.tools is not None:
         style = traits.tool_style

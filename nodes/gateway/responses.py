@@ -23,7 +23,7 @@ from nodes.gateway.bodies import (
     refusal,
     text_of,
 )
-from nodes.gateway.chat import job_as_chat
+from nodes.gateway.chat import Effort, job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
@@ -110,13 +110,18 @@ def _not_stored(_response_id: str) -> str:
     raise refusal(reason, "unsupported_parameter")
 
 
+class Reasoning(Body):
+    hints: ClassVar = frozenset({"summary", "generate_summary"})
+
+    effort: Effort | None = None
+
+
 class ResponsesBody(Sampling):
     refused: ClassVar = {
         **Sampling.refused,
         "conversation": (),
         "background": (False,),
         "prompt": (),
-        "reasoning": ({},),
         "max_tool_calls": (),
         "top_logprobs": (0,),
         "truncation": ("disabled", "auto"),
@@ -142,6 +147,7 @@ class ResponsesBody(Sampling):
     tools: Annotated[list[ResponsesTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: ChoiceOr[ResponsesNamedTool] | None = None
     parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
 
 
 # -- from the body to a job ------------------------------------------------------------------------
@@ -151,6 +157,7 @@ class ResponsesBody(Sampling):
 _NAMES: Final = (
     (r"^messages.*", "input"),
     (r"^max_completion_tokens\b", "max_output_tokens"),
+    (r"^reasoning_effort\b", "reasoning.effort"),
     (r"^response_format\.json_schema\b", "text.format"),
     (r"\.function\b", ""),
 )
@@ -183,6 +190,7 @@ def _as_chat(body: ResponsesBody) -> dict[str, Any]:
         if isinstance(chosen, ResponsesNamedTool)
         else chosen,
         "parallel_tool_calls": body.parallel_tool_calls,
+        "reasoning_effort": body.reasoning.effort if body.reasoning is not None else None,
     }
 
 

@@ -202,14 +202,17 @@ def tools_of(
     )
 
 
-def for_template(tools: Tools | None, fields: Mapping[int, dict[str, Any]]) -> str:
-    """The JSON of SubmitRequest.tools, for the chat template; "" without tools and fields.
+def for_template(
+    tools: Tools | None, fields: Mapping[int, dict[str, Any]], variables: Mapping[str, Any]
+) -> str:
+    """The JSON of SubmitRequest.tools, for the chat template; "" if there is nothing to tell.
 
-    fields: index of a message -> its fields besides role and content.
+    fields: index of a message -> its fields besides role and content. variables: of the template.
     """
-    if tools is None and not fields:
+    if tools is None and not fields and not variables:
         return ""
-    return compact({"tools": tools.tools if tools is not None else (), "messages": fields})
+    told = {"tools": tools.tools if tools is not None else (), "messages": fields}
+    return compact({**told, **({"variables": variables} if variables else {})})
 
 
 def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:

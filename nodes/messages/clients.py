@@ -55,7 +55,7 @@ class SubmitRequest:
     is_exact, prompt_hash: as in its StartedNotice, so that it continues as it began; "" and False
     for any. A new request may also name the first two, in full or as in fingerprints. deadline_s:
     seconds from now on; 0 for the coordinator's limit. date: today's date for a chat template.
-    tools: functions that the answer may call, and calls in messages, as
+    tools: functions that the answer may call, calls in messages, and variables of the template, as
     engine.chat.tools.parse_tools reads them.
 
     wants: "" for text that continues the prompt; one of WANTS if the prompt is only read, which a

@@ -17,21 +17,25 @@ CLOSES = "{{ '<think>\n' if enable_thinking }}{{ '<think>\n\n</think>\n' if not 
 
 
 @pytest.mark.parametrize(
-    ("template", "thinking"),
+    ("template", "usual", "off", "on"),
     [
-        (TALK, ""),
-        (TALK + "{# </think> #}", "marked"),
-        (TALK + "<think>", "opened"),
-        # As Qwen3.5's and Bielik's: whether thoughts have begun depends on what nobody has set.
-        (TALK + OPENS, "opened"),
-        (TALK + CLOSES, "marked"),
-        ("{{ raise_exception('no') }}<think>", "marked"),
+        (TALK, "", "", ""),
+        (TALK + "{# </think> #}", "marked", "marked", "marked"),
+        (TALK + "<think>", "opened", "opened", "opened"),
+        # As Qwen3.5's, Bielik's and DeepSeek V3.1's.
+        (TALK + OPENS, "opened", "marked", "opened"),
+        (TALK + CLOSES, "marked", "marked", "opened"),
+        (TALK + CLOSES.replace("enable_thinking", "thinking"), "marked", "marked", "opened"),
+        ("{{ raise_exception('no') }}<think>", "marked", "marked", "marked"),
     ],
 )
-def test_it_is_what_a_prompt_ends_with(template: str, thinking: str, tmp_path: Path) -> None:
+def test_it_is_what_a_prompt_ends_with(
+    template: str, usual: str, off: str, on: str, tmp_path: Path
+) -> None:
     path = tmp_path / "tiny.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0", template=template)
     config = LlamaConfig(path=path, num_cells=256, max_sequences=1)
     with contextlib.closing(LlamaModel(config)) as model:
         model.find_thinking()
-        assert model.info.traits.thinking == thinking
+        traits = model.info.traits
+    assert (traits.thinking, traits.thinking_off, traits.thinking_on) == (usual, off, on)

@@ -70,6 +70,7 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         date: str,
         tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the text of a conversation and of the beginning of its answer.
 
@@ -77,10 +78,11 @@ class ChatTemplate:
         except that arguments are objects and not text. A template without tools gets them as text,
         and one that refuses system messages gets them in messages of the user.
         date: The template's current date as YYYY-MM-DD; "" if unknown. The node's own clock is not
-        used, because the prompt of a request would then depend on the day and the node. Raises
-        InvalidInputError with one line: the template's own message, or the error in it.
+        used, because the prompt of a request would then depend on the day and the node. variables:
+        What the request sets; they replace none of the above. Raises InvalidInputError with one
+        line: the template's own message, or the error in it.
         """
-        variables: dict[str, Any] = {**_ABSENT, **self._variables}
+        variables = {**(variables or {}), **_ABSENT, **self._variables}
         has_tools = tools or any("tool_calls" in m or m["role"] == "tool" for m in messages)
         if has_tools and not self._knows_tools:
             messages, tools = told_as_text(messages, tools), ()

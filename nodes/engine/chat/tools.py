@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nodes.engine.chat.tagged import GLM, QWEN3_CODER
 from nodes.engine.protocol import InvalidInputError
@@ -71,17 +71,28 @@ def _known_style(template: str) -> str:
     return LLAMA3 if '"parameters":' in template else ""
 
 
-def parse_tools(text: str) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Parse tools, and the fields of messages that belong to calls.
+class ParsedTools(NamedTuple):
+    """What a chat template is told besides texts of messages.
 
-    text: {"tools": [...], "messages": {"3": {...}}} as JSON; "" for none. Returns the tools in the
-    form of OpenAI's API, and by the index of a message its fields besides role and content:
-    `tool_calls`, or the `tool_call_id` and `name` of a result. Raises InvalidInputError.
+    tools: In the form of OpenAI's API. fields: By the index of a message, its fields besides role
+    and content: `tool_calls`, or the `tool_call_id` and `name` of a result. variables: Values that
+    the template may use.
+    """
+
+    tools: list[dict[str, Any]]
+    fields: dict[int, dict[str, Any]]
+    variables: dict[str, Any]
+
+
+def parse_tools(text: str) -> ParsedTools:
+    """Parse {"tools": [...], "messages": {"3": {...}}, "variables": {...}}, where the last may be
+    left out; "" is all of them empty. Raises InvalidInputError.
     """
     if not text:
-        return [], {}
+        return ParsedTools([], {}, {})
     try:
         found = json.loads(text)
+        variables = {str(name): value for name, value in found.get("variables", {}).items()}
         tools = [dict(tool) for tool in found["tools"]]
         places = {int(place): dict(fields) for place, fields in found["messages"].items()}
         for tool in tools:
@@ -90,7 +101,12 @@ def parse_tools(text: str) -> tuple[list[dict[str, Any]], dict[int, dict[str, An
             _ = call["function"]["name"], call["function"]["arguments"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InvalidInputError(_BAD) from None
-    return tools, places
+    return ParsedTools(tools, places, variables)
+
+
+def switch_of(thinks: bool) -> dict[str, bool]:
+    """Return the variables by which templates switch thinking on or off: two names are in use."""
+    return {"enable_thinking": thinks, "thinking": thinks}
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:

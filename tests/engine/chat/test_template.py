@@ -155,6 +155,14 @@ def test_a_template_that_writes_calls_in_another_form_gets_tools_as_text(templat
     assert '<tool_call>\n{"name": "weather", "arguments": {"city": "ö"}}\n</tool_call>' in text
 
 
+def test_variables_of_a_request_are_told_and_replace_none_of_the_others() -> None:
+    template = ChatTemplate(
+        "{{ effort }} {{ bos_token }} {{ messages | length }}", {"bos_token": "b"}
+    )
+    told = {"effort": "high", "bos_token": "x", "messages": []}
+    assert template.render(TALK, DAY, (), told) == "high b 3"
+
+
 # As Gemma 2's: no system, and user and assistant in turns.
 STRICT = (
     "{% for m in messages %}{% if m.role not in ('user', 'assistant') "
@@ -231,6 +239,7 @@ def test_without_tools_a_conversation_is_what_it_was() -> None:
         '{"tools": [], "messages": {"x": {}}}',
         '{"tools": [], "messages": {"0": {"tool_calls": [{}]}}}',
         '{"tools": [], "messages": {"0": {"tool_calls": 1}}}',
+        '{"tools": [], "messages": {}, "variables": 1}',
     ],
 )
 def test_what_no_gateway_sends_is_refused(text: str) -> None:

@@ -108,7 +108,7 @@ def said(role: str, **part: Any) -> dict[str, Any]:
         (said("assistant", type="tool_result", tool_use_id="x"), "messages[0].content[0].type"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+        ({"thinking": {"type": "loud"}}, "thinking.type"),
         ({"stop_sequences": ["a", ""]}, "stop_sequences[1]"),
         ({"tools": [{**WEATHER, "name": "a b"}]}, "tools[0].name"),
         ({"system": "x" * (1 << 18), "messages": [USER]}, "messages"),
@@ -116,6 +116,15 @@ def said(role: str, **part: Any) -> dict[str, Any]:
 )
 def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
     assert Jobs(MESSAGES, strict_fields=False).refused(body(**changes)) == param
+
+
+@pytest.mark.parametrize(
+    ("asked", "thinks"), [("enabled", True), ("disabled", False), ("adaptive", None)]
+)
+def test_thinking_may_be_switched(asked: str, thinks: bool | None) -> None:
+    found = job(thinking={"type": asked})
+    assert found.thinks is thinks
+    assert bool(found.options.tools) == (thinks is not None)
 
 
 async def test_an_answer_is_told_whole_or_in_pieces() -> None:

@@ -53,6 +53,39 @@ def test_defaults_are_those_of_openai() -> None:
     assert all(seed is not None and 0 <= seed < 2**53 for seed in seeds)
 
 
+OFF, ON = (dict.fromkeys(("enable_thinking", "thinking"), thinks) for thinks in (False, True))
+
+
+@pytest.mark.parametrize(
+    ("body", "variables", "thinks"),
+    [
+        ({"reasoning_effort": "none"}, {"reasoning_effort": "low", **OFF}, False),
+        ({"reasoning_effort": "minimal"}, {"reasoning_effort": "low", **OFF}, False),
+        ({"reasoning_effort": "medium"}, {"reasoning_effort": "medium", **ON}, True),
+        ({"reasoning_effort": "xhigh"}, {"reasoning_effort": "high", **ON}, True),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, OFF, False),
+        ({"chat_template_kwargs": {"thinking": True, "x": "y"}}, {**ON, "x": "y"}, True),
+        ({"chat_template_kwargs": {"thinking": "deep"}}, {"thinking": "deep"}, None),
+        (
+            {"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}},
+            {"reasoning_effort": "high", **OFF},
+            False,
+        ),
+    ],
+)
+def test_thinking_is_switched_by_variables_of_the_template(
+    body: dict[str, Any], variables: dict[str, Any], thinks: bool | None
+) -> None:
+    found = Jobs(CHAT).job({"messages": [USER], **body})
+    assert json.loads(found.options.tools)["variables"] == variables
+    assert found.thinks is thinks
+
+
+def test_without_variables_the_template_is_told_nothing() -> None:
+    for body in ({}, {"chat_template_kwargs": {}}, {"reasoning_effort": None}):
+        assert (job(**body).options.tools, job(**body).thinks) == ("", None)
+
+
 def test_every_field_reaches_the_mesh() -> None:
     found = options(
         n=3,
@@ -164,6 +197,16 @@ def said(**message: Any) -> dict[str, Any]:
         # What other servers take, and would be a text of another form here.
         ({"json_schema": {"type": "object"}}, "json_schema"),
         ({"guided_choice": ["yes", "no"]}, "guided_choice"),
+        ({"reasoning_effort": "loud"}, "reasoning_effort"),
+        *(
+            ({"chat_template_kwargs": given}, "chat_template_kwargs")
+            for given in (
+                {"a": []},
+                {"a b": 1},
+                {"a": "x" * 65},
+                dict.fromkeys("abcdefghijklmnopq"),
+            )
+        ),
     ],
 )
 def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:

@@ -106,6 +106,14 @@ async def test_what_is_left_open_is_as_the_model_has_it() -> None:
     assert (mesh.asked[1][1].temperature, mesh.asked[1][1].top_k) == (1.0, 0)
 
 
+async def test_an_answer_is_read_as_thinking_is_switched() -> None:
+    traits = ModelTraits("hermes", "opened", thinking_off="marked", thinking_on="opened")
+    mesh = FakeMesh(text_answer("Yes."), traits=traits)
+    assert (await message(mesh))["reasoning_content"] == "Yes."
+    found = await message(mesh, reasoning_effort="none")
+    assert (found["content"], found.get("reasoning_content")) == ("Yes.", None)
+
+
 async def test_a_model_with_channels_thinks_and_calls() -> None:
     tool = {"type": "function", "function": {"name": "weather"}}
     text = f"{THOUGHT}hm{ANSWER}<tool_call>\n{ONE}\n</tool_call>"

@@ -97,6 +97,11 @@ async def test_an_answer_goes_back_as_it_came() -> None:
     assert len(json.loads(job_.options.tools)["messages"]["1"]["tool_calls"]) == 1
 
 
+def test_the_effort_switches_thinking() -> None:
+    assert job(reasoning={"effort": "none"}).thinks is False
+    assert job(reasoning={"effort": "high"}).thinks is True
+
+
 async def test_only_what_is_declared_is_echoed() -> None:
     tool = {**WEATHER, "zz": "\ud800"}
     wanted = {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA, "zz": "\ud800"}}
@@ -108,7 +113,9 @@ async def test_only_what_is_declared_is_echoed() -> None:
 @pytest.mark.parametrize("reasoning", [None, {}, {"effort": None, "summary": None}])
 def test_null_is_no_value_in_what_would_be_refused_either(reasoning: Any) -> None:
     assert job(reasoning=reasoning).ignored == ()
-    assert Jobs(RESPONSES).refused({"input": "hi", "reasoning": {"effort": "low"}}) == "reasoning"
+    assert Jobs(RESPONSES).refused({"input": "hi", "reasoning": {"effort": "so"}}) == (
+        "reasoning.effort"
+    )
 
 
 @pytest.mark.parametrize(
