@@ -84,10 +84,10 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         rules += _bare(known)
         no_call += rf' & ~/{_BARE}({"|".join(known)})"{_ANY}/'
         return _free("LEAD rest | bare", no_call, begins) + rules
-    if not form.unmarked:
+    if not form.before_name:
         return _free("LEAD rest", no_call, begins) + rules
-    no_call += rf" & ~/({_ANY}\n)?{form.unmarked}{_ANY}/"
-    return _free(f"LEAD rest | LOOSE function{more}", no_call, begins, form.unmarked) + rules
+    no_call += rf" & ~/({_ANY}\n)?{form.before_name}{_ANY}/"
+    return _free(f"LEAD rest | LOOSE function{more}", no_call, begins, form.before_name) + rules
 
 
 def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]) -> str:
@@ -107,14 +107,15 @@ def _tagged(
     form: TaggedForm, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]
 ) -> str:
     """Return rules for a call with tags, with and without what stands before its name."""
-    gap = _quoted("\n") + "? " if form.may_break else ""
-    key, after = gap + _quoted(form.key_tag), f" {gap}".join(map(_quoted, form.after_key))
+    before = f"BREAK? {_quoted(form.before_name)} " if form.before_name else ""
+    key, after = f"BREAK? {_quoted(form.before_key)}", _joined(form.after_key)
     rules = [
-        f"call: {_quoted(form.before_name) if form.before_name else ''} function",
+        f"call: {before}function",
         f"function: {' | '.join(f'fn_{index}' for index in range(len(tools)))}",
         f"other: {key} /[^<>\\n]+/ {after} text",
-        f"text[lazy]: TEXT {_quoted(form.after_value)}",
+        f"text[lazy]: TEXT {_quoted(form.value_end)}",
         f"TEXT: /{_ANY}/",
+        'BREAK: "\\n"',
     ]
     for index, (name, parameters) in enumerate(tools):
         arguments = []
@@ -126,9 +127,13 @@ def _tagged(
             arguments.append(rule if is_required else rule + "?")
         if parameters.get("additionalProperties") is not False:
             arguments.append("other*")
-        words = [_quoted(name + form.after_name), *arguments, gap + _quoted(form.end)]
+        words = [_quoted(name + form.after_name), *arguments, "BREAK?", _joined(form.end)]
         rules.append(f"fn_{index}: {' '.join(words)}")
     return "".join(rule + "\n" for rule in rules)
+
+
+def _joined(tags: Sequence[str]) -> str:
+    return " BREAK? ".join(map(_quoted, tags))
 
 
 def _tagged_value(
@@ -142,15 +147,16 @@ def _tagged_value(
     kind = kind_of(value, parameters)
     if kind.is_free:
         return [f"{rule}: text"]
-    words = [_quoted(word + form.after_value) for word in kind.words or ()]
-    if kind.is_text:
-        return [f"{rule}: {' | '.join(words)}"]
-    # The definitions are what a part may refer to.
-    known: dict[str, Any] = {n: parameters[n] for n in _DEFINITIONS if n in parameters}
-    return [
-        f"{rule}: {' | '.join([*words, f'{rule}_json {_quoted(form.after_value)}'])}",
-        f"{rule}_json: {schema({**known, **value})}",
-    ]
+    choices = list(map(_quoted, kind.words or ()))
+    rules = []
+    if not kind.is_text:
+        # The definitions are what a part may refer to.
+        known: dict[str, Any] = {n: parameters[n] for n in _DEFINITIONS if n in parameters}
+        rules.append(f"{rule}_json: {schema({**known, **value})}")
+        choices.append(f"{rule}_json")
+    gap = "BREAK? " if form.has_lines else ""
+    rules.append(f"{rule}: {gap}({' | '.join(choices)}) {gap}{_quoted(form.value_end)}")
+    return rules
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -141,9 +141,9 @@ class TextReader:
         """Read calls with tags, and content before the first."""
         marks = [_CALL_MARK]
         has_begun = False
-        if form.unmarked:
-            marks.append(f"\n{form.unmarked}")
-            has_begun = yield from self._begins_with((form.unmarked,))
+        if form.before_name:
+            marks.append(f"\n{form.before_name}")
+            has_begun = yield from self._begins_with((form.before_name,))
         kind = "" if has_begun else CONTENT
         while has_begun or (yield from self._until(*marks, kind=kind)):
             has_begun, kind = False, ""
@@ -170,17 +170,18 @@ class TextReader:
 
     def _tagged_call(self, form: TaggedForm) -> _Parser:
         """Read the name and the arguments of a call with tags."""
-        before = f"(?:{re.escape(form.unmarked)})?" if form.unmarked else ""
-        head = re.compile(rf"\s*{before}([^\s<>]+)(?=[\n<>]){re.escape(form.after_name)}")
+        before, after = re.escape(form.before_name), re.escape(form.after_name)
+        head = re.compile(rf"\s*(?:{before})?([^\s<>]+)(?=[\n<>]){after}")
         if (found := (yield from self._matched(head))) is None:
             return False
-        name = found[1]
-        yield Part(CALL, name=name)
-        gap = "\n?" if form.may_break else ""
-        after = gap.join(map(re.escape, form.after_key))
-        begins = rf"{gap}{re.escape(form.key_tag)}([^<>\n]+){after}"
-        next_part = re.compile(f"{begins}|{gap}{re.escape(form.end)}")
-        parameters = self._tools.get(name, {})
+        yield Part(CALL, name=found[1])
+        keyed, end = ("\n?".join(map(re.escape, tags)) for tags in (form.after_key, form.end))
+        begins = rf"\n?{re.escape(form.before_key)}([^<>\n]+){keyed}"
+        if form.has_lines:
+            begins += r"(?:\n|(?=[^\n]))"
+        next_part = re.compile(rf"{begins}|\n?{end}")
+        parameters = self._tools.get(found[1], {})
+        properties = parameters.get("properties")
         separator = "{"
         while found := (yield from self._matched(next_part)):
             if not (key := found[1]):
@@ -188,19 +189,21 @@ class TextReader:
                 return True
             yield Part(CALL, f"{separator}{json.dumps(key)}: ")
             separator = ", "
-            properties = parameters.get("properties")
             known = properties.get(key) if isinstance(properties, dict) else None
             kind = ANYTHING if known is None else kind_of(known, parameters)
-            yield from self._tagged_value(form.after_value, kind)
+            yield from self._tagged_value(form, kind)
         return False
 
-    def _tagged_value(self, mark: str, kind: ValueKind) -> _Parser:
-        """Read a value up to a mark. A text is yielded as it comes, since it may be a file."""
+    def _tagged_value(self, form: TaggedForm, kind: ValueKind) -> _Parser:
+        """Read a value and its end. A text is yielded as it comes, since it may be a file."""
+        marks = [form.value_end]
+        if form.has_lines:
+            marks.append(f"\n{form.value_end}")
         if kind.is_text:
             yield Part(CALL, '"')
         written = ""
         while True:
-            text, found = self._up_to(mark)
+            text, found = self._up_to(*marks)
             if kind.is_text and text:
                 yield Part(CALL, json.dumps(text, ensure_ascii=False)[1:-1])
             written += text

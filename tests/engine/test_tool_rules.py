@@ -116,6 +116,7 @@ TEXTS = {
         (QWEN.replace("Köln", 'any\n<tool_call> "text"'), WHOLE),
         (QWEN.replace("3", "8"), NOT),
         (QWEN.replace("3", '"3"'), NOT),
+        (QWEN.replace("\n", ""), WHOLE),
         # Without what is optional, and without what is required.
         (QWEN.replace("<parameter=days>\n3\n</parameter>\n", ""), WHOLE),
         (QWEN.replace("<parameter=city>\nKöln\n</parameter>\n", ""), NOT),

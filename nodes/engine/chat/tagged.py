@@ -15,42 +15,40 @@ _MAX_DEPTH: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaggedForm:
-    """What stands around the parts of a call, behind the mark <tool_call>.
+    """The tags of a call, behind the mark <tool_call>. Between them there may be line breaks.
 
-    before_name, after_name: Around the function's name. key_tag, after_key: Around the name of an
-    argument. after_value: Ends a value. end: Ends the call. may_break: Whether there may be a line
-    break before key_tag, between the parts of after_key, and before end. unmarked: The beginning of
-    a line that begins a call without its mark; "" if models of this form do not forget the mark.
+    before_name, after_name: Around the function's name. A line that begins with before_name begins
+    a call without its mark, which some models forget. before_key, after_key: Around the name of an
+    argument. value_end: Ends a value. has_lines: Whether a value stands in lines of its own; then
+    the line breaks around it do not belong to it. end: Ends the call.
     """
 
     before_name: str = ""
     after_name: str = ""
-    key_tag: str
+    before_key: str
     after_key: tuple[str, ...]
-    after_value: str
-    end: str
-    may_break: bool = False
-    unmarked: str = ""
+    value_end: str
+    has_lines: bool = False
+    end: tuple[str, ...]
 
 
 # <function=weather>, <parameter=city>, Köln, </parameter>, </function> and </tool_call>, each in a
 # line of its own: Qwen3-Coder, Qwen 3.5, Nemotron 3.
 QWEN3_CODER: Final = TaggedForm(
-    before_name="\n<function=",
-    after_name=">\n",
-    key_tag="<parameter=",
-    after_key=(">\n",),
-    after_value="\n</parameter>\n",
-    end="</function>\n</tool_call>",
-    unmarked="<function=",
+    before_name="<function=",
+    after_name=">",
+    before_key="<parameter=",
+    after_key=(">",),
+    value_end="</parameter>",
+    has_lines=True,
+    end=("</function>", "</tool_call>"),
 )
 # weather<arg_key>city</arg_key><arg_value>Köln</arg_value></tool_call>: GLM 4.5 to 4.7, Laguna.
 GLM: Final = TaggedForm(
-    key_tag="<arg_key>",
+    before_key="<arg_key>",
     after_key=("</arg_key>", "<arg_value>"),
-    after_value="</arg_value>",
-    end="</tool_call>",
-    may_break=True,
+    value_end="</arg_value>",
+    end=("</tool_call>",),
 )
 
 

@@ -62,7 +62,7 @@ def _known_style(template: str) -> str:
     if _MISTRAL_CALLS.search(template):
         return MISTRAL
     for style, form in TAGGED.items():
-        if form.key_tag in template and "<tool_call>" in template:
+        if form.before_key in template and "<tool_call>" in template:
             return style
     if not _CALL.search(template) or _OTHER_FORM.search(template):
         return ""

@@ -191,6 +191,7 @@ CASES = [
     ("hermes", "", "", []),
     ("qwen3-coder", QWEN, "", [ONE]),
     ("qwen3-coder", f"I see.\n{QWEN}\n{MAIL}", "I see.\n", [ONE, TWO]),
+    ("qwen3-coder", QWEN.replace("\n", ""), "", [ONE]),
     # Without the mark.
     ("qwen3-coder", QWEN[12:], "", [ONE]),
     ("qwen3-coder", f"I see.\n{QWEN[12:]}", "I see.", [ONE]),
