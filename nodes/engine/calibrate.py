@@ -40,7 +40,7 @@ _FILLING_S = 1.0
 # scatter by some 10 %.
 _PROBED_TOKENS = 4
 _MUCH_FASTER = 0.8
-_FORMAT = 7
+_FORMAT = 8
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -78,7 +78,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     if times_cells:
         per_token_s = prefill[-1] / prefill_sizes[-1]
         affordable = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
-        per_cells = _per_cells(model, min(affordable, model.info.num_cells // 4))
+        per_cells = _per_cells(model, min(affordable, model.info.max_length // 4))
         if progress is not None:
             progress("calibrating", total, total)
     return NodeCosts(
@@ -149,7 +149,7 @@ def cache_key(
     build = info.numerics_class, library
     # Without our kernels the numerics class is the same for both layouts.
     form = config.num_threads, config.profile, config.repack
-    probes = fitting_prefixes(info.num_cells, prefix_lens)
+    probes = fitting_prefixes(info.max_length, prefix_lens)
     parts = (_FORMAT, info.model_hash, *build, this_device(), *form, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 

@@ -20,7 +20,13 @@ from nodes.engine.grammar import Piece
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library, library_hash, load_model
 from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
-from nodes.engine.selftest import PREFIX_LENS, PREFIX_LENS_OF_KERNELS, SelfTest, run_self_test
+from nodes.engine.selftest import (
+    PREFIX_LENS,
+    PREFIX_LENS_OF_KERNELS,
+    PREFIX_LENS_OF_STATES,
+    SelfTest,
+    run_self_test,
+)
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.engine.translated import TranslatedModel
 from nodes.engine.vocab import LlamaTokenizer
@@ -80,8 +86,7 @@ def open_model(
     if config.profile == "fast" or opened.self_test.exact:
         return opened
     failure, model_hash = opened.self_test.failure, opened.model.info.model_hash
-    # A model that cannot roll back is not tested, and is no more exact with other kernels.
-    if config.repack and opened.model.info.can_roll_back:
+    if config.repack:
         logger.info("self-test: %s; trying ggml's kernels with the file's own layout", failure)
         opened.model.close()
         opened = _open_once(replace(config, repack=False), cache, progress, model_hash)
@@ -122,7 +127,10 @@ def _open_once(
 ) -> OpenedModel:
     room = replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
     model = LlamaModel(room, model_hash=model_hash)
-    prefix_lens = PREFIX_LENS_OF_KERNELS if model.has_kernels else PREFIX_LENS
+    prefix_lens = PREFIX_LENS
+    if model.has_kernels:
+        can_roll_back = model.info.can_roll_back
+        prefix_lens = PREFIX_LENS_OF_KERNELS if can_roll_back else PREFIX_LENS_OF_STATES
     key = cache_key(model.info, config, library_hash(), prefix_lens)
     known = load_cached(cache, key) if cache is not None else None
     self_test, costs = known or (None, None)
@@ -151,8 +159,6 @@ def _self_test(
         progress("self-test", 0, None)
     if profile == "fast":
         return SelfTest(False, "profile fast does not promise equal bits")
-    if not model.info.can_roll_back:
-        return SelfTest(False, "its texts cannot be cut, which the test needs")
     tested = run_self_test(model, prefix_lens=prefix_lens)
     return (
         tested if tested.exact else replace(tested, failure=_with_operation(model, tested.failure))

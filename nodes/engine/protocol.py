@@ -102,6 +102,11 @@ class EngineInfo:
     emulated: bool = False
     traits: ModelTraits = field(default_factory=ModelTraits)
 
+    @property
+    def max_length(self) -> int:
+        """The most positions that a sequence can have."""
+        return min(self.num_cells, self.context_length)
+
 
 class Sequences(Protocol):
     """A language model with many sequences in one cache. It is not thread-safe."""

@@ -20,6 +20,8 @@ PREFIX_LENS = (24, 520)
 # Our kernels do not change with the number of keys. The steps after these tokens cross from the
 # first piece of attention (64 keys) into the second, and reading them takes more than one tile.
 PREFIX_LENS_OF_KERNELS = (60,)
+# ggml's recurrent layers take up to 64 tokens at a time, so this is read in several such pieces.
+PREFIX_LENS_OF_STATES = (150,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,13 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -
     The probes are wider passes, another prefill chunking, another sequence before and beside, and
     rejected guesses in between, so that the cache holds garbage. They also cross the number of keys
     (512) from which attention uses another kernel. The cache is empty at the end. A prefix that
-    does not fit into it is left out.
+    does not fit into it, or into the model's context, is left out. A model that cannot roll back
+    never gets guesses, so it is tested without rejected ones.
     """
-    num_cells = model.info.num_cells
-    tested = fitting_prefixes(num_cells, prefix_lens)
+    max_length = model.info.max_length
+    tested = fitting_prefixes(max_length, prefix_lens)
     if not tested:
-        return SelfTest(False, f"a cache of {num_cells} cells is too small for a test")
+        return SelfTest(False, f"texts of {max_length} tokens are too short for a test")
     bits = hashlib.sha256()
     for prefix_len in tested:
         failure, plain = _probe(model, prefix_len)
@@ -58,9 +61,11 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -
     return SelfTest(True, "", bits.hexdigest()[:16])
 
 
-def fitting_prefixes(num_cells: int, prefix_lens: tuple[int, ...] = PREFIX_LENS) -> tuple[int, ...]:
-    """Return the prefixes that a cache of this size can be tested with."""
-    return tuple(n for n in prefix_lens if n + _NUM_FOREIGN <= num_cells)
+def fitting_prefixes(
+    max_length: int, prefix_lens: tuple[int, ...] = PREFIX_LENS
+) -> tuple[int, ...]:
+    """Return the prefixes that can be tested if sequences have at most so many positions."""
+    return tuple(n for n in prefix_lens if n + _NUM_FOREIGN <= max_length)
 
 
 def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
@@ -73,7 +78,7 @@ def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
         _prefill(model, 0, token_ids[:prefix_len], chunk)
         plain = _steps(model, 0, token_ids, prefix_len)
         for width in _WIDTHS:
-            model.truncate(0, prefix_len)
+            _rewind(model, token_ids[:prefix_len], chunk)
             rows = model.forward([Span(0, prefix_len, token_ids[prefix_len:][:width], width)])
             if not np.array_equal(rows, plain[:width]):
                 return f"a pass of {width} tokens differs from single steps", plain
@@ -95,6 +100,15 @@ def _prefill(model: Model, seq_id: int, token_ids: list[int], chunk: int) -> Non
         model.forward([Span(seq_id, start, token_ids[start : start + chunk])])
 
 
+def _rewind(model: Model, prefix: list[int], chunk: int) -> None:
+    """Cut sequence 0 to its prefix, or read this again if the model cannot roll back."""
+    if model.info.can_roll_back:
+        model.truncate(0, len(prefix))
+    else:
+        model.truncate(0, 0)
+        _prefill(model, 0, prefix, chunk)
+
+
 def _steps(model: Model, seq_id: int, token_ids: list[int], start: int) -> Logits:
     rows = [
         model.forward([Span(seq_id, position, [token_ids[position]], 1)])[0].copy()
@@ -108,7 +122,7 @@ def _mixed_steps(model: Model, token_ids: list[int], foreign: list[int], start: 
     position, width = start, 1
     while position < start + _NUM_STEPS:
         right = token_ids[position : min(position + width, start + _NUM_STEPS)]
-        wrong = foreign[:2]
+        wrong = foreign[:2] if model.info.can_roll_back else []
         neighbour = model.length(1)
         spans = [Span(0, position, right + wrong, len(right) + len(wrong))]
         if len(rows) < _NUM_STEPS // 2:
@@ -119,9 +133,10 @@ def _mixed_steps(model: Model, token_ids: list[int], foreign: list[int], start: 
         offset = len(spans) - 1
         rows.extend(row.copy() for row in logits[offset : offset + len(right)])
         position += len(right)
-        model.truncate(0, position)
-        if len(spans) == 2:
-            model.truncate(1, neighbour + 1)
+        if model.info.can_roll_back:
+            model.truncate(0, position)
+            if len(spans) == 2:
+                model.truncate(1, neighbour + 1)
         width = width % 4 + 1
     return np.stack(rows)
 

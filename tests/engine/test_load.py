@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -107,19 +106,6 @@ def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
     assert machine.calls == ["calibrate"]
     assert opened.model.verdict is False
     assert opened.model.llama_config.repack
-
-
-def test_a_model_that_cannot_roll_back_is_loaded_once(machine, tmp_path, monkeypatch):
-    class Recurrent(FakeLlama):
-        def __init__(self, config, *, model_hash=None):
-            super().__init__(config, model_hash=model_hash)
-            self.info = replace(self.info, can_roll_back=False)
-
-    monkeypatch.setattr(load, "LlamaModel", Recurrent)
-    opened = open_model(config(tmp_path), None)
-    assert FakeLlama.opened == [opened.model]
-    assert machine.calls == ["calibrate"]
-    assert opened.model.verdict is False
 
 
 def test_without_a_known_difference_or_a_cache_it_serves_all_the_same(

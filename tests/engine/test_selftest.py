@@ -1,5 +1,7 @@
 """The self-test passes exact engines and catches every kind of inexact one; probes are answered."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -79,10 +81,35 @@ def test_dependence_that_begins_at_512_keys_is_noticed_and_its_length_named():
     assert not run_self_test(WrongModel(is_wrong, ToyConfig(num_cells=650))).exact
 
 
-def test_a_cache_too_small_for_any_probe_is_not_called_exact():
-    result = run_self_test(ToyModel(ToyConfig(num_cells=100)))
-    assert not result.exact
-    assert "too small" in result.failure
+class Recurrent(WrongModel):
+    """A model whose sequences cannot be cut, only freed."""
+
+    def __init__(self, is_wrong):
+        super().__init__(is_wrong)
+        self.info = dataclasses.replace(self.info, can_roll_back=False)
+
+    def truncate(self, seq_id, length):
+        assert length in (0, self.length(seq_id))
+        super().truncate(seq_id, length)
+
+
+def test_a_model_that_cannot_roll_back_is_tested_without_wrong_guesses():
+    assert run_self_test(Recurrent(lambda *_: False)).digest == run_self_test(ToyModel()).digest
+    for is_wrong in (
+        lambda model, spans: len(spans) > 1,
+        lambda model, spans: spans[0].num_outputs == 5,
+    ):
+        assert not run_self_test(Recurrent(is_wrong)).exact
+
+
+def test_no_probe_is_longer_than_the_cache_or_the_context():
+    short = ToyModel(ToyConfig(num_cells=100))
+    narrow = ToyModel()
+    narrow.info = dataclasses.replace(narrow.info, context_length=100)
+    for model in (short, narrow):
+        result = run_self_test(model)
+        assert not result.exact
+        assert "too short" in result.failure
 
 
 def test_the_cache_is_left_empty_when_a_pass_fails():
