@@ -127,7 +127,7 @@ def _open_once(
 ) -> OpenedModel:
     room = replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
     model = LlamaModel(room, model_hash=model_hash)
-    prefix_lens = PREFIX_LENS
+    prefix_lens: tuple[int, ...] = PREFIX_LENS
     if model.has_kernels:
         can_roll_back = model.info.can_roll_back
         prefix_lens = PREFIX_LENS_OF_KERNELS if can_roll_back else PREFIX_LENS_OF_STATES

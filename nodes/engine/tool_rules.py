@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from nodes.engine.chat.tagged import TaggedForm, kind_of
-from nodes.engine.chat.tools import BLANK, GAP, HERMES, LLAMA3, MISTRAL, TAGGED
+from nodes.engine.chat.tools import BLANK, CHANNELS, GAP, HERMES, LLAMA3, MISTRAL, TAGGED
 from nodes.engine.metadata import CLOSE, MARKED, OPEN, OPENED
 
 _OPEN: Final = "<tool_call>"
@@ -31,6 +31,12 @@ _ANY: Final = r"(.|\n)*"
 _BARE: Final = rf'(```json\n)?{GAP}\{{{GAP}"name"{GAP}:{GAP}"'
 # The calls of these styles are the whole answer, and begin with this character.
 _FIRST: Final = {LLAMA3: r"\{", MISTRAL: r"\["}
+# How a message in a channel begins that calls a function, and what may stand between the function's
+# name and the arguments. The recipient may also be named before the channel.
+_TO: Final = " to=functions."
+_COMMENTARY: Final = "<|channel|>commentary"
+_RECIPIENT: Final = r"(<\|channel\|>(commentary|analysis)|<\|start\|>assistant)"
+_HEADER: Final = r"( ?(<\|channel\|>commentary|<\|constrain\|>|json))* ?<\|message\|>"
 # A regular expression for the beginning of thoughts, by how the model marks them.
 _BEGINS: Final = {OPENED: "", MARKED: f"{BLANK}*{OPEN}"}
 
@@ -60,6 +66,8 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         raise ValueError(f"the description of the tools is not valid: {error}") from None
     if not tools or not all(isinstance(schema, dict) for _, schema in tools):
         raise ValueError("at least one tool is needed, and each needs a name and parameters")
+    if style == CHANNELS:
+        return _channels(tools, schema, answer, is_free=is_free)
     form = TAGGED.get(style)
     rules = _tagged(form, tools, schema) if form else _as_json(style, tools, schema)
     if style in _FIRST:
@@ -88,6 +96,31 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         return _free("LEAD rest", no_call, begins) + rules
     no_call += rf" & ~/({_ANY}\n)?{form.before_name}{_ANY}/"
     return _free(f"LEAD rest | LOOSE function{more}", no_call, begins, form.before_name) + rules
+
+
+def _channels(
+    tools: Sequence[_Tool],
+    schema: Callable[[dict[str, Any]], str],
+    answer: dict[str, Any] | None,
+    *,
+    is_free: bool,
+) -> str:
+    """Return rules for answers in channels, whose last message may call one function."""
+    rules = "".join(
+        f"fn_{index}: {_quoted(name)} HEADER args_{index}\nargs_{index}: {schema(parameters)}\n"
+        for index, (name, parameters) in enumerate(tools)
+    )
+    rules += f"HEADER: /{_HEADER}/\n"
+    rules += f"call: {' | '.join(f'fn_{index}' for index in range(len(tools)))}\n"
+    begun = f"{_quoted(_COMMENTARY + _TO)} call"
+    if not is_free:
+        return f"start: {begun}\n{rules}"
+    if answer is not None:
+        return f"start: {begun} | answer\nanswer: {schema(answer)}\n{rules}"
+    before = f"({_ANY}{_RECIPIENT})?"
+    rules += f"lead[lazy]: BEFORE {_quoted(_TO)}\nBEFORE: /{before}/\n"
+    no_call = rf"& ~/{before}{re.escape(_TO)}{_ANY}/"
+    return f"start: lead call | PLAIN\nPLAIN: /{_ANY}/ {no_call}\n{rules}"
 
 
 def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from nodes.engine.chat.tagged import ANYTHING, TaggedForm, ValueKind, kind_of
-from nodes.engine.chat.tools import GAP, HERMES, LLAMA3, TAGGED
+from nodes.engine.chat.tools import CHANNELS, GAP, HERMES, LLAMA3, TAGGED
 from nodes.engine.metadata import CHANNEL, CLOSE, END, HARMONY, MESSAGE, OPEN, OPENED, START
 from nodes.gateway.answers import Delta
 from nodes.gateway.fields import Job
@@ -26,6 +26,9 @@ _CALL_MARK: Final = "<tool_call>"
 _HEAD: Final = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
 )
+# In the header of a message in a channel: the function that it calls.
+_TO_FUNCTION: Final = " to=functions."
+_RECIPIENT: Final = re.compile(re.escape(_TO_FUNCTION) + r"([^\s<]+)")
 # A call without its mark: the fence that may precede it, and its beginning.
 _FENCE: Final = "```json\n"
 _NAMED: Final = re.compile(rf'{GAP}\{{{GAP}"name"{GAP}:{GAP}"([^"]*)"')
@@ -78,11 +81,12 @@ class TextReader:
             yield part
 
     def _all(self, thinking: str, style: str, *, has_format: bool) -> _Parser:
-        if thinking == HARMONY:
-            yield from self._channels()
+        in_channels = style == CHANNELS
+        if thinking == HARMONY or in_channels:
+            yield from self._channels(to_the_end=in_channels)
         elif thinking:
             yield from self._thoughts(thinking)
-        has_calls = bool(style)
+        has_calls = bool(style) and not in_channels
         if style and has_format:
             # An answer without calls follows a JSON schema, so it may look like a call.
             has_calls = yield from self._begins_with(_openings(style, self._tools))
@@ -109,9 +113,9 @@ class TextReader:
         yield from self._until(CLOSE, kind=REASONING)
         return (yield from self._skip_blanks())
 
-    def _channels(self) -> _Parser:
-        """Read messages of channels up to the first that has no thoughts."""
-        if not (yield from self._begins_with((CHANNEL, START))):
+    def _channels(self, *, to_the_end: bool) -> _Parser:
+        """Read messages of channels: thoughts up to the first with content, or all messages."""
+        if not (yield from self._begins_with((CHANNEL, START, _TO_FUNCTION))):
             return False
         while True:
             while MESSAGE not in self._waiting:
@@ -121,9 +125,14 @@ class TextReader:
                     return False
                 yield None
             header, _, self._waiting = self._waiting.partition(MESSAGE)
-            if "analysis" not in header:
+            kind = REASONING if "analysis" in header else CONTENT
+            if found := _RECIPIENT.search(header):
+                kind = ""
+                yield Part(CALL, name=found[1])
+                yield from self._arguments()
+            elif kind == CONTENT and not to_the_end:
                 return True
-            if not (yield from self._until(START, END, kind=REASONING)):
+            if not (yield from self._until(START, END, kind=kind)):
                 return False
 
     def _marked_calls(self) -> _Parser:

@@ -62,6 +62,13 @@ GLM = (
     "<tool_call>weather<arg_key>city</arg_key><arg_value>Köln</arg_value>"
     "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>"
 )
+# As gpt-oss writes messages in channels; it may name the function before the channel, too.
+THOUGHT = "<|channel|>analysis<|message|>Use to=functions.f?<|end|><|start|>assistant"
+SAID = "<|channel|>{}<|message|>It is warm."
+TO_WEATHER = (
+    '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Köln"}'
+)
+EARLY = ' to=functions.weather<|channel|>commentary json<|message|>{"city": "Köln"}'
 # By style, choice, and whether there may be several calls.
 TEXTS = {
     ("hermes", "auto", True): [
@@ -124,6 +131,15 @@ TEXTS = {
         ('<tool_call>\n<function=a"b>\n<parameter=any>\nthing\n</parameter>\n', OPEN),
     ],
     ("qwen3-coder", "required", False): [(QWEN, WHOLE), (f"{QWEN}\n<tool", NOT), (LOOSE, NOT)],
+    ("channels", "auto", True): [
+        *(("Any text", WHOLE), (THOUGHT + SAID.format("final"), WHOLE)),
+        *((TO_WEATHER, WHOLE), (THOUGHT + TO_WEATHER, WHOLE), (EARLY, WHOLE)),
+        *((THOUGHT + EARLY, WHOLE), (TO_WEATHER + "<|end|>", NOT)),
+        (f"{SAID.format('commentary')}<|end|><|start|>assistant{TO_WEATHER}", WHOLE),
+        (THOUGHT + TO_WEATHER.replace("weather", "whether"), NOT),
+        (THOUGHT + TO_WEATHER.replace("city", "town"), NOT),
+    ],
+    ("channels", "required", True): [(TO_WEATHER, WHOLE), ("Any", NOT), (THOUGHT, NOT)],
     ("glm", "auto", True): [
         *((GLM, WHOLE), (f"Let me see.\n{GLM}{GLM}", WHOLE), ("So <tool_call> is it", NOT)),
         (GLM.replace("><", ">\n<"), WHOLE),
@@ -211,7 +227,12 @@ def test_thoughts_are_free_and_what_follows_them_is_an_answer(
 
 def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
     answer = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
-    for style, text in (("hermes", TAGGED), ("mistral", f"[{call()}]"), ("glm", GLM)):
+    for style, text in (
+        ("hermes", TAGGED),
+        ("mistral", f"[{call()}]"),
+        ("glm", GLM),
+        ("channels", TO_WEATHER),
+    ):
         rules = grammar(style, answer=answer)
         assert accepted(rules, '{"warm": true}') == WHOLE
         assert accepted(rules, text) == WHOLE

@@ -23,7 +23,9 @@ LLAMA3: Final = "llama3"
 MISTRAL: Final = "mistral"
 # <tool_call> and a tag for each argument.
 TAGGED: Final = {"qwen3-coder": QWEN3_CODER, "glm": GLM}
-STYLES: Final = (HERMES, LLAMA3, MISTRAL, *TAGGED)
+# A message of its own to the function, in the channel `commentary`: gpt-oss.
+CHANNELS: Final = "channels"
+STYLES: Final = (HERMES, LLAMA3, MISTRAL, CHANNELS, *TAGGED)
 # Regular expressions for white space, and for that in a call without its mark. The grammar of calls
 # and the reader of answers must agree: only what the grammar takes for a call is a valid one.
 BLANK: Final = r"[ \t\r\n]"
@@ -31,6 +33,7 @@ GAP: Final = BLANK + "{0,20}"
 
 _BAD: Final = "tools: an object of tools and fields of messages is accepted"
 _NAMES_TOOLS: Final = re.compile(r"\btools\b")
+_CALLING_CHANNEL: Final = "<|channel|>commentary"
 # The beginnings of calls in Mistral's form and in the other two, as templates write them.
 _MISTRAL_CALLS: Final = re.compile(r"\[TOOL_CALLS\] ?\[")
 _CALL: Final = re.compile(r'\{\\?"name\\?": \\?"')
@@ -61,6 +64,8 @@ def _known_style(template: str) -> str:
         return ""
     if _MISTRAL_CALLS.search(template):
         return MISTRAL
+    if _CALLING_CHANNEL in template:
+        return CHANNELS
     for style, form in TAGGED.items():
         if form.before_key in template and "<tool_call>" in template:
             return style

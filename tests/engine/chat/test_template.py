@@ -123,6 +123,7 @@ TALK: list[dict[str, Any]] = [
         ("{% if tools %}<|tool▁calls▁begin|>{% endif %}", HERMES),
         ("{% if tools %}<tool_call>\n<function={{ c.name }}>{% endif %}", HERMES),
         ("{% if tools %}<tool_call>\n<function={{ c.name }}>\n<parameter=x>", "qwen3-coder"),
+        ("{% if tools %}<|start|>assistant to={{ c.name }}<|channel|>commentary json", "channels"),
         ("{% if tools %}<tool_call>{{ c.name }}<arg_key>{{ key }}</arg_key>", "glm"),
         ("{% if tools %}[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments }}{% endif %}", HERMES),
         # It only says so.

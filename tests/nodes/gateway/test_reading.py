@@ -114,12 +114,17 @@ async def test_an_answer_is_read_as_thinking_is_switched() -> None:
     assert (found["content"], found.get("reasoning_content")) == ("Yes.", None)
 
 
-async def test_a_model_with_channels_thinks_and_calls() -> None:
+@pytest.mark.parametrize("style", ["hermes", "channels"])
+async def test_a_model_with_channels_thinks_and_calls(style: str) -> None:
     tool = {"type": "function", "function": {"name": "weather"}}
-    text = f"{THOUGHT}hm{ANSWER}<tool_call>\n{ONE}\n</tool_call>"
-    mesh = FakeMesh(text_answer(text), traits=ModelTraits("hermes", "harmony"))
+    call = f"{ANSWER}<tool_call>\n{ONE}\n</tool_call>"
+    if style == "channels":
+        said = "<|channel|>commentary<|message|>I will look."
+        call = f"<|end|><|start|>assistant{said}<|end|><|start|>assistant{TO_WEATHER}{{}}"
+    mesh = FakeMesh(text_answer(f"{THOUGHT}hm{call}"), traits=ModelTraits(style, "harmony"))
     found = await message(mesh, tools=[tool])
     assert found["reasoning_content"] == "hm"
+    assert found["content"] == ("I will look." if style == "channels" else None)
     assert [call["function"]["name"] for call in found["tool_calls"]] == ["weather"]
     assert "thinking" not in mesh.asked[0][1].rules.grammar.text
 
@@ -172,6 +177,8 @@ NOTE = "<tool_call>\nweather<arg_key>note</arg_key><arg_value>{}</arg_value></to
 NOTED = '{{"name": "weather", "arguments": {{"note": {}}}}}'
 MAIL = "<tool_call>\n<function=mail>\n</function>\n</tool_call>"
 
+TO_WEATHER = "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
+
 CASES = [
     ("hermes", "Plain text, <tool_cal", "Plain text, <tool_cal", []),
     ("hermes", tagged(ONE), "", [ONE]),
@@ -196,6 +203,9 @@ CASES = [
     ("qwen3-coder", QWEN[12:], "", [ONE]),
     ("qwen3-coder", f"I see.\n{QWEN[12:]}", "I see.", [ONE]),
     ("qwen3-coder", "Write <function=", "Write <function=", []),
+    ("channels", "Plain", "Plain", []),
+    ("channels", TO_WEATHER + json.dumps(json.loads(ONE)["arguments"]), "", [ONE]),
+    ("channels", " to=functions.mail<|channel|>commentary json<|message|>{}", "", [TWO]),
     ("glm", GLM, "", [ONE]),
     ("glm", f"I see.\n{GLM}<tool_call>mail\n</tool_call>", "I see.\n", [ONE, TWO]),
     ("glm", NOTE.format("null"), "", [NOTED.format("null")]),
