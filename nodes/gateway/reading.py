@@ -81,13 +81,13 @@ class TextReader:
             yield part
 
     def _all(self, thinking: str, style: str, *, has_format: bool) -> _Parser:
-        in_channels = style == CHANNELS
-        if thinking == HARMONY or in_channels:
-            yield from self._channels(to_the_end=in_channels)
+        calls_in_channels = style == CHANNELS
+        if thinking == HARMONY or calls_in_channels:
+            yield from self._channels(has_calls=calls_in_channels)
         elif thinking:
             yield from self._thoughts(thinking)
-        has_calls = bool(style) and not in_channels
-        if style and has_format:
+        has_calls = bool(style) and not calls_in_channels
+        if has_calls and has_format:
             # An answer without calls follows a JSON schema, so it may look like a call.
             has_calls = yield from self._begins_with(_openings(style, self._tools))
         if has_calls:
@@ -113,8 +113,9 @@ class TextReader:
         yield from self._until(CLOSE, kind=REASONING)
         return (yield from self._skip_blanks())
 
-    def _channels(self, *, to_the_end: bool) -> _Parser:
-        """Read messages of channels: thoughts up to the first with content, or all messages."""
+    def _channels(self, *, has_calls: bool) -> _Parser:
+        """Read messages of channels: all of them, or thoughts up to the first other one if none
+        can be a call."""
         if not (yield from self._begins_with((CHANNEL, START, _TO_FUNCTION))):
             return False
         while True:
@@ -126,12 +127,12 @@ class TextReader:
                 yield None
             header, _, self._waiting = self._waiting.partition(MESSAGE)
             kind = REASONING if "analysis" in header else CONTENT
-            if found := _RECIPIENT.search(header):
+            if kind == CONTENT and not has_calls:
+                return True
+            if has_calls and (found := _RECIPIENT.search(header)):
                 kind = ""
                 yield Part(CALL, name=found[1])
                 yield from self._arguments()
-            elif kind == CONTENT and not to_the_end:
-                return True
             if not (yield from self._until(START, END, kind=kind)):
                 return False
 

@@ -25,6 +25,7 @@ from tests.nodes.gateway.fake_mesh import (
 # As libllama shows the messages of gpt-oss, with or without the mark that ends one.
 THOUGHT = "<|channel|>analysis<|message|>"
 ANSWER = "<|start|>assistant<|channel|>final<|message|>"
+TO_WEATHER = "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,21 @@ async def test_an_answer_is_read_as_thinking_is_switched() -> None:
     assert (found["content"], found.get("reasoning_content")) == ("Yes.", None)
 
 
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [('[{"name": "weather", "arguments": {}}]', [CONTENT]), (f"{TO_WEATHER}{{}}", [CALL, CALL])],
+)
+def test_an_answer_in_a_format_is_no_call_in_a_channel(text: str, kinds: list[str]) -> None:
+    reader = TextReader(style="channels", tools={"weather": {}}, has_format=True)
+    assert [part.kind for part in reader.read(text, is_last=True)] == kinds
+
+
+def test_without_tools_no_message_in_a_channel_is_a_call() -> None:
+    reader = TextReader(thinking="harmony")
+    found = list(reader.read(f"{TO_WEATHER}{{}}", is_last=True))
+    assert [part.kind for part in found] == [CONTENT]
+
+
 @pytest.mark.parametrize("style", ["hermes", "channels"])
 async def test_a_model_with_channels_thinks_and_calls(style: str) -> None:
     tool = {"type": "function", "function": {"name": "weather"}}
@@ -176,8 +192,6 @@ GLM = (
 NOTE = "<tool_call>\nweather<arg_key>note</arg_key><arg_value>{}</arg_value></tool_call>"
 NOTED = '{{"name": "weather", "arguments": {{"note": {}}}}}'
 MAIL = "<tool_call>\n<function=mail>\n</function>\n</tool_call>"
-
-TO_WEATHER = "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
 
 CASES = [
     ("hermes", "Plain text, <tool_cal", "Plain text, <tool_cal", []),
