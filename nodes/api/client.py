@@ -7,7 +7,7 @@ import contextlib
 import operator
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack, cast
 
 from mesh.endpoints import check_connect
 from mesh.errors import LocalProtocolError, MeshError
@@ -25,6 +25,7 @@ from nodes.api.errors import (
 from nodes.client.client import Client, Events, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import ConfigError, LinkSettings, environment
+from nodes.engine.chat.tools import told_switch
 from nodes.keys.keyring import keyring_of
 from nodes.messages import ChatMessage, NodeFields
 from nodes.messages.fingerprint import parts_of
@@ -54,6 +55,8 @@ class Options(TypedDict, total=False):
         request; without one the request fails.
     timeout_s: The limit, in seconds, of the time of the whole answer, waiting included. None leaves
         it to the coordinator.
+    thinking: Whether the model thinks before it answers in a chat, if its template can switch this.
+        None leaves it to the model.
     """
 
     max_tokens: int
@@ -71,6 +74,7 @@ class Options(TypedDict, total=False):
     user: str
     fingerprint: str
     timeout_s: float | None
+    thinking: bool | None
 
 
 class MeshClient:
@@ -239,8 +243,10 @@ def _options_of(options: Options, *, chat: bool) -> GenerateOptions:
         model_hash, numerics_class = parts_of(given_fingerprint) if given_fingerprint else ("", "")
     except ValueError as error:
         raise InvalidRequestError(f"fingerprint = {given_fingerprint!r}: {error}") from None
+    thinking = cast(bool | None, given.pop("thinking", None))
     return GenerateOptions(
         chat=chat,
+        tools=told_switch(thinking) if chat else "",
         model_hash=model_hash,
         numerics_class=numerics_class,
         **given,  # type: ignore[arg-type]

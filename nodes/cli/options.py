@@ -9,6 +9,7 @@ import click
 
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, common_sampling, text_targets
+from nodes.engine.chat.tools import told_switch
 from nodes.engine.traits import SAMPLING_NAMES
 from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
 
@@ -136,6 +137,12 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
             show_default=True,
             help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the fastest.",
         ),
+        click.option(
+            "--thinking/--no-thinking",
+            default=None,
+            help="Whether the model thinks before it answers, if its chat template can switch "
+            "this.  [default: as the template has it]",
+        ),
     )
 
 
@@ -237,4 +244,5 @@ def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[
 def options_of(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> GenerateOptions:
     """Make the options of a request from what click parsed. Raises RequestFailedError."""
     given = {name: values[name] for name in _OF_REQUEST}
-    return GenerateOptions(**given, **sampling_in(values, nodes))
+    tools = told_switch(values["thinking"]) if values["chat"] else ""
+    return GenerateOptions(**given, tools=tools, **sampling_in(values, nodes))

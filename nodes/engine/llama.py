@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
-from nodes.engine.chat.tools import switch_of
+from nodes.engine.chat.tools import told_switch
 from nodes.engine.cores import FreeCores
 from nodes.engine.diagnosis import first_difference
 from nodes.engine.kernels.library import left_attention
@@ -54,10 +53,6 @@ _MICRO_BATCH = 512
 # The last tokens of a prompt hold the mark of thoughts, if it is there.
 _END_TOKENS = 32
 _ANY_DATE = "2000-01-01"
-_SWITCHED_OFF, _SWITCHED_ON = (
-    json.dumps({"tools": [], "messages": {}, "variables": switch_of(thinks)})
-    for thinks in (False, True)
-)
 # The types of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
 
@@ -237,14 +232,15 @@ class LlamaModel(LlamaContext):
         traits = self.info.traits
         if traits.thinking != MARKED:
             return
-        usual, off, on = map(self._thinking_of, ("", _SWITCHED_OFF, _SWITCHED_ON))
+        usual, off, on = map(self._thinking_if, (None, False, True))
         traits = replace(traits, thinking=usual, thinking_off=off, thinking_on=on)
         self.info = replace(self.info, traits=traits)
 
-    def _thinking_of(self, told: str) -> str:
-        """Return how an answer begins. told: What the template is told besides a message."""
+    def _thinking_if(self, thinks: bool | None) -> str:
+        """Return how answers begin for a request that switches thinking on or off."""
+        hello, told = [("user", "Hello")], told_switch(thinks)
         try:
-            prompt = self.tokenizer.encode_chat([("user", "Hello")], date=_ANY_DATE, tools=told)
+            prompt = self.tokenizer.encode_chat(hello, date=_ANY_DATE, tools=told)
         except InvalidInputError:
             # The template refuses this conversation, or takes too long.
             return MARKED

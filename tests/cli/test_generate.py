@@ -27,7 +27,9 @@ async def test_a_request_shows_no_control_characters_of_a_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     client: Any = FakeClient()
-    await print_request(client, "hi", {**asdict(GenerateOptions()), "as_json": False})
+    await print_request(
+        client, "hi", {**asdict(GenerateOptions()), "as_json": False, "thinking": None}
+    )
     assert capsys.readouterr().err.endswith(f"{SHOWN}\n")
 
 

@@ -167,7 +167,7 @@ def chat_command(**values: Any) -> None:
       printf 'My name is Ada.\\nWhat is my name?\\n' | airdraft chat
     """
     set_up_logging(0)
-    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "gamma")
+    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "gamma", "thinking")
     conversation = Conversation(
         cast(Options, {name: values[name] for name in names}),
         system=values["system"],

@@ -114,6 +114,13 @@ def switch_of(thinks: bool) -> dict[str, bool]:
     return {"enable_thinking": thinks, "thinking": thinks}
 
 
+def told_switch(thinks: bool | None) -> str:
+    """Return a text for parse_tools() that only switches thinking; "" for None."""
+    if thinks is None:
+        return ""
+    return json.dumps({"tools": [], "messages": {}, "variables": switch_of(thinks)})
+
+
 def mapped(value: Any, change: Callable[[str], str]) -> Any:
     """Return a JSON value with `change` applied to all its texts, including names of fields."""
     if isinstance(value, str):

@@ -15,6 +15,8 @@ from nodes.api import (
     RequestError,
     connect,
 )
+from nodes.engine.chat.tools import parse_tools
+from nodes.engine.toy import ToyTokenizer
 from tests.nodes.api.toy_mesh import ToyMesh, alone
 from tests.nodes.held import held
 
@@ -61,6 +63,22 @@ async def test_messages_may_have_several_forms(mesh: ToyMesh) -> None:
         for wrong in ([{"role": "user"}], [("user", 3)], ["x"]):
             with pytest.raises((TypeError, ValueError)):
                 await client.chat(wrong)  # type: ignore[arg-type]
+
+
+async def test_thinking_may_be_switched(mesh: ToyMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[str]()
+
+    def encode_chat(_self: object, _messages: object, *, date: str = "", tools: str) -> list[int]:
+        told.append(tools)
+        return [1, 2]
+
+    monkeypatch.setattr(ToyTokenizer, "encode_chat", encode_chat)
+    async with connect(mesh.endpoint) as client:
+        for thinking in (None, False):
+            await client.chat("hi", thinking=thinking, max_tokens=1)
+        await client.complete("hi", thinking=False, max_tokens=1)
+    assert told[0] == ""
+    assert parse_tools(told[1]).variables == {"enable_thinking": False, "thinking": False}
 
 
 async def test_who_leaves_a_stream_cancels_it(mesh: ToyMesh, eventually: Eventually) -> None:
