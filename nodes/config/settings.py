@@ -32,6 +32,7 @@ LEAST_INTERVALS = 3
 # The most characters of names in messages.
 _MOST_CHARS = 64
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_PREFIX = "AIRDRAFT_"
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -291,18 +292,24 @@ def load(
     schema = schema_of(config_class)
     if path is not None:
         _merge_table(values, read_toml(path), "", schema, str(path))
-    for key, kind in schema.items():
-        name = variable_of(key)
-        text = (os.environ if environ is None else environ).get(name)
-        if text is not None:
-            values[key] = _parse(name, text, kind)
+    given = os.environ if environ is None else environ
+    keys = {variable_of(key): key for key in schema}
+    for name, key in keys.items():
+        if name in given:
+            values[key] = _parse(name, given[name], schema[key])
+    # Two underscores where there should be one, or the other way round, are easily overlooked.
+    meant = {name.replace("_", ""): name for name in keys}
+    for name in given:
+        right = meant.get(name.replace("_", ""), name)
+        if right != name and name.startswith(_PREFIX):
+            raise ConfigError(f"{name} is no setting: did you mean {right}?")
     values |= {key: value for key, value in overrides.items() if value is not None}
     return _build(config_class, values)
 
 
 def variable_of(key: str) -> str:
     """Return the environment variable of a setting, such as AIRDRAFT_ENGINE__MAX_STREAMS."""
-    return "AIRDRAFT_" + key.upper().replace(".", "__")
+    return _PREFIX + key.upper().replace(".", "__")
 
 
 def environment() -> Mapping[str, str]:

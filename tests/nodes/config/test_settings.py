@@ -63,6 +63,14 @@ def test_a_whole_number_will_do_for_a_float(toml):
     assert (config.heartbeat_timeout_s, config.heartbeat_interval_s) == (7.0, 2.0)
 
 
+def test_a_variable_with_one_underscore_too_few_or_too_many_is_an_error():
+    for name in ("AIRDRAFT_ENGINE_MAX_STREAMS", "AIRDRAFT_ENGINE__MAX__STREAMS"):
+        with pytest.raises(ConfigError, match="did you mean AIRDRAFT_ENGINE__MAX_STREAMS"):
+            load(TargetConfig, None, {}, {name: "3"})
+    others = {"AIRDRAFT_PLAN__POLICY": "auto", "ENGINE_MAX_STREAMS": "3"}
+    assert load(TargetConfig, None, {}, others) == load(TargetConfig, None, {}, {})
+
+
 def test_the_process_environment_is_the_default(monkeypatch):
     monkeypatch.setenv("AIRDRAFT_CLUSTER", "mine")
     assert load(CoordinatorConfig, None, {}).cluster == "mine"
