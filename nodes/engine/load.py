@@ -21,9 +21,9 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library, library_hash, load_model
 from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
 from nodes.engine.selftest import (
+    PREFIX_LEN_OF_STATES,
     PREFIX_LENS,
     PREFIX_LENS_OF_KERNELS,
-    PREFIX_LENS_OF_STATES,
     SelfTest,
     run_self_test,
 )
@@ -129,8 +129,9 @@ def _open_once(
     model = LlamaModel(room, model_hash=model_hash)
     prefix_lens: tuple[int, ...] = PREFIX_LENS
     if model.has_kernels:
-        can_roll_back = model.info.can_roll_back
-        prefix_lens = PREFIX_LENS_OF_KERNELS if can_roll_back else PREFIX_LENS_OF_STATES
+        prefix_lens = PREFIX_LENS_OF_KERNELS
+    if not model.info.can_roll_back:
+        prefix_lens = (*prefix_lens, PREFIX_LEN_OF_STATES)
     key = cache_key(model.info, config, library_hash(), prefix_lens)
     known = load_cached(cache, key) if cache is not None else None
     self_test, costs = known or (None, None)

@@ -21,7 +21,7 @@ PREFIX_LENS = (24, 520)
 # first piece of attention (64 keys) into the second, and reading them takes more than one tile.
 PREFIX_LENS_OF_KERNELS = (60,)
 # ggml's recurrent layers take up to 64 tokens at a time, so this is read in several such pieces.
-PREFIX_LENS_OF_STATES = (150,)
+PREFIX_LEN_OF_STATES = 150
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,19 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from nodes.engine.chat.tagged import TaggedForm, kind_of
-from nodes.engine.chat.tools import BLANK, CHANNELS, GAP, HERMES, LLAMA3, MISTRAL, TAGGED
+from nodes.engine.chat.tagged import Argument, TaggedForm, arguments_of
+from nodes.engine.chat.tools import (
+    BLANK,
+    CALLED,
+    CALLING,
+    CHANNELS,
+    GAP,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    TAGGED,
+    TO_FUNCTION,
+)
 from nodes.engine.metadata import CLOSE, MARKED, OPEN, OPENED
 
 _OPEN: Final = "<tool_call>"
@@ -31,17 +42,9 @@ _ANY: Final = r"(.|\n)*"
 _BARE: Final = rf'(```json\n)?{GAP}\{{{GAP}"name"{GAP}:{GAP}"'
 # The calls of these styles are the whole answer, and begin with this character.
 _FIRST: Final = {LLAMA3: r"\{", MISTRAL: r"\["}
-# How a message in a channel begins that calls a function, and what may stand between the function's
-# name and the arguments. The recipient may also be named before the channel.
-_TO: Final = " to=functions."
-_COMMENTARY: Final = "<|channel|>commentary"
-_RECIPIENT: Final = r"(<\|channel\|>(commentary|analysis)|<\|start\|>assistant)"
-_HEADER: Final = r"( ?(<\|channel\|>commentary|<\|constrain\|>|json))* ?<\|message\|>"
 # A regular expression for the beginning of thoughts, by how the model marks them.
 _BEGINS: Final = {OPENED: "", MARKED: f"{BLANK}*{OPEN}"}
 
-# The keywords of a schema whose parts others refer to.
-_DEFINITIONS: Final = ("$defs", "definitions")
 # A function's name, and the schema of its arguments.
 _Tool: TypeAlias = tuple[str, dict[str, Any]]
 
@@ -74,8 +77,9 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         more = f" ({_quoted(', ')} object)*" if parallel else ""
         calls = "object" if style == LLAMA3 else f"{_quoted('[')} object{more} {_quoted(']')}"
     elif form is not None or style == HERMES:
-        between = _quoted("\n") + ("?" if form else "")
-        more = f" ({between} {_quoted(_OPEN)} call)*" if parallel else ""
+        # Some models break the line after the last call, too.
+        between, last = ("BREAK?", " BREAK?") if form else (_quoted("\n"), "")
+        more = (f" ({between} {_quoted(_OPEN)} call)*" if parallel else "") + last
         rules += f"rest: call{more}\n"
         calls = f"{_quoted(_OPEN)} rest"
     else:
@@ -88,14 +92,17 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         return _free(calls, f"& ~/{_FIRST[style]}{_ANY}/", begins) + rules
     no_call = f"& ~/{_ANY}{_OPEN}{_ANY}/"
     if form is None:
-        known = [re.escape(name).replace("/", r"\/") for name, _ in tools]
+        known = [_escaped(name) for name, _ in tools]
         rules += _bare(known)
         no_call += rf' & ~/{_BARE}({"|".join(known)})"{_ANY}/'
         return _free("LEAD rest | bare", no_call, begins) + rules
-    if not form.before_name:
-        return _free("LEAD rest", no_call, begins) + rules
-    no_call += rf" & ~/({_ANY}\n)?{form.before_name}{_ANY}/"
-    return _free(f"LEAD rest | LOOSE function{more}", no_call, begins, form.before_name) + rules
+    loose = []
+    if form.before_name:
+        loose = [form.before_name + name + form.after_name for name, _ in tools]
+        known = [_escaped(each) for each in loose]
+        no_call += rf" & ~/({_ANY}\n)?({'|'.join(known)}){_ANY}/"
+    begun = "".join(f" | LOOSE_{index} fn_{index}{more}" for index in range(len(loose)))
+    return _free(f"LEAD rest{begun}", no_call, begins, loose) + rules
 
 
 def _channels(
@@ -110,17 +117,17 @@ def _channels(
         f"fn_{index}: {_quoted(name)} HEADER args_{index}\nargs_{index}: {schema(parameters)}\n"
         for index, (name, parameters) in enumerate(tools)
     )
-    rules += f"HEADER: /{_HEADER}/\n"
+    rules += f"HEADER: /{CALLED}<\\|message\\|>/\n"
     rules += f"call: {' | '.join(f'fn_{index}' for index in range(len(tools)))}\n"
-    begun = f"{_quoted(_COMMENTARY + _TO)} call"
+    begun = f"{_quoted('<|channel|>commentary' + TO_FUNCTION)} call"
     if not is_free:
         return f"start: {begun}\n{rules}"
     if answer is not None:
         return f"start: {begun} | answer\nanswer: {schema(answer)}\n{rules}"
-    before = f"({_ANY}{_RECIPIENT})?"
-    rules += f"lead[lazy]: BEFORE {_quoted(_TO)}\nBEFORE: /{before}/\n"
-    no_call = rf"& ~/{before}{re.escape(_TO)}{_ANY}/"
-    return f"start: lead call | PLAIN\nPLAIN: /{_ANY}/ {no_call}\n{rules}"
+    # A message that calls is the first one, or follows others.
+    begins = rf"(<\|(channel|start)\|>{_ANY}<\|start\|>assistant)?{CALLING}"
+    no_call = f"PLAIN: /{_ANY}/ & ~/{begins}{_ANY}/"
+    return f"start: lead call | PLAIN\nlead[lazy]: /{begins}/\n{no_call}\n{rules}"
 
 
 def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]) -> str:
@@ -139,29 +146,34 @@ def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any
 def _tagged(
     form: TaggedForm, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]
 ) -> str:
-    """Return rules for a call with tags, with and without what stands before its name."""
+    """Return rules for a call with tags: whole, and what follows the name of each function.
+
+    Raises ValueError for arguments that this form cannot hold.
+    """
     before = f"BREAK? {_quoted(form.before_name)} " if form.before_name else ""
-    key, after = f"BREAK? {_quoted(form.before_key)}", _joined(form.after_key)
+    names = (f"{_quoted(name + form.after_name)} fn_{i}" for i, (name, _) in enumerate(tools))
     rules = [
-        f"call: {before}function",
-        f"function: {' | '.join(f'fn_{index}' for index in range(len(tools)))}",
-        f"other: {key} /[^<>\\n]+/ {after} text",
+        f"call: {before}({' | '.join(names)})",
         f"text[lazy]: TEXT {_quoted(form.value_end)}",
         f"TEXT: /{_ANY}/",
         'BREAK: "\\n"',
     ]
-    for index, (name, parameters) in enumerate(tools):
-        arguments = []
-        for number, (argument, value) in enumerate(_dict(parameters.get("properties")).items()):
+    key, after = f"BREAK? {_quoted(form.before_key)}", _joined(form.after_key)
+    for index, (_, parameters) in enumerate(tools):
+        found = arguments_of(parameters)
+        words = []
+        for number, argument in enumerate(found.named):
             rule = f"arg_{index}_{number}"
-            rules += _tagged_value(form, f"{rule}_value", value, parameters, schema)
-            rules.append(f"{rule}: {key} {_quoted(argument)} {after} {rule}_value")
-            is_required = argument in (parameters.get("required") or ())
-            arguments.append(rule if is_required else rule + "?")
-        if parameters.get("additionalProperties") is not False:
-            arguments.append("other*")
-        words = [_quoted(name + form.after_name), *arguments, "BREAK?", _joined(form.end)]
-        rules.append(f"fn_{index}: {' '.join(words)}")
+            rules += _tagged_value(form, f"{rule}_value", argument, schema)
+            rules.append(f"{rule}: {key} {_quoted(argument.name)} {after} {rule}_value")
+            words.append(rule if argument.is_required else rule + "?")
+        if found.others is not None:
+            rule, known = f"other_{index}", "|".join(_escaped(each.name) for each in found.named)
+            rules += _tagged_value(form, f"{rule}_value", found.others, schema)
+            rules.append(f"KEY_{index}: /[^<>\\n]+/" + (f" & ~/{known}/" if known else ""))
+            rules.append(f"{rule}: {key} KEY_{index} {after} {rule}_value")
+            words.append(rule + "*")
+        rules.append(f"fn_{index}: {' '.join(words)} BREAK? {_joined(form.end)}")
     return "".join(rule + "\n" for rule in rules)
 
 
@@ -169,31 +181,28 @@ def _joined(tags: Sequence[str]) -> str:
     return " BREAK? ".join(map(_quoted, tags))
 
 
+def _escaped(text: str) -> str:
+    return re.escape(text).replace("/", r"\/")
+
+
 def _tagged_value(
-    form: TaggedForm,
-    rule: str,
-    value: Any,
-    parameters: dict[str, Any],
-    schema: Callable[[dict[str, Any]], str],
+    form: TaggedForm, rule: str, argument: Argument, schema: Callable[[dict[str, Any]], str]
 ) -> list[str]:
-    """Return rules for a value of this schema, a part of `parameters`, and for the end of it."""
-    kind = kind_of(value, parameters)
+    """Return rules for a value of an argument and for the end of the value."""
+    kind = argument.kind
     if kind.is_free:
         return [f"{rule}: text"]
-    choices = list(map(_quoted, kind.words or ()))
+    words = kind.words or ()
+    if any(form.value_end in word or word != word.strip("\n") for word in words):
+        raise ValueError(f"a value of {argument.name!r} cannot be written in this model's calls")
+    choices = list(map(_quoted, (*words, *kind.constants_of(form))))
     rules = []
     if not kind.is_text:
-        # The definitions are what a part may refer to.
-        known: dict[str, Any] = {n: parameters[n] for n in _DEFINITIONS if n in parameters}
-        rules.append(f"{rule}_json: {schema({**known, **value})}")
+        rules.append(f"{rule}_json: {schema(argument.schema)}")
         choices.append(f"{rule}_json")
     gap = "BREAK? " if form.has_lines else ""
     rules.append(f"{rule}: {gap}({' | '.join(choices)}) {gap}{_quoted(form.value_end)}")
     return rules
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _bare(names: list[str]) -> str:
@@ -205,27 +214,29 @@ def _bare(names: list[str]) -> str:
     return rules + rf"END: /{GAP}\}}({GAP}```)?/" + "\n"
 
 
-def _free(calls: str, no_call: str, begins: str | None, unmarked: str = "") -> str:
+def _free(calls: str, no_call: str, begins: str | None, loose: Sequence[str] = ()) -> str:
     """Return rules for an answer that is free text, or has calls, with thoughts before it.
 
-    calls: What calls look like, in which LEAD is any text up to a mark, and LOOSE any lines up to
-    `unmarked`. no_call: Excludes from a text what is or contains a call. begins: How thoughts
-    begin; None for a model without thoughts.
+    calls: What calls look like, in which LEAD is any text up to a mark, and LOOSE_1 any lines up to
+    loose[1]. no_call: Excludes from a text what is or contains a call. begins: How thoughts begin;
+    None for a model without thoughts.
     """
 
     def answer(number: int, no_thoughts: str = "") -> str:
-        lead, loose = f"lead_{number}", f"loose_{number}"
-        shape = calls.replace("LEAD", lead).replace("LOOSE", loose)
+        shape = calls.replace("LEAD", f"lead_{number}").replace("LOOSE", f"loose_{number}")
         rules = [
             f"answer_{number}: {shape} | PLAIN_{number}",
-            f"{lead}[lazy]: TEXT_{number} {_quoted(_OPEN)}",
+            f"lead_{number}[lazy]: TEXT_{number} {_quoted(_OPEN)}",
             f"TEXT_{number}: /{_ANY}/ {no_thoughts}",
             f"PLAIN_{number}: /{_ANY}/ {no_call} {no_thoughts}",
         ]
-        if unmarked:
-            rules.append(f"{loose}[lazy]: LINES_{number} {_quoted(unmarked)}")
+        if loose:
             no_mark = f"& ~/{_ANY}{_OPEN}{_ANY}/"
             rules.append(rf"LINES_{number}: /({_ANY}\n)?/ {no_mark} {no_thoughts}")
+        rules += [
+            f"loose_{number}_{index}[lazy]: LINES_{number} {_quoted(beginning)}"
+            for index, beginning in enumerate(loose)
+        ]
         return "".join(rule + "\n" for rule in rules)
 
     if begins is None:

@@ -27,7 +27,8 @@ from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.reading import CALL, CONTENT, Item, Step, finish_reason
+from nodes.gateway.items import Item, Step, finish_reason
+from nodes.gateway.reading import CALL, CONTENT
 from nodes.gateway.shape import Api, ItemShape, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 
@@ -97,9 +98,10 @@ class AnthropicChoice(Body):
 class Thinking(Body):
     """budget_tokens: has no effect, because a model's thoughts have no limit of their own."""
 
-    hints: ClassVar = frozenset({"budget_tokens", "display"})
+    hints: ClassVar = frozenset({"display"})
 
     type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = None
 
 
 class MessagesBody(Sampling):

@@ -28,15 +28,8 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
-from nodes.gateway.reading import (
-    CALL,
-    CONTENT,
-    REASONING,
-    ItemReader,
-    Step,
-    finish_reason,
-    items_of,
-)
+from nodes.gateway.items import ItemReader, Step, finish_reason, items_of
+from nodes.gateway.reading import CALL, CONTENT, REASONING
 from nodes.gateway.shape import Api, ChunkWriter
 from nodes.gateway.tools import (
     CallList,
@@ -89,7 +82,11 @@ def _named_values(found: dict[str, Any]) -> dict[str, Any]:
             raise refusal("the name of each entry must be that of a variable")
         if isinstance(value, list | dict) or len(str(value)) > _MOST_VARIABLE_CHARS:
             raise refusal("each value must be a short text, a number, a boolean or null")
-    return found
+    given = {name: value for name, value in found.items() if value is not None}
+    switches = [given[name] for name in switch_of(True) if name in given]
+    if any(not isinstance(value, bool) for value in switches) or len(set(switches)) > 1:
+        raise refusal(f"{' and '.join(switch_of(True))} must be true or false, and the same")
+    return given
 
 
 Variables = Annotated[Object, Field(max_length=_MOST_VARIABLES), AfterValidator(_named_values)]
@@ -189,11 +186,10 @@ def _variables_of(body: ChatBody) -> tuple[dict[str, Any], bool | None]:
         is_on = body.reasoning_effort not in _NO_EFFORT
         variables = {"reasoning_effort": named, **switch_of(is_on)}
     given = body.chat_template_kwargs or {}
-    asked = [given[name] for name in switch_of(True) if isinstance(given.get(name), bool)]
-    if asked:
-        variables |= switch_of(asked[0])
+    for name in switch_of(True).keys() & given.keys():
+        variables |= switch_of(given[name])
     variables |= given
-    return variables, asked[0] if asked else variables.get("enable_thinking")
+    return variables, variables.get("enable_thinking")
 
 
 def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> None:

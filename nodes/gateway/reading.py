@@ -7,14 +7,20 @@ module reads what such a text can contain; anything else is content.
 import json
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from nodes.engine.chat.tagged import ANYTHING, TaggedForm, ValueKind, kind_of
-from nodes.engine.chat.tools import CHANNELS, GAP, HERMES, LLAMA3, TAGGED
+from nodes.engine.chat.tagged import TaggedForm, ValueKind, arguments_of
+from nodes.engine.chat.tools import (
+    CALLED,
+    CALLING,
+    CHANNELS,
+    GAP,
+    HERMES,
+    LLAMA3,
+    TAGGED,
+    TO_FUNCTION,
+)
 from nodes.engine.metadata import CHANNEL, CLOSE, END, HARMONY, MESSAGE, OPEN, OPENED, START
-from nodes.gateway.answers import Delta
-from nodes.gateway.fields import Job
 
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"
@@ -26,9 +32,8 @@ _CALL_MARK: Final = "<tool_call>"
 _HEAD: Final = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
 )
-# In the header of a message in a channel: the function that it calls.
-_TO_FUNCTION: Final = " to=functions."
-_RECIPIENT: Final = re.compile(re.escape(_TO_FUNCTION) + r"([^\s<]+)")
+# The header of a message in a channel that calls a function.
+_CALLING: Final = re.compile(rf"(<\|start\|>)?(assistant)?{CALLING}(?P<name>[^\s<]+){CALLED}")
 # A call without its mark: the fence that may precede it, and its beginning.
 _FENCE: Final = "```json\n"
 _NAMED: Final = re.compile(rf'{GAP}\{{{GAP}"name"{GAP}:{GAP}"([^"]*)"')
@@ -116,7 +121,7 @@ class TextReader:
     def _channels(self, *, has_calls: bool) -> _Parser:
         """Read messages of channels: all of them, or thoughts up to the first other one if none
         can be a call."""
-        if not (yield from self._begins_with((CHANNEL, START, _TO_FUNCTION))):
+        if not (yield from self._begins_with((CHANNEL, START, TO_FUNCTION))):
             return False
         while True:
             while MESSAGE not in self._waiting:
@@ -127,12 +132,13 @@ class TextReader:
                 yield None
             header, _, self._waiting = self._waiting.partition(MESSAGE)
             kind = REASONING if "analysis" in header else CONTENT
-            if kind == CONTENT and not has_calls:
-                return True
-            if has_calls and (found := _RECIPIENT.search(header)):
+            called = _CALLING.fullmatch(header) if has_calls else None
+            if called is not None and called["name"] in self._tools:
                 kind = ""
-                yield Part(CALL, name=found[1])
+                yield Part(CALL, name=called["name"])
                 yield from self._arguments()
+            elif kind == CONTENT and not has_calls:
+                return True
             if not (yield from self._until(START, END, kind=kind)):
                 return False
 
@@ -149,15 +155,18 @@ class TextReader:
 
     def _tagged_calls(self, form: TaggedForm) -> _Parser:
         """Read calls with tags, and content before the first."""
-        marks = [_CALL_MARK]
-        has_begun = False
+        loose: tuple[str, ...] = ()
         if form.before_name:
-            marks.append(f"\n{form.before_name}")
-            has_begun = yield from self._begins_with((form.before_name,))
-        kind = "" if has_begun else CONTENT
-        while has_begun or (yield from self._until(*marks, kind=kind)):
-            has_begun, kind = False, ""
+            loose = tuple(form.before_name + name + form.after_name for name in self._tools)
+        kind = CONTENT
+        if loose and (yield from self._begins_with(loose)):
             yield from self._tagged_call(form)
+            kind = ""
+        while mark := (yield from self._until(_CALL_MARK, *(f"\n{m}" for m in loose), kind=kind)):
+            if mark != _CALL_MARK:
+                self._waiting = mark + self._waiting
+            yield from self._tagged_call(form)
+            kind = ""
         return True
 
     def _unmarked_calls(self, style: str) -> _Parser:
@@ -190,8 +199,7 @@ class TextReader:
         if form.has_lines:
             begins += r"(?:\n|(?=[^\n]))"
         next_part = re.compile(rf"{begins}|\n?{end}")
-        parameters = self._tools.get(found[1], {})
-        properties = parameters.get("properties")
+        arguments = arguments_of(self._tools.get(found[1], {}))
         separator = "{"
         while found := (yield from self._matched(next_part)):
             if not (key := found[1]):
@@ -199,9 +207,7 @@ class TextReader:
                 return True
             yield Part(CALL, f"{separator}{json.dumps(key)}: ")
             separator = ", "
-            known = properties.get(key) if isinstance(properties, dict) else None
-            kind = ANYTHING if known is None else kind_of(known, parameters)
-            yield from self._tagged_value(form, kind)
+            yield from self._tagged_value(form, arguments.kind_of(key))
         return False
 
     def _tagged_value(self, form: TaggedForm, kind: ValueKind) -> _Parser:
@@ -218,7 +224,7 @@ class TextReader:
                 yield Part(CALL, json.dumps(text, ensure_ascii=False)[1:-1])
             written += text
             if found:
-                yield Part(CALL, '"' if kind.is_text else kind.json_of(written))
+                yield Part(CALL, '"' if kind.is_text else kind.json_of(written, form.constants))
             if found or self._is_last:
                 return bool(found)
             yield None
@@ -285,8 +291,9 @@ class TextReader:
         self._waiting = self._waiting[found.end() :]
         return found
 
-    def _until(self, *marks: str, kind: str = "") -> _Parser:
-        """Read the text before the first of some marks, skip the mark, and return whether it came.
+    def _until(self, *marks: str, kind: str = "") -> Generator[Part | None, None, str]:
+        """Read the text before the first of some marks, skip the mark, and return it; "" if none
+        came.
 
         kind: of the text; "" skips it, too.
         """
@@ -297,7 +304,7 @@ class TextReader:
             if kind and text:
                 yield Part(kind, text)
             if found or self._is_last:
-                return bool(found)
+                return found
             yield None
 
     def _up_to(self, *marks: str) -> tuple[str, str]:
@@ -323,83 +330,3 @@ def _openings(style: str, names: Iterable[str]) -> tuple[str, ...]:
     if style == HERMES or style in TAGGED:
         return (_CALL_MARK,)
     return tuple(f'[{{"name": {json.dumps(name)}, "arguments": ' for name in names)
-
-
-# -- items -----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Item:
-    """A part of an answer: thoughts, content or a call. For a call, name is the function, text is
-    its arguments as JSON, and number is its index among the calls."""
-
-    kind: str
-    name: str = ""
-    text: str = ""
-    number: int = 0
-
-    @property
-    def arguments(self) -> Any:
-        """The arguments of a call as a value; None if they were cut off."""
-        try:
-            return json.loads(self.text)
-        except (ValueError, RecursionError):
-            return None
-
-
-class Step(NamedTuple):
-    """A change of one item: `what` says that it `begins`, `grows` by a piece, or `ends`. place: the
-    item's index in the answer. reason: the finish reason if the answer ends with the item."""
-
-    what: str
-    place: int
-    item: Item
-    piece: str = ""
-    reason: str | None = None
-
-
-class ItemReader:
-    """Reads one choice as a sequence of items, each of which ends before the next begins."""
-
-    def __init__(self, job: Job) -> None:
-        self._reader = TextReader(
-            thinking=job.thinking,
-            style=job.tool_style,
-            tools=job.tools.parameters if job.tools is not None else None,
-            has_format=job.has_format,
-        )
-        self.items: list[Item] = []
-
-    def read(self, delta: Delta) -> Iterator[Step]:
-        is_last = delta.finish_reason is not None
-        for kind, text, name in self._reader.read(delta.text, is_last=is_last):
-            if not self.items or name or self.items[-1].kind != kind:
-                yield from self._end()
-                number = sum(item.kind == CALL for item in self.items)
-                self.items.append(Item(kind, name, number=number))
-                yield Step("begins", len(self.items) - 1, self.items[-1])
-            if text:
-                self.items[-1].text += text
-                yield Step("grows", len(self.items) - 1, self.items[-1], text)
-        if is_last:
-            yield from self._end(delta.finish_reason)
-
-    def _end(self, reason: str | None = None) -> Iterator[Step]:
-        if self.items:
-            yield Step("ends", len(self.items) - 1, self.items[-1], reason=reason)
-
-
-def items_of(job: Job, whole: Delta) -> list[Item]:
-    """The items of a complete choice."""
-    reader = ItemReader(job)
-    for _ in reader.read(whole):
-        pass
-    return reader.items
-
-
-def finish_reason(reason: str | None, items: Iterable[Item]) -> str | None:
-    """The reason as the APIs have it: an answer with calls waits for their results, unless a stop
-    text has cut off the arguments of one."""
-    calls = [item for item in items if item.kind == CALL]
-    is_called = bool(calls) and all(call.arguments is not None for call in calls)
-    return "tool_calls" if reason == "stop" and is_called else reason

@@ -27,7 +27,8 @@ from nodes.gateway.chat import Effort, job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.reading import CALL, CONTENT, Item, Step
+from nodes.gateway.items import Item, Step
+from nodes.gateway.reading import CALL, CONTENT
 from nodes.gateway.shape import Api, ItemShape, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
 

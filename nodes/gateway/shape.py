@@ -16,7 +16,7 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
-from nodes.gateway.reading import Item, ItemReader, Step, items_of
+from nodes.gateway.items import Item, ItemReader, Step, items_of
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")

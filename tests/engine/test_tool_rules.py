@@ -117,7 +117,8 @@ TEXTS = {
         ("Any text. <function=f> <tool_cal", WHOLE),
         *((QWEN, WHOLE), (f"Let me see.\n\n{QWEN}\n{QWEN}{QWEN}", WHOLE), (QWEN[:-1], OPEN)),
         *((LOOSE, WHOLE), (f"Let me see.\n{LOOSE}", WHOLE), (f"Let me see. {LOOSE}", WHOLE)),
-        *((f"{QWEN} And?", NOT), ("So <tool_call> is it", NOT), ("So\n<function=f>", NOT)),
+        *((f"{QWEN} And?", NOT), ("So <tool_call> is it", NOT), ("So\n<function=f>", WHOLE)),
+        *(("So\n<function=weather>", OPEN), (QWEN + "\n", WHOLE), (LOOSE + "\n", WHOLE)),
         (QWEN.replace("weather", "whether"), NOT),
         (QWEN.replace("city", "town"), NOT),
         (QWEN.replace("Köln", 'any\n<tool_call> "text"'), WHOLE),
@@ -136,13 +137,16 @@ TEXTS = {
         *((TO_WEATHER, WHOLE), (THOUGHT + TO_WEATHER, WHOLE), (EARLY, WHOLE)),
         *((THOUGHT + EARLY, WHOLE), (TO_WEATHER + "<|end|>", NOT)),
         (f"{SAID.format('commentary')}<|end|><|start|>assistant{TO_WEATHER}", WHOLE),
+        *((f"Hm{THOUGHT}{EARLY}", WHOLE), (f"\n{TO_WEATHER}", WHOLE)),
+        (THOUGHT + TO_WEATHER.replace("weather ", "weather"), WHOLE),
+        (THOUGHT + TO_WEATHER.replace("weather ", "weatherjson"), NOT),
         (THOUGHT + TO_WEATHER.replace("weather", "whether"), NOT),
         (THOUGHT + TO_WEATHER.replace("city", "town"), NOT),
     ],
     ("channels", "required", True): [(TO_WEATHER, WHOLE), ("Any", NOT), (THOUGHT, NOT)],
     ("glm", "auto", True): [
         *((GLM, WHOLE), (f"Let me see.\n{GLM}{GLM}", WHOLE), ("So <tool_call> is it", NOT)),
-        (GLM.replace("><", ">\n<"), WHOLE),
+        *((GLM.replace("><", ">\n<"), WHOLE), (GLM + "\n", WHOLE)),
         (GLM.replace("weather", "weather\n"), WHOLE),
         *((GLM.replace("city", "town"), NOT), (GLM.replace("3", "x"), NOT)),
         ('<tool_call>a"b</tool_call>', WHOLE),
@@ -256,6 +260,10 @@ def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
         ({"type": "array", "items": {"$ref": "#/$defs/unit"}}, '["F", "C"]', '["K"]'),
         ({"type": "boolean"}, "true", "True"),
         ({"$ref": "#/$defs/nowhere"}, "any", None),
+        ({"$ref": "#/$defs/a~1b"}, "1", "one"),
+        ({"$ref": "#/$defs/loop"}, "any", None),
+        ({"type": "object", "anyOf": [{"required": ["a"]}, {}]}, '{"a": 1}', "any"),
+        ({"allOf": [{"type": ["string", "null"]}, {"type": "null"}]}, "null", "any"),
     ],
 )
 def test_values_between_tags_follow_their_schemas(
@@ -265,13 +273,56 @@ def test_values_between_tags_follow_their_schemas(
         "properties": {"x": schema},
         "required": ["x"],
         "additionalProperties": False,
-        "$defs": {"unit": {"enum": ["C", "F"]}},
+        "$defs": {
+            "unit": {"enum": ["C", "F"]},
+            "a/b": {"type": "integer"},
+            "loop": {"anyOf": [{"$ref": "#/$defs/loop"}] * 9},
+        },
     }
     rules = grammar("glm", tools=[{"name": "f", "parameters": parameters}])
     written = "<tool_call>f<arg_key>x</arg_key><arg_value>{}</arg_value></tool_call>"
     assert accepted(rules, written.format(good)) == WHOLE
     if bad is not None:
         assert accepted(rules, written.format(bad)) == NOT
+
+
+A = "<arg_key>{}</arg_key><arg_value>{}</arg_value>"
+WHOLE_NUMBER = {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "good", "bad"),
+    [
+        ({"$ref": "#/$defs/p", "$defs": {"p": {"properties": {"a": WHOLE_NUMBER}}}}, "1", "x"),
+        ({"allOf": [{"properties": {"a": WHOLE_NUMBER}}, {"required": ["a"]}]}, "1", "x"),
+        ({"properties": {"b": {}}, "additionalProperties": WHOLE_NUMBER}, "1", "x"),
+        ({"properties": {"a": WHOLE_NUMBER}, "additionalProperties": True}, "1", "x"),
+        ({"properties": {}, "required": ["a"]}, "x", None),
+        ({"anyOf": [{"properties": {"a": WHOLE_NUMBER}}, {}]}, "x", None),
+    ],
+)
+def test_arguments_with_tags_are_those_of_the_schema(
+    parameters: dict[str, Any], good: str, bad: str | None
+) -> None:
+    rules = grammar("glm", tools=[{"name": "f", "parameters": parameters}])
+    assert accepted(rules, f"<tool_call>f{A.format('a', good)}</tool_call>") == WHOLE
+    if bad is not None:
+        assert accepted(rules, f"<tool_call>f{A.format('a', bad)}</tool_call>") == NOT
+    has_to = "required" in json.dumps(parameters)
+    assert accepted(rules, "<tool_call>f</tool_call>") == (NOT if has_to else WHOLE)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *({"properties": {name: {}}} for name in ("", "a<b", "a\nb")),
+        {"properties": {"a": {"enum": ["</arg_value>"]}}},
+        *({"required": 5}, {"properties": []}),
+    ],
+)
+def test_schemas_that_tags_cannot_hold_are_refused(parameters: dict[str, Any]) -> None:
+    with pytest.raises(GrammarError):
+        GRAMMARS.begin(grammar("glm", tools=[{"name": "f", "parameters": parameters}]))
 
 
 def test_a_token_that_holds_the_end_of_a_mark_and_more_is_held_to_what_may_follow() -> None:

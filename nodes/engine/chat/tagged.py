@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Final
+from urllib.parse import unquote
 
-_TYPES: Final = frozenset({"string", "null", "boolean", "number", "object", "array"})
-_TYPE_OF: Final = {str: "string", bool: "boolean", dict: "object", list: "array"}
+_TYPES: Final = frozenset({"string", "null", "boolean", "number", "integer", "object", "array"})
+_TYPE_OF: Final = {str: "string", bool: "boolean", int: "integer", dict: "object", list: "array"}
+# Keywords by which a schema may name further arguments.
+_OPEN_KEYWORDS: Final = frozenset(
+    {"anyOf", "oneOf", "not", "if", "patternProperties", "dependentSchemas"}
+)
+_DEFINITIONS: Final = ("$defs", "definitions")
 # A longer chain of references is not followed.
 _MAX_DEPTH: Final = 16
 
@@ -20,7 +27,8 @@ class TaggedForm:
     before_name, after_name: Around the function's name. A line that begins with before_name begins
     a call without its mark, which some models forget. before_key, after_key: Around the name of an
     argument. value_end: Ends a value. has_lines: Whether a value stands in lines of its own; then
-    the line breaks around it do not belong to it. end: Ends the call.
+    the line breaks around it do not belong to it. end: Ends the call. constants: Other words for
+    JSON's, as templates write them that leave this to Python.
     """
 
     before_name: str = ""
@@ -30,10 +38,11 @@ class TaggedForm:
     value_end: str
     has_lines: bool = False
     end: tuple[str, ...]
+    constants: Mapping[str, str] = field(default_factory=dict)
 
 
 # <function=weather>, <parameter=city>, Köln, </parameter>, </function> and </tool_call>, each in a
-# line of its own: Qwen3-Coder, Qwen 3.5, Nemotron 3.
+# line of its own: Qwen3-Coder, Qwen 3.5, Nemotron 3, Step 3.5.
 QWEN3_CODER: Final = TaggedForm(
     before_name="<function=",
     after_name=">",
@@ -42,8 +51,10 @@ QWEN3_CODER: Final = TaggedForm(
     value_end="</parameter>",
     has_lines=True,
     end=("</function>", "</tool_call>"),
+    constants={"True": "true", "False": "false", "None": "null"},
 )
-# weather<arg_key>city</arg_key><arg_value>Köln</arg_value></tool_call>: GLM 4.5 to 4.7, Laguna.
+# weather<arg_key>city</arg_key><arg_value>Köln</arg_value></tool_call>: GLM 4.5 to 4.7, Laguna,
+# Ling 3.0, Spark 2.5.
 GLM: Final = TaggedForm(
     before_key="<arg_key>",
     after_key=("</arg_key>", "<arg_value>"),
@@ -69,13 +80,30 @@ class ValueKind:
         """Whether it may be any text."""
         return "string" in self.types and self.words is None
 
-    def json_of(self, written: str) -> str:
-        """Return the JSON of a value from between its tags."""
-        if not self.is_text:
+    def constants_of(self, form: TaggedForm) -> list[str]:
+        """Return the other words of this form for values of this kind that are not free texts."""
+        booleans = {"true", "false"} if self.words is None and "boolean" in self.types else set()
+        known = booleans | ({"null"} if "null" in self.types else set())
+        return [word for word, meaning in form.constants.items() if meaning in known]
+
+    def __or__(self, other: ValueKind) -> ValueKind:
+        is_free = self.is_free or other.is_free
+        words = None if is_free else (*(self.words or ()), *(other.words or ()))
+        return ValueKind(self.types | other.types, words)
+
+    def __and__(self, other: ValueKind) -> ValueKind:
+        types = self.types & other.types
+        if self.words is None or other.words is None:
+            return ValueKind(types, other.words if self.words is None else self.words)
+        return ValueKind(types, tuple(word for word in self.words if word in other.words))
+
+    def json_of(self, written: str, constants: Mapping[str, str]) -> str:
+        """Return the JSON of a value from between its tags. constants: Those of the form."""
+        if not self.is_text and written not in (self.words or ()):
+            known = constants.get(written, written)
             try:
-                value = json.loads(written, parse_constant=_no_constant)
-                if _type_of(value) in self.types:
-                    return written
+                if _type_of(json.loads(known, parse_constant=_no_constant)) in self.types:
+                    return known
             except (ValueError, RecursionError):
                 pass
         return json.dumps(written, ensure_ascii=False)
@@ -84,38 +112,140 @@ class ValueKind:
 ANYTHING: Final = ValueKind()
 
 
-def kind_of(schema: Any, parameters: dict[str, Any], depth: int = 0) -> ValueKind:
-    """Return what the schema of an argument allows. parameters: The schema that it is part of."""
-    if not isinstance(schema, dict) or depth == _MAX_DEPTH:
-        return ANYTHING
-    if isinstance(reference := schema.get("$ref"), str):
-        return kind_of(_referred(reference, parameters), parameters, depth + 1)
-    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if isinstance(values, list):
-        words = tuple(value for value in values if isinstance(value, str))
-        return ValueKind(frozenset(map(_type_of, values)), words)
-    for name in ("anyOf", "oneOf", "allOf"):
-        parts = schema.get(name)
-        if isinstance(parts, list) and parts and (name != "allOf" or len(parts) == 1):
-            return _joined([kind_of(part, parameters, depth + 1) for part in parts])
-    named = schema.get("type")
-    names = named if isinstance(named, list) else [named]
-    types = {"number" if name == "integer" else name for name in names if isinstance(name, str)}
-    return ValueKind(_TYPES & types or _TYPES)
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of a function. schema: With what it refers to, for a compiler of schemas."""
+
+    name: str
+    schema: Any
+    kind: ValueKind
+    is_required: bool
 
 
-def _joined(kinds: Sequence[ValueKind]) -> ValueKind:
-    types = frozenset[str]().union(*(kind.types for kind in kinds))
-    if any(kind.is_free for kind in kinds):
-        return ValueKind(types)
-    return ValueKind(types, tuple(word for kind in kinds for word in kind.words or ()))
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments that a function may be called with.
+
+    others: Those of any other name; None if there may be none.
+    """
+
+    named: tuple[Argument, ...]
+    others: Argument | None
+
+    def kind_of(self, name: str) -> ValueKind:
+        for argument in self.named:
+            if argument.name == name:
+                return argument.kind
+        return self.others.kind if self.others is not None else ANYTHING
 
 
-def _referred(reference: str, parameters: dict[str, Any]) -> Any:
-    found: Any = parameters
-    for name in reference.removeprefix("#/").split("/"):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+def arguments_of(parameters: dict[str, Any]) -> Arguments:
+    """Return the arguments that a schema of parameters names, in its order.
+
+    What is behind a $ref or in allOf counts, too. With other combinations of schemas there may be
+    arguments of any other name. Raises ValueError for a schema that tags cannot hold.
+    """
+    schemas = _Schemas(parameters)
+    properties: dict[str, Any] = {}
+    required: set[str] = set()
+    others: Any = None
+    is_open = False
+    for part in schemas.parts(parameters):
+        declared, wanted = part.get("properties", {}), part.get("required", [])
+        if not isinstance(declared, dict) or not isinstance(wanted, list):
+            raise ValueError("properties must be an object, and required a list")
+        properties |= declared
+        required |= {name for name in wanted if isinstance(name, str)}
+        others = part.get("additionalProperties", others)
+        is_open = is_open or not _OPEN_KEYWORDS.isdisjoint(part)
+    for name in sorted(required - properties.keys()):
+        properties[name] = {}
+    for name in properties:
+        if not name or any(letter in name for letter in "<>\n"):
+            raise ValueError(f"{name!r} cannot be the name of an argument in this model's calls")
+    if others is None:
+        others = is_open or not properties
+    rest = None if others is False else schemas.argument("", others, is_required=False)
+    named = (
+        schemas.argument(name, value, is_required=name in required)
+        for name, value in properties.items()
+    )
+    return Arguments(tuple(named), rest)
+
+
+class _Schemas:
+    """The schemas in one document, in which they refer to each other."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        # The kinds behind references; ANYTHING while one is being followed.
+        self._kinds: dict[str, ValueKind] = {}
+
+    def argument(self, name: str, schema: Any, *, is_required: bool) -> Argument:
+        kind = self.kind(schema)
+        found = self._followed(schema)
+        if isinstance(found, dict):
+            definitions = {
+                key: {**self._root.get(key, {}), **found.get(key, {})}
+                for key in _DEFINITIONS
+                if key in self._root or key in found
+            }
+            found = {**found, **definitions}
+        return Argument(name, found, kind, is_required)
+
+    def parts(self, schema: Any, depth: int = 0) -> Iterable[dict[str, Any]]:
+        """Return a schema and those in its allOf, which all hold for the same value."""
+        found = self._followed(schema)
+        if isinstance(found, dict) and depth < _MAX_DEPTH:
+            yield found
+            for part in _list(found.get("allOf")):
+                yield from self.parts(part, depth + 1)
+
+    def kind(self, schema: Any, depth: int = 0) -> ValueKind:
+        if not isinstance(schema, dict) or depth == _MAX_DEPTH:
+            return ANYTHING
+        if isinstance(reference := schema.get("$ref"), str):
+            if reference not in self._kinds:
+                self._kinds[reference] = ANYTHING
+                self._kinds[reference] = self.kind(self._referred(reference), depth + 1)
+            return self._kinds[reference]
+        kinds = [self.kind(part, depth + 1) for part in _list(schema.get("allOf"))]
+        values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if isinstance(values, list):
+            words = tuple(value for value in values if isinstance(value, str))
+            kinds.append(ValueKind(frozenset(map(_type_of, values)), words))
+        for name in ("anyOf", "oneOf"):
+            if parts := _list(schema.get(name)):
+                each = (self.kind(part, depth + 1) for part in parts)
+                kinds.append(reduce(ValueKind.__or__, each))
+        named = schema.get("type")
+        types = {name for name in _list(named) or [named] if isinstance(name, str)} & _TYPES
+        if types:
+            more = {"integer"} if "number" in types else set[str]()
+            kinds.append(ValueKind(frozenset(types | more)))
+        return reduce(ValueKind.__and__, kinds, ANYTHING)
+
+    def _followed(self, schema: Any) -> Any:
+        """Return the schema that a reference leads to."""
+        for _ in range(_MAX_DEPTH):
+            if not (isinstance(schema, dict) and isinstance(schema.get("$ref"), str)):
+                return schema
+            schema = self._referred(schema["$ref"])
+        return {}
+
+    def _referred(self, reference: str) -> Any:
+        """Return what a reference means (RFC 6901); an empty schema if that is not known."""
+        if not reference.startswith("#"):
+            return {}
+        found: Any = self._root
+        for name in reference[1:].split("/")[1:]:
+            name = unquote(name).replace("~1", "/").replace("~0", "~")
+            found = found.get(name, {}) if isinstance(found, dict) else {}
+        return found
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _type_of(value: object) -> str:

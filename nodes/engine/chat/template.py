@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from jinja2 import Environment, TemplateError, nodes
+from jinja2 import Environment, TemplateError, UndefinedError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nodes.engine.chat.tools import knows_tools, told_as_text, with_users_alone
+from nodes.engine.chat.tools import (
+    for_style,
+    known_style,
+    told_as_text,
+    with_descriptions,
+    with_users_alone,
+)
 from nodes.engine.protocol import InvalidInputError
 
 MAX_TEXT_CHARS: Final = 1 << 20
@@ -59,7 +65,7 @@ class ChatTemplate:
         variables: The values, by name, that the template may use besides the messages.
         """
         self._variables = dict(variables)
-        self._knows_tools = knows_tools(text)
+        self._style = known_style(text)
         try:
             self._template = _environment().from_string(text)
         except _FAILURES as error:
@@ -82,16 +88,25 @@ class ChatTemplate:
         What the request sets; they replace none of the above. Raises InvalidInputError with one
         line: the template's own message, or the error in it.
         """
-        variables = {**(variables or {}), **_ABSENT, **self._variables}
+        known = {**(variables or {}), **_ABSENT, **self._variables}
+        variables = {n: value for n, value in known.items() if n not in self._template.globals}
         has_tools = tools or any("tool_calls" in m or m["role"] == "tool" for m in messages)
-        if has_tools and not self._knows_tools:
+        if has_tools and not self._style:
             messages, tools = told_as_text(messages, tools), ()
+        elif has_tools:
+            messages = for_style(self._style, messages)
         if tools:
             variables["tools"] = [dict(tool) for tool in tools]
         try:
             if date:
                 variables["strftime_now"] = datetime.fromisoformat(date).strftime
             try:
+                text = self._rendered(variables, messages)
+            except UndefinedError:
+                if not tools:
+                    raise
+                # gpt-oss' template needs a description of each tool.
+                variables["tools"] = with_descriptions(tools)
                 text = self._rendered(variables, messages)
             except RefusalError:
                 converted = with_users_alone(messages)
@@ -106,7 +121,7 @@ class ChatTemplate:
     def _rendered(self, variables: dict[str, Any], messages: Sequence[Mapping[str, Any]]) -> str:
         variables["messages"] = [dict(message) for message in messages]
         parts, num_chars = [], 0
-        for part in self._template.generate(**variables):
+        for part in self._template.generate(variables):
             num_chars += len(part)
             if num_chars > MAX_TEXT_CHARS:
                 raise ValueError(f"its output is longer than {MAX_TEXT_CHARS} characters")

@@ -26,6 +26,11 @@ TAGGED: Final = {"qwen3-coder": QWEN3_CODER, "glm": GLM}
 # A message of its own to the function, in the channel `commentary`: gpt-oss.
 CHANNELS: Final = "channels"
 STYLES: Final = (HERMES, LLAMA3, MISTRAL, CHANNELS, *TAGGED)
+# Regular expressions for the header of a message in a channel that calls a function: what stands
+# before the function's name, behind the beginning of the message, and what stands after it.
+TO_FUNCTION: Final = " to=functions."
+CALLING: Final = rf"(<\|channel\|>(commentary|analysis))?{re.escape(TO_FUNCTION)}"
+CALLED: Final = r"(<\|channel\|>(commentary|analysis))?( ?<\|constrain\|>[a-z]+| [a-z]+)? ?"
 # Regular expressions for white space, and for that in a call without its mark. The grammar of calls
 # and the reader of answers must agree: only what the grammar takes for a call is a valid one.
 BLANK: Final = r"[ \t\r\n]"
@@ -51,15 +56,11 @@ def style_of(template: str) -> str:
     """Return the style of a model with this chat template; "" without a template."""
     if not template:
         return ""
-    return _known_style(template) or HERMES
+    return known_style(template) or HERMES
 
 
-def knows_tools(template: str) -> bool:
-    """Whether the template itself writes tools and calls, in one of STYLES."""
-    return bool(_known_style(template))
-
-
-def _known_style(template: str) -> str:
+def known_style(template: str) -> str:
+    """Return the style in which a template itself writes tools and calls; "" if it does not."""
     if not _NAMES_TOOLS.search(template):
         return ""
     if _MISTRAL_CALLS.search(template):
@@ -166,6 +167,57 @@ def told_as_text(
         else:
             converted.insert(0, {"role": "system", "content": text})
     return converted
+
+
+def for_style(style: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a conversation as templates of this style take it.
+
+    With tags they need arguments that are objects; others, which were cut off, are left out. Where
+    a message has one call, messages with several become one for each, with its result behind it.
+    """
+    converted: list[dict[str, Any]] = []
+    for message in messages:
+        calls = message.get("tool_calls", ())
+        if style in TAGGED:
+            calls = [_with_arguments(call) for call in calls]
+        if not calls:
+            converted.append(dict(message))
+        elif style in (CHANNELS, LLAMA3):
+            contents = message["content"], *[""] * (len(calls) - 1)
+            for call, content in zip(calls, contents, strict=True):
+                converted.append({**message, "content": content, "tool_calls": [call]})
+        else:
+            converted.append({**message, "tool_calls": calls})
+    if style in (CHANNELS, LLAMA3):
+        _put_results_behind_calls(converted)
+    return converted
+
+
+def _with_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    is_object = isinstance(function["arguments"], dict)
+    return {**call, "function": {**function, **({} if is_object else {"arguments": {}})}}
+
+
+def _put_results_behind_calls(messages: list[dict[str, Any]]) -> None:
+    """Move each result of a call behind the message of that call."""
+    ids = {
+        call["id"]: index
+        for index, message in enumerate(messages)
+        for call in message.get("tool_calls", ())
+        if call.get("id")
+    }
+    order = {
+        id(message): (ids.get(message.get("tool_call_id"), index), index)
+        for index, message in enumerate(messages)
+    }
+    messages.sort(key=lambda message: order[id(message)])
+
+
+def with_descriptions(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return tools of which each has a description and parameters."""
+    needed = {"description": "", "parameters": {"type": "object", "properties": {}}}
+    return [{**tool, "function": {**needed, **tool["function"]}} for tool in tools]
 
 
 def with_users_alone(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

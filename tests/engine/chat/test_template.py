@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
 from nodes.engine.chat.template import ChatTemplate
-from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL, parse_tools, style_of
+from nodes.engine.chat.tools import (
+    CHANNELS,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    for_style,
+    parse_tools,
+    style_of,
+)
 from nodes.engine.protocol import InvalidInputError, Message
 
 USER = [("user", "hi")]
@@ -157,11 +165,49 @@ def test_a_template_that_writes_calls_in_another_form_gets_tools_as_text(templat
 
 
 def test_variables_of_a_request_are_told_and_replace_none_of_the_others() -> None:
-    template = ChatTemplate(
-        "{{ effort }} {{ bos_token }} {{ messages | length }}", {"bos_token": "b"}
-    )
-    told = {"effort": "high", "bos_token": "x", "messages": []}
-    assert template.render(TALK, DAY, (), told) == "high b 3"
+    text = "{{ effort }} {{ bos_token }} {{ messages | length }} {{ range(1) | list }}"
+    told = {"effort": "high", "bos_token": "x", "messages": [], "range": 1, "self": 1}
+    assert ChatTemplate(text, {"bos_token": "b"}).render(TALK, DAY, (), told) == "high b 3 [0]"
+
+
+def test_a_template_that_needs_descriptions_gets_empty_ones() -> None:
+    """As gpt-oss' does."""
+    text = "{% for t in tools %}{{ t.function.name + t.function.description }}{% endfor %}"
+    calls = "{# <|channel|>commentary #}"
+    assert ChatTemplate(text + calls, {}).render([], DAY, [WEATHER]) == "weather"
+
+
+TWO_CALLS: list[dict[str, Any]] = [
+    {
+        "role": "assistant",
+        "content": "Let me see.",
+        "tool_calls": [
+            {"id": number, "function": {"name": "f", "arguments": {"n": number}}} for number in "12"
+        ],
+    },
+    {"role": "tool", "content": "two", "tool_call_id": "2"},
+    {"role": "tool", "content": "one", "tool_call_id": "1"},
+    {"role": "user", "content": "So?"},
+]
+
+
+def test_where_a_message_has_one_call_each_call_is_followed_by_its_result() -> None:
+    for style in (CHANNELS, LLAMA3):
+        told = [
+            (m["content"], [call["id"] for call in m.get("tool_calls", ())])
+            for m in for_style(style, TWO_CALLS)
+        ]
+        assert told == [
+            *(("Let me see.", ["1"]), ("one", []), ("", ["2"]), ("two", []), ("So?", []))
+        ]
+    assert for_style(HERMES, TWO_CALLS) == TWO_CALLS
+
+
+def test_with_tags_arguments_that_were_cut_off_are_left_out() -> None:
+    call = {"id": "1", "function": {"name": "f", "arguments": '{"a": '}}
+    talk = [{"role": "assistant", "content": "", "tool_calls": [call, CALL]}]
+    told = for_style("glm", talk)[0]["tool_calls"]
+    assert [each["function"]["arguments"] for each in told] == [{}, {"city": "ö"}]
 
 
 # As Gemma 2's: no system, and user and assistant in turns.

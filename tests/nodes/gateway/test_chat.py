@@ -65,7 +65,7 @@ OFF, ON = (dict.fromkeys(("enable_thinking", "thinking"), thinks) for thinks in 
         ({"reasoning_effort": "xhigh"}, {"reasoning_effort": "high", **ON}, True),
         ({"chat_template_kwargs": {"enable_thinking": False}}, OFF, False),
         ({"chat_template_kwargs": {"thinking": True, "x": "y"}}, {**ON, "x": "y"}, True),
-        ({"chat_template_kwargs": {"thinking": "deep"}}, {"thinking": "deep"}, None),
+        ({"chat_template_kwargs": {"thinking": None, "x": 1}}, {"x": 1}, None),
         (
             {"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}},
             {"reasoning_effort": "high", **OFF},
@@ -205,6 +205,9 @@ def said(**message: Any) -> dict[str, Any]:
                 {"a b": 1},
                 {"a": "x" * 65},
                 dict.fromkeys("abcdefghijklmnopq"),
+                {"thinking": "deep"},
+                {"enable_thinking": 0},
+                {"enable_thinking": True, "thinking": False},
             )
         ),
     ],

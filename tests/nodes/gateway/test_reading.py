@@ -217,12 +217,21 @@ CASES = [
     ("qwen3-coder", QWEN[12:], "", [ONE]),
     ("qwen3-coder", f"I see.\n{QWEN[12:]}", "I see.", [ONE]),
     ("qwen3-coder", "Write <function=", "Write <function=", []),
+    ("qwen3-coder", "Write\n<function=f>", "Write\n<function=f>", []),
+    ("qwen3-coder", f"{MAIL}\n", "", [TWO]),
     ("channels", "Plain", "Plain", []),
     ("channels", TO_WEATHER + json.dumps(json.loads(ONE)["arguments"]), "", [ONE]),
     ("channels", " to=functions.mail<|channel|>commentary json<|message|>{}", "", [TWO]),
     ("glm", GLM, "", [ONE]),
     ("glm", f"I see.\n{GLM}<tool_call>mail\n</tool_call>", "I see.\n", [ONE, TWO]),
     ("glm", NOTE.format("null"), "", [NOTED.format("null")]),
+    (
+        "qwen3-coder",
+        MAIL.replace("mail>", "weather>\n<parameter=note>\nNone\n</parameter>"),
+        "",
+        [NOTED.format("null")],
+    ),
+    ("glm", NOTE.format("None"), "", [NOTED.format('"None"')]),
     ("glm", NOTE.format("5"), "", [NOTED.format('"5"')]),
     (
         "glm",
@@ -234,7 +243,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("style", "text", "content", "objects"), CASES)
+# The grammar takes these for free text. What is cut off in a mark of theirs is content.
+NO_CALLS: list[tuple[str, str, str, list[str]]] = [
+    ("channels", TO_WEATHER.replace("weather", "other") + "x", "x", []),
+    ("channels", "<|channel|>final to=functions.mail<|message|>x", "x", []),
+]
+
+
+@pytest.mark.parametrize(("style", "text", "content", "objects"), [*CASES, *NO_CALLS])
 def test_any_pieces_give_the_same(style: str, text: str, content: str, objects: list[str]) -> None:
     expected = [json.loads(each) for each in objects]
     source = random.Random(1)
