@@ -42,6 +42,8 @@ _ANY: Final = r"(.|\n)*"
 _BARE: Final = rf'(```json\n)?{GAP}\{{{GAP}"name"{GAP}:{GAP}"'
 # The calls of these styles are the whole answer, and begin with this character.
 _FIRST: Final = {LLAMA3: r"\{", MISTRAL: r"\["}
+# A regular expression for the mark of a message in channels.
+_START: Final = r"<\|start\|>"
 # A regular expression for the beginning of thoughts, by how the model marks them.
 _BEGINS: Final = {OPENED: "", MARKED: f"{BLANK}*{OPEN}"}
 
@@ -125,7 +127,8 @@ def _channels(
     if answer is not None:
         return f"start: {begun} | answer\nanswer: {schema(answer)}\n{rules}"
     # A message that calls is the first one, or follows others.
-    begins = rf"(<\|(channel|start)\|>{_ANY}<\|start\|>assistant)?{CALLING}"
+    follows = rf"<\|channel\|>{_ANY}{_START}|{_START}({_ANY}{_START})?"
+    begins = f"(({follows})assistant)?{CALLING}"
     no_call = f"PLAIN: /{_ANY}/ & ~/{begins}{_ANY}/"
     return f"start: lead call | PLAIN\nlead[lazy]: /{begins}/\n{no_call}\n{rules}"
 

@@ -136,6 +136,7 @@ TEXTS = {
         *(("Any text", WHOLE), (THOUGHT + SAID.format("final"), WHOLE)),
         *((TO_WEATHER, WHOLE), (THOUGHT + TO_WEATHER, WHOLE), (EARLY, WHOLE)),
         *((THOUGHT + EARLY, WHOLE), (TO_WEATHER + "<|end|>", NOT)),
+        *((f"<|start|>assistant{EARLY}", WHOLE), (f"<|start|>assistant{EARLY[:-1]}", OPEN)),
         (f"{SAID.format('commentary')}<|end|><|start|>assistant{TO_WEATHER}", WHOLE),
         *((f"Hm{THOUGHT}{EARLY}", WHOLE), (f"\n{TO_WEATHER}", WHOLE)),
         (THOUGHT + TO_WEATHER.replace("weather ", "weather"), WHOLE),
