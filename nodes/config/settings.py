@@ -32,7 +32,6 @@ LEAST_INTERVALS = 3
 # The most characters of names in messages.
 _MOST_CHARS = 64
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_PREFIX = "AIRDRAFT_"
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -298,18 +297,17 @@ def load(
         if name in given:
             values[key] = _parse(name, given[name], schema[key])
     # Two underscores where there should be one, or the other way round, are easily overlooked.
-    meant = {name.replace("_", ""): name for name in keys}
-    for name in given:
-        right = meant.get(name.replace("_", ""), name)
-        if right != name and name.startswith(_PREFIX):
-            raise ConfigError(f"{name} is no setting: did you mean {right}?")
+    dense = {name.replace("_", ""): name for name in keys}
+    for name in given.keys() - keys.keys():
+        if name.startswith("AIRDRAFT_") and (meant := dense.get(name.replace("_", ""))):
+            raise ConfigError(f"{name} is no setting: did you mean {meant}?")
     values |= {key: value for key, value in overrides.items() if value is not None}
     return _build(config_class, values)
 
 
 def variable_of(key: str) -> str:
     """Return the environment variable of a setting, such as AIRDRAFT_ENGINE__MAX_STREAMS."""
-    return _PREFIX + key.upper().replace(".", "__")
+    return "AIRDRAFT_" + key.upper().replace(".", "__")
 
 
 def environment() -> Mapping[str, str]:
