@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,7 @@ def machine(monkeypatch):
 
     def self_test(model, *, prefix_lens):
         machine.calls.append("self-test")
+        machine.longest = max(prefix_lens)
         exact = machine.exact_with[model.llama_config.repack]
         return SelfTest(exact, "" if exact else "a pass of 2 differs", "bits")
 
@@ -106,6 +108,20 @@ def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
     assert machine.calls == ["calibrate"]
     assert opened.model.verdict is False
     assert opened.model.llama_config.repack
+
+
+def test_a_model_that_cannot_roll_back_is_tested_beyond_the_pieces_of_its_layers(
+    machine, tmp_path, monkeypatch
+):
+    class Recurrent(FakeLlama):
+        def __init__(self, config, *, model_hash=None):
+            super().__init__(config, model_hash=model_hash)
+            self.info = replace(self.info, can_roll_back=False)
+
+    monkeypatch.setattr(load, "LlamaModel", Recurrent)
+    assert open_model(config(tmp_path), None).model.verdict is True
+    # Of 64 tokens each.
+    assert machine.longest > 2 * 64
 
 
 def test_without_a_known_difference_or_a_cache_it_serves_all_the_same(
