@@ -29,7 +29,7 @@ _CLIENTS: Final = {
 
 
 @click.command("clients")
-@click.option("--model", default="qwen2.5-coder-1.5b", help="Of the mesh.")
+@click.option("--model", default="qwen2.5-coder-1.5b", help="Of the mesh: a name or a GGUF file.")
 @click.option(
     "--environment",
     type=click.Path(file_okay=False, path_type=Path),
@@ -47,7 +47,8 @@ def clients_command(model: str, environment: Path | None) -> None:
     from bench.harness.up import up
     from bench.options import model_file
 
-    model_file(model)
+    # A file's path is no name of a model in the API.
+    served = model_file(model).name
     is_right = True
     with tempfile.TemporaryDirectory(prefix="airdraft-clients-") as name:
         folder = environment or Path(name)
@@ -55,7 +56,7 @@ def clients_command(model: str, environment: Path | None) -> None:
         with up("--model", model) as mesh:
             for script, python in pythons.items():
                 done = subprocess.run(
-                    [python, str(_FOLDER / f"{script}.py"), mesh.url, model],
+                    [python, str(_FOLDER / f"{script}.py"), mesh.url, served],
                     capture_output=True,
                     text=True,
                     timeout=_LIMIT_S,
