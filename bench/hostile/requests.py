@@ -27,7 +27,8 @@ from bench.options import at_least
 _LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
 _REFUSAL_LIMIT_S: Final = 5.0
 _ANSWER_LIMIT_S: Final = 300.0
-_MEMORY_LIMIT_MB: Final = 200
+# What may be kept: texts' beginnings on the target, compiled grammars on it and the draft node.
+_MEMORY_LIMIT_MB: Final = 256 + 2 * 64
 _PREFILL_FACTOR: Final = 1.5
 _WORD_CHARS: Final = 60_000
 _CHAT: Final = "/chat/completions"
