@@ -98,13 +98,10 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         rules += _bare(known)
         no_call += rf' & ~/{_BARE}({"|".join(known)})"{_ANY}/'
         return _free("LEAD rest | bare", no_call, begins) + rules
-    loose = []
-    if form.before_name:
-        loose = [form.before_name + name + form.after_name for name, _ in tools]
-        known = [_escaped(each) for each in loose]
-        no_call += rf" & ~/({_ANY}\n)?({'|'.join(known)}){_ANY}/"
-    begun = "".join(f" | LOOSE_{index} fn_{index}{more}" for index in range(len(loose)))
-    return _free(f"LEAD rest{begun}", no_call, begins, loose) + rules
+    if not form.before_name:
+        return _free("LEAD rest", no_call, begins) + rules
+    no_call += rf" & ~/({_ANY}\n)?{form.before_name}{_ANY}/"
+    return _free(f"LEAD rest | LOOSE named{more}", no_call, begins, form.before_name) + rules
 
 
 def _channels(
@@ -156,7 +153,8 @@ def _tagged(
     before = f"BREAK? {_quoted(form.before_name)} " if form.before_name else ""
     names = (f"{_quoted(name + form.after_name)} fn_{i}" for i, (name, _) in enumerate(tools))
     rules = [
-        f"call: {before}({' | '.join(names)})",
+        f"call: {before}named",
+        f"named: {' | '.join(names)}",
         f"text[lazy]: TEXT {_quoted(form.value_end)}",
         f"TEXT: /{_ANY}/",
         'BREAK: "\\n"',
@@ -217,11 +215,11 @@ def _bare(names: list[str]) -> str:
     return rules + rf"END: /{GAP}\}}({GAP}```)?/" + "\n"
 
 
-def _free(calls: str, no_call: str, begins: str | None, loose: Sequence[str] = ()) -> str:
+def _free(calls: str, no_call: str, begins: str | None, loose: str = "") -> str:
     """Return rules for an answer that is free text, or has calls, with thoughts before it.
 
-    calls: What calls look like, in which LEAD is any text up to a mark, and LOOSE_1 any lines up to
-    loose[1]. no_call: Excludes from a text what is or contains a call. begins: How thoughts begin;
+    calls: What calls look like, in which LEAD is any text up to a mark, and LOOSE any lines up to
+    `loose`. no_call: Excludes from a text what is or contains a call. begins: How thoughts begin;
     None for a model without thoughts.
     """
 
@@ -236,10 +234,7 @@ def _free(calls: str, no_call: str, begins: str | None, loose: Sequence[str] = (
         if loose:
             no_mark = f"& ~/{_ANY}{_OPEN}{_ANY}/"
             rules.append(rf"LINES_{number}: /({_ANY}\n)?/ {no_mark} {no_thoughts}")
-        rules += [
-            f"loose_{number}_{index}[lazy]: LINES_{number} {_quoted(beginning)}"
-            for index, beginning in enumerate(loose)
-        ]
+            rules.append(f"loose_{number}[lazy]: LINES_{number} {_quoted(loose)}")
         return "".join(rule + "\n" for rule in rules)
 
     if begins is None:

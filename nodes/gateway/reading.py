@@ -9,7 +9,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from nodes.engine.chat.tagged import TaggedForm, ValueKind, arguments_of
+from nodes.engine.chat.tagged import Argument, TaggedForm, arguments_of
 from nodes.engine.chat.tools import (
     CALLED,
     CALLING,
@@ -33,7 +33,7 @@ _HEAD: Final = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
 )
 # The header of a message in a channel that calls a function.
-_CALLING: Final = re.compile(rf"(<\|start\|>)?(assistant)?{CALLING}(?P<name>[^\s<]+){CALLED}")
+_CALLING: Final = re.compile(rf"{CALLING}(?P<name>[^\s<]+){CALLED}")
 # A call without its mark: the fence that may precede it, and its beginning.
 _FENCE: Final = "```json\n"
 _NAMED: Final = re.compile(rf'{GAP}\{{{GAP}"name"{GAP}:{GAP}"([^"]*)"')
@@ -123,6 +123,7 @@ class TextReader:
         can be a call."""
         if not (yield from self._begins_with((CHANNEL, START, TO_FUNCTION))):
             return False
+        is_first, mark = True, ""
         while True:
             while MESSAGE not in self._waiting:
                 if self._is_last:
@@ -132,15 +133,20 @@ class TextReader:
                 yield None
             header, _, self._waiting = self._waiting.partition(MESSAGE)
             kind = REASONING if "analysis" in header else CONTENT
-            called = _CALLING.fullmatch(header) if has_calls else None
+            # A header that was broken off may stand before that of the message.
+            _, begun, header = (mark + header).rpartition(START)
+            called = None
+            if has_calls and (header.startswith("assistant") if begun else is_first):
+                called = _CALLING.fullmatch(header.removeprefix("assistant" if begun else ""))
             if called is not None and called["name"] in self._tools:
                 kind = ""
                 yield Part(CALL, name=called["name"])
                 yield from self._arguments()
             elif kind == CONTENT and not has_calls:
                 return True
-            if not (yield from self._until(START, END, kind=kind)):
+            if not (mark := (yield from self._until(START, END, kind=kind))):
                 return False
+            is_first, mark = False, START if mark == START else ""
 
     def _marked_calls(self) -> _Parser:
         """Read calls that have marks, content before the first, and a first call without one."""
@@ -155,16 +161,12 @@ class TextReader:
 
     def _tagged_calls(self, form: TaggedForm) -> _Parser:
         """Read calls with tags, and content before the first."""
-        loose: tuple[str, ...] = ()
-        if form.before_name:
-            loose = tuple(form.before_name + name + form.after_name for name in self._tools)
+        loose = (form.before_name,) if form.before_name else ()
         kind = CONTENT
         if loose and (yield from self._begins_with(loose)):
             yield from self._tagged_call(form)
             kind = ""
-        while mark := (yield from self._until(_CALL_MARK, *(f"\n{m}" for m in loose), kind=kind)):
-            if mark != _CALL_MARK:
-                self._waiting = mark + self._waiting
+        while (yield from self._until(_CALL_MARK, *(f"\n{m}" for m in loose), kind=kind)):
             yield from self._tagged_call(form)
             kind = ""
         return True
@@ -207,12 +209,12 @@ class TextReader:
                 return True
             yield Part(CALL, f"{separator}{json.dumps(key)}: ")
             separator = ", "
-            yield from self._tagged_value(form, arguments.kind_of(key))
+            yield from self._tagged_value(form, arguments.of(key))
         return False
 
-    def _tagged_value(self, form: TaggedForm, kind: ValueKind) -> _Parser:
+    def _tagged_value(self, form: TaggedForm, argument: Argument) -> _Parser:
         """Read a value and its end. A text is yielded as it comes, since it may be a file."""
-        marks = [form.value_end]
+        marks, kind = [form.value_end], argument.kind
         if form.has_lines:
             marks.append(f"\n{form.value_end}")
         if kind.is_text:
@@ -224,7 +226,7 @@ class TextReader:
                 yield Part(CALL, json.dumps(text, ensure_ascii=False)[1:-1])
             written += text
             if found:
-                yield Part(CALL, '"' if kind.is_text else kind.json_of(written, form.constants))
+                yield Part(CALL, '"' if kind.is_text else argument.json_of(written, form.constants))
             if found or self._is_last:
                 return bool(found)
             yield None

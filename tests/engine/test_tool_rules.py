@@ -1,6 +1,7 @@
 """Calls of functions are valid by construction, in every style, and free text stays free."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ WEATHER = {
         "additionalProperties": False,
     },
 }
+WHOLE_NUMBER = {"type": "integer"}
 ODD = {"name": 'a"b', "parameters": {"type": "object", "properties": {}}}
 
 
@@ -117,7 +119,7 @@ TEXTS = {
         ("Any text. <function=f> <tool_cal", WHOLE),
         *((QWEN, WHOLE), (f"Let me see.\n\n{QWEN}\n{QWEN}{QWEN}", WHOLE), (QWEN[:-1], OPEN)),
         *((LOOSE, WHOLE), (f"Let me see.\n{LOOSE}", WHOLE), (f"Let me see. {LOOSE}", WHOLE)),
-        *((f"{QWEN} And?", NOT), ("So <tool_call> is it", NOT), ("So\n<function=f>", WHOLE)),
+        *((f"{QWEN} And?", NOT), ("So <tool_call> is it", NOT), ("So\n<function=f>", NOT)),
         *(("So\n<function=weather>", OPEN), (QWEN + "\n", WHOLE), (LOOSE + "\n", WHOLE)),
         (QWEN.replace("weather", "whether"), NOT),
         (QWEN.replace("city", "town"), NOT),
@@ -265,6 +267,16 @@ def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
         ({"$ref": "#/$defs/loop"}, "any", None),
         ({"type": "object", "anyOf": [{"required": ["a"]}, {}]}, '{"a": 1}', "any"),
         ({"allOf": [{"type": ["string", "null"]}, {"type": "null"}]}, "null", "any"),
+        ({"enum": [0.5, 1.0]}, "0.5", "0.7"),
+        (
+            {
+                "type": "array",
+                "items": {"$ref": "#/properties/x/$defs/y"},
+                "$defs": {"y": WHOLE_NUMBER},
+            },
+            "[1]",
+            '["x"]',
+        ),
     ],
 )
 def test_values_between_tags_follow_their_schemas(
@@ -288,7 +300,6 @@ def test_values_between_tags_follow_their_schemas(
 
 
 A = "<arg_key>{}</arg_key><arg_value>{}</arg_value>"
-WHOLE_NUMBER = {"type": "integer"}
 
 
 @pytest.mark.parametrize(
@@ -311,6 +322,30 @@ def test_arguments_with_tags_are_those_of_the_schema(
         assert accepted(rules, f"<tool_call>f{A.format('a', bad)}</tool_call>") == NOT
     has_to = "required" in json.dumps(parameters)
     assert accepted(rules, "<tool_call>f</tool_call>") == (NOT if has_to else WHOLE)
+
+
+MANY = re.findall(
+    r"\w+",
+    "execute_command read_file write_to_file replace_in_file search_files list_files finish "
+    "list_code_definition_names browser_action use_mcp_tool access_mcp_resource ask_question",
+)
+
+
+@pytest.mark.parametrize("style", ["hermes", "qwen3-coder", "glm", "channels"])
+@pytest.mark.parametrize("thinking", [None, "opened", "marked"])
+@pytest.mark.parametrize("count", [5, 12, 128])
+def test_as_many_tools_as_agents_have_are_no_burden(
+    style: str, thinking: str | None, count: int
+) -> None:
+    names = [f"{name}_{number}" for number in range(11) for name in MANY][:count]
+    tools = [{**WEATHER, "name": name} for name in names]
+    told = {} if thinking is None else {"thinking": thinking}
+    last = {"hermes": TAGGED, "qwen3-coder": QWEN, "glm": GLM, "channels": THOUGHT + TO_WEATHER}[
+        style
+    ].replace("weather", names[-1])
+    thoughts = {"opened": "hm</think>\n", "marked": "<think>hm</think>\n"}.get(thinking or "", "")
+    text = last if style == "channels" else f"{thoughts}So.\n{last}"
+    assert accepted(grammar(style, tools=tools, **told), text) == WHOLE
 
 
 @pytest.mark.parametrize(

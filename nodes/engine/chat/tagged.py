@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -15,9 +15,14 @@ _TYPE_OF: Final = {str: "string", bool: "boolean", int: "integer", dict: "object
 _OPEN_KEYWORDS: Final = frozenset(
     {"anyOf", "oneOf", "not", "if", "patternProperties", "dependentSchemas"}
 )
-_DEFINITIONS: Final = ("$defs", "definitions")
+# Keywords that restrict nothing.
+_ABOUT: Final = frozenset({"title", "description", "default", "examples", "$schema", "deprecated"})
+# Where a document for one argument has the whole schema, for references.
+_ROOT: Final = "#/$defs/_root"
 # A longer chain of references is not followed.
 _MAX_DEPTH: Final = 16
+# So many schemas are compared with a value: a few alternatives on each level are many together.
+_MAX_COMPARED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +98,11 @@ class ValueKind:
 
     def __and__(self, other: ValueKind) -> ValueKind:
         types = self.types & other.types
+        if "string" not in types:
+            return ValueKind(types)
         if self.words is None or other.words is None:
             return ValueKind(types, other.words if self.words is None else self.words)
         return ValueKind(types, tuple(word for word in self.words if word in other.words))
-
-    def json_of(self, written: str, constants: Mapping[str, str]) -> str:
-        """Return the JSON of a value from between its tags. constants: Those of the form."""
-        if not self.is_text and written not in (self.words or ()):
-            known = constants.get(written, written)
-            try:
-                if _type_of(json.loads(known, parse_constant=_no_constant)) in self.types:
-                    return known
-            except (ValueError, RecursionError):
-                pass
-        return json.dumps(written, ensure_ascii=False)
 
 
 ANYTHING: Final = ValueKind()
@@ -114,12 +110,30 @@ ANYTHING: Final = ValueKind()
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An argument of a function. schema: With what it refers to, for a compiler of schemas."""
+    """An argument of a function. schema: With what it refers to, for a compiler of schemas. fits:
+    Whether a value is certainly valid."""
 
     name: str
     schema: Any
     kind: ValueKind
     is_required: bool
+    fits: Callable[[Any], bool]
+
+    def json_of(self, written: str, constants: Mapping[str, str]) -> str:
+        """Return the JSON of a value from between its tags. constants: Those of the form.
+
+        What may be any text is one, unless it is certainly valid as something else.
+        """
+        kind = self.kind
+        if not kind.is_text and written not in (kind.words or ()):
+            known = constants.get(written, written)
+            try:
+                value = json.loads(known, parse_constant=_no_constant)
+                if self.fits(value) if kind.is_free else _type_of(value) in kind.types:
+                    return known
+            except (ValueError, RecursionError):
+                pass
+        return json.dumps(written, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +146,10 @@ class Arguments:
     named: tuple[Argument, ...]
     others: Argument | None
 
-    def kind_of(self, name: str) -> ValueKind:
-        for argument in self.named:
-            if argument.name == name:
-                return argument.kind
-        return self.others.kind if self.others is not None else ANYTHING
+    def of(self, name: str) -> Argument:
+        """Return the argument of a name that a call has."""
+        found = next((each for each in self.named if each.name == name), self.others)
+        return found if found is not None else Argument(name, {}, ANYTHING, False, lambda _: True)
 
 
 def arguments_of(parameters: dict[str, Any]) -> Arguments:
@@ -178,28 +191,55 @@ class _Schemas:
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
-        # The kinds behind references; ANYTHING while one is being followed.
+        # The kinds behind references. One that leads to itself allows anything there.
         self._kinds: dict[str, ValueKind] = {}
+        self._num_compared = 0
 
     def argument(self, name: str, schema: Any, *, is_required: bool) -> Argument:
-        kind = self.kind(schema)
         found = self._followed(schema)
-        if isinstance(found, dict):
-            definitions = {
-                key: {**self._root.get(key, {}), **found.get(key, {})}
-                for key in _DEFINITIONS
-                if key in self._root or key in found
-            }
-            found = {**found, **definitions}
-        return Argument(name, found, kind, is_required)
+        if isinstance(found, dict) and '"$ref"' in json.dumps(found):
+            found = {**_moved(found), "$defs": {"_root": _moved(self._root)}}
+        fits = partial(self.fits, schema=schema)
+        return Argument(name, found, self.kind(schema), is_required, fits)
 
-    def parts(self, schema: Any, depth: int = 0) -> Iterable[dict[str, Any]]:
+    def parts(self, schema: Any, seen: set[int] | None = None) -> Iterable[dict[str, Any]]:
         """Return a schema and those in its allOf, which all hold for the same value."""
-        found = self._followed(schema)
-        if isinstance(found, dict) and depth < _MAX_DEPTH:
+        found, seen = self._followed(schema), set() if seen is None else seen
+        if isinstance(found, dict) and id(found) not in seen:
+            seen.add(id(found))
             yield found
             for part in _list(found.get("allOf")):
-                yield from self.parts(part, depth + 1)
+                yield from self.parts(part, seen)
+
+    def fits(self, value: Any, schema: Any, depth: int = 0) -> bool:
+        """Whether a value is valid; False, too, for a schema of which that takes long to say."""
+        found = self._followed(schema)
+        self._num_compared = self._num_compared + 1 if depth else 0
+        if not isinstance(found, dict) or self._num_compared > _MAX_COMPARED or depth == _MAX_DEPTH:
+            return found is True
+        for keyword, wanted in found.items():
+            match keyword:
+                case "type":
+                    named = _list(wanted) or [wanted]
+                    is_fine = _type_of(value) in (
+                        *named,
+                        *(["integer"] if "number" in named else []),
+                    )
+                case "enum" | "const":
+                    each = _list(wanted) if keyword == "enum" else [wanted]
+                    is_fine = any(value == v and _type_of(value) == _type_of(v) for v in each)
+                case "anyOf" | "oneOf":
+                    is_fine = any(self.fits(value, part, depth + 1) for part in _list(wanted))
+                case "allOf":
+                    is_fine = all(self.fits(value, part, depth + 1) for part in _list(wanted))
+                case "items":
+                    items = value if isinstance(value, list) else []
+                    is_fine = all(self.fits(item, wanted, depth + 1) for item in items)
+                case _:
+                    is_fine = keyword in _ABOUT
+            if not is_fine:
+                return False
+        return True
 
     def kind(self, schema: Any, depth: int = 0) -> ValueKind:
         if not isinstance(schema, dict) or depth == _MAX_DEPTH:
@@ -244,12 +284,27 @@ class _Schemas:
         return found
 
 
+def _moved(value: Any) -> Any:
+    """Return a schema whose references lead into the whole schema at its new place."""
+    if isinstance(value, list):
+        return [_moved(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    moved = {name: _moved(item) for name, item in value.items()}
+    reference = value.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        moved["$ref"] = _ROOT + reference[1:]
+    return moved
+
+
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
 def _type_of(value: object) -> str:
-    return "null" if value is None else _TYPE_OF.get(type(value), "number")
+    if value is None or (isinstance(value, float) and value.is_integer()):
+        return "null" if value is None else "integer"
+    return _TYPE_OF.get(type(value), "number")
 
 
 def _no_constant(name: str) -> None:

@@ -89,12 +89,13 @@ class ChatTemplate:
         line: the template's own message, or the error in it.
         """
         known = {**(variables or {}), **_ABSENT, **self._variables}
-        variables = {n: value for n, value in known.items() if n not in self._template.globals}
+        reserved = {*self._template.globals, "strftime_now"}
+        variables = {name: value for name, value in known.items() if name not in reserved}
         has_tools = tools or any("tool_calls" in m or m["role"] == "tool" for m in messages)
-        if has_tools and not self._style:
-            messages, tools = told_as_text(messages, tools), ()
-        elif has_tools:
+        if has_tools:
             messages = for_style(self._style, messages)
+            if not self._style:
+                messages, tools = told_as_text(messages, tools), ()
         if tools:
             variables["tools"] = [dict(tool) for tool in tools]
         try:

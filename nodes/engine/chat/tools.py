@@ -7,6 +7,7 @@ form, get tools and calls as text.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -172,24 +173,44 @@ def told_as_text(
 def for_style(style: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a conversation as templates of this style take it.
 
-    With tags they need arguments that are objects; others, which were cut off, are left out. Where
-    a message has one call, messages with several become one for each, with its result behind it.
+    Results are in the order of their calls. Templates with tags need objects as arguments; a text
+    that was cut off becomes {}. Those of llama3 and channels know one call a message, so a message
+    with several becomes several, each with its result. Mistral's need ids of nine characters.
     """
     converted: list[dict[str, Any]] = []
-    for message in messages:
-        calls = message.get("tool_calls", ())
+    rest = list(map(dict, messages))
+    while rest:
+        message = rest.pop(0)
+        calls = [dict(call) for call in message.get("tool_calls", ())]
+        results: list[dict[str, Any]] = []
+        while calls and rest and rest[0]["role"] == "tool":
+            results.append(rest.pop(0))
+        places = {call["id"]: place for place, call in enumerate(calls) if call.get("id")}
+        places = {} if len(places) < len(calls) else places
+        # Results without such an id are those of the calls in their order.
+        found = [
+            (places.get(result.get("tool_call_id"), place), place)
+            for place, result in enumerate(results)
+        ]
+        results = [results[place] for _, place in sorted(found)]
+        at = sorted(place for place, _ in found)
         if style in TAGGED:
             calls = [_with_arguments(call) for call in calls]
-        if not calls:
-            converted.append(dict(message))
-        elif style in (CHANNELS, LLAMA3):
-            contents = message["content"], *[""] * (len(calls) - 1)
-            for call, content in zip(calls, contents, strict=True):
-                converted.append({**message, "content": content, "tool_calls": [call]})
-        else:
-            converted.append({**message, "tool_calls": calls})
-    if style in (CHANNELS, LLAMA3):
-        _put_results_behind_calls(converted)
+        if style == MISTRAL:
+            for holder, name in (
+                *((call, "id") for call in calls),
+                *((r, "tool_call_id") for r in results),
+            ):
+                holder[name] = hashlib.sha256(str(holder.get(name)).encode()).hexdigest()[:9]
+        if style not in (CHANNELS, LLAMA3) or len(calls) < 2:
+            converted += [{**message, "tool_calls": calls} if calls else message, *results]
+            continue
+        for place, call in enumerate(calls):
+            content = "" if place else message["content"]
+            converted.append({**message, "content": content, "tool_calls": [call]})
+            converted += [
+                r for r, p in zip(results, at, strict=True) if min(p, len(calls) - 1) == place
+            ]
     return converted
 
 
@@ -197,21 +218,6 @@ def _with_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     is_object = isinstance(function["arguments"], dict)
     return {**call, "function": {**function, **({} if is_object else {"arguments": {}})}}
-
-
-def _put_results_behind_calls(messages: list[dict[str, Any]]) -> None:
-    """Move each result of a call behind the message of that call."""
-    ids = {
-        call["id"]: index
-        for index, message in enumerate(messages)
-        for call in message.get("tool_calls", ())
-        if call.get("id")
-    }
-    order = {
-        id(message): (ids.get(message.get("tool_call_id"), index), index)
-        for index, message in enumerate(messages)
-    }
-    messages.sort(key=lambda message: order[id(message)])
 
 
 def with_descriptions(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -200,7 +200,29 @@ def test_where_a_message_has_one_call_each_call_is_followed_by_its_result() -> N
         assert told == [
             *(("Let me see.", ["1"]), ("one", []), ("", ["2"]), ("two", []), ("So?", []))
         ]
-    assert for_style(HERMES, TWO_CALLS) == TWO_CALLS
+    told = [m["content"] for m in for_style(HERMES, TWO_CALLS)]
+    assert told == ["Let me see.", "one", "two", "So?"]
+
+
+def test_results_without_ids_are_those_of_the_calls_in_their_order() -> None:
+    talk = [{key: value for key, value in m.items() if key != "tool_call_id"} for m in TWO_CALLS]
+    told = [m["content"] for m in for_style(CHANNELS, talk)]
+    assert told == ["Let me see.", "two", "", "one", "So?"]
+
+
+def test_ids_of_a_later_turn_may_be_those_of_an_earlier_one() -> None:
+    told = [m["content"] for m in for_style(LLAMA3, [*TWO_CALLS, *TWO_CALLS])]
+    assert told == ["Let me see.", "one", "", "two", "So?"] * 2
+
+
+def test_ids_for_mistral_have_nine_letters_and_digits() -> None:
+    call, other, result, *_ = (
+        for_style(MISTRAL, TWO_CALLS[:3])[0]["tool_calls"]
+        + (for_style(MISTRAL, TWO_CALLS[:3])[1:2])
+    )
+    assert len(call["id"]) == 9
+    assert call["id"].isalnum()
+    assert (result["tool_call_id"], other["id"] != call["id"]) == (call["id"], True)
 
 
 def test_with_tags_arguments_that_were_cut_off_are_left_out() -> None:

@@ -217,11 +217,11 @@ CASES = [
     ("qwen3-coder", QWEN[12:], "", [ONE]),
     ("qwen3-coder", f"I see.\n{QWEN[12:]}", "I see.", [ONE]),
     ("qwen3-coder", "Write <function=", "Write <function=", []),
-    ("qwen3-coder", "Write\n<function=f>", "Write\n<function=f>", []),
     ("qwen3-coder", f"{MAIL}\n", "", [TWO]),
     ("channels", "Plain", "Plain", []),
     ("channels", TO_WEATHER + json.dumps(json.loads(ONE)["arguments"]), "", [ONE]),
     ("channels", " to=functions.mail<|channel|>commentary json<|message|>{}", "", [TWO]),
+    ("channels", "<|start|>assistant to=functions.mail<|message|>{}", "", [TWO]),
     ("glm", GLM, "", [ONE]),
     ("glm", f"I see.\n{GLM}<tool_call>mail\n</tool_call>", "I see.\n", [ONE, TWO]),
     ("glm", NOTE.format("null"), "", [NOTED.format("null")]),
@@ -247,6 +247,8 @@ CASES = [
 NO_CALLS: list[tuple[str, str, str, list[str]]] = [
     ("channels", TO_WEATHER.replace("weather", "other") + "x", "x", []),
     ("channels", "<|channel|>final to=functions.mail<|message|>x", "x", []),
+    ("channels", f"<|channel|>commentary<|message|>x<|end|>{TO_WEATHER}y", "xy", []),
+    ("channels", "<|start|> to=functions.mail<|message|>x", "x", []),
 ]
 
 

@@ -1,0 +1,45 @@
+"""What stands between tags becomes a value that the schema of the argument allows."""
+
+from typing import Any
+
+import pytest
+
+from nodes.engine.chat.tagged import arguments_of
+
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "written", "value"),
+    [
+        (TEXT, "5", '"5"'),
+        ({"type": ["string", "integer"]}, "5", "5"),
+        ({"type": ["string", "integer"]}, "2.5", '"2.5"'),
+        ({"anyOf": [TEXT, {"type": "null"}]}, "null", "null"),
+        ({"anyOf": [TEXT, {"type": "array", "items": TEXT}]}, '["a"]', '["a"]'),
+        ({"anyOf": [TEXT, {"type": "array", "items": TEXT}]}, "[1]", '"[1]"'),
+        # Whether it is at least 1 is not looked at, so it is a text, which is valid anyway.
+        ({"anyOf": [TEXT, {**NUMBER, "minimum": 1}]}, "0", '"0"'),
+        ({"anyOf": [TEXT, {"enum": [1, 2]}]}, "7", '"7"'),
+        ({"anyOf": [TEXT, {"enum": [1, 2]}]}, "2", "2"),
+        ({"enum": ["5", 1]}, "5", '"5"'),
+        ({"type": "boolean"}, "true", "true"),
+        (NUMBER, "Infinity", '"Infinity"'),
+    ],
+)
+def test_a_value_is_what_its_schema_allows(
+    schema: dict[str, Any], written: str, value: str
+) -> None:
+    found = arguments_of({"properties": {"x": schema}}).of("x")
+    assert found.json_of(written, {}) == value
+
+
+def test_schemas_that_lead_to_each_other_many_times_take_no_time() -> None:
+    levels = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 4} for i in range(20)}
+    loop = {"anyOf": [{"$ref": "#/$defs/loop"}] * 5}
+    parameters = {
+        "allOf": [{"$ref": "#/$defs/a0"}],
+        "properties": {"x": {"$ref": "#/$defs/loop"}},
+        "$defs": {**levels, "loop": loop},
+    }
+    assert arguments_of(parameters).of("x").json_of("1", {}) == '"1"'
