@@ -193,10 +193,10 @@ def _tagged_value(
     kind = argument.kind
     if kind.is_free:
         return [f"{rule}: text"]
-    words = kind.words or ()
+    words = argument.words(form.constants)
     if any(form.value_end in word or word != word.strip("\n") for word in words):
         raise ValueError(f"a value of {argument.name!r} cannot be written in this model's calls")
-    choices = list(map(_quoted, (*words, *kind.constants_of(form))))
+    choices = list(map(_quoted, words))
     rules = []
     if not kind.is_text:
         rules.append(f"{rule}_json: {schema(argument.schema)}")

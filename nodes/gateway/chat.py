@@ -45,8 +45,9 @@ from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
 _MOST_VARIABLES: Final = 16
 _MOST_VARIABLE_CHARS: Final = 64
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
-# These switch thinking off. Templates that have degrees of it know three: gpt-oss.
+# These switch thinking off.
 _NO_EFFORT: Final = ("none", "minimal")
+# The template of gpt-oss knows low, medium and high.
 _TEMPLATE_EFFORTS: Final = {"none": "low", "minimal": "low", "xhigh": "high"}
 
 

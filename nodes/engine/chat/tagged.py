@@ -19,7 +19,7 @@ _OPEN_KEYWORDS: Final = frozenset(
 _ABOUT: Final = frozenset({"title", "description", "default", "examples", "$schema", "deprecated"})
 # Where a document for one argument has the whole schema, for references.
 _ROOT: Final = "#/$defs/_root"
-# A longer chain of references is not followed.
+# Deeper schemas and longer chains of references are not followed.
 _MAX_DEPTH: Final = 16
 # So many schemas are compared with a value: a few alternatives on each level are many together.
 _MAX_COMPARED: Final = 1000
@@ -85,12 +85,6 @@ class ValueKind:
         """Whether it may be any text."""
         return "string" in self.types and self.words is None
 
-    def constants_of(self, form: TaggedForm) -> list[str]:
-        """Return the other words of this form for values of this kind that are not free texts."""
-        booleans = {"true", "false"} if self.words is None and "boolean" in self.types else set()
-        known = booleans | ({"null"} if "null" in self.types else set())
-        return [word for word, meaning in form.constants.items() if meaning in known]
-
     def __or__(self, other: ValueKind) -> ValueKind:
         is_free = self.is_free or other.is_free
         words = None if is_free else (*(self.words or ()), *(other.words or ()))
@@ -118,6 +112,11 @@ class Argument:
     kind: ValueKind
     is_required: bool
     fits: Callable[[Any], bool]
+
+    def words(self, constants: Mapping[str, str]) -> list[str]:
+        """Return the texts that a value may be, if it is not free, and constants that it may be."""
+        fitting = [word for word, known in constants.items() if self.fits(json.loads(known))]
+        return [*(self.kind.words or ()), *fitting]
 
     def json_of(self, written: str, constants: Mapping[str, str]) -> str:
         """Return the JSON of a value from between its tags. constants: Those of the form.
@@ -302,8 +301,10 @@ def _list(value: object) -> list[Any]:
 
 
 def _type_of(value: object) -> str:
-    if value is None or (isinstance(value, float) and value.is_integer()):
-        return "null" if value is None else "integer"
+    if value is None:
+        return "null"
+    if isinstance(value, float) and value.is_integer():
+        return "integer"
     return _TYPE_OF.get(type(value), "number")
 
 

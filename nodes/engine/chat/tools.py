@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from nodes.engine.chat.tagged import GLM, QWEN3_CODER
@@ -178,40 +180,50 @@ def for_style(style: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[st
     with several becomes several, each with its result. Mistral's need ids of nine characters.
     """
     converted: list[dict[str, Any]] = []
-    rest = list(map(dict, messages))
+    rest = deque(map(dict, messages))
     while rest:
-        message = rest.pop(0)
-        calls = [dict(call) for call in message.get("tool_calls", ())]
-        results: list[dict[str, Any]] = []
-        while calls and rest and rest[0]["role"] == "tool":
-            results.append(rest.pop(0))
-        places = {call["id"]: place for place, call in enumerate(calls) if call.get("id")}
-        places = {} if len(places) < len(calls) else places
-        # Results without such an id are those of the calls in their order.
-        found = [
-            (places.get(result.get("tool_call_id"), place), place)
-            for place, result in enumerate(results)
-        ]
-        results = [results[place] for _, place in sorted(found)]
-        at = sorted(place for place, _ in found)
+        message = rest.popleft()
+        calls = list(message.get("tool_calls", ()))
+        if not calls:
+            converted.append(message)
+            continue
+        results = list[dict[str, Any]]()
+        while rest and rest[0]["role"] == "tool":
+            results.append(rest.popleft())
+        by_call = _by_call(calls, results)
         if style in TAGGED:
             calls = [_with_arguments(call) for call in calls]
         if style == MISTRAL:
-            for holder, name in (
-                *((call, "id") for call in calls),
-                *((r, "tool_call_id") for r in results),
-            ):
-                holder[name] = hashlib.sha256(str(holder.get(name)).encode()).hexdigest()[:9]
-        if style not in (CHANNELS, LLAMA3) or len(calls) < 2:
-            converted += [{**message, "tool_calls": calls} if calls else message, *results]
-            continue
-        for place, call in enumerate(calls):
-            content = "" if place else message["content"]
-            converted.append({**message, "content": content, "tool_calls": [call]})
-            converted += [
-                r for r, p in zip(results, at, strict=True) if min(p, len(calls) - 1) == place
-            ]
+            calls = [{**call, "id": _short_id(call, place)} for place, call in enumerate(calls)]
+            for call, belonging in zip(calls, by_call, strict=True):
+                for result in belonging:
+                    result["tool_call_id"] = call["id"]
+        if style in (CHANNELS, LLAMA3):
+            for place, call in enumerate(calls):
+                content = "" if place else message["content"]
+                converted += [{**message, "content": content, "tool_calls": [call]}]
+                converted += by_call[place]
+        else:
+            converted += [{**message, "tool_calls": calls}, *chain(*by_call)]
     return converted
+
+
+def _by_call(
+    calls: Sequence[Mapping[str, Any]], results: Sequence[dict[str, Any]]
+) -> list[list[dict[str, Any]]]:
+    """Return the results of each call. Those without its id are the calls' in their order."""
+    places = {call["id"]: place for place, call in enumerate(calls) if call.get("id")}
+    if len(places) < len(calls):
+        places = {}
+    found: list[list[dict[str, Any]]] = [[] for _ in calls]
+    for number, result in enumerate(results):
+        place = places.get(result.get("tool_call_id"), number)
+        found[min(place, len(calls) - 1)].append(result)
+    return found
+
+
+def _short_id(call: Mapping[str, Any], place: int) -> str:
+    return hashlib.sha256(str(call.get("id") or place).encode()).hexdigest()[:9]
 
 
 def _with_arguments(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.chat.tagged import arguments_of
+from nodes.engine.chat.tagged import QWEN3_CODER, arguments_of
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
 
@@ -32,6 +32,22 @@ def test_a_value_is_what_its_schema_allows(
 ) -> None:
     found = arguments_of({"properties": {"x": schema}}).of("x")
     assert found.json_of(written, {}) == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "boolean"}, ["True", "False"]),
+        ({"const": True}, ["True"]),
+        ({"enum": ["a", None]}, ["a", "None"]),
+        (NUMBER, []),
+    ],
+)
+def test_constants_may_be_written_as_python_does_where_the_schema_allows_them(
+    schema: dict[str, Any], words: list[str]
+) -> None:
+    found = arguments_of({"properties": {"x": schema}}).of("x")
+    assert found.words(QWEN3_CODER.constants) == words
 
 
 def test_schemas_that_lead_to_each_other_many_times_take_no_time() -> None:

@@ -216,13 +216,12 @@ def test_ids_of_a_later_turn_may_be_those_of_an_earlier_one() -> None:
 
 
 def test_ids_for_mistral_have_nine_letters_and_digits() -> None:
-    call, other, result, *_ = (
-        for_style(MISTRAL, TWO_CALLS[:3])[0]["tool_calls"]
-        + (for_style(MISTRAL, TWO_CALLS[:3])[1:2])
-    )
-    assert len(call["id"]) == 9
-    assert call["id"].isalnum()
-    assert (result["tool_call_id"], other["id"] != call["id"]) == (call["id"], True)
+    asked, one, two = for_style(MISTRAL, TWO_CALLS[:3])
+    ids = [call["id"] for call in asked["tool_calls"]]
+    assert all(len(each) == 9 and each.isalnum() for each in ids)
+    assert ids[0] != ids[1]
+    assert [one["tool_call_id"], two["tool_call_id"]] == ids
+    assert [one["content"], two["content"]] == ["one", "two"]
 
 
 def test_with_tags_arguments_that_were_cut_off_are_left_out() -> None:
