@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -15,7 +15,7 @@ from nodes.coordinator.placing.choosing import is_of_kind
 from nodes.coordinator.placing.placement import Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
-from nodes.coordinator.placing.suspects import Deaths, Suspicion
+from nodes.coordinator.placing.suspects import Process, suspect
 from nodes.coordinator.requests.conversation import prompt_hash
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S, Ledger
 from nodes.coordinator.requests.request import (
@@ -51,7 +51,6 @@ class Serving:
         self._next_id = 1
         # Moves of requests to another target so far.
         self.num_moved = 0
-        self.deaths = Deaths()
         self.remembered = Remembered()
 
     def make_streams(
@@ -184,16 +183,9 @@ class Serving:
         # Requests of a client that fell silent at the same time have ended already, although this
         # target was not notified.
         held = [self._unplace(s) for s in released if s.spec.stream_id in self.ledger.streams]
-        accused = self.deaths.accuse(gone, held, len(self._roster.nodes("target")) + 1, now)
         if gone.has_died:
-            self.remembered.target_died(target.name, target.member.incarnation, now)
-        explained = {
-            died_at
-            for convicted, _ in accused
-            if convicted.suspicion is not None and convicted.suspicion.is_proven
-            for died_at in convicted.suspicion.died_at
-        }
-        self._clear(lambda suspicion: suspicion.died_at[-1] in explained, now)
+            suspect(gone, held, now)
+            self.remembered.target_died((target.name, target.member.incarnation), now)
         for choice in held:
             choice.request.unbind()
             self.placement.wait(choice, now)
@@ -201,22 +193,22 @@ class Serving:
         for request in {*(choice.request for choice in held), *texts}:
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
-            if request.is_confined:
-                request.last_loss += ", perhaps because of this request: it is tried on no other"
-        out += self._fail_all(((choice.request, *verdict) for choice, verdict in accused), now)
+            if (spent := request.spent_suspicion) is not None:
+                request.last_loss = (
+                    f"the targets {spent.names} were lost while they read this request, perhaps "
+                    "because of it: it is tried on no other"
+                )
         return [*out, *self.admit_waiting(now)]
 
-    def target_lives(self, name: str, incarnation: int, now: float) -> None:
-        """Clear the suspects of a death that did not happen: the process has asked to join."""
-        self._clear(lambda suspicion: suspicion.new_on.get(name) == incarnation, now)
-
-    def _clear(self, is_cleared: Callable[[Suspicion], bool], now: float) -> None:
-        """Remove those suspicions from waiting streams for which there is another explanation."""
-        for choice in self.placement.waiting:
-            if choice.suspicion is not None and is_cleared(choice.suspicion):
-                self.placement.waiting.remove(choice)
-                choice.suspicion = None
-                self.placement.wait(choice, now)
+    def target_lives(self, process: Process, now: float) -> list[Send]:
+        """Take it that a process lives, because it has asked to join: it did not die of a request,
+        but the process before it did. Ends requests of which that is the proof."""
+        self.remembered.target_lives(process)
+        convicted = self.placement.target_lives(process, now).items()
+        why = "this request ended the targets {}: it is not tried again"
+        return self._fail_all(
+            ((request, "internal", why.format(each.names)) for request, each in convicted), now
+        )
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off drained targets where other targets have room for them. Streams that
@@ -232,7 +224,6 @@ class Serving:
 
         Returns the requests whose texts the target that left was to tokenize.
         """
-        self.deaths.begin(now)
         lost = self.ledger.tokenizing.targets_changed(partial(self._tokenizer_of, now), gone)
         for request, name in self.ledger.tokenizing:
             self.ledger.note_targets(request, is_able=bool(name), now=now)
@@ -273,6 +264,7 @@ class Serving:
         given_up = [(r, "unavailable", unread) for r in silent]
         given_up += [(r, "unavailable", self._loss_of(r)) for r in self.ledger.stranded(now)]
         out += self._fail_all(given_up, now)
+        self.placement.tick(now)
         # Where a stream leaves the line without a place, one behind it may fit. It gets its place
         # here: when a client is gone, all of its streams leave, and none of them may get a place
         # in between.
@@ -376,18 +368,16 @@ class Serving:
     def _remember(self, request: Request, now: float) -> None:
         """Remember of a request that ends early which deaths of targets it may cause.
 
-        It may be submitted again. A suspicion with which it began, and under which it was tried
-        nowhere, is as old as it was: otherwise it would last for as long as clients retry.
+        It may be submitted again. A suspicion with which it began, and to which nothing was added,
+        is as old as it was: otherwise it would last for as long as clients retry.
         """
-        if request.suspicion is not None and not request.has_started:
-            return
-        choices = request.choices.values()
-        confined = [c.suspicion for c in choices if c.suspicion is not None and c.is_confined]
-        if confined:
-            proven_or_any = max(confined, key=lambda suspicion: suspicion.is_proven)
-            self.remembered.note(request.digest, proven_or_any, now)
-        for choice in choices:
-            if choice.target and choice.is_new and not choice.is_confined:
+        known = 0 if request.suspicion is None else len(request.suspicion.accused_by)
+        found = [c.suspicion for c in request.choices.values() if c.suspicion is not None]
+        if added := [each for each in found if len(each.accused_by) > known]:
+            worst = max(added, key=lambda each: (each.is_proven, len(each.accused_by)))
+            self.remembered.note(request.digest, worst, now)
+        for choice in request.choices.values():
+            if choice.target and choice.is_new:
                 self.remembered.cancelled(request.digest, choice.target, now)
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:

@@ -238,7 +238,7 @@ class CoordinatorState:
                     self.uploads.gone(peer)
                     out += self.serving.client_gone(peer, now)
                 case NodeLives(name=name, incarnation=incarnation):
-                    self.serving.target_lives(name, incarnation, now)
+                    out += self.serving.target_lives((name, incarnation), now)
                     out += self.serving.admit_waiting(now)
         return out
 
@@ -252,10 +252,11 @@ class CoordinatorState:
                     draft.draft_for(node.scheduler)
             self.tracing.target_joined(node)
             self.intake.target_came(node)
-            self.serving.target_lives(node.name, node.member.incarnation, now)
             self.serving.targets_changed(now)
             # No stream is placed on it from here on, until it has answered.
-            return [self._challenges.ask(node, now), *self.intake.take_up(now)]
+            probe = self._challenges.ask(node, now)
+            ended = self.serving.target_lives((node.name, node.member.incarnation), now)
+            return [probe, *ended, *self.intake.take_up(now)]
         out: list[Send] = []
         for target, scheduler in self.roster.schedulers():
             if node.can_draft_for(target):

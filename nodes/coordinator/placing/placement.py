@@ -7,13 +7,15 @@ it sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.choosing import Choosing, is_of_kind
 from nodes.coordinator.placing.rebalancing import Move
+from nodes.coordinator.placing.suspects import Process, Suspicion
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.ledger import Ledger
 from nodes.coordinator.requests.request import Choice, Request
@@ -31,7 +33,7 @@ def _room(profile: EngineProfile) -> int:
 
 
 def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
-    """Return the kinds of target a stream waits for; for a confined one, the targets by name.
+    """Return the kinds of target a stream waits for; for an accused one, the targets by name.
 
     Targets of different sizes are of different kinds: a stream that only the largest can hold does
     not keep the others from those behind it.
@@ -39,7 +41,7 @@ def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
 
     def kind(target: NodeRecord) -> Kind:
         size = f"{target.profile.num_cells} {target.profile.context_length}"
-        return (*target.kind, size, target.name) if choice.is_confined else (*target.kind, size)
+        return (*target.kind, size, target.name) if choice.is_accused else (*target.kind, size)
 
     return frozenset(map(kind, targets))
 
@@ -56,6 +58,8 @@ class Placement:
         self.waiting = Waiting(ledger.waits)
         self._ledger = ledger
         self._roster = roster
+        # When the next accused stream has waited long enough for the target that was lost with it.
+        self._freed_at = math.inf
 
     def profile_to_fit(
         self, request: Request, target: NodeRecord, num_prompt_tokens: int
@@ -77,6 +81,8 @@ class Placement:
 
     def wait(self, choice: Choice, now: float) -> None:
         self.waiting.add(choice, _kinds(choice, self._able(choice, now)), now)
+        if choice.suspicion is not None and choice.suspicion.waits_until > now:
+            self._freed_at = min(self._freed_at, choice.suspicion.waits_until)
         self._note_targets(choice.request, now)
 
     def _note_targets(self, request: Request, now: float) -> None:
@@ -99,6 +105,49 @@ class Placement:
             self.waiting.change(choice, _kinds(choice, self._able(choice, now)))
         for request in dict.fromkeys(choice.request for choice in self.waiting):
             self._note_targets(request, now)
+
+    def target_lives(self, process: Process, now: float) -> dict[Request, Suspicion]:
+        """Clear the suspects of a death that did not happen, because the process has asked to join.
+
+        Returns the requests of which it proves that they ended the process before it.
+        """
+        self._reconsider(lambda suspicion: suspicion.without(process), now)
+        convicted = dict[Request, Suspicion]()
+        for choice in self.waiting:
+            suspicion = choice.suspicion
+            if suspicion is not None and suspicion.is_confirmed_by(process):
+                suspicion.is_proven = True
+                convicted[choice.request] = suspicion
+        # What was lost together with a culprit has an explanation.
+        explained = {each for suspicion in convicted.values() for each in suspicion.accused_by}
+        self._reconsider(lambda each: None if each.last in explained else each, now, but=convicted)
+        return convicted
+
+    def _reconsider(
+        self,
+        left_of: Callable[[Suspicion], Suspicion | None],
+        now: float,
+        but: Container[Request] = (),
+    ) -> None:
+        """Reduce suspicions to what new evidence leaves of them, except those of some requests."""
+        for choice in self._ledger.streams.values():
+            known = choice.suspicion
+            if known is None or choice.request in but or (left := left_of(known)) is known:
+                continue
+            is_waiting = choice.spec.stream_id in self.waiting
+            if is_waiting:
+                self.waiting.remove(choice)
+            choice.suspicion = left
+            if is_waiting:
+                self.wait(choice, now)
+
+    def tick(self, now: float) -> None:
+        """Let accused streams go to any target once theirs did not return in time."""
+        if now < self._freed_at:
+            return
+        ends = [c.suspicion.waits_until for c in self.waiting if c.suspicion is not None]
+        self._freed_at = min((end for end in ends if end > now), default=math.inf)
+        self.targets_changed(now)
 
     def next_placed(self, now: float) -> tuple[Choice, NodeRecord] | None:
         """Return the first waiting stream for which there is room, with its best target.
@@ -130,7 +179,7 @@ class Placement:
             if fitting:
                 return choice, self._best(choice, stream, fitting, now)
             blocked |= _kinds(choice, free)
-            if choice.is_confined:
+            if choice.is_accused:
                 kept.append((frozenset(n.name for n in free), stream))
         return None
 
@@ -158,7 +207,7 @@ class Placement:
             for n in self._roster.nodes("target")
             if is_of_kind(n.profile, request)
             and n.can_hold(choice.spec)
-            and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
+            and (choice.suspicion is None or choice.suspicion.may_go_to(n.name, now))
         ]
         staying = [n for n in able if not n.is_draining]
         if not staying and (request.has_started or request.is_resumed):

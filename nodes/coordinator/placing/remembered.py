@@ -12,12 +12,12 @@ from collections import deque
 from typing import Final
 
 from nodes.coordinator.latest import Latest
-from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.placing.suspects import Process, Suspicion
 from nodes.messages import SubmitRequest
 
-# How long a request proven to end targets is refused, and how long an unproven one is suspected:
-# as long as clients retry, and no longer because another user's harmless request may be equal.
-PROVEN_S: Final = 3600.0
+# How long a request that ended two targets is refused, and how long one is suspected that was with
+# one: as long as clients retry, and no longer, because it may have been there by chance.
+PROVEN_S: Final = 600.0
 SUSPECTED_S: Final = 60.0
 _MOST: Final = 256
 # The longest time that a target may still work on a cancelled stream.
@@ -55,12 +55,22 @@ class Remembered:
         """Note a request that was cancelled before its first token from a target."""
         self._cancelled.append((now, target, digest))
 
-    def target_died(self, target: str, incarnation: int, now: float) -> None:
-        """Suspect the requests that were cancelled on a target just before it died."""
+    def target_died(self, process: Process, now: float) -> None:
+        """Suspect the requests that were cancelled on a target just before it was lost."""
         for at, name, digest in self._cancelled:
-            if name == target and now - at <= _CANCELLED_S:
-                suspicion = Suspicion([target], [now], new_on={target: incarnation})
-                self.note(digest, suspicion, now)
+            if name == process[0] and now - at <= _CANCELLED_S:
+                known = self.found(digest, now)
+                others = [] if known is None else known.accused_by
+                self.note(digest, Suspicion(process, [*others, process], now), now)
+
+    def target_lives(self, process: Process) -> None:
+        """Forget what was suspected because of a process that is there again."""
+        for digest, (suspicion, until) in list(self._entries.items()):
+            left = suspicion.without(process)
+            if left is None:
+                del self._entries[digest]
+            elif left is not suspicion:
+                self._entries[digest] = left, until
 
     def found(self, digest: bytes, now: float) -> Suspicion | None:
         """Return the suspicion under which a request with this digest begins. If it is proven, the

@@ -130,9 +130,11 @@ class Intake:
         request.tenant = request.owner if is_gateway else sender
         request.suspicion = known = serving.remembered.found(request.digest, now)
         if known is not None and known.is_proven:
-            names = ", ".join(sorted(set(known.targets)))
-            why = f"the same request ended target nodes before ({names})"
+            why = f"the same request ended the targets {known.names} before"
             raise BadRequestError(f"{why}: it is refused for now")
+        if known is not None and known.is_spent:
+            why = f"the targets {known.names} were lost while they read the same request"
+            raise RefusedRequestError("unavailable", f"{why}: try again in a minute")
         if full := serving.ledger.holdings.what_is_full(request):
             raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)

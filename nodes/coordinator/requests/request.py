@@ -77,9 +77,9 @@ class Choice:
     suspicion: Suspicion | None = None
 
     @property
-    def is_confined(self) -> bool:
-        """Whether it may be tried only on targets that it may have ended."""
-        return self.suspicion is not None and bool(self.suspicion.new_on)
+    def is_accused(self) -> bool:
+        """Whether a target was lost while it worked on the first token of this stream."""
+        return self.suspicion is not None and bool(self.suspicion.accused_by)
 
     def note_tokens(self, num_tokens: int) -> bool:
         """Note tokens from its present target. Returns whether they cleared a suspicion."""
@@ -156,9 +156,10 @@ class Request:
         return bool(self.submit.resume_from)
 
     @property
-    def is_confined(self) -> bool:
-        """Whether any of its choices is confined."""
-        return any(choice.is_confined for choice in self.choices.values())
+    def spent_suspicion(self) -> Suspicion | None:
+        """The suspicion because of which one of its choices is tried nowhere, if there is one."""
+        found = (c.suspicion for c in self.choices.values() if c.suspicion is not None)
+        return next((suspicion for suspicion in found if suspicion.is_spent), None)
 
     @property
     def is_pinned(self) -> bool:

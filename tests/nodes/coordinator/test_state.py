@@ -95,8 +95,7 @@ def test_without_any_target_requests_wait_for_a_while_and_then_fail_with_its_nam
     assert {notice.code for notice in failed} == {"unavailable"}
     # Those placed there, those it tokenized for, and those that only waited for it.
     assert {notice.request_id: notice.reason for notice in failed} == {
-        1: "target target left: connection gone, perhaps because of this request: it is tried on "
-        "no other; no other suitable target joined within 30 s",
+        1: "target target left: connection gone; no other suitable target joined within 30 s",
         2: "target target left: connection gone; no other suitable target joined within 30 s",
         3: "all targets that could serve this request left; no other suitable target joined "
         "within 30 s",

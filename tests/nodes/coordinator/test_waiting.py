@@ -119,7 +119,7 @@ def test_suspects_have_lines_of_their_own(line: Line) -> None:
         request = line.add(float(number))
         if number in (1, 2):
             line.remove(request)
-            choice_of(request).suspicion = Suspicion(["t"], [0.0])
+            choice_of(request).suspicion = Suspicion(("t", 1))
             line.waiting.add(choice_of(request), ONE, now=0.0)
     assert line.heads() == [1, 2]
     for head in line.waiting.heads():
