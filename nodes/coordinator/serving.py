@@ -12,8 +12,7 @@ from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Roster
 from nodes.coordinator.placing.choosing import is_of_kind
-from nodes.coordinator.placing.placement import Placement
-from nodes.coordinator.placing.rebalancing import Move, Rebalancing
+from nodes.coordinator.placing.placement import Move, Placement
 from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.suspects import Process, suspect
 from nodes.coordinator.requests.conversation import prompt_hash
@@ -46,7 +45,6 @@ class Serving:
         self.ledger = Ledger()
         self.placement = Placement(roster, class_weights, self.ledger)
         self.choosing = self.placement.choosing
-        self._rebalancing = Rebalancing(roster)
         self._roster = roster
         self._next_id = 1
         # Moves of requests to another target so far.
@@ -158,20 +156,15 @@ class Serving:
         return choice
 
     def _move(self, move: Move, now: float) -> list[Send]:
-        """Close streams on their target and open them on another one from their journals."""
-        out: list[Send] = []
-        move.request.moved_at = now
+        """Close a stream on its target and open it on another one from its journal."""
         self.num_moved += 1
-        for choice in move.choices:
-            source = self._roster.node(choice.target)
-            assert source is not None
-            assert source.scheduler is not None
-            journal, released = source.scheduler.release(choice.spec.stream_id)
-            self._unplace(journal)
-            out += self.carry_out(source, released, now)
-        for choice in move.choices:
-            out += self._open(choice, move.target, now)
-        return out + self.admit_waiting(now)
+        source = self._roster.node(move.choice.target)
+        assert source is not None
+        assert source.scheduler is not None
+        journal, released = source.scheduler.release(move.choice.spec.stream_id)
+        self._unplace(journal)
+        out = self.carry_out(source, released, now)
+        return [*out, *self._open(move.choice, move.target, now), *self.admit_waiting(now)]
 
     def target_gone(self, gone: NodeOut, now: float) -> list[Send]:
         """Queue the streams of a lost target for other targets, with their journals."""
@@ -232,7 +225,7 @@ class Serving:
 
     def reader_of(self, request: Request, now: float) -> NodeRecord | None:
         """Return the target that reads the prompt of a request, if there is one."""
-        return self.choosing.reader_of(request, now, self.ledger.tokenizing.silent)
+        return self.choosing.reader_of(request, now, self.ledger.tokenizing)
 
     def _tokenizer_of(self, now: float, request: Request) -> str:
         target = self.reader_of(request, now)
@@ -250,14 +243,14 @@ class Serving:
         self.ledger.note_targets(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
-        """Move a request if one is due; fail requests past their deadline, and those that have
-        waited too long for a target."""
+        """Move a parked stream if one is due; fail requests past their deadline, and those that
+        have waited too long for a target."""
         late = "the request was not done within its"
         overdue = [
             (r, "deadline", f"{late} {round(r.limit_s, 2):g} s") for r in self.ledger.overdue(now)
         ]
         out = self._fail_all(overdue, now)
-        move = self._rebalancing.next_move(self.ledger.streams, now)
+        move = self.placement.next_move(now)
         out += [] if move is None else self._move(move, now)
         unread = "no target has tokenized the text of this request after several attempts"
         silent = self.ledger.tokenizing.overdue(partial(self._tokenizer_of, now), now)

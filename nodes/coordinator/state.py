@@ -251,7 +251,7 @@ class CoordinatorState:
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)
             self.tracing.target_joined(node)
-            self.intake.target_came(node)
+            self.intake.target_came(node, now)
             self.serving.targets_changed(now)
             # No stream is placed on it from here on, until it has answered.
             probe = self._challenges.ask(node, now)

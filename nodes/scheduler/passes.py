@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
@@ -62,6 +63,31 @@ class TargetCosts:
         return seconds / (1.0 - self.prefill_share(now))
 
 
+class ObservedSpeed:
+    """How long passes of a target take by the coordinator's own clock, to the predicted times.
+
+    Targets are compared by this, because whatever they report of themselves may be wrong.
+    num_passes: those that were observed. ratio: the mean of observed / predicted times.
+    """
+
+    def __init__(self) -> None:
+        self.num_passes = 0
+        self.ratio = 1.0
+        self._last: tuple[float, frozenset[int]] = (0.0, frozenset())
+
+    def passed(self, reply: CommitReply, predicted_s: float, now: float) -> None:
+        """Note a pass. Its time is known where a stream decoded in the one before as well."""
+        at, before = self._last
+        self._last = now, frozenset(entry.stream_id for entry in reply.entries)
+        if predicted_s <= 0.0 or reply.num_read_tokens or before.isdisjoint(self._last[1]):
+            return
+        self.num_passes += 1
+        rate = max(PASS_RATE, 1.0 / self.num_passes)
+        # A stall of the coordinator or of the link says nothing of the target.
+        most = MAX_RATIO * self.ratio if rate == PASS_RATE else math.inf
+        self.ratio += rate * (min(most, (now - at) / predicted_s) - self.ratio)
+
+
 def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
     """Count a pass, and learn from the difference between its time and the prediction.
 
@@ -87,6 +113,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
             scheduler.pass_s += PASS_RATE * (steady_s - scheduler.pass_s)
             target.decode.observe(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, steady_s, used)
+    scheduler.observed.passed(reply, predicted_s, now)
     return predicted_s
 
 
@@ -162,7 +189,8 @@ def token_s(
     easy to guess as these.
     """
     tokens = [stream.tokens_a_pass for stream in streams]
-    return plain_s(scheduler, newcomers, now) / (fmean(tokens) if tokens else 1.0)
+    pass_s = scheduler.observed.ratio * plain_s(scheduler, newcomers, now)
+    return pass_s / (fmean(tokens) if tokens else 1.0)
 
 
 def reading_s(scheduler: Scheduler, num_tokens: int) -> float:

@@ -29,7 +29,7 @@ from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.instructions import Abort, Finish, Instruction, ToTarget
-from nodes.scheduler.passes import TargetCosts
+from nodes.scheduler.passes import ObservedSpeed, TargetCosts
 from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
 from nodes.scheduler.reasons import summary
 from nodes.scheduler.silences import Pending, Silences, look_after
@@ -73,6 +73,7 @@ class Scheduler:
         self.drafts, self.token_bits, self.name, self.mode = drafts, token_bits, name, mode
         self.counts = counts if counts is not None else Counts()
         self.target = TargetCosts(target_costs)
+        self.observed = ObservedSpeed()
         self.link = Link()
         self.streams: dict[StreamId, Stream] = {}
         self.usable: set[str] = set()

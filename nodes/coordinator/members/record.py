@@ -25,6 +25,9 @@ from policies.plan import HEADER_BITS, Link
 # _PROGRESS_PASSES of its longest passes if that is longer. Lost messages are repaired sooner.
 PROGRESS_TIMEOUT_S = 30.0
 _PROGRESS_PASSES = 8
+# Passes after which the observed speed of a target counts. The first ones after a start are slow,
+# because its weights are read from the disk.
+_OBSERVED_PASSES = 8
 _PONGS_A_TIMEOUT = 4
 # Share of a link's time that Pings and Pongs may take.
 _HEARTBEAT_SHARE = 0.02
@@ -128,6 +131,12 @@ class NodeRecord:
     def streams(self) -> Mapping[StreamId, Stream]:
         """The streams that a target serves; a draft node has none of its own."""
         return self.scheduler.streams if self.scheduler is not None else {}
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether the speed of a target is known by the passes that it made."""
+        observed = self.scheduler is not None and self.scheduler.observed.num_passes
+        return observed >= _OBSERVED_PASSES
 
     @property
     def admitted_cells(self) -> int:

@@ -2,14 +2,18 @@
 
 The choice follows from the present targets and from the request, never from load, because a text
 depends on its class. A repeated request, or the next turn of a conversation, gets the same class.
+
+What has served once stays in force as long as a target of it is up. So a target that joins later
+takes over nothing, whatever it says of itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -20,6 +24,7 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, NodeOut, Roster
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.requests.request import Request
+from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.messages import EMBEDDING, EngineProfile
 from nodes.messages.fingerprint import is_meant, is_named, model_ids
 from nodes.worker.profile import costs_of
@@ -30,6 +35,11 @@ logger = logging.getLogger(__name__)
 LATELY_S = 300.0
 _MOST_LEFT = 256
 _TICKET_BYTES = 8
+# So long after the first target has joined, what joins may still take over: after a restart of the
+# coordinator all targets join again within two seconds, and their order must not decide.
+SETTLED_S = 4.0
+# More than the names of 64 models with all abbreviations of their hashes.
+_MOST_IN_FORCE = 4096
 # The scores of a waiting request are needed each time that a target joins or leaves. The cache
 # holds those of the waiting requests of some gateways, with a few classes each.
 _MOST_REMEMBERED = 65_536
@@ -80,17 +90,6 @@ def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
     return sorted(named, key=lambda h: (-cells[h], names[h], h))
 
 
-def of_first_model(
-    targets: Iterable[NodeRecord], known: Sequence[EngineProfile], name: str
-) -> list[NodeRecord]:
-    """Returns the targets of the first model in hashes_in_order() that any of them has."""
-    by_hash: dict[str, list[NodeRecord]] = {}
-    for target in targets:
-        by_hash.setdefault(target.profile.model_hash, []).append(target)
-    hashes = hashes_in_order(known, name)
-    return next((by_hash[found] for found in hashes if found in by_hash), [])
-
-
 def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
     """Returns the standing of each class of each model in these profiles."""
     found: Standings = {}
@@ -103,19 +102,24 @@ def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
 
 
 def classes_in_order(
-    standings: Standings, model_hash: str, conversation: bytes, weights: Mapping[str, int]
+    standings: Standings,
+    model_hash: str,
+    conversation: bytes,
+    weights: Mapping[str, int],
+    in_force: str = "",
 ) -> list[str]:
     """Returns the numerics classes of a model in the order in which a request tries them.
 
-    conversation: as conversation_of() returns it. weights: by prefixes of names. Classes with a
-    weight go first, by score. The others follow: exact ones first, then the fastest, then by name.
+    conversation: as conversation_of() returns it. weights: by prefixes of names. in_force: the
+    class that has served so far. Classes with a weight go first, by score. Then comes the one in
+    force, and then the others: exact ones first, then the fastest, then by name.
     """
     classes = standings[model_hash]
 
-    def place(name: str) -> tuple[int, bool, float, str]:
+    def place(name: str) -> tuple[int, bool, bool, float, str]:
         weight = weight_of(name, weights)
         score = score_of(weight, model_hash, conversation, name) if weight else 0
-        return -score, *classes[name], name
+        return -score, name != in_force, *classes[name], name
 
     return sorted(classes, key=place)
 
@@ -163,6 +167,12 @@ class Choosing:
         self._left = Latest[str, _Left](_MOST_LEFT)
         self._known: list[EngineProfile] = []
         self._known_standings: Standings = {}
+        # The model in force of each name that requests have used, and of requests for embeddings;
+        # and the class in force of each model.
+        self._models = Latest[tuple[str, bool], str](_MOST_IN_FORCE)
+        self._classes = Latest[str, str](_MOST_IN_FORCE)
+        # When the first target joined.
+        self._began_at = math.inf
 
     def warn_of_ambiguous_weights(self) -> None:
         """Warn if one prefix in the weights matches several classes of the present targets."""
@@ -176,6 +186,9 @@ class Choosing:
                     beginning,
                     " and ".join(several),
                 )
+
+    def target_came(self, now: float) -> None:
+        self._began_at = min(self._began_at, now)
 
     def left(self, gone: NodeOut, now: float) -> None:
         """Note that a target left; its profile counts as present for a while."""
@@ -219,19 +232,43 @@ class Choosing:
         targets: all have the same model.
         """
         names = {target.profile.numerics_class for target in targets}
-        if len(names) > 1:
-            model_hash = targets[0].profile.model_hash
-            wanted = model_hash, request.conversation, self._weights
-            ordered = classes_in_order(self._standings(now), *wanted)
-            names = {next(name for name in ordered if name in names)}
-        return [target for target in targets if target.profile.numerics_class in names]
+        if not names:
+            return []
+        model_hash, is_settled = targets[0].profile.model_hash, now >= self._began_at + SETTLED_S
+        standings, in_force = self._standings(now), self._classes.get(model_hash, "")
+        proven = {n.profile.numerics_class for n in targets if n.unverified_since is None}
+        if is_settled:
+            names = proven or names
+        kept = in_force if is_settled else ""
+        wanted = model_hash, request.conversation, self._weights, kept
+        first = next(each for each in classes_in_order(standings, *wanted) if each in names)
+        if not request.is_pinned and first in proven and kept not in standings[model_hash]:
+            self._classes[model_hash] = first
+        return [target for target in targets if target.profile.numerics_class == first]
 
-    def reader_of(
-        self, request: Request, now: float, silent: Container[str] = ()
-    ) -> NodeRecord | None:
+    def _of_first_model(
+        self, targets: Iterable[NodeRecord], request: Request, now: float
+    ) -> list[NodeRecord]:
+        """Returns those of the targets that have the model that a request goes to."""
+        by_hash: dict[str, list[NodeRecord]] = {}
+        for target in targets:
+            by_hash.setdefault(target.profile.model_hash, []).append(target)
+        key = request.submit.model, request.submit.wants == EMBEDDING
+        hashes = hashes_in_order(self.known(now), request.submit.model)
+        kept = ""
+        if len(hashes) > 1 and now >= self._began_at + SETTLED_S:
+            kept = self._models.get(key, "")
+            # A name that is new may mean a model that has served under another one.
+            served = {*self._models.values()}
+            hashes.sort(key=lambda found: (found != kept, found not in served))
+        if hashes:
+            self._models[key] = hashes[0]
+        return next((by_hash[found] for found in hashes if found in by_hash), [])
+
+    def reader_of(self, request: Request, now: float, tokenizing: Tokenizing) -> NodeRecord | None:
         """Returns the target that reads the prompt of a request, if there is one.
 
-        silent: names of targets that do not answer texts; they are chosen only if all are silent.
+        Targets take turns. Those that do not answer texts are chosen only if all are silent.
         """
         # A target without a scheduler yet replaces one of its name whose loss is being handled.
         able = [n for n, _ in self._roster.schedulers() if is_of_kind(n.profile, request)]
@@ -240,7 +277,7 @@ class Choosing:
             # It must continue with the model it began with, for which a draining target will do.
             staying = staying or able
         else:
-            staying = of_first_model(staying, self.known(now), request.submit.model)
-        answering = [n for n in staying if n.name not in silent]
+            staying = self._of_first_model(staying, request, now)
+        answering = [n for n in staying if n.name not in tokenizing.silent]
         found = self.of_first_class(answering or staying, request, now)
-        return min(found, key=lambda n: n.admitted_cells, default=None)
+        return min(found, key=lambda n: tokenizing.turn_of(n.name), default=None)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.choosing import Choosing, is_of_kind
-from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.placing.suspects import Process, Suspicion
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.ledger import Ledger
@@ -23,8 +23,18 @@ from nodes.messages import EngineProfile
 from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
 
+# Interval between moves of parked streams: what was moved has been read by then.
+LOOK_S: Final = 2.0
 # Tokens: nearly all answers of chats are shorter.
 _USUAL_ANSWER: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A stream goes on at another target."""
+
+    choice: Choice
+    target: NodeRecord
 
 
 def _room(profile: EngineProfile) -> int:
@@ -60,6 +70,7 @@ class Placement:
         self._roster = roster
         # When the next accused stream has waited long enough for the target that was lost with it.
         self._freed_at = math.inf
+        self._next_look = 0.0
 
     def profile_to_fit(
         self, request: Request, target: NodeRecord, num_prompt_tokens: int
@@ -229,20 +240,43 @@ class Placement:
             token_s = passes.token_s(target.scheduler, here, [stream], now)
             return token_s + reading_s / max(1, stream.tokens_left)
 
-        return min(targets, key=lambda n: (price_s(n), n.admitted_cells))
+        def num_untried(target: NodeRecord) -> int:
+            """Streams of other requests on a target whose passes were not observed yet. It gets one
+            where others are known, and otherwise as many as the others: what it says of itself does
+            not count."""
+            if target.is_observed:
+                return 0
+            held = self._ledger.streams
+            return sum(s in held and held[s].request is not choice.request for s in target.streams)
+
+        return min(targets, key=lambda n: (num_untried(n), price_s(n), n.admitted_cells))
 
     def evacuated(self, choice: Choice, now: float) -> Move | None:
         """Return a move of a draining target's stream to a target with room; None without one."""
         source = self._roster.node(choice.target)
-        if source is None or not source.is_draining:
+        stream = None if source is None else source.streams.get(choice.spec.stream_id)
+        if source is None or not source.is_draining or stream is None:
             return None
-        stream = source.streams.get(choice.spec.stream_id)
-        if stream is None:
+        return self._elsewhere(choice, stream, now)
+
+    def next_move(self, now: float) -> Move | None:
+        """Return a move of a parked stream to a target with room, if one is due."""
+        if now < self._next_look:
             return None
+        self._next_look = now + LOOK_S
+        for source in self._roster.nodes("target"):
+            for stream in source.streams.values():
+                choice = self._ledger.streams.get(stream.spec.stream_id)
+                if choice is None or choice.suspicion is not None or not stream.is_parked:
+                    continue
+                if move := self._elsewhere(choice, stream, now):
+                    return move
+        return None
+
+    def _elsewhere(self, choice: Choice, stream: Stream, now: float) -> Move | None:
         able = [n for n in self._able(choice, now) if not n.is_draining]
+        able = [n for n in able if n.name != choice.target]
         if choice.suspicion is not None:
             able = [n for n in able if not self._is_trying(n)]
         fitting = [n for n in able if n.has_room([stream])]
-        if not fitting:
-            return None
-        return Move(choice.request, (choice,), self._best(choice, stream, fitting, now))
+        return Move(choice, self._best(choice, stream, fitting, now)) if fitting else None

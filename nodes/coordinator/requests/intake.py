@@ -9,12 +9,7 @@ from nodes.config.settings import LimitSettings
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.choosing import (
-    hashes_in_order,
-    is_of_kind,
-    of_first_model,
-    shown_ids,
-)
+from nodes.coordinator.placing.choosing import hashes_in_order, is_of_kind, shown_ids
 from nodes.coordinator.requests.request import (
     BadRequestError,
     RefusedRequestError,
@@ -54,9 +49,10 @@ class Intake:
         # The models of targets since the coordinator started, by name and hash.
         self._models = Latest[tuple[str, str], EngineProfile](_MOST_MODELS)
 
-    def target_came(self, target: NodeRecord) -> None:
+    def target_came(self, target: NodeRecord, now: float) -> None:
         profile = target.profile
         self._models[profile.model, profile.model_hash] = profile
+        self._serving.choosing.target_came(now)
         self._serving.choosing.warn_of_ambiguous_weights()
 
     def submit(
@@ -147,10 +143,9 @@ class Intake:
             return target
         targets = self._roster.nodes("target")
         wants_embedding = request.submit.wants == EMBEDDING
-        meant = (
-            of_first_model(targets, [target.profile for target in targets], model) if model else []
-        )
-        if meant and meant[0].profile.traits.embeds != wants_embedding:
+        profiles = [target.profile for target in targets]
+        meant = hashes_in_order(profiles, model)[:1] if model else []
+        if any(p.model_hash in meant and p.traits.embeds != wants_embedding for p in profiles):
             makes = "text and no embeddings" if wants_embedding else "embeddings and no text"
             raise BadRequestError(f"model {model!r} produces {makes}")
         if not any(target.profile.traits.embeds == wants_embedding for target in targets):

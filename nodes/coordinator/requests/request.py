@@ -116,9 +116,6 @@ class Request:
     conversation: bytes = b""
     # Whether its targets must be exact, as the client was notified; None for either.
     is_exact: bool | None = None
-    moved_at: float = -math.inf
-    # When a move to another target was last considered for it.
-    looked_at: float = -math.inf
     # Targets that left while they served it.
     num_losses: int = 0
     last_loss: str = "all targets that could serve this request left"

@@ -50,6 +50,8 @@ class Tokenizing:
         # target still works on them.
         self._sent: dict[int, Text] = {}
         self._next_number = 1
+        # The number of the last text that each target was chosen for.
+        self._turns: dict[str, int] = {}
         self._silences = Silences[int]()
         # Targets that left a text unanswered for too long, and have answered none since.
         self.silent: set[str] = set()
@@ -64,7 +66,12 @@ class Tokenizing:
         if target:
             self._queue(text)
 
+    def turn_of(self, target: str) -> int:
+        """Return a number that is lower, the longer ago a target was chosen for a text."""
+        return self._turns.get(target, 0)
+
     def _queue(self, text: Text) -> None:
+        self._turns[text.target] = 1 + max(self._turns.values(), default=0)
         tenants = self._queues.setdefault(text.target, {})
         tenants.setdefault(text.request.tenant, {})[text.number] = None
 
@@ -167,6 +174,7 @@ class Tokenizing:
         """
         self._sent = {n: text for n, text in self._sent.items() if text.target != gone}
         self._queues.pop(gone, None)
+        self._turns.pop(gone, None)
         self.silent.discard(gone)
         lost = []
         for text in self._texts.values():

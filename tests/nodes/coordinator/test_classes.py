@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.placing.choosing import LATELY_S, classes_in_order, score_of, standings_of
+from nodes.coordinator.placing.choosing import (
+    LATELY_S,
+    SETTLED_S,
+    classes_in_order,
+    score_of,
+    standings_of,
+)
 from nodes.coordinator.requests.conversation import conversation_of
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.messages import (
@@ -19,6 +25,7 @@ from nodes.messages import (
     RequestFailedNotice,
     StartedNotice,
     SubmitRequest,
+    TokenizeRequest,
 )
 from tests.nodes.builders import make_submit
 from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
@@ -161,17 +168,54 @@ def test_the_next_class_serves_while_the_first_is_down_and_says_so() -> None:
     assert ask_thrice(fleet, cases(50), 20_000) == [{Answer(b"a!", ("content", "a"))}] * 50
 
 
-def test_a_target_that_restarts_does_not_change_which_class_is_the_first() -> None:
+def served_by(fleet: Fleet, number: int, now: float, **changes: Any) -> str:
+    """The class that serves a request of this moment."""
+    fleet.now = now
+    fleet.submit(number, **changes)
+    return fleet.started[number].numerics_class
+
+
+def test_the_class_that_serves_stays_in_force_whatever_joins_later() -> None:
     fleet = Fleet()
     fleet.join("a1", profile("a", 10))
-    fleet.join("a2", profile("a", 30))
-    fleet.join("b1", profile("b", 20))
+    assert served_by(fleet, 1, SETTLED_S) == "a"
+    fleet.join("b1", profile("b", 1e-5, exact=True, num_cells=2**31 - 1))
+    assert served_by(fleet, 2, SETTLED_S + 1) == "a"
+    # Another class serves while it is down, and it serves again if it comes back.
     fleet.lose("a1")
-    # The class is as fast as it was with what is gone for the moment.
-    for number, now, found in ((1, LATELY_S, "a"), (2, LATELY_S + 0.1, "b")):
-        fleet.now = now
-        fleet.submit(number)
-        assert fleet.started[number].numerics_class == found
+    assert served_by(fleet, 3, SETTLED_S + 2) == "b"
+    fleet.join("a1", profile("a", 10))
+    assert served_by(fleet, 4, SETTLED_S + 3) == "a"
+    fleet.lose("a1")
+    assert served_by(fleet, 5, SETTLED_S + 4 + LATELY_S) == "b"
+    fleet.join("a1", profile("a", 10))
+    assert served_by(fleet, 6, SETTLED_S + 5 + LATELY_S) == "b"
+
+
+def test_the_order_in_which_targets_join_after_a_start_decides_nothing() -> None:
+    for names in ("ab", "ba"):
+        fleet = Fleet()
+        for number, name in enumerate(names):
+            fleet.join(name, profile(name, 10 if name == "a" else 20))
+            fleet.submit(number)
+        assert served_by(fleet, 9, SETTLED_S) == "a"
+
+
+@pytest.mark.parametrize("name", ["", "a.gguf"])
+def test_the_model_of_a_name_stays_in_force_whatever_joins_later(name: str) -> None:
+    fleet = Fleet()
+    fleet.join("1", profile("one", num_cells=600, model="a.gguf", model_hash=ONE))
+    assert served_by(fleet, 1, SETTLED_S, model=name) == "one"
+    fleet.join("2", profile("two", num_cells=2**31 - 1, model="a.gguf", model_hash=TWO))
+    assert served_by(fleet, 2, SETTLED_S + 1, model=name) == "one"
+
+
+def test_targets_of_a_class_take_turns_to_read_texts() -> None:
+    fleet = Fleet()
+    for name in ("a1", "a2"):
+        fleet.join(name, profile("a"))
+    asked = [fleet.mesh.submit(n, prompt="hi", prompt_token_ids=()) for n in range(6)]
+    assert [sends.where(TokenizeRequest) for sends in asked] == [["a1"], ["a2"]] * 3
 
 
 # -- models and classes that a request names -------------------------------------------------------

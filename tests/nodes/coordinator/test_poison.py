@@ -15,7 +15,6 @@ from nodes.messages import OpenStreamRequest, StreamFailedNotice, TokenizeReques
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.fleet import Fleet, profile
 from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of
-from tests.nodes.coordinator.script import profile as profile_of
 
 NOW = 2 * 86_400.0
 T = [b"t%d" % number for number in range(9)]
@@ -112,20 +111,6 @@ def test_a_cut_connection_counts_against_nobody() -> None:
     sends = mesh.join(second.encode(), "target", make_profile(), now=NOW + 7)
     assert sends.failures() == []
     assert mesh.tick(NOW + 6 + RETURN_S).where() + sends.where() == [second]
-
-
-def test_it_does_not_move_to_a_faster_target_before_its_first_token() -> None:
-    mesh = mesh_of(t0=profile_of(200))
-    mesh.submit(1, NOW, max_tokens=1500)
-    die(mesh, T[0], NOW + 1)
-    mesh.join(T[1], "target", profile_of(1), now=NOW + 2)
-    sends = mesh.join(T[0], "target", profile_of(200), now=NOW + 3, incarnation=3)
-    (opening,) = sends.openings(T[0])
-    mesh.ready(1, opening.generation, T[0], NOW + 4)
-    assert mesh.tick(NOW + 20).where() == []
-    # With a token it is no suspect any more.
-    mesh.commit(1, peer=T[0], now=NOW + 20, generation=opening.generation)
-    assert mesh.tick(NOW + 30).where() == ["t1"]
 
 
 @pytest.mark.parametrize("begun", [1, 2])
