@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.messages import OpenStreamRequest, StreamFailedNotice
-from nodes.worker.stream import StreamId, failed_by
+from nodes.worker.stream import StreamId, failed_by, tenant_of
 from nodes.worker.threads import run_to_end
 
 
@@ -30,7 +30,7 @@ class Opening:
         self._refuse = refuse
         # By stream, in the order in which they came. A closed stream is removed.
         self._waiting: dict[int, OpenStreamRequest] = {}
-        # By owner: how many grammars had been compiled when it came, or after its last one.
+        # By tenant: how many grammars had been compiled when it came, or after its last one.
         self._turns: dict[str, int] = {}
         self._is_asked = asyncio.Event()
         self.num_compiled = 0
@@ -41,10 +41,11 @@ class Opening:
             await self._is_asked.wait()
             self._is_asked.clear()
             while self._waiting:
-                # Owners take turns, so that none waits for more than one grammar of another.
-                request = min(self._waiting.values(), key=lambda each: self._turns[each.owner])
+                # Tenants take turns, so that none waits for more than one grammar of another.
+                waiting = self._waiting.values()
+                request = min(waiting, key=lambda each: self._turns[tenant_of(each.owner)])
                 await self._compile(request)
-                self._turns[request.owner] = self.num_compiled
+                self._turns[tenant_of(request.owner)] = self.num_compiled
             self._turns.clear()
 
     async def _compile(self, request: OpenStreamRequest) -> None:
@@ -80,7 +81,7 @@ class Opening:
         # A later generation replaces one that is waiting.
         self._waiting.pop(request.stream_id, None)
         self._waiting[request.stream_id] = request
-        self._turns.setdefault(request.owner, self.num_compiled)
+        self._turns.setdefault(tenant_of(request.owner), self.num_compiled)
         self._is_asked.set()
 
     def add(

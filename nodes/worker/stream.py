@@ -20,6 +20,13 @@ PROMPT_PIECE_TOKENS = 32
 # A stream is admitted if it has room for this many further tokens. With fewer it would soon be
 # parked again; with more, cells would be reserved for tokens that may never come.
 _GROWTH_TOKENS = 64
+# Stands between the tenant and the user in the name of an owner; names of keys do not contain it.
+OWNER_MARK = "#"
+
+
+def tenant_of(owner: str) -> str:
+    """Returns the key to which an owner belongs, whose turns and limits all its users share."""
+    return owner.partition(OWNER_MARK)[0]
 
 
 def cells_soon(num_tokens: int, tokens_left: int) -> int:

@@ -19,10 +19,10 @@ STEP_S = 5.0
 
 # Model, numerics class and size of a target, and its name if a stream must go to this one.
 Kind: TypeAlias = tuple[str, ...]
-# What orders the streams of a tenant: whether the output has not begun, the turn in seconds, the
+# What orders the streams of an owner: whether the output has not begun, the turn in seconds, the
 # stream, and by how many seconds its priority advanced the turn.
 _Rank: TypeAlias = tuple[bool, float, StreamId, float]
-_Key: TypeAlias = tuple[bool, float, int, StreamId]
+_Key: TypeAlias = tuple[bool, float, int, int, StreamId]
 _LineKey: TypeAlias = tuple[frozenset[Kind], bool]
 
 
@@ -31,54 +31,64 @@ class _Tenant:
     """A tenant that takes turns with others for the targets of a model.
 
     It is forgotten with its last waiting stream. served_at: when its last stream got a place. turn:
-    the number of that placement among those of all tenants.
+    the number of that placement among all.
     """
 
-    num_waiting: int = 0
     served_at: float = -math.inf
     turn: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class _Owner:
+    """One of the owners of a tenant, which take turns among themselves; forgotten as it is."""
+
+    tenant: _Tenant
+    turn: int = 0
+    num_waiting: int = 0
+
+
 class _Line:
-    """The streams that wait for targets of the same kinds, by tenant, with the tenants' turns."""
+    """The streams that wait for targets of the same kinds, by owner, with the turns of all."""
 
     def __init__(self) -> None:
-        self._ranks: dict[_Tenant, list[_Rank]] = {}
-        # The tenant of the first stream and its key, as they were found last.
-        self._first: tuple[_Key, _Tenant] | None = None
+        self._ranks: dict[_Owner, list[_Rank]] = {}
+        # The owner of the first stream and its key, as they were found last.
+        self._first: tuple[_Key, _Owner] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._ranks)
 
-    def add(self, tenant: _Tenant, rank: _Rank) -> None:
-        bisect.insort(self._ranks.setdefault(tenant, []), rank)
-        if self._first is not None and (key := self._key(tenant)) < self._first[0]:
-            self._first = key, tenant
+    def add(self, owner: _Owner, rank: _Rank) -> None:
+        bisect.insort(self._ranks.setdefault(owner, []), rank)
+        if self._first is not None and (key := self._key(owner)) < self._first[0]:
+            self._first = key, owner
 
-    def remove(self, tenant: _Tenant, rank: _Rank) -> None:
-        ranks = self._ranks[tenant]
+    def remove(self, owner: _Owner, rank: _Rank) -> None:
+        ranks = self._ranks[owner]
         del ranks[bisect.bisect_left(ranks, rank)]
         if not ranks:
-            del self._ranks[tenant]
+            del self._ranks[owner]
 
     def first(self) -> _Key:
         """Return the key of the first stream; the line must not be empty."""
         # What was found last holds until that stream goes or its tenant has had a turn, because
         # keys only rise without new streams.
         if self._first is not None:
-            key, tenant = self._first
-            if tenant in self._ranks and self._key(tenant) == key:
+            key, owner = self._first
+            if owner in self._ranks and self._key(owner) == key:
                 return key
         first = min(self._ranks, key=self._key)
         self._first = self._key(first), first
         return self._first[0]
 
-    def _key(self, tenant: _Tenant) -> _Key:
-        is_new, turn_s, stream_id, lead_s = self._ranks[tenant][0]
-        if is_new:
-            # It counts as if it had arrived no earlier than the tenant's last turn.
-            turn_s = max(turn_s, tenant.served_at - lead_s)
-        return is_new, turn_s, tenant.turn if is_new else 0, stream_id
+    def _key(self, owner: _Owner) -> _Key:
+        is_new, turn_s, stream_id, lead_s = self._ranks[owner][0]
+        if not is_new:
+            return False, turn_s, 0, 0, stream_id
+        # It counts as if it had arrived no earlier than the last turn of its tenant, all streams of
+        # which then count alike, so that the turns of its owners decide.
+        turn_s = max(turn_s, owner.tenant.served_at - lead_s)
+        return True, turn_s, owner.tenant.turn, owner.turn, stream_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ class Entry:
     wait, which is after its request arrived if a target served it before."""
 
     choice: Choice
-    tenant: _Tenant
+    owner: _Owner
     kinds: frozenset[Kind]
     rank: _Rank
     since: float
@@ -113,18 +123,19 @@ class Waits:
     def num_of(self, role: str) -> int:
         return self._nums["role", role]
 
-    def has_of(self, tenant: str) -> bool:
-        return ("tenant", tenant) in self._nums
+    def num_of_tenant(self, tenant: str) -> int:
+        return self._nums["tenant", tenant]
 
 
 class Waiting:
     """The waiting streams: those whose output has begun go first, the others by tenants' turns.
 
     At equal priority tenants take turns: the first stream of each counts as waiting since it
-    arrived or since the tenant's last turn, whichever is later. Within a tenant the order is by
-    priority and arrival. So a stream waits for at most one stream of each other tenant, however
-    many that one has. A tenant whose stream arrives, or that had a turn, more than 45 s later
-    cannot overtake it, so no stream starves.
+    arrived or since the tenant's last turn, whichever is later. Within a tenant owners take turns
+    in the same way, and within an owner the order is by priority and arrival. So a stream waits for
+    at most one stream of each other tenant, however many streams and owners that one has. A tenant
+    whose stream arrives, or that had a turn, more than 45 s later cannot overtake it, so no stream
+    starves.
     """
 
     def __init__(self, waits: Waits) -> None:
@@ -132,7 +143,8 @@ class Waiting:
         self._waits = waits
         self._lines: dict[_LineKey, _Line] = {}
         self._entries: dict[StreamId, Entry] = {}
-        self._tenants: dict[tuple[str, str], _Tenant] = {}
+        # By model and then by tenant; those of each tenant by owner.
+        self._owners: dict[tuple[str, str], dict[str, _Owner]] = {}
         self._turns = itertools.count(1)
 
     def __len__(self) -> int:
@@ -156,27 +168,33 @@ class Waiting:
     def add(self, choice: Choice, kinds: frozenset[Kind], now: float) -> None:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
         request = choice.request
-        tenant = self._tenants.setdefault((request.model_hash, request.tenant), _Tenant())
-        tenant.num_waiting += 1
-        entry = Entry(choice, tenant, kinds, _rank(choice), now)
+        owners = self._owners.setdefault((request.model_hash, request.tenant), {})
+        tenant = next((known.tenant for known in owners.values()), None) or _Tenant()
+        owner = owners.setdefault(request.owner, _Owner(tenant))
+        owner.num_waiting += 1
+        entry = Entry(choice, owner, kinds, _rank(choice), now)
         self._entries[choice.spec.stream_id] = entry
         self._waits.add(request, 1)
-        self._lines.setdefault(entry.line, _Line()).add(tenant, entry.rank)
+        self._lines.setdefault(entry.line, _Line()).add(owner, entry.rank)
 
     def remove(self, choice: Choice) -> None:
         """Remove a waiting stream."""
         request, entry = choice.request, self._entries.pop(choice.spec.stream_id)
         self._leave_line(entry)
         self._waits.add(request, -1)
-        entry.tenant.num_waiting -= 1
-        if not entry.tenant.num_waiting:
-            del self._tenants[request.model_hash, request.tenant]
+        entry.owner.num_waiting -= 1
+        if not entry.owner.num_waiting:
+            key = request.model_hash, request.tenant
+            del self._owners[key][request.owner]
+            if not self._owners[key]:
+                del self._owners[key]
 
     def take(self, choice: Choice, now: float) -> None:
         """Remove a stream that gets a place, which uses its tenant's turn."""
-        tenant = self._entries[choice.spec.stream_id].tenant
+        owner = self._entries[choice.spec.stream_id].owner
         self.remove(choice)
-        tenant.served_at, tenant.turn = now, next(self._turns)
+        owner.tenant.served_at = now
+        owner.turn = owner.tenant.turn = next(self._turns)
 
     def change(self, choice: Choice, kinds: frozenset[Kind]) -> None:
         """Change the kinds of the targets that may serve a stream."""
@@ -186,11 +204,11 @@ class Waiting:
         self._leave_line(entry)
         moved = replace(entry, kinds=kinds)
         self._entries[choice.spec.stream_id] = moved
-        self._lines.setdefault(moved.line, _Line()).add(entry.tenant, entry.rank)
+        self._lines.setdefault(moved.line, _Line()).add(entry.owner, entry.rank)
 
     def _leave_line(self, entry: Entry) -> None:
         line = self._lines[entry.line]
-        line.remove(entry.tenant, entry.rank)
+        line.remove(entry.owner, entry.rank)
         if not line:
             del self._lines[entry.line]
 

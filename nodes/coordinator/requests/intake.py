@@ -21,22 +21,31 @@ from nodes.coordinator.serving import Serving
 from nodes.messages import EMBEDDING, EngineProfile, RequestFailedNotice, SubmitRequest
 from nodes.messages.access import GATEWAY
 from nodes.messages.fingerprint import fingerprint
+from nodes.worker.stream import OWNER_MARK, tenant_of
 
-_DIGEST_BYTES = 16
+# Whoever has a key chooses the names of its users, but not those of other keys.
+_USER_BYTES, _KEY_BYTES = 16, 8
 _MOST_MODELS = 64
-# The share of clients' waiting streams that is kept for clients of which none waits yet.
-_SHARE_OF_NEWCOMERS = 1 / 4
+# The share of the waiting streams that one key of a gateway may have, and the share that is kept
+# for whoever has none waiting yet.
+_SHARE_OF_KEY = _SHARE_OF_NEWCOMERS = 1 / 4
 
 
-def owner_of(sender: str, user: str) -> str:
-    """Return the name under which a request shares prefixes: its key or connection, and its user.
+def owner_of(sender: str, role: str, user: str) -> str:
+    """Return the name under which a request shares prefixes: its tenant and its user.
 
-    The user is hashed, because nodes do not need its name. Users of different clients are
-    different.
+    The tenant is the sender, or an API key of a gateway, which sends KEY/USER. What follows the
+    sender is hashed, because nodes do not need it. Users of different tenants are different.
     """
-    if not user:
-        return sender
-    return f"{sender}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
+    tenant, person = sender, user
+    if role == GATEWAY:
+        key, _, person = user.partition("/")
+        tenant = f"{sender}/{_digest(key, _KEY_BYTES)}" if key else sender
+    return f"{tenant}{OWNER_MARK}{_digest(person, _USER_BYTES)}" if person else tenant
+
+
+def _digest(text: str, num_bytes: int) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=num_bytes).hexdigest()
 
 
 class Intake:
@@ -106,8 +115,12 @@ class Intake:
         if submit.num_choices > max_waiting:
             reason = f"at most {max_waiting} streams may wait: ask for fewer choices"
             raise RefusedRequestError("overloaded", reason)
-        if not is_gateway and serving.ledger.waits.has_of(sender):
-            # Otherwise one client could keep all others out.
+        owner = owner_of(sender, role, submit.user)
+        # Otherwise one key could keep all others out.
+        if num_own := serving.ledger.waits.num_of_tenant(tenant_of(owner)):
+            if is_gateway and num_own + submit.num_choices > _SHARE_OF_KEY * max_waiting:
+                reason = f"{num_own} streams of this key are waiting already: try later"
+                raise RefusedRequestError("overloaded", reason)
             max_waiting -= int(_SHARE_OF_NEWCOMERS * max_waiting)
         if num_waiting + submit.num_choices > max_waiting:
             reason = f"{num_waiting} streams are waiting already: try later"
@@ -121,9 +134,8 @@ class Intake:
         request.arrived_at, request.role = now, role
         request.limit_s = min(submit.deadline_s or math.inf, limits.max_request_s)
         request.ends_at = now + request.limit_s
-        request.owner = owner_of(sender, submit.user)
-        # A client can invent users, so only a gateway's users count as separate tenants.
-        request.tenant = request.owner if is_gateway else sender
+        # Users are no tenants, because whoever has a key can invent them.
+        request.owner, request.tenant = owner, tenant_of(owner)
         request.suspicion = known = serving.remembered.found(request.digest, now)
         if known is not None and known.is_proven:
             why = f"the same request ended the targets {known.names} before"

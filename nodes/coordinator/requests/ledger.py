@@ -43,7 +43,7 @@ class Holdings:
         """Return which limit a new request would exceed; "" if none."""
         for key, most, who in (
             (("connection", request.client), MAX_OF_CONNECTION, f"this {request.role} has"),
-            (("tenant", request.tenant), MAX_OF_TENANT, "this owner has"),
+            (("tenant", request.tenant), MAX_OF_TENANT, "this key has"),
             (("all", ""), MAX_OF_ALL, "all clients have"),
         ):
             if self._sums[key] + request.num_submitted > most:

@@ -106,8 +106,8 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
             (GATEWAY, "gw", "bob"),
             (GATEWAY, "gw", ""),
             (CLIENT, "cl", "ann"),
-            (GATEWAY, "gw", "u" * 255 + "a"),
-            (GATEWAY, "gw", "u" * 255 + "b"),
+            (GATEWAY, "gw", "key/" + "u" * 250 + "a"),
+            (GATEWAY, "gw", "key/" + "u" * 250 + "b"),
             (OTHER, "", ""),
         ]
     ):
@@ -127,12 +127,16 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
 @pytest.mark.parametrize(
     ("asked", "order"),
     [
-        ([(GATEWAY, user) for user in "aaaabb"], [1, 2, 5, 3, 6, 4]),
-        ([(CLIENT, user) for user in "aaaabb"], [1, 2, 3, 4, 5, 6]),
+        ([(GATEWAY, key) for key in "aaaabb"], [1, 2, 5, 3, 6, 4]),
+        ([(GATEWAY, f"k/{user}") for user in "aaaabb"], [1, 2, 5, 3, 6, 4]),
+        ([*((GATEWAY, f"a/{user}") for user in "uvwx"), *[(GATEWAY, "b")] * 2], [1, 2, 5, 3, 6, 4]),
+        ([*((CLIENT, user) for user in "uvwx"), *[(OTHER, "")] * 2], [1, 2, 5, 3, 6, 4]),
         ([(peer, "") for peer in (*[CLIENT] * 4, OTHER, OTHER)], [1, 2, 5, 3, 6, 4]),
     ],
     ids=[
-        "users of a gateway take turns",
+        "keys of a gateway take turns",
+        "users of a key take turns",
+        "a key gets no more turns by inventing users",
         "a client gets no more turns by inventing users",
         "clients take turns",
     ],
@@ -169,9 +173,9 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     limits = LimitSettings(max_waiting=1, max_gateway_waiting=2)
     mesh = with_gateway(limits=limits, max_streams=1)
     for number in range(3):
-        mesh.submit(number, peer=GATEWAY)
+        mesh.submit(number, peer=GATEWAY, user=f"key{number}")
     overloaded = "overloaded", "2 streams are waiting already: try later"
-    assert mesh.submit(3, peer=GATEWAY).failure(GATEWAY) == overloaded
+    assert mesh.submit(3, peer=GATEWAY, user="key3").failure(GATEWAY) == overloaded
     assert mesh.submit(1) == []
     assert mesh.submit(2).failure()[0] == "overloaded"
 
@@ -203,6 +207,18 @@ def test_what_waits_of_one_client_keeps_no_other_out(prompt: dict[str, Any]) -> 
         assert [notice.code for notice in found] == ["overloaded"] * (number == 2)
 
 
+@pytest.mark.parametrize("prompt", [{}, TEXT_PROMPT], ids=["ids", "text"])
+def test_what_waits_of_one_key_is_a_quarter_whatever_users_it_names(prompt: dict[str, Any]) -> None:
+    mesh = with_gateway(limits=LimitSettings(max_gateway_waiting=16), max_streams=1)
+    mesh.submit(100, peer=GATEWAY)
+    codes = []
+    for number in range(6):
+        sends = mesh.submit(number, peer=GATEWAY, user=f"a/{number}", **prompt)
+        codes += [notice.reason for notice in sends.said(RequestFailedNotice)]
+    assert codes == ["4 streams of this key are waiting already: try later"] * 2
+    assert mesh.submit(7, peer=GATEWAY, user="b", **prompt).failures() == []
+
+
 @pytest.mark.slow
 def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
     mesh = with_gateway(max_streams=1)
@@ -217,7 +233,7 @@ def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
 @pytest.mark.parametrize(
     ("whose", "most", "num_peers", "num_users"),
     [
-        ("this owner", MAX_OF_TENANT, 1, 1),
+        ("this key", MAX_OF_TENANT, 1, 1),
         ("this gateway", MAX_OF_CONNECTION, 1, 99),
         ("all clients", MAX_OF_ALL, 9, 99),
     ],
@@ -265,7 +281,7 @@ def test_the_roles_of_messages_count_as_their_contents_do() -> None:
         asked = {"messages": messages, "prompt_token_ids": ()}
         assert not mesh.submit(number, peer=GATEWAY, **asked).failures()
     code, reason = mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).failure(GATEWAY)
-    assert (code, reason.partition(" has ")[0]) == ("overloaded", "this owner")
+    assert (code, reason.partition(" has ")[0]) == ("overloaded", "this key")
 
 
 def test_the_copies_of_a_prompt_that_choices_go_on_with_count() -> None:
@@ -290,7 +306,7 @@ def test_grammars_count_until_their_requests_are_over() -> None:
     while not (failed := mesh.submit(number, peer=GATEWAY, **asked).said(RequestFailedNotice)):
         number += 1
         assert number * MAX_GRAMMAR_CHARS < MAX_OF_TENANT
-    assert failed[0].reason.startswith("this owner")
+    assert failed[0].reason.startswith("this key")
     # The last ones have room for a grammar, but not for the tools that come with it.
     assert number > MAX_OF_TENANT // MAX_GRAMMAR_CHARS - 4
     mesh.cancel(0, peer=GATEWAY)

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.codec import decode, encode
 from mesh.messages import Welcome
-from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
+from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE, MAX_CHARS_AT_ONCE
 from nodes.coordinator.sends import Send
 from nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
 from nodes.engine.sampling import Sampling
@@ -77,6 +77,7 @@ def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
     for number, prompt in ((1, {"prompt": "\u00e9" * 150_000}), (2, {"messages": messages})):
         (passed_on,) = mesh.submit(number, prompt_token_ids=(), **prompt).to(TARGET)
         encode(passed_on)
+        mesh.tokenized(number, error="read")
     reason = "\U0001f600" * 1024
     for message in (
         TokenizeReply(1, reason, ()),
@@ -126,7 +127,29 @@ def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
+def test_long_texts_of_one_key_let_the_short_ones_of_another_go_first(mesh: Mesh) -> None:
+    mesh.join(GATEWAY, "gateway")
+    long = {**TEXT_PROMPT, "prompt": "x" * MAX_CHARS_AT_ONCE}
+    told = [asked(mesh.submit(n, peer=GATEWAY, user="long", **long)) for n in range(1, 5)]
+    # Each takes its target long, so none is sent ahead.
+    assert told == [[1], [], [], []]
+    for number in range(5, 9):
+        assert asked(mesh.submit(number, peer=GATEWAY, user="short", **TEXT_PROMPT)) == []
+    assert asked(mesh.tokenized(1, error="no")) == [5, 6, 7, 8]
+    assert [asked(mesh.tokenized(n, error="no")) for n in range(5, 9)] == [[], [], [], [2]]
+
+
+def test_users_of_a_key_take_turns(mesh: Mesh) -> None:
+    mesh.join(GATEWAY, "gateway")
+    for number in range(1, 11):
+        mesh.submit(number, peer=GATEWAY, user="key/many", **TEXT_PROMPT)
+    for number in (11, 12):
+        mesh.submit(number, peer=GATEWAY, user="key/few", **TEXT_PROMPT)
+    turns = [asked(mesh.tokenized(number, error="no")) for number in range(1, 5)]
+    assert turns == [[5], [11], [6], [12]]
+
+
+def test_keys_of_a_gateway_take_turns(mesh: Mesh) -> None:
     mesh.join(GATEWAY, "gateway")
     for number in range(1, 51):
         mesh.submit(number, peer=GATEWAY, user="many", **TEXT_PROMPT)
@@ -136,7 +159,7 @@ def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
     mesh.submit(53, peer=GATEWAY, user="restless", **TEXT_PROMPT)
     mesh.cancel(53, peer=GATEWAY)
     turns = [asked(mesh.tokenized(number, error="no")) for number in range(1, 5)]
-    assert turns == [[5], [51], [6], [52]]
+    assert turns == [[51], [5], [52], [6]]
 
 
 def test_a_cancelled_text_frees_its_place_when_the_target_has_answered() -> None:
@@ -165,7 +188,9 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(me
     first, second, third = again
     assert 10 <= first < second - first < third - second
     # It leaves its place to others.
-    assert sum(len(asked(mesh.submit(300 + k, **TEXT_PROMPT))) for k in range(9)) == MAX_AT_ONCE
+    assert sum(len(asked(mesh.submit(300 + k, **TEXT_PROMPT))) for k in range(9)) == MAX_AT_ONCE, (
+        MAX_CHARS_AT_ONCE
+    )
 
 
 def test_texts_go_to_another_target_when_one_does_not_answer_them() -> None:

@@ -40,11 +40,12 @@ class Line:
         priority: int = 5,
         num_tokens: int = 0,
         tenant: str = "",
+        user: str = "",
         kinds: frozenset[Kind] = ONE,
     ) -> Request:
         self.num_added += 1
         request = Request(b"c", make_submit(self.num_added, priority=priority), 7)
-        request.arrived_at, request.tenant = arrived_at, tenant
+        request.arrived_at, request.tenant, request.owner = arrived_at, tenant, tenant + user
         request.role = "gateway" if tenant else "client"
         choice = Choice(request, make_spec(self.num_added), num_tokens=num_tokens)
         request.choices[choice.spec.stream_id] = choice
