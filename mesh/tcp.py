@@ -10,6 +10,8 @@ from typing import Final
 # Linux: eight bytes, then rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets,
 # last_data_sent, last_ack_sent, last_data_recv, last_ack_recv; the last four in milliseconds.
 _FIELDS: Final = struct.Struct("=8x16xI24xII")
+# The same; then the rest of 24 numbers of four bytes, and three of eight before bytes_received.
+_RECEIVED: Final = struct.Struct("=8x96x24xQ")
 # Unacknowledged segments that show more traffic than outstanding Pings alone would cause.
 _MANY_SEGMENTS: Final = 3
 # Linux: in connections with few packets in flight the first six retransmissions come at equal
@@ -45,15 +47,32 @@ def quiet_s(fd: int) -> float | None:
     Acknowledgements alone only prove that the other side's kernel works, so they count only while
     much data is in flight.
     """
-    info = b""
-    if hasattr(socket, "TCP_INFO"):
-        with contextlib.suppress(OSError), _copy_of(fd) as connection:
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _FIELDS.size)
-    if len(info) < _FIELDS.size:
+    if (info := _info(fd, _FIELDS)) is None:
         return None
-    num_unacknowledged, data_ms, acknowledged_ms = _FIELDS.unpack(info)
+    num_unacknowledged, data_ms, acknowledged_ms = info
     is_busy = num_unacknowledged >= _MANY_SEGMENTS
     return float(min(data_ms, acknowledged_ms) if is_busy else data_ms) / 1e3
+
+
+def num_received(fd: int) -> int | None:
+    """Return the bytes that the kernel has received; None as in quiet_s()."""
+    info = _info(fd, _RECEIVED)
+    return None if info is None else int(info[0])
+
+
+def cut(fd: int) -> None:
+    """End a connection, whose owner finds it closed."""
+    with contextlib.suppress(OSError), _copy_of(fd) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _info(fd: int, fields: struct.Struct) -> tuple[int, ...] | None:
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    with contextlib.suppress(OSError), _copy_of(fd) as connection:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, fields.size)
+        return fields.unpack(info) if len(info) == fields.size else None
+    return None
 
 
 def _copy_of(fd: int) -> socket.socket:

@@ -19,8 +19,11 @@ import zmq
 
 from mesh.errors import LocalProtocolError, SecurityError
 from mesh.transport import MAX_FRAMES
+from mesh.unread import Unread
 
 _READS_PER_TURN: Final = 32
+# Frames of a message with too many of them that are skipped in one turn of the loop.
+_SKIPPED_PER_TURN: Final = 256
 # A monitor's event: its number and a file descriptor.
 _EVENT: Final = struct.Struct("=hi")
 _numbers = itertools.count(1)
@@ -93,7 +96,10 @@ class ZmqEndpoint:
                 num_parts += 1
                 if num_parts <= max_parts:
                     parts.append(part)
+                elif num_parts % _SKIPPED_PER_TURN == 0:
+                    await asyncio.sleep(0)
             self._wake_waiters()
+            self._was_read(first, parts)
             # A message without a frame, or with too many, is dropped.
             if max_parts - MAX_FRAMES < num_parts <= max_parts:
                 return parts, key
@@ -101,6 +107,9 @@ class ZmqEndpoint:
     def _sender_of(self, first: zmq.Frame) -> str:
         """Note the sender of a message; return the key that it has proven, "" without keys."""
         return ""
+
+    def _was_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
+        """Note a message that was read, without the frames that are too many."""
 
     def _send(self, parts: list[bytes]) -> None:
         self._check_open()
@@ -166,10 +175,13 @@ class ZmqMonitor(ZmqEndpoint):
     afterwards, and close it before that socket.
     """
 
-    def __init__(self, watched: zmq.Socket[bytes]) -> None:
+    def __init__(self, watched: zmq.Socket[bytes], unread: Unread | None = None) -> None:
+        """unread: is told of each connection that opens or closes."""
         self._watched = watched
+        self._unread = unread
         address = f"inproc://connections-{next(_numbers)}"
-        watched.monitor(address, zmq.EVENT_DISCONNECTED | zmq.EVENT_LISTENING)
+        events = zmq.EVENT_DISCONNECTED | zmq.EVENT_LISTENING
+        watched.monitor(address, events | (zmq.EVENT_ACCEPTED if unread is not None else 0))
         socket: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
         # No limit, because ZeroMQ's I/O thread would wait for room in this queue.
         socket.setsockopt(zmq.RCVHWM, 0)
@@ -187,6 +199,10 @@ class ZmqMonitor(ZmqEndpoint):
                 number, fd = _EVENT.unpack(event[0])
                 if number == zmq.EVENT_DISCONNECTED:
                     found.append(fd)
+                    if self._unread is not None:
+                        self._unread.closed(fd)
+                elif number == zmq.EVENT_ACCEPTED and self._unread is not None:
+                    self._unread.opened(fd)
                 elif number == zmq.EVENT_LISTENING:
                     self.listening_fd = fd
         return found

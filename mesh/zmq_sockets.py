@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 from dataclasses import replace
+from typing import Final
 
 import zmq
 
@@ -16,11 +17,15 @@ from mesh.endpoints import ipc_path
 from mesh.errors import BackpressureError, PeerGoneError
 from mesh.keys import ClientKeys
 from mesh.security import client_options
-from mesh.tcp import quiet_s, retransmit_soon
+from mesh.tcp import cut, quiet_s, retransmit_soon
 from mesh.transport import MAX_FRAMES, Frames, Received
+from mesh.unread import BarredKeys, Unread
 from mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
 
 logger = logging.getLogger(__name__)
+
+# Asking the kernel takes 5 us for each connection, so the interval grows with their number.
+_CHECK_S_A_CONNECTION: Final = 1e-4
 
 
 class ZmqServer(ZmqEndpoint):
@@ -31,12 +36,18 @@ class ZmqServer(ZmqEndpoint):
         socket: zmq.Socket[bytes],
         endpoint: str,
         monitor: ZmqMonitor,
+        unread: Unread,
+        barred: BarredKeys,
         *,
         has_keys: bool,
         is_inherited: bool,
     ) -> None:
         super().__init__(socket)
         self._monitor = monitor
+        self._unread = unread
+        self._barred = barred
+        # The key that was proven over each descriptor.
+        self._keys: dict[int, str] = {}
         self._has_keys = has_keys
         self.endpoint = endpoint
         # The file of an inherited socket must be removed by the process that created it.
@@ -62,7 +73,22 @@ class ZmqServer(ZmqEndpoint):
         """Check periodically whether there are files for new connections, and the socket's own."""
         loop = asyncio.get_running_loop()
         self._restore_socket_file()
-        self._next_check = loop.call_later(self._gate.check(loop.time()), self._check_files)
+        self._check_unread()
+        wait_s = max(self._gate.check(loop.time()), _CHECK_S_A_CONNECTION * len(self._unread))
+        self._next_check = loop.call_later(wait_s, self._check_files)
+
+    def _check_unread(self) -> None:
+        """Cut the connection that is furthest ahead if too much is unread. Its key is barred."""
+        fd = self._unread.furthest()
+        if fd is None:
+            return
+        key = self._keys.pop(fd, "")
+        whose = f" of the key {key}, which is refused for a minute" if key else ""
+        logger.warning("cut a connection%s: it sent far more than could be read", whose)
+        if key:
+            self._barred.add(key)
+        self._unread.closed(fd)
+        cut(fd)
 
     def _restore_socket_file(self) -> None:
         """Bind again if the socket file is gone, for example with the runtime directory of a user
@@ -82,7 +108,7 @@ class ZmqServer(ZmqEndpoint):
             closed = set(await self._closed_fds())
             found = [peer for peer, fd in self._fds.items() if fd in closed]
             for peer in found:
-                del self._fds[peer]
+                self._keys.pop(self._fds.pop(peer), None)
             if found:
                 return found
 
@@ -98,6 +124,15 @@ class ZmqServer(ZmqEndpoint):
                 retransmit_soon(self._fds[peer])
         # Every part carries the key that its connection has proven in the handshake.
         return str(first.get("User-Id")) if self._has_keys else ""
+
+    def _was_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
+        fd = self._fds.get(first.bytes)
+        if fd is None:
+            return
+        # The first part is the sender's routing id, which ZeroMQ adds.
+        self._unread.was_read(fd, map(len, parts[1:]))
+        if self._has_keys and fd not in self._keys:
+            self._keys[fd] = str(first.get("User-Id"))
 
     def send(self, peer: bytes, frames: Frames) -> None:
         try:

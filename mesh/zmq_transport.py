@@ -12,7 +12,9 @@ from mesh.errors import AddressInUseError, EndpointError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.messages import MAX_MESSAGE_BYTES
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
+from mesh.tcp import num_received
 from mesh.transport import MAX_QUEUED_MESSAGES
+from mesh.unread import MOST_UNREAD_BYTES, BarredKeys, Unread
 from mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
 from mesh.zmq_sockets import ZmqClient, ZmqServer
 
@@ -68,21 +70,29 @@ class ZmqContext:
         *,
         interactive: bool = False,
         fd: int | None = None,
+        most_unread_bytes: int = MOST_UNREAD_BYTES,
     ) -> ZmqServer:
         """Bind a server socket.
 
         keys: only peers that authenticate are accepted; without keys only loopback is allowed.
         interactive: mark packets so that Wi-Fi sends them in the access category video. fd:
-        descriptor of a socket that already listens there and is used instead.
+        descriptor of a socket that already listens there and is used instead. most_unread_bytes:
+        how many may arrive over all connections before they are read.
 
         Raises EndpointError, InsecureEndpointError, AddressInUseError or SecurityError.
         """
         address = check_bind(endpoint)
+        unread, barred = Unread(num_received, most_unread_bytes), BarredKeys()
         if keys is None:
             check_secure(endpoint)
         elif self._zap is None:
             # The handler starts before the bind, because without it every peer would be refused.
-            self._zap = ZapHandler(self._context, keys.authenticate, self._on_zap_death)
+            authenticate = keys.authenticate
+            self._zap = ZapHandler(
+                self._context,
+                lambda key: key not in barred and authenticate(key),
+                self._on_zap_death,
+            )
         else:
             raise SecurityError("a context can bind only one endpoint with keys")
         path = ipc_path(endpoint)
@@ -93,7 +103,7 @@ class ZmqContext:
         if fd is not None:
             options[zmq.USE_FD] = fd
         socket = self._socket(zmq.ROUTER, options)
-        monitor = ZmqMonitor(socket)
+        monitor = ZmqMonitor(socket, unread)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -106,7 +116,7 @@ class ZmqContext:
             raise EndpointError(endpoint, str(error.strerror)) from error
         bound = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         kind = {"has_keys": keys is not None, "is_inherited": fd is not None}
-        server = ZmqServer(socket, bound, monitor, **kind)
+        server = ZmqServer(socket, bound, monitor, unread, barred, **kind)
         self._endpoints.append(server)
         return server
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 
 import pytest
 import zmq
@@ -12,6 +13,7 @@ from mesh.keys import ClientKeys
 from mesh.messages import MAX_MESSAGE_BYTES
 from mesh.security import ServerKeys, new_key_pair, server_options
 from mesh.zmq_transport import ZmqContext
+from tests.mesh.zmq_pairs import send_when_room
 
 TCP = "tcp://127.0.0.1:0"
 SILENCE_S = 0.5
@@ -21,11 +23,11 @@ def client_keys(pair, own=None):
     return ClientKeys(own or new_key_pair(), pair.public)
 
 
-def served(context, *known, pair=None, endpoint=TCP):
+def served(context, *known, pair=None, endpoint=TCP, **limits):
     """A server that lets in who has one of some keys, and its own pair."""
     pair = pair or new_key_pair()
     keys = ServerKeys(pair, {each.public for each in known}.__contains__)
-    return context.bind(endpoint, keys), pair
+    return context.bind(endpoint, keys, **limits), pair
 
 
 async def hears_nothing(server):
@@ -249,3 +251,22 @@ async def test_a_client_that_expects_the_next_key_still_finds_the_present_one(co
     client.retry()
     await shout(client, [b"y"])
     assert (await server.recv()).frames == [b"y"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a connection received")
+async def test_who_sends_far_more_than_is_read_is_cut_off_and_comes_back_no_more(contexts):
+    bad, good = new_key_pair(), new_key_pair()
+    server, pair = served(contexts[0], bad, good, most_unread_bytes=1 << 20)
+    async with asyncio.timeout(60.0):
+        flood = contexts[1].connect(server.endpoint, client_keys(pair, bad))
+        await shout(flood, [b"hello"])
+        assert (await server.recv()).frames == [b"hello"]
+        # The kernel holds some megabytes of it, and ZeroMQ the rest.
+        for _ in range(300):
+            await send_when_room(flood.send, [b"x" * 65_536])
+        flooding = (await server.lost_peers())[0]
+        other = contexts[1].connect(server.endpoint, client_keys(pair, good))
+        await shout(other, [b"I am heard"])
+        while (received := await server.recv()).frames != [b"I am heard"]:
+            assert received.peer == flooding
+        await turned_away(contexts[1].connect(server.endpoint, client_keys(pair, bad)), [b"?"])
