@@ -1,62 +1,32 @@
 """The rights and resources that a process gives up before it reads untrusted input.
 
-Afterwards neither the process nor its forks can open files, make connections, start programs or
-reach other processes. Open descriptors (the pipes to the node) stay usable.
+Afterwards neither the process nor its forks can open or change files, make connections, start
+programs, or reach other processes. Open descriptors (the pipes to the node) stay usable. The main
+wall is the filter of system calls (`call_filter.py`); Landlock stands behind it (`landlock.py`).
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import platform
 import resource
 import signal
 import struct
+from pathlib import Path
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_SECCOMP: Final = 22
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_SECCOMP_MODE_FILTER: Final = 2
-_RET_ALLOW: Final = 0x7FFF_0000
-_RET_ERRNO_EPERM: Final = 0x0005_0001
-# Instructions of classic BPF: load a word, jump if equal, jump if at least, return.
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-# Offsets in struct seccomp_data.
-_SYSCALL_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
-# From this number on are the calls of x86-64's other ABI (x32), which is not used here.
-_X32_CALLS: Final = 0x4000_0000
+from nodes.engine.sandbox import call_filter, landlock
 
-# The calls that are refused, and their numbers on x86-64 and arm64 (the kernel's tables of system
-# calls); None where a machine has no such call.
-# fmt: off
-_REFUSED: Final[dict[str, tuple[int, int | None]]] = {
-    # Files and mounts.
-    "open": (2, None), "openat": (257, 56), "openat2": (437, 437), "creat": (85, None),
-    "memfd_create": (319, 279), "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None),
-    "renameat": (264, 38), "renameat2": (316, 276), "mkdir": (83, None), "mkdirat": (258, 34),
-    "rmdir": (84, None), "mknod": (133, None), "mknodat": (259, 33), "link": (86, None),
-    "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "chmod": (90, None),
-    "fchmodat": (268, 53), "chown": (92, None), "lchown": (94, None), "fchownat": (260, 54),
-    "truncate": (76, 45), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
-    # Connections.
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "accept": (43, 202),
-    "accept4": (288, 242), "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206),
-    "sendmsg": (46, 211), "sendmmsg": (307, 269), "io_uring_setup": (425, 425),
-    # Programs and other processes.
-    "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
-    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kill": (62, 129),
-    "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
-    "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
-    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
-    # The kernel itself.
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
-    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-}
-# fmt: on
-# By machine: the architecture's number in linux/audit.h, the place of its numbers in the table, and
-# prlimit64, by which a process limits itself (0) or another one.
-_MACHINES: Final = {"x86_64": (0xC000_003E, 0, 302), "aarch64": (0xC000_00B7, 1, 261)}
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+# For seccomp(): set a filter, for all threads of this process.
+_SET_MODE_FILTER, _ALL_THREADS = 1, 1
+# The version of struct __user_cap_header_struct with 64 capabilities.
+_CAPABILITY_VERSION: Final = 0x2008_0522
+# At the hard limit of CPU time the kernel sends SIGKILL, at the soft one SIGXCPU. The node takes
+# SIGKILL for a lack of memory and asks again, so the hard limit must be the later one.
+_CPU_GRACE_S: Final = 1
 
 
 class _Program(ctypes.Structure):
@@ -76,18 +46,41 @@ def address_space_bytes() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def limit(*, address_space: int, cpu_s: int, wall_s: float) -> None:
-    """Limit the memory and time of this process from now on; each call restarts the times.
+def confine(*, address_space: int, forks: bool) -> bool:
+    """Give up all rights above for good, and memory of more than address_space bytes.
 
-    Too much memory (address_space bytes in all) raises MemoryError or ends the process. Too much
-    time ends it by SIGXCPU (CPU time) or SIGALRM (wall clock).
+    Call it in the main thread when all modules, files and callbacks of ctypes that will be needed
+    are loaded, open and made. Too much memory raises MemoryError or ends the process. forks: Keep
+    the right to fork. Returns False if the kernel or the machine has no filter of system calls.
+    """
+    _set(resource.RLIMIT_AS, address_space, is_final=True)
+    # No conversation may get into a core dump or another file.
+    _set(resource.RLIMIT_CORE, 0, is_final=True)
+    _set(resource.RLIMIT_FSIZE, 0, is_final=True)
+    _make_closures_constant()
+    libc = _libc()
+    # Root could raise its limits again, and more.
+    libc.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), bytes(24))
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    landlock.restrict()
+    return _install(call_filter.program(platform.machine(), forks=forks))
+
+
+def give_up_forks() -> None:
+    """Give up, in a fork, what only the process that forks needs."""
+    _install(call_filter.program_of_fork(platform.machine()))
+
+
+def limit(*, cpu_s: int, wall_s: float, is_final: bool = False) -> None:
+    """Limit the time of this process from now on; each call restarts the times.
+
+    Too much time ends it by SIGXCPU (CPU time) or SIGALRM (wall clock). is_final: The limit of CPU
+    time cannot be raised again, not even by this process.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _set(resource.RLIMIT_AS, address_space)
-    _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + cpu_s)
-    # No conversation may get into a core dump or another file.
-    _set(resource.RLIMIT_CORE, 0)
-    _set(resource.RLIMIT_FSIZE, 0)
+    end_s = int(used.ru_utime + used.ru_stime) + cpu_s
+    _set(resource.RLIMIT_CPU, end_s, grace=_CPU_GRACE_S, is_final=is_final)
     signal.setitimer(signal.ITIMER_REAL, wall_s)
 
 
@@ -96,47 +89,35 @@ def rest() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _set(kind: int, value: int) -> None:
-    """Set a soft limit. The hard limit stays, so that the next question can raise the soft one."""
+def _set(kind: int, soft: int, *, is_final: bool, grace: int = 0) -> None:
+    """Set a soft limit and, if it is final, the hard one, which lies `grace` above it."""
     hard = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+    if is_final:
+        hard = soft + grace if hard == resource.RLIM_INFINITY else min(soft + grace, hard)
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def refuse_calls() -> bool:
-    """Refuse the system calls above from now on, for this thread and all that it starts.
-
-    Returns False if the kernel or the machine has no such filter.
-    """
-    known = _MACHINES.get(platform.machine())
-    if known is None:
+def _install(program: bytes | None) -> bool:
+    if program is None:
         return False
-    architecture, place, prlimit = known
-    refused = [call for numbers in _REFUSED.values() if (call := numbers[place]) is not None]
-    code = _filter(architecture, sorted(refused), prlimit)
-    libc = _libc()
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return False
-    program = _Program(len(code) // 8, code)
-    given = _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0
-    return bool(libc.prctl(_PR_SET_SECCOMP, *given) == 0)
+    filter_ = _Program(len(program) // 8, program)
+    number = ctypes.c_long(call_filter.number_of_seccomp(platform.machine()))
+    flags = _SET_MODE_FILTER, _ALL_THREADS
+    return bool(_libc().syscall(number, *flags, ctypes.byref(filter_)) == 0)
 
 
-def _filter(architecture: int, refused: list[int], prlimit: int) -> bytes:
-    """Return the BPF program that answers EPERM to what this process must not call.
+def _make_closures_constant() -> None:
+    """Make memory that is writable and executable executable only.
 
-    These are the refused calls, prlimit64 of another process, and calls of another ABI.
+    libffi makes the entry points of ctypes' callbacks there. No further callback can be made, and
+    none can be freed: the process must end by os._exit().
     """
-    num = len(refused)
-    code = [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_JUMP_EQUAL, 0, num + 6, architecture),
-        (_LOAD, 0, 0, _SYSCALL_NUMBER),
-        (_JUMP_AT_LEAST, num + 4, 0, _X32_CALLS),
-    ]
-    code += [(_JUMP_EQUAL, num + 3 - index, 0, call) for index, call in enumerate(refused)]
-    code += [(_JUMP_EQUAL, 0, 2, prlimit), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_EQUAL, 0, 1, 0)]
-    code += [(_RETURN, 0, 0, _RET_ALLOW), (_RETURN, 0, 0, _RET_ERRNO_EPERM)]
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, access = line.split()[:2]
+        if access.startswith("rwx"):
+            begin, end = (int(address, 16) for address in addresses.split("-"))
+            rights = mmap.PROT_READ | mmap.PROT_EXEC
+            _libc().mprotect(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), rights)
 
 
 def _libc() -> ctypes.CDLL:

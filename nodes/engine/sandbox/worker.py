@@ -10,7 +10,6 @@ closes, so it does not outlive the node, however the node ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -26,11 +25,9 @@ from nodes.engine.llama_abi import load_model
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.rules import Grammar
 from nodes.engine.sandbox import jail
+from nodes.engine.sandbox.stack import STACK_BYTES, LargeStack
 from nodes.engine.vocab import LlamaTokenizer
 
-# Some tokenizers use a std::regex that recurses once for each letter, with 310 bytes each (measured
-# with libstdc++ 12). A message on the wire holds some 600,000 letters. Only used pages take memory.
-_STACK_BYTES: Final = 256 << 20
 # The limit for a machine so busy that the limit of CPU time is not reached.
 _WALL_S: Final = 12.0
 # Rendering and tokenizing a text of 1 MiB takes some 100 MB.
@@ -39,11 +36,7 @@ _TEXT_MEMORY_BYTES: Final = 256 << 20
 _GRAMMAR_BYTES: Final = 32 << 20
 # A compilation needs more memory for a while than its result takes.
 _GRAMMAR_MEMORY_BYTES: Final = 4 * _GRAMMAR_BYTES
-
-
-# pthread_attr_t has 56 bytes on x86-64 and 64 on arm64.
-_ATTRIBUTES_BYTES: Final = 256
-_Start = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_BLOCK_BYTES: Final = 1 << 16
 
 
 class Duty(Protocol):
@@ -131,17 +124,23 @@ class Worker:
 
     def __init__(self, duty: Duty) -> None:
         self._duty = duty
+        self._stack = LargeStack()
+
+    def confine(self) -> bool:
+        """Give up what answering does not need; returns whether system calls are filtered."""
         # As much again as the stack, because malloc reserves memory for a thread and uses little.
-        self._address_space = jail.address_space_bytes() + 2 * _STACK_BYTES + duty.memory_bytes
+        address_space = jail.address_space_bytes() + 2 * STACK_BYTES + self._duty.memory_bytes
+        return jail.confine(address_space=address_space, forks=self._duty.forks)
 
     def answer(self, line: bytes) -> bytes:
         return self._in_fork(line) if self._duty.forks else self._here(line)
 
     def _here(self, line: bytes) -> bytes:
-        jail.limit(address_space=self._address_space, cpu_s=self._duty.cpu_s, wall_s=_WALL_S)
+        # A fork answers once, so that it needs no further time and no fork of its own.
+        jail.limit(cpu_s=self._duty.cpu_s, wall_s=_WALL_S, is_final=self._duty.forks)
         made: list[bytes] = []
         # Each question has its own thread, whose stack is freed at the end.
-        _with_large_stack(lambda: made.append(self._made_of(line)))
+        self._stack.run(lambda: made.append(self._made_of(line)))
         jail.rest()
         return made[0] if made else b'{"ended": 0}'
 
@@ -161,36 +160,20 @@ class Worker:
             try:
                 os.close(reading)
                 jail.end_with_parent()
-                with open(writing, "wb") as file:
-                    file.write(self._here(line))
+                jail.give_up_forks()
+                _write_all(writing, self._here(line))
                 code = 0
             finally:
                 os._exit(code)
         os.close(writing)
-        with open(reading, "rb") as answer:
-            made = answer.read()
+        made = b"".join(iter(lambda: os.read(reading, _BLOCK_BYTES), b""))
+        os.close(reading)
         status = os.waitpid(child, 0)[1]
-        if status == 0 and made:
+        # An answer is one line. A fork that an attacker took over could write the next ones, too.
+        if status == 0 and made and b"\n" not in made:
             return made
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         return json.dumps({"ended": number}).encode()
-
-
-def _with_large_stack(work: Callable[[], object]) -> None:
-    """Do the work in a thread that has a large stack; raises MemoryError if there is none.
-
-    The stack of one of Python's threads is freed some time after it was joined. On a busy core the
-    next question then had no memory, and 6 of 4,000 prompts were refused. So it is a thread of the
-    C library, whose stack is free as soon as it is joined.
-    """
-    libc = ctypes.CDLL(None)
-    thread, attributes = ctypes.c_ulong(), ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
-    run = _Start(lambda _: work() and None)
-    libc.pthread_attr_init(attributes)
-    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK_BYTES))
-    if libc.pthread_create(ctypes.byref(thread), attributes, run, None) != 0:
-        raise MemoryError("no memory for a thread's stack")
-    libc.pthread_join(thread, None)
 
 
 def main() -> None:
@@ -199,15 +182,20 @@ def main() -> None:
     lines = iter(sys.stdin.buffer.readline, b"")
     setup: dict[str, Any] = json.loads(next(lines))
     worker = Worker(DUTIES[setup.pop("duty")](**setup))
-    # The filter is set before other threads start, because it would not apply to these.
-    _write_line(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
+    _write_line(json.dumps({"is_filtered": worker.confine()}).encode())
     for line in lines:
         _write_line(worker.answer(line))
+    # Python's own end would free callbacks, whose memory is constant now.
+    os._exit(0)
 
 
 def _write_line(answer: bytes) -> None:
-    sys.stdout.buffer.write(answer + b"\n")
-    sys.stdout.buffer.flush()
+    _write_all(sys.stdout.fileno(), answer + b"\n")
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 if __name__ == "__main__":
