@@ -33,6 +33,7 @@ _NEWER_CALLS: Final = 424
 
 # By machine: the architecture's number (linux/audit.h) and the place of its numbers below.
 _MACHINES: Final = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
+_SECCOMP: Final = (317, 277)
 
 _ALL_BITS: Final = 0xFFFF_FFFF
 
@@ -121,10 +122,9 @@ _FORKING: Final[dict[str, Call]] = {
     "clone": Call((56, 220), (Check(0, (*_THREAD, _FORK)),)),
     "wait4": Call((61, 260)),
     "pipe2": Call((293, 59), (Check(1, (_O_CLOEXEC,)),)),
-    # PR_SET_PDEATHSIG to SIGKILL.
-    "prctl": Call((157, 167), (Check(0, (1,)), Check(1, (signal.SIGKILL,)))),
-    # SECCOMP_SET_MODE_FILTER for all threads: a further filter refuses more, never less.
-    "seccomp": Call((317, 277), (Check(0, (1,)), Check(1, (1,)))),
+    # PR_SET_PDEATHSIG to SIGKILL, and PR_SET_SECCOMP to SECCOMP_MODE_FILTER: a further filter
+    # refuses more, never less.
+    "prctl": Call((157, 167), (Check(0, (1, 22)), Check(1, (signal.SIGKILL, 2)))),
 }
 # No library makes these calls on its own in a process that cannot fork. Who tries them is ended.
 _FATAL: Final[dict[str, Call]] = {
@@ -189,9 +189,7 @@ def program_of_fork(machine: str) -> bytes | None:
 
 def number_of_seccomp(machine: str) -> int:
     """Return the number of the call that sets a filter, on a known machine."""
-    number = _FORKING["seccomp"].numbers[_MACHINES[machine][1]]
-    assert number is not None
-    return number
+    return _SECCOMP[_MACHINES[machine][1]]
 
 
 def _at(number: int | None, answer: list[_Instruction]) -> list[_Instruction]:

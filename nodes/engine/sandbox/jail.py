@@ -19,6 +19,7 @@ from typing import Final
 from nodes.engine.sandbox import call_filter, landlock
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SET_NO_NEW_PRIVS: Final = 38
 # For seccomp(): set a filter, for all threads of this process.
 _SET_MODE_FILTER, _ALL_THREADS = 1, 1
@@ -100,23 +101,28 @@ def _set(kind: int, soft: int, *, is_final: bool, grace: int = 0) -> None:
 def _install(program: bytes | None) -> bool:
     if program is None:
         return False
-    filter_ = _Program(len(program) // 8, program)
+    libc, given = _libc(), ctypes.byref(_Program(len(program) // 8, program))
     number = ctypes.c_long(call_filter.number_of_seccomp(platform.machine()))
-    flags = _SET_MODE_FILTER, _ALL_THREADS
-    return bool(_libc().syscall(number, *flags, ctypes.byref(filter_)) == 0)
+    done = libc.syscall(number, _SET_MODE_FILTER, _ALL_THREADS, given)
+    if done < 0:
+        # A filter around this process, such as a service's, may know this way only. It is for this
+        # thread and those that it starts.
+        done = libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, given, 0, 0)
+    return bool(done == 0)
 
 
 def _make_closures_constant() -> None:
-    """Make memory that is writable and executable executable only.
+    """Make memory constant that is writable and executable, or writable and shared.
 
-    libffi makes the entry points of ctypes' callbacks there. No further callback can be made, and
-    none can be freed: the process must end by os._exit().
+    libffi keeps the entry points of ctypes' callbacks in the former, or in the latter if it may not
+    have the former; it maps that twice. No further callback can be made, and none can be freed: the
+    process must end by os._exit().
     """
     for line in Path("/proc/self/maps").read_text().splitlines():
         addresses, access = line.split()[:2]
-        if access.startswith("rwx"):
+        if access[1] == "w" and access[2:] != "-p":
             begin, end = (int(address, 16) for address in addresses.split("-"))
-            rights = mmap.PROT_READ | mmap.PROT_EXEC
+            rights = mmap.PROT_READ | (mmap.PROT_EXEC if access[2] == "x" else 0)
             _libc().mprotect(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), rights)
 
 

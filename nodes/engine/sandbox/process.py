@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,9 +51,20 @@ class SandboxProcess:
     input closes, so it does not outlive the node, however the node ends.
     """
 
-    def __init__(self, duty: str, setup: Mapping[str, Any]) -> None:
-        """Prepare a process for a duty, a key of worker.DUTIES. setup: The duty's arguments."""
+    def __init__(
+        self,
+        duty: str,
+        setup: Mapping[str, Any],
+        is_valid: Callable[[Mapping[str, Any]], bool] = bool,
+    ) -> None:
+        """Prepare a process for a duty, a key of worker.DUTIES.
+
+        setup: The duty's arguments. is_valid: Whether an answer without an error has the form that
+        the duty gives it. A process that gives another one is ended, as input may have taken it
+        over.
+        """
         self._setup = {"duty": duty, **setup}
+        self._is_valid = is_valid
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._closed = threading.Event()
@@ -81,12 +92,22 @@ class SandboxProcess:
                 # The kernel or a user ended it, for example for lack of memory. Try once more.
                 self._ensure_started()
                 answer = self._ask(question, ANSWER_LIMIT_S)
+            if not {"ended", "error"} & answer.keys() and not self._is_valid(answer):
+                self._stop()
+                answer = {"ended": signal.SIGSYS}
+        if answer.get("ended") == signal.SIGSYS:
+            logger.error(
+                "the sandboxed process for %s made a forbidden system call or gave no valid answer "
+                "and was ended: a request may have used a fault in a library or in the model's "
+                "template",
+                self._setup["duty"],
+            )
         if answer.get("ended") == signal.SIGALRM:
             raise TimeoutError("no answer of a sandboxed process: this machine is busy or was held")
         if "ended" in answer:
             raise EndedError(f"ended by signal {answer['ended']} (0: in another way)")
         if "error" in answer:
-            raise InvalidInputError(answer["error"])
+            raise InvalidInputError(str(answer["error"]))
         return answer
 
     def close(self) -> None:
@@ -122,8 +143,8 @@ class SandboxProcess:
             raise RuntimeError(f"the sandboxed process for {self._setup['duty']} does not start")
         if not ready["is_filtered"]:
             logger.warning(
-                "this machine cannot filter system calls: the sandboxed process for %s can open "
-                "files",
+                "this machine cannot filter system calls: the sandboxed process for %s has limits "
+                "of memory and time, but a fault in a library could reach files and processes",
                 self._setup["duty"],
             )
 
@@ -155,8 +176,12 @@ class SandboxProcess:
             timer.cancel()
             timer.join()
         if line.endswith(b"\n"):
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+            with contextlib.suppress(ValueError, RecursionError):
+                answer = json.loads(line)
+                if isinstance(answer, dict):
+                    return answer
+            self._stop()
+            return {"ended": signal.SIGSYS}
         # If the process was ending already, the signal of _stop() has no effect on its exit code.
         code = self._stop()
         return {"ended": signal.SIGALRM if is_late.is_set() else max(0, -code)}
@@ -183,7 +208,8 @@ class SandboxedTokenizer:
     def __init__(self, path: Path, vocabulary: LlamaTokenizer) -> None:
         """path: The model file. vocabulary: That of the file, which gives the pieces."""
         self._vocabulary = vocabulary
-        self._process = SandboxProcess("texts", {"path": str(path.resolve())})
+        setup = {"path": str(path.resolve())}
+        self._process = SandboxProcess("texts", setup, self._has_token_ids)
 
     def start(self) -> None:
         """Start the process before the first text."""
@@ -213,6 +239,12 @@ class SandboxedTokenizer:
             ) from None
         return token_ids
 
+    def _has_token_ids(self, answer: Mapping[str, Any]) -> bool:
+        ids = answer.get("token_ids")
+        if not isinstance(ids, list) or not ids or set(map(type, ids)) != {int}:
+            return False
+        return min(ids) >= 0 and max(ids) < self._vocabulary.num_vocab
+
     def piece(self, token_id: int) -> bytes:
         return self._vocabulary.piece(token_id)
 
@@ -236,7 +268,7 @@ class GrammarCheck:
             # It is not made before the first grammar, because many nodes never get one.
             pieces = [self._piece(i).decode("latin-1") for i in range(self._num_vocab)]
             setup = {"pieces": pieces, "eog_ids": sorted(self._eog_ids)}
-            self._process = SandboxProcess("grammars", setup)
+            self._process = SandboxProcess("grammars", setup, _has_num_bytes)
         try:
             num_bytes: int = self._process.ask({"kind": grammar.kind, "text": grammar.text})[
                 "num_bytes"
@@ -255,3 +287,7 @@ class GrammarCheck:
     def close(self) -> None:
         if self._process is not None:
             self._process.close()
+
+
+def _has_num_bytes(answer: Mapping[str, Any]) -> bool:
+    return type(answer.get("num_bytes")) is int

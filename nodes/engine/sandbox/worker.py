@@ -128,6 +128,8 @@ class Worker:
 
     def confine(self) -> bool:
         """Give up what answering does not need; returns whether system calls are filtered."""
+        # What libraries left open. 0, 1 and 2 are the pipes and /dev/null.
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         # As much again as the stack, because malloc reserves memory for a thread and uses little.
         address_space = jail.address_space_bytes() + 2 * STACK_BYTES + self._duty.memory_bytes
         return jail.confine(address_space=address_space, forks=self._duty.forks)
@@ -158,7 +160,9 @@ class Worker:
         if child == 0:
             code = 1
             try:
-                os.close(reading)
+                # The answer is all that it can write, and it reads no other questions.
+                for descriptor in (sys.stdin.fileno(), sys.stdout.fileno(), reading):
+                    os.close(descriptor)
                 jail.end_with_parent()
                 jail.give_up_forks()
                 _write_all(writing, self._here(line))

@@ -163,6 +163,61 @@ def test_it_has_nothing_of_the_nodes_environment(
     assert Path(f"/proc/{worker}/cwd").readlink() == Path("/")
 
 
+def test_the_kernel_confines_it(make: Make) -> None:
+    worker = worker_of(make())
+    status = Path(f"/proc/{worker}/status").read_text()
+    told = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+    assert {int(told[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    # No memory is writable and executable, and only pipes and /dev/null are open.
+    maps = Path(f"/proc/{worker}/maps").read_text().splitlines()
+    rights = [line.split()[1] for line in maps]
+    assert not [right for right in rights if "w" in right and right[2:] != "-p"]
+    opened = [str(path.readlink()) for path in Path(f"/proc/{worker}/fd").iterdir()]
+    assert sorted(name.partition(":")[0] for name in opened) == ["/dev/null", "pipe", "pipe"]
+    # Soft and hard limits are the same.
+    for name in ("Max core file size", "Max file size", "Max address space"):
+        limits = Path(f"/proc/{worker}/limits").read_text()
+        (line,) = [line for line in limits.splitlines() if line.startswith(name)]
+        soft, hard = line.removeprefix(name).split()[:2]
+        assert soft == hard != "unlimited"
+
+
+# What a process answers that strangers' input has taken over, after the answer to its setup.
+TAKEN_OVER = """
+import os, signal, sys
+print('{{"is_filtered": true}}', flush=True)
+sys.stdin.readline()
+while sys.stdin.readline():
+    {act}
+"""
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "print('{', flush=True)",
+        "print('[' * 100000, flush=True)",
+        "print('[1]', flush=True)",
+        "print('{}', flush=True)",
+        "print('{\"num_bytes\": 1}', flush=True)",
+        "os.kill(os.getpid(), signal.SIGSYS)",
+    ],
+)
+def test_a_process_that_was_taken_over_is_ended_and_logged(
+    act: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = (sys.executable, "-c", TAKEN_OVER.format(act=act))
+    monkeypatch.setattr("nodes.engine.sandbox.process._COMMAND", command)
+    process = SandboxProcess("texts", {}, lambda answer: "token_ids" in answer)
+    before = children_of(os.getpid())
+    with pytest.raises(EndedError):
+        process.ask({"text": "hi"})
+    assert children_of(os.getpid()) == before
+    assert "the sandboxed process for texts made a forbidden system call" in caplog.text
+    process.close()
+
+
 def test_who_closes_it_does_not_wait_for_a_start_that_is_under_way(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -143,3 +144,18 @@ def test_a_long_word_costs_no_process(tmp_path: Path, pre: str, letter: str) -> 
     with texts_with(tmp_path / "other.gguf", "tokenizer.ggml.pre", pre) as texts:
         token_ids = texts.sandboxed.encode(letter * 60_000)
         assert b"".join(map(texts.sandboxed.piece, token_ids)) == letter.encode() * 60_000
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "answer", [{"token_ids": [10**9]}, {"token_ids": [-1]}, {"token_ids": [1.5]}, {"token_ids": []}]
+)
+def test_no_token_id_outside_the_vocabulary_comes_from_a_sandbox(
+    texts: Texts, monkeypatch: pytest.MonkeyPatch, answer: dict[str, list[float]]
+) -> None:
+    """Whoever took it over could otherwise end the node with one."""
+    ready = json.dumps({"is_filtered": True})
+    script = f"input(); print('{ready}', flush=True); input(); print('{json.dumps(answer)}')"
+    monkeypatch.setattr("nodes.engine.sandbox.process._COMMAND", (sys.executable, "-c", script))
+    with pytest.raises(InvalidInputError, match="takes too much time or memory to be read"):
+        texts.sandboxed.encode("hi")
