@@ -241,9 +241,9 @@ class SandboxedTokenizer:
 
     def _has_token_ids(self, answer: Mapping[str, Any]) -> bool:
         ids = answer.get("token_ids")
-        if not isinstance(ids, list) or not ids or set(map(type, ids)) != {int}:
+        if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
             return False
-        return min(ids) >= 0 and max(ids) < self._vocabulary.num_vocab
+        return not ids or bool(min(ids) >= 0 and max(ids) < self._vocabulary.num_vocab)
 
     def piece(self, token_id: int) -> bytes:
         return self._vocabulary.piece(token_id)

@@ -129,7 +129,11 @@ class Worker:
     def confine(self) -> bool:
         """Give up what answering does not need; returns whether system calls are filtered."""
         # What libraries left open. 0, 1 and 2 are the pipes and /dev/null.
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2:
+                # The list has its own descriptor, which is closed by now.
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
         # As much again as the stack, because malloc reserves memory for a thread and uses little.
         address_space = jail.address_space_bytes() + 2 * STACK_BYTES + self._duty.memory_bytes
         return jail.confine(address_space=address_space, forks=self._duty.forks)

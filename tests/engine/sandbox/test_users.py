@@ -148,7 +148,8 @@ def test_a_long_word_costs_no_process(tmp_path: Path, pre: str, letter: str) -> 
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    "answer", [{"token_ids": [10**9]}, {"token_ids": [-1]}, {"token_ids": [1.5]}, {"token_ids": []}]
+    "answer",
+    [{"token_ids": [10**9]}, {"token_ids": [-1]}, {"token_ids": [1.5]}, {"token_ids": "1"}],
 )
 def test_no_token_id_outside_the_vocabulary_comes_from_a_sandbox(
     texts: Texts, monkeypatch: pytest.MonkeyPatch, answer: dict[str, list[float]]

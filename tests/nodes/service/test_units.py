@@ -86,6 +86,17 @@ def test_services_may_call_what_they_die_without(name):
     assert not last.startswith("~")
 
 
+@pytest.mark.parametrize("name", ["airdraft-target@.service", "airdraft-draft@.service"])
+def test_services_that_read_what_strangers_write_may_confine_it(name):
+    """By calls that @system-service does not have: a filter for all threads, and Landlock."""
+    last = [
+        line.removeprefix("SystemCallFilter=").split()
+        for line in (SHIPPED / name).read_text().splitlines()
+        if line.startswith("SystemCallFilter=")
+    ][-1]
+    assert {"seccomp", "landlock_create_ruleset", "landlock_restrict_self"} == set(last)
+
+
 def settings_of(role: str) -> dict[str, list[str]]:
     """What a service's unit says, by key; lists of words."""
     found: dict[str, list[str]] = {}
