@@ -11,7 +11,9 @@ from nodes.coordinator.members.rate_limits import (
     MESSAGES_PER_S,
     RateLimits,
     cost_of,
+    work_of,
 )
+from nodes.messages import CommitEntry, CommitReply, Score, TokenizeReply, TokenScores
 
 GOOD, BAD = b"good", b"bad"
 
@@ -68,3 +70,27 @@ def test_the_oldest_of_very_many_peers_are_forgotten(limits: RateLimits) -> None
     limits.offended(BAD)
     assert not limits.is_banned(BAD)
     assert limits.may_speak(BAD, 0.0)
+
+
+def passed(num_streams: int, num_top: int) -> CommitReply:
+    """A pass of a target: a token of each stream, with the scores of this and of some others."""
+    score = Score(5, -1.0, b"a")
+    scores = (TokenScores(score, (score,) * num_top),) if num_top else ()
+    entry = CommitEntry(1, 1, 3, 1, 0, 0, "", b"a", scores)
+    return CommitReply(0.05, (entry,) * num_streams, (5,) * num_streams)
+
+
+def test_a_busy_target_may_say_all_that_it_has_to_say() -> None:
+    for num_streams, num_top, passes_a_second in ((256, 0, 100), (256, 20, 20), (16, 20, 200)):
+        work = passes_a_second * (1 + work_of(passed(num_streams, num_top)))
+        assert work < MESSAGES_PER_S
+    # 100 texts of a thousand tokens, or the longest text, in a second.
+    assert 100 * work_of(TokenizeReply(1, "", (5,) * 1000)) < MESSAGES_PER_S / 10
+    assert work_of(TokenizeReply(1, "", (5,) * 131_072)) < MESSAGES_PER_S / 10
+
+
+def test_who_replies_at_length_without_being_asked_is_heard_less_often(limits: RateLimits) -> None:
+    """The largest replies that pass the codec, as fast as the limit of messages lets them."""
+    for reply in (passed(256, 20), TokenizeReply(1, "", (5,) * 131_072)):
+        num_heard = sum(limits.work.take(type(reply), work_of(reply), 0.0) for _ in range(10_000))
+        assert num_heard < BURST_MESSAGES / 30
