@@ -46,8 +46,10 @@ _AIRTIME_A_WAIT: Final = 1 / 8
 _WAIT_NOTICE_S: Final = 6.0
 _SILENT_S: Final = 60.0
 _MAX_UPLOADS: Final = 256
-# Limit for all uploads of one client.
+# Limits for all uploads of one client, and for those of all together. What finds no room is sent
+# without grants.
 _MAX_BYTES_OF_PEER: Final = 1 << 25
+MAX_BYTES_OF_ALL: Final = 1 << 27
 _LEAST_BPS: Final = 1000.0
 # A larger declared frame_s is refused, because each grant keeps others off the medium that long.
 _MOST_FRAME_S: Final = 1.0
@@ -152,10 +154,11 @@ class Uploads:
         return out
 
     def _has_room(self, peer: bytes, offer: UploadOffer) -> bool:
-        of_peer = sum(
-            u.offer.num_bytes for (client, _), u in self._uploads.items() if client == peer
-        )
-        is_modest = of_peer + offer.num_bytes <= _MAX_BYTES_OF_PEER
+        of_all = of_peer = offer.num_bytes
+        for (client, _), upload in self._uploads.items():
+            of_all += upload.offer.num_bytes
+            of_peer += upload.offer.num_bytes if client == peer else 0
+        is_modest = of_peer <= _MAX_BYTES_OF_PEER and of_all <= MAX_BYTES_OF_ALL
         return is_modest and len(self._uploads) < _MAX_UPLOADS
 
     def arrived(

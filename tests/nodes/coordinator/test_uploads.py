@@ -14,7 +14,7 @@ from mesh.errors import DecodeError
 from mesh.grants import Air
 from mesh.padding import SIZES, pad
 from nodes.client.upload import Upload
-from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
+from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, MAX_BYTES_OF_ALL, PIECE_S, Uploads
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     MAX_UPLOAD_BYTES,
@@ -227,6 +227,12 @@ def test_uploads_are_bounded_and_of_large_ones_one_client_has_not_all(
         number += 1
     assert line.num_under_way == number
     assert bool(line.offered(B, offer(1, num_bytes), 0.0)) == (num_bytes == MAX_UPLOAD_BYTES)
+
+
+def test_what_all_clients_upload_is_bounded(line: Uploads) -> None:
+    peers = [b"%d" % number for number in range(200)]
+    taken = [bool(line.offered(peer, offer(1, MAX_UPLOAD_BYTES), 0.0)) for peer in peers]
+    assert sum(taken) == MAX_BYTES_OF_ALL // MAX_UPLOAD_BYTES
 
 
 def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
