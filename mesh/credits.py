@@ -18,8 +18,10 @@ MAX_ANSWER_BYTES: Final = 1 << 21
 # Limit for all other unread messages that are not small. A client that asks for the largest texts
 # in 64 requests at once may have 40 MB of them in transit.
 MAX_UNREAD_BYTES: Final = 1 << 26
-# Smaller messages are bounded by their number alone.
+# Smaller messages are bounded by their number alone, and count as this many bytes.
 _SMALL_BYTES: Final = 1024
+# Limit for all peers together: the process is allowed 1 GiB by its unit.
+MAX_ALL_BYTES: Final = 1 << 28
 # A receiver sends a Credit after this many messages, or after this many bytes.
 GRANT_MESSAGES: Final = 256
 GRANT_BYTES: Final = 1 << 19
@@ -61,23 +63,34 @@ class _Window:
     def num_unread(self) -> int:
         return self.num_sent - self.num_read
 
+    @property
+    def num_bytes(self) -> int:
+        """What the peer has not read, at most."""
+        num_large = len(self.answers.sizes) + len(self.others.sizes)
+        small = (self.num_unread - num_large) * _SMALL_BYTES
+        return self.answers.num_bytes + self.others.num_bytes + small
+
 
 class Credits:
     """Counts what may still be sent to each peer."""
 
     def __init__(self) -> None:
         self._windows: dict[bytes, _Window] = {}
+        # The sum of num_bytes of all windows.
+        self._num_bytes = 0
 
     def open(self, peer: bytes) -> None:
         """Start a membership with a full window; that of a present member stays as it is."""
         self._windows.setdefault(peer, _Window())
 
     def close(self, peer: bytes) -> None:
-        self._windows.pop(peer, None)
+        if (window := self._windows.pop(peer, None)) is not None:
+            self._num_bytes -= window.num_bytes
 
     def keep(self, peers: Collection[bytes]) -> None:
         """Forget all peers but these."""
-        self._windows = {peer: found for peer, found in self._windows.items() if peer in peers}
+        for peer in self._windows.keys() - peers:
+            self.close(peer)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -87,14 +100,17 @@ class Credits:
         window = self._windows.get(peer)
         if window is None:
             return
+        before = window.num_bytes
         window.num_read += min(num_messages, window.num_unread)
         window.answers.read(window.num_read)
         window.others.read(window.num_read)
+        self._num_bytes += window.num_bytes - before
 
     def take(self, peer: bytes, num_bytes: int = 0, *, is_answer: bool = False) -> bool:
         """Count one more message; False if the peer must read first. Non-members have no limit.
 
-        is_answer: it is a reply to a query, which its peer may repeat as often as it likes.
+        If all peers together are too far behind, it is the one that is furthest behind. is_answer:
+        it is a reply to a query, which its peer may repeat as often as it likes.
         """
         window = self._windows.get(peer)
         if window is None:
@@ -103,10 +119,17 @@ class Credits:
         is_counted = is_answer or num_bytes >= _SMALL_BYTES
         if window.num_unread >= WINDOW_MESSAGES or (is_counted and not kind.has_room(num_bytes)):
             return False
+        if self._num_bytes > MAX_ALL_BYTES and window is self._furthest_behind():
+            return False
+        before = window.num_bytes
         window.num_sent += 1
         if is_counted:
             kind.add(window.num_sent, num_bytes)
+        self._num_bytes += window.num_bytes - before
         return True
+
+    def _furthest_behind(self) -> _Window:
+        return max(self._windows.values(), key=lambda window: window.num_bytes)
 
 
 class Meter:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mesh.credits import Credits, Meter
+from mesh.credits import MAX_ALL_BYTES, Credits, Meter
 
 PEER = b"p"
 
@@ -97,3 +97,43 @@ def test_a_member_that_reads_large_answers_may_ask_for_ever():
         assert credits.take(PEER, size, is_answer=True)
         if granted := meter.read(size):
             credits.grant(PEER, granted)
+
+
+def test_when_all_are_too_far_behind_the_furthest_gets_no_more():
+    credits = Credits()
+    readers, deaf = (
+        [b"%d" % number for number in range(3)],
+        [b"x%d" % number for number in range(9)],
+    )
+    for peer in (*readers, *deaf):
+        credits.open(peer)
+    num_sent, refused = 0, set()
+    while len(refused) < 5:
+        for peer in deaf:
+            if peer not in refused and not credits.take(peer, 1 << 20):
+                # As the coordinator does with a peer that does not read.
+                credits.close(peer)
+                refused.add(peer)
+        for peer in readers:
+            assert credits.take(peer, 1 << 20)
+            credits.grant(peer, 1)
+        num_sent += 1
+        assert num_sent < 1000
+    # What the others have not read counts, and nothing of those that are gone.
+    assert (9 - 5) * (num_sent - 1) << 20 <= MAX_ALL_BYTES
+
+
+def test_what_was_read_of_any_size_counts_no_longer():
+    credits = Credits()
+    for peer in (b"a", b"b"):
+        credits.open(peer)
+    for _ in range(3):
+        for peer in (b"a", b"b"):
+            for size in (10, 2000, 1 << 20):
+                assert credits.take(peer, size)
+            assert credits.take(peer, 100, is_answer=True)
+        credits.grant(b"a", 3)
+        credits.grant(b"b", 4)
+    for _ in range(MAX_ALL_BYTES >> 19):
+        assert credits.take(b"b", 1 << 20)
+        credits.grant(b"b", 1)
