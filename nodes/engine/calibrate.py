@@ -40,7 +40,7 @@ _FILLING_S = 1.0
 # scatter by some 10 %.
 _PROBED_TOKENS = 4
 _MUCH_FASTER = 0.8
-_FORMAT = 8
+_FORMAT = 9
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -9,6 +9,8 @@ in a graveyard sequence until a compaction rewrites the live ones in order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 # Reading past one garbage cell costs a query about 0.6 us, or at most 0.03 us where attention skips
 # masked cells (kernels/). Rewriting a live cell costs about 40 us (SmolLM2-135M, one thread).
 # A compaction is worth its cost once the reads have cost as much as it does.
@@ -16,18 +18,42 @@ QUERIES_PER_CELL = 64
 QUERIES_PER_SKIPPED_CELL = 1024
 
 
+# A sequence and how many of its next tokens take cells one after the other.
+Run = tuple[int, int]
+
+
+def equal_runs(spans: Iterable[Run], most: int) -> Iterator[Run]:
+    """Yield the runs of a pass in the order in which a model with recurrent layers takes cells.
+
+    These layers need equally many tokens of each sequence. So libllama runs as many as the shortest
+    span has, but at most `most` (n_ubatch) of all sequences together, and then goes on with what
+    is left. A span with shorter neighbours thus has its cells in several places.
+    """
+    left = list(spans)
+    while left:
+        count = min(max(1, most // len(left)), *(rest for _, rest in left))
+        yield from ((seq_id, count) for seq_id, _ in left)
+        left = [(seq_id, rest - count) for seq_id, rest in left if rest > count]
+
+
 class CellLog:
     """Bookkeeping of an append-only cache of `total` cells for `max_sequences` sequences.
 
     queries_per_cell: A compaction is worth its cost once this many queries have read past as many
-    garbage cells as there are live cells.
+    garbage cells as there are live cells. most_at_once: The limit of equal_runs() if passes take
+    cells in that order; 0 if they take them span by span.
     """
 
     def __init__(
-        self, total: int, max_sequences: int, queries_per_cell: int = QUERIES_PER_CELL
+        self,
+        total: int,
+        max_sequences: int,
+        queries_per_cell: int = QUERIES_PER_CELL,
+        most_at_once: int = 0,
     ) -> None:
         self.total = total
         self._queries_per_cell = queries_per_cell
+        self._most_at_once = most_at_once
         # The cells of each sequence, in the order of its positions.
         self._cells: list[list[int]] = [[] for _ in range(max_sequences)]
         # The length of the log: all cells from here on are free. Those from `_buried` on are not in
@@ -59,6 +85,12 @@ class CellLog:
     def append(self, seq_id: int, count: int) -> None:
         self._cells[seq_id] += range(self.used, self.used + count)
         self.used += count
+
+    def append_pass(self, spans: Iterable[Run]) -> None:
+        """Record the cells that the spans of a pass took."""
+        most = self._most_at_once
+        for seq_id, count in equal_runs(spans, most) if most else spans:
+            self.append(seq_id, count)
 
     def read(self, num_queries: int) -> None:
         self._wasted_reads += num_queries * self.garbage

@@ -164,7 +164,9 @@ class LlamaModel(LlamaContext):
         self._window = self._llama.llama_model_n_swa(self._model) or self.info.num_cells
         self._shortest = [0] * config.max_sequences
         per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
-        self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell)
+        is_hybrid = self._llama.llama_model_is_hybrid(self._model)
+        most = int(self._llama.llama_n_ubatch(self._context)) if is_hybrid else 0
+        self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell, most)
         # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
@@ -176,6 +178,9 @@ class LlamaModel(LlamaContext):
         if llama.llama_model_is_diffusion(model) or llama.llama_model_has_encoder(model):
             what = "models that write a text token by token are served, not diffusion or T5"
             raise ModelFileError(f"{self._path.name} is of another kind: {what}")
+        if self.metadata("general.architecture") == "plamo2":
+            # It writes the states of several sequences to wrong places.
+            raise ModelFileError(f"{self._path.name}: libllama runs no two streams of a PLaMo 2")
 
     def _context_params(self) -> Any:
         config = self.config
@@ -277,8 +282,7 @@ class LlamaModel(LlamaContext):
         code = self._llama.llama_decode(self._context, self._batch.native)
         if code != 0:
             raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
-        for span in spans:
-            log.append(span.seq_id, len(span.token_ids))
+        log.append_pass((span.seq_id, len(span.token_ids)) for span in spans)
         if rows == 0:
             return np.empty((0, self.info.num_vocab), dtype=np.float32)
         # They lie in libllama's own memory, which moves when a pass has more rows than any before.
@@ -309,7 +313,9 @@ class LlamaModel(LlamaContext):
             raise InvalidInputError(f"sequence {target} is not empty")
         if not 0 < length <= self.length(source) or length < self.shortest(source):
             raise InvalidInputError(f"sequence {source} cannot be copied up to {length}")
-        self._llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        # DeepSeek V4 ends the process unless the end of a copy is open.
+        end = -1 if length == self.length(source) else length
+        self._llama.llama_memory_seq_cp(self._memory, source, target, 0, end)
         self._log.share(source, target, length)
         self._shortest[target] = self._shortest[source]
 
