@@ -34,6 +34,9 @@ from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
 
+# Without flash attention, which libllama refuses to use for this architecture, the sums of a token
+# take in all cells, also those of others. Few rows show it: 29 of 6,245 of a small Grok.
+_WITHOUT_FLASH_ATTENTION = ("grok",)
 # The self-test and the calibration need two sequences.
 _MEASURED_SEQUENCES = 2
 TOY_COSTS = NodeCosts(CostTable((1, 32), (1e-4, 1e-3)), CostTable((32,), (1e-3,)))
@@ -161,9 +164,12 @@ def _self_test(
     if profile == "fast":
         return SelfTest(False, "profile fast does not promise equal bits")
     tested = run_self_test(model, prefix_lens=prefix_lens)
-    return (
-        tested if tested.exact else replace(tested, failure=_with_operation(model, tested.failure))
-    )
+    if not tested.exact:
+        return replace(tested, failure=_with_operation(model, tested.failure))
+    if model.metadata("general.architecture") in _WITHOUT_FLASH_ATTENTION:
+        failure = "its attention adds up the cells of other sequences, too"
+        return replace(tested, exact=False, failure=failure)
+    return tested
 
 
 def _with_operation(model: LlamaModel, failure: str) -> str:

@@ -124,6 +124,16 @@ def test_a_model_that_cannot_roll_back_is_tested_beyond_the_pieces_of_its_layers
     assert machine.longest > 2 * 64
 
 
+def test_an_architecture_without_flash_attention_is_never_exact(
+    machine, tmp_path, caplog, monkeypatch
+):
+    architecture = {"general.architecture": "grok"}
+    monkeypatch.setattr(FakeLlama, "metadata", lambda _self, key: architecture.get(key, ""))
+    model = open_model(config(tmp_path), None).model
+    assert (model.verdict, model.digest) == (False, "bits")
+    assert "adds up the cells of other sequences" in caplog.text
+
+
 def test_without_a_known_difference_or_a_cache_it_serves_all_the_same(
     machine, tmp_path, caplog, monkeypatch
 ):

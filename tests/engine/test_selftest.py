@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodes.engine.protocol import Span
+from nodes.engine.protocol import SavedPrefix, Span
 from nodes.engine.selftest import probe_digest, run_self_test
 from nodes.engine.toy import ToyConfig, ToyModel
 
@@ -25,13 +25,29 @@ class WrongModel(ToyModel):
         return rows
 
 
+class FarModel(ToyModel):
+    """A toy with another last bit of a logit at each position from 512 on."""
+
+    def forward(self, spans):
+        rows = super().forward(spans)
+        ends = [span.start + len(span.token_ids) for span in spans]
+        positions = [
+            position
+            for span, end in zip(spans, ends, strict=True)
+            for position in range(end - span.num_outputs, end)
+        ]
+        far = np.array(positions, dtype=int) >= 512
+        rows[far, 3] = np.nextafter(rows[far, 3], np.float32(100))
+        return rows
+
+
 def test_the_digest_is_of_the_bits_also_far_into_a_text():
     digest = run_self_test(ToyModel()).digest
     assert len(digest) == 16
     assert run_self_test(ToyModel(ToyConfig(num_cells=700))).digest == digest
     assert run_self_test(ToyModel(ToyConfig(seed=99))).digest != digest
     # Two builds that compute the same until attention changes its kernel, and are exact both.
-    far = run_self_test(WrongModel(lambda model, spans: model.length(0) >= 512))
+    far = run_self_test(FarModel())
     assert far.exact
     assert far.digest != digest
 
@@ -91,6 +107,99 @@ class Recurrent(WrongModel):
     def truncate(self, seq_id, length):
         assert length in (0, self.length(seq_id))
         super().truncate(seq_id, length)
+
+
+class Forgetful(ToyModel):
+    """A model that saves something else after passes that `is_wrong(self, spans)` says."""
+
+    def __init__(self, is_wrong):
+        super().__init__()
+        self._is_wrong = is_wrong
+        self._wrong = False
+
+    def forward(self, spans):
+        self._wrong |= bool(self._is_wrong(self, spans))
+        return super().forward(spans)
+
+    def truncate(self, seq_id, length):
+        super().truncate(seq_id, length)
+        self._wrong &= any(map(self.length, range(2)))
+
+    def save(self, seq_id):
+        saved = super().save(seq_id)
+        if self._wrong:
+            saved.state[-1] ^= 1
+        return saved
+
+
+def ends_beside_a_longer_one(model, spans):
+    """Whether a sequence reads its first tokens beside more than those of another."""
+    return [span.seq_id for span in spans if not span.start] == [0, 1] and (
+        len(spans[0].token_ids) > len(spans[1].token_ids)
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_wrong", "failure"),
+    [
+        (lambda model, spans: len(spans) == 2 and spans[1].num_outputs > 2, "another sequence"),
+        (ends_beside_a_longer_one, "two texts that take turns leave other states"),
+        # One of two sequences sits out a pass of several tokens before any output is wanted.
+        (
+            lambda model, spans: (
+                [span.seq_id for span in spans] == [1]
+                and model.length(0) > 0
+                and not spans[0].start
+            ),
+            "two texts that take turns leave other states",
+        ),
+    ],
+    ids=["guesses", "a shorter text", "sitting out"],
+)
+def test_states_are_compared_as_well_as_logits(is_wrong, failure):
+    result = run_self_test(Forgetful(is_wrong))
+    assert not result.exact
+    assert failure in result.failure
+
+
+def test_the_sign_of_a_zero_is_no_other_state():
+    class Signed(ToyModel):
+        """The first number of a state is a zero whose sign changes each time."""
+
+        sign = 0
+
+        def save(self, seq_id):
+            saved = super().save(seq_id)
+            zero = np.array([self.sign], dtype=np.uint32).view(np.uint8)
+            self.sign ^= 1 << 31
+            return SavedPrefix(saved.length, np.concatenate([zero, saved.state]))
+
+        def restore(self, seq_id, saved, length):
+            super().restore(seq_id, SavedPrefix(saved.length, saved.state[4:].copy()), length)
+
+    assert run_self_test(Signed()).exact
+
+
+def test_what_depends_on_the_cells_in_use_is_noticed():
+    class Crowded(ToyModel):
+        """Its logits are others once more than 512 cells were taken, as those of a GLM5-next."""
+
+        num_used = 0
+
+        def restore(self, seq_id, saved, length):
+            super().restore(seq_id, saved, length)
+            self.num_used += length
+
+        def truncate(self, seq_id, length):
+            super().truncate(seq_id, length)
+            if not any(map(self.length, range(2))):
+                self.num_used = 0
+
+        def forward(self, spans):
+            return super().forward(spans) + np.float32(self.num_used > 512)
+
+    result = run_self_test(Crowded(), prefix_lens=(60,))
+    assert result.failure.endswith("cells in use differ from single steps after 60 tokens")
 
 
 def test_a_model_that_cannot_roll_back_is_tested_without_wrong_guesses():

@@ -13,6 +13,8 @@ from nodes.engine.llama_abi import kernels, library
 
 _ALIGNMENT = 32
 _NUM_VOCAB = 300
+# The tokens that a short convolution sees.
+_CONVOLVED = 3
 # llama.h: files "mostly" of that format; which tensor gets which is llama.cpp's business.
 FILE_TYPES = {
     "F16": 1,
@@ -54,14 +56,16 @@ def write_model(
     architecture: str = "llama",
     pooling: int = 0,
     window: int = 0,
+    is_hybrid: bool = False,
     has_factors: bool = False,
     template: str = "",
 ) -> None:
     """Write a model of that shape as a GGUF file of that type.
 
     pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
-    window: the tokens that attention sees in a model of Cohere's; 0 for all. has_factors: matrices
-    have a scale beside them, as those of BitNet have. template: the chat template, if it has one.
+    window: the tokens that attention sees in a model of Cohere's; 0 for all. is_hybrid: every other
+    layer is recurrent, as in LFM2. has_factors: matrices have a scale beside them, as those of
+    BitNet have. template: the chat template, if it has one.
     """
     # libllama crashes in loading a model if the kernels are registered after another was loaded.
     kernels()
@@ -82,6 +86,8 @@ def write_model(
         }
         # Its output layer is its embedding, and it has one norm a layer.
         tensors = {n: t for n, t in tensors.items() if n != "output.weight" and "ffn_norm" not in n}
+    if is_hybrid:
+        metadata, tensors = _hybrid(shape, metadata, tensors)
     plain.write_bytes(_gguf(metadata, tensors))
     llama = library()
     params = llama.llama_model_quantize_default_params()
@@ -147,6 +153,37 @@ def _tensors(shape: Shape) -> dict[str, np.ndarray]:
         out |= {f"blk.{layer}.{name}.weight": matrix(*size) for name, size in sizes.items()}
         out |= {f"blk.{layer}.{name}.weight": norm() for name in ("attn_norm", "ffn_norm")}
     return out
+
+
+def _hybrid(
+    shape: Shape, metadata: dict[str, Any], tensors: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The same model as an LFM2 whose even layers are short convolutions."""
+    draw, width = np.random.default_rng(1), shape.width
+    named = {key.replace("llama.", "lfm2."): value for key, value in metadata.items()}
+    named |= {
+        "general.architecture": "lfm2",
+        "lfm2.shortconv.l_cache": _CONVOLVED,
+        "lfm2.attention.head_count_kv": [shape.kv_heads * (n % 2) for n in range(shape.layers)],
+    }
+    out = {n.replace("output_norm", "token_embd_norm"): t for n, t in tensors.items()}
+    for layer in range(shape.layers):
+        block = f"blk.{layer}"
+        if layer % 2:
+            norm = np.ones(shape.head_size, dtype=np.float32)
+            out |= {f"{block}.attn_{name}_norm.weight": norm for name in "qk"}
+            continue
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            del out[f"{block}.{name}.weight"]
+        sizes = {
+            "conv": (width, _CONVOLVED),
+            "in_proj": (3 * width, width),
+            "out_proj": (width, width),
+        }
+        for name, (rows, columns) in sizes.items():
+            weights = draw.standard_normal((rows, columns)) * columns**-0.5
+            out[f"{block}.shortconv.{name}.weight"] = weights.astype(np.float32)
+    return named, out
 
 
 def _string(text: str) -> bytes:
