@@ -9,7 +9,7 @@ from nodes.engine import llama
 from nodes.engine.cells import CellLog
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import Span
+from nodes.engine.protocol import ModelFileError, Span
 from nodes.engine.selftest import run_self_test
 from tests.engine.kernels.tiny_models import Shape, write_model
 
@@ -75,3 +75,19 @@ def test_the_self_test_sees_a_log_of_another_order(path, repack, monkeypatch):
     monkeypatch.setattr(llama, "CellLog", SpanBySpan)
     with opened(path, repack=repack) as model:
         assert "two texts that take turns" in run_self_test(model, prefix_lens=(60,)).failure
+
+
+def test_plamo_2_is_refused_before_it_can_end_the_process(path, monkeypatch):
+    found = {"general.architecture": "plamo2"}
+    monkeypatch.setattr(LlamaModel, "metadata", lambda _self, key: found.get(key, ""))
+    with pytest.raises(ModelFileError, match="no two streams of a PLaMo 2"):
+        LlamaModel(LlamaConfig(path=path))
+
+
+def test_a_text_is_copied_with_its_state(path):
+    with opened(path) as model:
+        model.forward([Span(1, 0, OTHER[:8]), Span(0, 0, TEXT[:BEGIN])])
+        model.copy_prefix(0, 2, BEGIN)
+        spans = [Span(0, BEGIN, TEXT[BEGIN:60], 3), Span(2, BEGIN, TEXT[BEGIN:60], 3)]
+        rows = model.forward(spans)
+        assert np.array_equal(rows[:3], rows[3:])
