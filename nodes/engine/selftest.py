@@ -7,25 +7,18 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import (
-    Bytes,
-    InvalidInputError,
-    Logits,
-    Model,
-    SavedPrefix,
-    Span,
-    StreamError,
-)
+from nodes.engine.protocol import InvalidInputError, Logits, Model, SavedPrefix, Span, StreamError
 from nodes.engine.sampling import Sampling, sample
 
 _WIDTHS = (2, 5, 9)
 _NUM_STEPS = 10
 _NUM_FOREIGN = 128
 _NUM_PROBED = 32
-# Tokens of two sequences in a pass, in turn. The first pass has the longer span first, so that a
-# log of cells in another order than libllama's believes the shorter one to be at its end.
+# The tokens of two sequences in each pass that they share. The longer span comes first in the first
+# pass: a log that is wrong about the order of cells then believes that the shorter one is its end.
 _TURNS = ((20, 8), (3, 0), (0, 9), (5, 17), (2, 1), (12, 12), (0, 3), (1, 4))
 # GLM5-next has another attention with more than 512 cells in use, and ggml others with more keys.
 _NUM_CROWDED = 640
@@ -38,6 +31,8 @@ PREFIX_LENS = (24, 520)
 PREFIX_LENS_OF_KERNELS = (60,)
 # ggml's recurrent layers take up to 64 tokens at a time, so this is read in several such pieces.
 PREFIX_LEN_OF_STATES = 150
+
+Words = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +105,7 @@ def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
         if not np.array_equal(mixed, plain):
             return "passes shared with another sequence differ from single steps", plain
         if not np.array_equal(_state(model), ended):
-            return "passes shared with another sequence leave other states", plain
+            return "passes shared with another sequence leave another state", plain
         model.truncate(0, 0)
         num_used = _crowd(model, begun)
         mixed = _mixed_steps(model, token_ids, foreign, prefix_len)
@@ -140,7 +135,7 @@ def _crowd(model: Model, begun: SavedPrefix) -> int:
 
 
 def _take_turns(
-    model: Model, token_ids: list[int], prefix_len: int, plain: Logits, ended: Bytes
+    model: Model, token_ids: list[int], prefix_len: int, plain: Logits, ended: Words
 ) -> str:
     """Read one text in two sequences, with unequal spans; returns the first difference.
 
@@ -158,7 +153,9 @@ def _take_turns(
                 spans.append(Span(seq_id, start, token_ids[start:end], num_outputs))
         if num_pass % 2:
             spans.reverse()
-        rows = model.forward(spans) if spans else plain[:0]
+        if not spans:
+            continue
+        rows = model.forward(spans)
         for span in spans:
             first = span.start + len(span.token_ids) - span.num_outputs - prefix_len
             wanted = plain[first : first + span.num_outputs]
@@ -171,7 +168,7 @@ def _take_turns(
         elif min(lengths) == len(token_ids):
             break
     states = [_state(model)]
-    # A saved text contains the number of its sequence.
+    # What is saved of a sequence contains its number, so the other one is compared as sequence 0.
     saved = model.save(1)
     model.truncate(0, 0)
     model.restore(0, saved, saved.length)
@@ -181,14 +178,13 @@ def _take_turns(
     return ""
 
 
-def _state(model: Model) -> Bytes:
+def _state(model: Model) -> Words:
     """Return all that the cache holds of sequence 0, in the order of its cells.
 
     Few logits of small models show that cells lie in another order or that a state is wrong.
     """
-    words = model.save(0).state.copy()
-    words.resize(-(-words.size // 4) * 4)
-    words = words.view(np.uint32)
+    saved = model.save(0).state
+    words = np.append(saved, np.zeros(-saved.size % 4, dtype=np.uint8)).view(np.uint32)
     # A sequence begins with the state of an earlier one times 0, whose zeros may be negative.
     words[words == _NEGATIVE_ZERO] = 0
     return words
