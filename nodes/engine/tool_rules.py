@@ -163,13 +163,13 @@ def _tagged(
     for index, (_, parameters) in enumerate(tools):
         found = arguments_of(parameters)
         words = []
-        for number, argument in enumerate(found.named):
+        for number, argument in enumerate(found.named.values()):
             rule = f"arg_{index}_{number}"
             rules += _tagged_value(form, f"{rule}_value", argument, schema)
             rules.append(f"{rule}: {key} {_quoted(argument.name)} {after} {rule}_value")
             words.append(rule if argument.is_required else rule + "?")
         if found.others is not None:
-            rule, known = f"other_{index}", "|".join(_escaped(each.name) for each in found.named)
+            rule, known = f"other_{index}", "|".join(map(_escaped, found.named))
             rules += _tagged_value(form, f"{rule}_value", found.others, schema)
             rules.append(f"KEY_{index}: /[^<>\\n]+/" + (f" & ~/{known}/" if known else ""))
             rules.append(f"{rule}: {key} KEY_{index} {after} {rule}_value")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from nodes.gateway.answers import Delta
 from nodes.gateway.fields import Job
 from nodes.gateway.reading import CALL, TextReader
+from nodes.gateway.tools import Tools
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class ItemReader:
         self._reader = TextReader(
             thinking=job.thinking,
             style=job.tool_style,
-            tools=job.tools.parameters if job.tools is not None else None,
+            tools=job.tools or Tools(()),
             has_format=job.has_format,
         )
         self.items: list[Item] = []

@@ -6,10 +6,10 @@ module reads what such a text can contain; anything else is content.
 
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Generator, Iterable, Iterator
+from typing import Final, NamedTuple
 
-from nodes.engine.chat.tagged import Argument, TaggedForm, arguments_of
+from nodes.engine.chat.tagged import Argument, TaggedForm
 from nodes.engine.chat.tools import (
     CALLED,
     CALLING,
@@ -21,6 +21,7 @@ from nodes.engine.chat.tools import (
     TO_FUNCTION,
 )
 from nodes.engine.metadata import CHANNEL, CLOSE, END, HARMONY, MESSAGE, OPEN, OPENED, START
+from nodes.gateway.tools import Tools
 
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"
@@ -40,6 +41,7 @@ _NAMED: Final = re.compile(rf'{GAP}\{{{GAP}"name"{GAP}:{GAP}"([^"]*)"')
 _NAMED_START: Final = '{"name":"'
 # How much text waits that only resembles such a call: four gaps, and a name of 64 characters.
 _MOST_WAITING: Final = 160
+_NO_TOOLS: Final = Tools(())
 
 
 class Part(NamedTuple):
@@ -59,8 +61,7 @@ _Parser = Generator[Part | None, None, bool]
 class TextReader:
     """Reads one choice. The parser stops where it needs more text, and goes on when that is there.
 
-    thinking, style, has_format: as in Job. tools: name -> schema of the arguments, of the functions
-    that may be called.
+    thinking, style, has_format: as in Job. tools: the functions that may be called.
     """
 
     def __init__(
@@ -68,10 +69,10 @@ class TextReader:
         *,
         thinking: str = "",
         style: str = "",
-        tools: Mapping[str, dict[str, Any]] | None = None,
+        tools: Tools = _NO_TOOLS,
         has_format: bool = False,
     ) -> None:
-        self._tools = tools or {}
+        self._tools = tools
         self._waiting = ""
         self._is_last = False
         self._parser = self._all(thinking, style, has_format=has_format)
@@ -94,7 +95,7 @@ class TextReader:
         has_calls = bool(style) and not calls_in_channels
         if has_calls and has_format:
             # An answer without calls follows a JSON schema, so it may look like a call.
-            has_calls = yield from self._begins_with(_openings(style, self._tools))
+            has_calls = yield from self._begins_with(_openings(style, self._tools.parameters))
         if has_calls:
             if form := TAGGED.get(style):
                 yield from self._tagged_calls(form)
@@ -138,7 +139,7 @@ class TextReader:
             called = None
             if has_calls and (header.startswith("assistant") if begun else is_first):
                 called = _CALLING.fullmatch(header.removeprefix("assistant" if begun else ""))
-            if called is not None and called["name"] in self._tools:
+            if called is not None and called["name"] in self._tools.parameters:
                 kind = ""
                 yield Part(CALL, name=called["name"])
                 yield from self._arguments()
@@ -201,7 +202,7 @@ class TextReader:
         if form.has_lines:
             begins += r"(?:\n|(?=[^\n]))"
         next_part = re.compile(rf"{begins}|\n?{end}")
-        arguments = arguments_of(self._tools.get(found[1], {}))
+        arguments = self._tools.arguments(found[1])
         separator = "{"
         while found := (yield from self._matched(next_part)):
             if not (key := found[1]):
@@ -260,10 +261,10 @@ class TextReader:
 
     def _begins_with_call(self) -> _Parser:
         """Return whether the answer is a call without its mark. Skips the fence before it."""
-        while self._tools:
+        while self._tools.parameters:
             text = self._waiting.removeprefix(_FENCE)
             if found := _NAMED.match(text):
-                if found[1] not in self._tools:
+                if found[1] not in self._tools.parameters:
                     return False
                 self._waiting = text
                 return True

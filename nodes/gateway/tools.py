@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from nodes.client.generation import GenerateOptions
+from nodes.engine.chat.tagged import Arguments, arguments_of
 from nodes.engine.chat.tools import LLAMA3
 from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
 from nodes.gateway.bodies import Body, Object, Text, compact, readable, refusal, wrong
@@ -28,7 +30,7 @@ _ABOUT: Final = frozenset({"$schema", "description", "title", "type"})
 _PARTS: Final = ("allOf", "anyOf", "oneOf")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tools:
     """The functions that an answer may call. tools: in the API's form. is_required: the answer must
     call one. name: the only one that it may call; "" for any. parallel: it may call several.
@@ -38,12 +40,23 @@ class Tools:
     is_required: bool = False
     name: str = ""
     parallel: bool = True
+    _arguments: dict[str, Arguments] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, dict[str, Any]]:
         """The schemas of the functions' arguments, by the functions' names."""
         functions = [tool["function"] for tool in self.tools]
         return {f["name"]: _closed(f.get("parameters")) for f in functions}
+
+    def arguments(self, name: str) -> Arguments:
+        """The arguments of a function in calls with tags: the same object for all calls."""
+        if name not in self.parameters:
+            return arguments_of({})
+        if name not in self._arguments:
+            self._arguments[name] = arguments_of(self.parameters[name])
+        return self._arguments[name]
 
     def grammar(
         self, style: str, answer: dict[str, Any] | None = None, thinking: str = ""

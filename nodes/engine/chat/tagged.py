@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import cached_property, reduce
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -85,33 +85,41 @@ class ValueKind:
         """Whether it may be any text."""
         return "string" in self.types and self.words is None
 
-    def __or__(self, other: ValueKind) -> ValueKind:
-        is_free = self.is_free or other.is_free
-        words = None if is_free else (*(self.words or ()), *(other.words or ()))
-        return ValueKind(self.types | other.types, words)
-
     def __and__(self, other: ValueKind) -> ValueKind:
         types = self.types & other.types
         if "string" not in types:
             return ValueKind(types)
         if self.words is None or other.words is None:
             return ValueKind(types, other.words if self.words is None else self.words)
-        return ValueKind(types, tuple(word for word in self.words if word in other.words))
+        known = frozenset(other.words)
+        return ValueKind(types, tuple(word for word in self.words if word in known))
 
 
 ANYTHING: Final = ValueKind()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Argument:
-    """An argument of a function. schema: With what it refers to, for a compiler of schemas. fits:
-    Whether a value is certainly valid."""
+    """An argument of a function. declared: Its schema in the document of all schemas."""
 
     name: str
-    schema: Any
-    kind: ValueKind
+    declared: Any
     is_required: bool
-    fits: Callable[[Any], bool]
+    schemas: _Schemas = field(repr=False)
+
+    @property
+    def schema(self) -> Any:
+        """The schema with what it refers to, for a compiler of schemas."""
+        return self.schemas.document(self.declared)
+
+    @cached_property
+    def kind(self) -> ValueKind:
+        """What the schema allows."""
+        return self.schemas.kind(self.declared)
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value is certainly valid."""
+        return self.schemas.fits(value, self.declared)
 
     def words(self, constants: Mapping[str, str]) -> list[str]:
         """Return the texts that a value may be, if it is not free, and constants that it may be."""
@@ -139,16 +147,15 @@ class Argument:
 class Arguments:
     """The arguments that a function may be called with.
 
-    others: Those of any other name; None if there may be none.
+    named: By their names. others: Those of any other name; None if there may be none.
     """
 
-    named: tuple[Argument, ...]
+    named: Mapping[str, Argument]
     others: Argument | None
 
     def of(self, name: str) -> Argument:
         """Return the argument of a name that a call has."""
-        found = next((each for each in self.named if each.name == name), self.others)
-        return found if found is not None else Argument(name, {}, ANYTHING, False, lambda _: True)
+        return self.named.get(name) or self.others or Argument(name, {}, False, _Schemas({}))
 
 
 def arguments_of(parameters: dict[str, Any]) -> Arguments:
@@ -177,29 +184,37 @@ def arguments_of(parameters: dict[str, Any]) -> Arguments:
             raise ValueError(f"{name!r} cannot be the name of an argument in this model's calls")
     if others is None:
         others = is_open or not properties
-    rest = None if others is False else schemas.argument("", others, is_required=False)
-    named = (
-        schemas.argument(name, value, is_required=name in required)
-        for name, value in properties.items()
-    )
-    return Arguments(tuple(named), rest)
+    named = {
+        name: Argument(name, declared, name in required, schemas)
+        for name, declared in properties.items()
+    }
+    return Arguments(named, None if others is False else Argument("", others, False, schemas))
 
 
 class _Schemas:
-    """The schemas in one document, in which they refer to each other."""
+    """The schemas in one document, in which they refer to each other. Each is looked at and copied
+    once, so the work grows with the document and not with the number of its references."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
         # The kinds behind references. One that leads to itself allows anything there.
         self._kinds: dict[str, ValueKind] = {}
         self._num_compared = 0
+        # What document() returned, by the identity of a schema in the root.
+        self._documents: dict[int, Any] = {}
 
-    def argument(self, name: str, schema: Any, *, is_required: bool) -> Argument:
+    @cached_property
+    def _moved(self) -> _Moved:
+        return _Moved(self._root)
+
+    def document(self, schema: Any) -> Any:
+        """Return a schema together with all that it refers to."""
         found = self._followed(schema)
-        if isinstance(found, dict) and '"$ref"' in json.dumps(found):
-            found = {**_moved(found), "$defs": {"_root": _moved(self._root)}}
-        fits = partial(self.fits, schema=schema)
-        return Argument(name, found, self.kind(schema), is_required, fits)
+        if not isinstance(found, dict) or id(found) not in self._moved.referring:
+            return found
+        if id(found) not in self._documents:
+            self._documents[id(found)] = {**self._moved.copies[id(found)], **self._moved.definitions}
+        return self._documents[id(found)]
 
     def parts(self, schema: Any, seen: set[int] | None = None) -> Iterable[dict[str, Any]]:
         """Return a schema and those in its allOf, which all hold for the same value."""
@@ -255,8 +270,7 @@ class _Schemas:
             kinds.append(ValueKind(frozenset(map(_type_of, values)), words))
         for name in ("anyOf", "oneOf"):
             if parts := _list(schema.get(name)):
-                each = (self.kind(part, depth + 1) for part in parts)
-                kinds.append(reduce(ValueKind.__or__, each))
+                kinds.append(_either([self.kind(part, depth + 1) for part in parts]))
         named = schema.get("type")
         types = {name for name in _list(named) or [named] if isinstance(name, str)} & _TYPES
         if types:
@@ -283,17 +297,44 @@ class _Schemas:
         return found
 
 
-def _moved(value: Any) -> Any:
-    """Return a schema whose references lead into the whole schema at its new place."""
-    if isinstance(value, list):
-        return [_moved(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    moved = {name: _moved(item) for name, item in value.items()}
-    reference = value.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        moved["$ref"] = _ROOT + reference[1:]
-    return moved
+class _Moved:
+    """The schemas of a document, with references that lead to where it is as a definition.
+
+    copies: By the identity of the original. referring: The identities of those originals that have
+    a reference inside. definitions: The whole document as the definition.
+    """
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self.copies: dict[int, Any] = {}
+        self.referring: set[int] = set()
+        self.definitions = {"$defs": {"_root": self._moved(root)}}
+
+    def _moved(self, value: Any) -> Any:
+        if not isinstance(value, dict | list):
+            return value
+        if (known := self.copies.get(id(value))) is not None:
+            return known
+        if isinstance(value, list):
+            parts, refers = value, False
+            copy: Any = [self._moved(item) for item in value]
+        else:
+            parts, refers = list(value.values()), "$ref" in value
+            copy = {name: self._moved(item) for name, item in value.items()}
+            reference = value.get("$ref")
+            if isinstance(reference, str) and reference.startswith("#"):
+                copy["$ref"] = _ROOT + reference[1:]
+        if refers or any(id(part) in self.referring for part in parts):
+            self.referring.add(id(value))
+        self.copies[id(value)] = copy
+        return copy
+
+
+def _either(kinds: list[ValueKind]) -> ValueKind:
+    """Return what is allowed where one of several kinds is enough."""
+    types = frozenset[str]().union(*(kind.types for kind in kinds))
+    if any(kind.is_free for kind in kinds):
+        return ValueKind(types)
+    return ValueKind(types, tuple(word for kind in kinds for word in kind.words or ()))
 
 
 def _list(value: object) -> list[Any]:

@@ -59,3 +59,48 @@ def test_schemas_that_lead_to_each_other_many_times_take_no_time() -> None:
         "$defs": {**levels, "loop": loop},
     }
     assert arguments_of(parameters).of("x").json_of("1", {}) == '"1"'
+
+
+def num_parts(schemas: list[Any]) -> int:
+    """The number of objects and lists that schemas consist of; what they share counts once."""
+    seen: set[int] = set()
+    rest = list(schemas)
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict | list) and id(part) not in seen:
+            seen.add(id(part))
+            rest += part.values() if isinstance(part, dict) else part
+    return len(seen)
+
+
+@pytest.mark.parametrize("of_each", [{"items": {"$ref": "#/$defs/x"}}, {"$ref": "#/$defs/list"}])
+def test_arguments_share_what_they_refer_to(of_each: dict[str, Any]) -> None:
+    def made(num_arguments: int) -> int:
+        properties = {f"p{i}": dict(of_each) for i in range(num_arguments)}
+        defs = {"x": TEXT, "list": {"items": {"$ref": "#/$defs/x"}}}
+        found = arguments_of({"properties": properties, "$defs": defs})
+        return num_parts([argument.schema for argument in found.named.values()])
+
+    assert made(400) - made(200) == 2 * (made(200) - made(100))
+
+
+@pytest.mark.parametrize(
+    ("declared", "schema"),
+    [
+        (TEXT, TEXT),
+        ({"$ref": "#/$defs/x"}, TEXT),
+        ({"items": {"$ref": "#/$defs/x"}}, {"items": {"$ref": "#/$defs/_root/$defs/x"}}),
+        ({"$ref": "#/$defs/list"}, {"items": {"$ref": "#/$defs/_root/$defs/x"}}),
+        ({"enum": ["$ref"]}, {"enum": ["$ref"]}),
+    ],
+)
+def test_an_argument_has_the_schemas_that_it_refers_to(
+    declared: dict[str, Any], schema: dict[str, Any]
+) -> None:
+    defs = {"x": TEXT, "list": {"items": {"$ref": "#/$defs/x"}}}
+    found = arguments_of({"properties": {"p": declared}, "$defs": defs}).of("p").schema
+    assert {name: found[name] for name in schema} == schema
+    if "items" in schema:
+        assert found["$defs"]["_root"]["$defs"]["x"] == TEXT
+    else:
+        assert found == schema

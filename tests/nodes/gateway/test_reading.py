@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
+from nodes.client.generation import GenerateOptions
+from nodes.engine.chat.tagged import arguments_of
 from nodes.engine.traits import ModelTraits, SamplingDefaults
+from nodes.gateway.answers import Delta
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig
+from nodes.gateway.fields import Job
+from nodes.gateway.items import items_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING, TextReader
+from nodes.gateway.tools import Tools, tool_json
 from tests.nodes.gateway.calls import CHAT, KEY, TALK, ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     THINKING,
@@ -120,7 +126,7 @@ async def test_an_answer_is_read_as_thinking_is_switched() -> None:
     [('[{"name": "weather", "arguments": {}}]', [CONTENT]), (f"{TO_WEATHER}{{}}", [CALL, CALL])],
 )
 def test_an_answer_in_a_format_is_no_call_in_a_channel(text: str, kinds: list[str]) -> None:
-    reader = TextReader(style="channels", tools={"weather": {}}, has_format=True)
+    reader = TextReader(style="channels", tools=tools(weather={}), has_format=True)
     assert [part.kind for part in reader.read(text, is_last=True)] == kinds
 
 
@@ -161,9 +167,13 @@ WEATHER = {
 }
 
 
+def tools(**parameters: dict[str, Any]) -> Tools:
+    return Tools(tuple(tool_json(name, None, schema) for name, schema in parameters.items()))
+
+
 def read(style: str, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
     """The content, and name and arguments of each call."""
-    reader, content = TextReader(style=style, tools={"weather": WEATHER, "mail": {}}), ""
+    reader, content = TextReader(style=style, tools=tools(weather=WEATHER, mail={})), ""
     calls: list[tuple[str, str]] = []
     for index, piece in enumerate(pieces):
         for part in reader.read(piece, is_last=index == len(pieces) - 1):
@@ -296,3 +306,17 @@ def test_arguments_are_told_as_they_come_and_what_may_begin_a_call_when_it_is_kn
         [(CONTENT, "a ", "")],
         [(CONTENT, "<toolkit>", "")],
     ]
+
+
+def test_the_schema_of_a_function_is_read_once_for_all_choices_and_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "nodes.gateway.tools.arguments_of", lambda schema: read.append(schema) or arguments_of(schema)
+    )
+    job = Job((), GenerateOptions(), tools=tools(weather=WEATHER, mail={}), tool_style="glm")
+    for index in range(4):
+        delta = Delta(index, f"{GLM}\n{GLM}", (), begins=True, finish_reason="stop")
+        assert [item.name for item in items_of(job, delta)] == ["weather", "weather"]
+    assert len(read) == 1
