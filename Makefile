@@ -89,7 +89,8 @@ release: $(VENV)/installed-dev
 
 lock:
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes \
+		-r requirements/lock.txt
 	$(RELOCK) requirements/build.in -o requirements/build.txt
 	$(RELOCK) -c requirements/build.txt --extra gateway --extra grammar \
 		pyproject.toml requirements/run.in -o requirements/run.txt
@@ -99,6 +100,7 @@ lock:
 		pyproject.toml -o requirements/bench.txt
 	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt -c requirements/bench.txt \
 		requirements/docs.in -o requirements/docs.txt
+	$(RELOCK) requirements/lock.in -o requirements/lock.txt
 
 # Order only: with `make demo` the base installation comes first, with `make test` that of the tools.
 models: | $(VENV)/installed
