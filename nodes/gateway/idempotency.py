@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -86,7 +86,8 @@ class _UnderWay:
 
 
 class KeyedRequests:
-    """Requests with a key: allows one at a time per key, and keeps body digests for an hour."""
+    """Requests with a key: allows one at a time per key, and keeps body digests for an hour, or
+    until there are too many: then the API key that has the most loses its oldest."""
 
     def __init__(
         self, max_remembered: int = _MAX_REMEMBERED, clock: Callable[[], float] = time.monotonic
@@ -94,7 +95,8 @@ class KeyedRequests:
         self._max_remembered = max_remembered
         self._clock = clock
         self._under_way: dict[Keyed, _UnderWay] = {}
-        self._remembered: OrderedDict[Keyed, Remembered] = OrderedDict()
+        # By owner, so that no API key pushes out what is remembered for another.
+        self._remembered: defaultdict[str, OrderedDict[str, Remembered]] = defaultdict(OrderedDict)
         # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
 
@@ -136,26 +138,41 @@ class KeyedRequests:
         now = self._clock()
         digest = hashlib.blake2b(path.encode() + b"\0", digest_size=16, key=self._secret)
         digest.update(body)
-        self._forget_old(now)
-        known = self._remembered.setdefault(keyed, Remembered(digest.digest(), now))
+        self._forget_old(keyed.owner, now)
+        of_owner = self._remembered[keyed.owner]
+        known = of_owner.setdefault(keyed.key, Remembered(digest.digest(), now))
         if known.body != digest.digest():
             reason = "this key was used with another body or route: use a new key for a new request"
             raise _refused(422, reason, "key_reused")
         known.used_at = now
-        self._remembered.move_to_end(keyed)
-        if len(self._remembered) > self._max_remembered:
-            self._remembered.popitem(last=False)
+        of_owner.move_to_end(keyed.key)
+        self._keep_bound(now)
         return known
 
-    def _forget_old(self, now: float) -> None:
-        while self._remembered:
-            if now - next(iter(self._remembered.values())).used_at < _REMEMBERED_S:
-                return
-            self._remembered.popitem(last=False)
+    def _keep_bound(self, now: float) -> None:
+        """Forget one of the owner that has the most, if there are too many in all."""
+        if self._num_remembered() <= self._max_remembered:
+            return
+        for owner in tuple(self._remembered):
+            self._forget_old(owner, now)
+        if self._num_remembered() > self._max_remembered:
+            max(self._remembered.values(), key=len).popitem(last=False)
+
+    def _num_remembered(self) -> int:
+        return sum(map(len, self._remembered.values()))
+
+    def _forget_old(self, owner: str, now: float) -> None:
+        of_owner = self._remembered.get(owner)
+        while of_owner and now - next(iter(of_owner.values())).used_at >= _REMEMBERED_S:
+            of_owner.popitem(last=False)
+        if not of_owner:
+            self._remembered.pop(owner, None)
 
     def fingerprint_of(self, keyed: Keyed | None) -> str:
         """The fingerprint of the last answer with this key; "" if this gateway knows none."""
-        known = None if keyed is None else self._remembered.get(keyed)
+        if keyed is None:
+            return ""
+        known = self._remembered.get(keyed.owner, {}).get(keyed.key)
         return "" if known is None else known.fingerprint
 
 

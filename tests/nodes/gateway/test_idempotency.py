@@ -57,8 +57,10 @@ class Connection:
         self.has_left.set()
 
 
-async def use(requests: KeyedRequests, body: bytes, path: str = PATH, key: str = "k") -> None:
-    async with requests.entered(Keyed("ann", key), path, body, Connection()):
+async def use(
+    requests: KeyedRequests, body: bytes, path: str = PATH, key: str = "k", owner: str = "ann"
+) -> None:
+    async with requests.entered(Keyed(owner, key), path, body, Connection()):
         pass
 
 
@@ -87,6 +89,32 @@ async def test_so_many_bodies_are_remembered_and_no_more() -> None:
     await use(requests, b"b", key="2")
     with pytest.raises(ApiError):
         await use(requests, b"b", key="3")
+
+
+async def test_the_owner_that_has_the_most_loses_its_oldest() -> None:
+    requests = KeyedRequests(max_remembered=4, clock=Clock())
+    await use(requests, b"a", key="1")
+    for number in range(20):
+        await use(requests, b"a", key=str(number), owner="mallory")
+    with pytest.raises(ApiError, match="another body"):
+        await use(requests, b"b", key="1")
+    for number in (18, 19):
+        with pytest.raises(ApiError, match="another body"):
+            await use(requests, b"b", key=str(number), owner="mallory")
+    await use(requests, b"b", key="16", owner="mallory")
+
+
+async def test_what_is_over_makes_room_before_anything_else_is_forgotten() -> None:
+    clock = Clock()
+    requests = KeyedRequests(max_remembered=4, clock=clock)
+    for number in range(2):
+        await use(requests, b"a", key=str(number), owner="gone")
+    clock.now += 3600
+    for number in range(4):
+        await use(requests, b"a", key=str(number))
+    with pytest.raises(ApiError, match="another body"):
+        await use(requests, b"b", key="0")
+
 
 
 async def test_a_second_one_while_the_first_is_under_way_is_refused() -> None:
