@@ -94,4 +94,9 @@ class Caller:
         return f"{self.name}/{wanted}"[:_MAX_NAME_CHARS] if self.name else wanted
 
 
+def key_name(node: str) -> str:
+    """Return the name of the key of a node with this full name; without keys each has its own."""
+    return node.partition("/")[0]
+
+
 ANYBODY: Final = Caller()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields
+from nodes.messages.access import key_name
 from nodes.scheduler import Scheduler
 from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
 
@@ -105,15 +107,26 @@ class Roster:
         """Every target with its scheduler."""
         return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
 
-    def fields(self) -> tuple[NodeFields, ...]:
-        """Return what clients may see of the nodes, as many as fit into one message.
+    def shown(self) -> list[NodeRecord]:
+        """Return the nodes that others see, as many as fit into one message.
 
         If there are more, draining nodes come first, because a client that drains a node waits
         until it has left this list; then come targets, because gateways learn models from them.
+        Among these the keys take turns, so that the nodes of one key hide no other's.
         """
         nodes = list(self._nodes.values())
-        if len(nodes) > _MAX_NODES_SHOWN:
-            nodes.sort(key=lambda node: (not node.is_draining, node.role != "target"))
+        if len(nodes) <= _MAX_NODES_SHOWN:
+            return nodes
+        turns, num_before = {}, Counter[tuple[str, str]]()
+        for node in nodes:
+            key = node.role, key_name(node.name)
+            turns[node.name] = num_before[key]
+            num_before[key] += 1
+        nodes.sort(key=lambda n: (not n.is_draining, n.role != "target", turns[n.name]))
+        return nodes[:_MAX_NODES_SHOWN]
+
+    def fields(self) -> tuple[NodeFields, ...]:
+        """Return what clients may see of the nodes."""
         return tuple(
             NodeFields(
                 n.name,
@@ -129,7 +142,7 @@ class Roster:
                 n.profile.numerics_class[:MAX_MODEL_CHARS],
                 n.profile.traits,
             )
-            for n in nodes[:_MAX_NODES_SHOWN]
+            for n in self.shown()
         )
 
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:

@@ -49,7 +49,7 @@ _SPANS_S: Final = 10.0
 _MAX_LEFT: Final = 32
 # Streams for which a line explains why they decode without guesses; the others have only a label.
 _MAX_WHY: Final = 64
-_MAX_NODES, _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 64, 512, 32, 32
+_MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 512, 32, 32
 
 
 STEP_S: Final = 1.0
@@ -194,7 +194,7 @@ class Reporting:
         )
 
     def _nodes(self, now: float) -> Iterator[NodeStatus]:
-        for node in self._roster.nodes()[:_MAX_NODES]:
+        for node in self._roster.shown():
             silent_s, joined_s = now - node.member.last_seen, now - node.member.joined_at
             draft = self._drafts.get(node.name)
             is_silent = silent_s > 3 * node.heartbeat.interval_s

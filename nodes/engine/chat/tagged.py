@@ -213,7 +213,8 @@ class _Schemas:
         if not isinstance(found, dict) or id(found) not in self._moved.referring:
             return found
         if id(found) not in self._documents:
-            self._documents[id(found)] = {**self._moved.copies[id(found)], **self._moved.definitions}
+            copy = self._moved.copies[id(found)]
+            self._documents[id(found)] = {**copy, **self._moved.definitions}
         return self._documents[id(found)]
 
     def parts(self, schema: Any, seen: set[int] | None = None) -> Iterable[dict[str, Any]]:
@@ -268,9 +269,8 @@ class _Schemas:
         if isinstance(values, list):
             words = tuple(value for value in values if isinstance(value, str))
             kinds.append(ValueKind(frozenset(map(_type_of, values)), words))
-        for name in ("anyOf", "oneOf"):
-            if parts := _list(schema.get(name)):
-                kinds.append(_either([self.kind(part, depth + 1) for part in parts]))
+        choices = (parts for name in ("anyOf", "oneOf") if (parts := _list(schema.get(name))))
+        kinds += (_either([self.kind(part, depth + 1) for part in parts]) for parts in choices)
         named = schema.get("type")
         types = {name for name in _list(named) or [named] if isinstance(name, str)} & _TYPES
         if types:

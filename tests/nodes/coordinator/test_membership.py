@@ -174,6 +174,22 @@ def test_a_list_of_many_nodes_with_long_names_is_a_message_and_has_those_that_dr
     assert encode(NodesReply(2**62, nodes), cluster="c" * 64, epoch=2**62)
 
 
+def test_nodes_of_one_key_do_not_hide_those_of_another() -> None:
+    mesh = Mesh()
+    for number in range(100):
+        mesh.join(b"m%d" % number, "target", make_profile(), f"mallory/{number}")
+        mesh.join(b"d%d" % number, "draft", make_profile(), f"alice/draft-{number}")
+    for number in range(3):
+        mesh.join(b"a%d" % number, "target", make_profile(), f"alice/{number}")
+    mesh.join(CLIENT, "client")
+    mesh.join(ADMIN, "admin")
+    shown = [node.node for node in mesh.nodes()]
+    assert len(shown) == 64
+    assert {"alice/0", "alice/1", "alice/2"} < set(shown)
+    assert sum(name.startswith("mallory/") for name in shown) == 61
+    assert [node.name for node in mesh.status().nodes] == shown
+
+
 # -- nodes that an operator drains or drops --------------------------------------------------------
 
 

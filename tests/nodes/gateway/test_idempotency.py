@@ -116,7 +116,6 @@ async def test_what_is_over_makes_room_before_anything_else_is_forgotten() -> No
         await use(requests, b"b", key="0")
 
 
-
 async def test_a_second_one_while_the_first_is_under_way_is_refused() -> None:
     requests = KeyedRequests()
     async with requests.entered(KEYED, PATH, b"a", Connection()):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nodes.client.generation import GenerateOptions
-from nodes.engine.chat.tagged import arguments_of
+from nodes.engine.chat.tagged import Arguments, arguments_of
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.gateway.answers import Delta
 from nodes.gateway.app import Gateway
@@ -312,9 +312,12 @@ def test_the_schema_of_a_function_is_read_once_for_all_choices_and_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "nodes.gateway.tools.arguments_of", lambda schema: read.append(schema) or arguments_of(schema)
-    )
+
+    def counted(schema: dict[str, Any]) -> Arguments:
+        read.append(schema)
+        return arguments_of(schema)
+
+    monkeypatch.setattr("nodes.gateway.tools.arguments_of", counted)
     job = Job((), GenerateOptions(), tools=tools(weather=WEATHER, mail={}), tool_style="glm")
     for index in range(4):
         delta = Delta(index, f"{GLM}\n{GLM}", (), begins=True, finish_reason="stop")
