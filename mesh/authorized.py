@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 from mesh.errors import KeysError
 from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE, is_key, is_name
@@ -18,15 +19,21 @@ from mesh.private_rows import RowFile, locked
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key's owner. expires_unix: wall-clock seconds at which an invitation expires, else 0."""
+    """A key's owner.
+
+    issued_unix, expires_unix: wall-clock seconds between which an invitation is valid, else 0.
+    """
 
     key: str
     name: str
     roles: frozenset[str]
     expires_unix: int = 0
+    issued_unix: int = 0
 
 
 Entries = Mapping[str, Entry]
+# A time server may set a clock back a little just after an invitation was issued.
+_MAX_STEP_BACK_S: Final = 60
 
 
 class AuthorizedNodes:
@@ -54,10 +61,23 @@ class AuthorizedNodes:
         return self._nodes.rows()
 
     def invitations(self) -> Entries:
-        """Return the invitations that have not expired, by key."""
+        """Return the invitations that are valid now, by key.
+
+        None is valid before it was issued: then the clock is wrong, and it may have expired.
+        """
+        latest = self._wall_clock() + _MAX_STEP_BACK_S
+        return {k: entry for k, entry in self._unexpired().items() if entry.issued_unix <= latest}
+
+    def _unexpired(self) -> Entries:
         now = self._wall_clock()
         found = self._invitations.rows()
         return {key: entry for key, entry in found.items() if entry.expires_unix > now}
+
+    def drop_expired(self) -> None:
+        """Remove expired invitations, so that no clock that is set back makes them valid again."""
+        if len(self._unexpired()) < len(self._invitations.rows()):
+            with locked(self._lock):
+                self._invitations.write(self._unexpired().values())
 
     def add(self, entry: Entry) -> None:
         """Authorize a key. Raises KeysError if key or name are taken."""
@@ -75,7 +95,7 @@ class AuthorizedNodes:
         """
         with locked(self._lock):
             revoked = []
-            known = (self._nodes, self.nodes()), (self._invitations, self.invitations())
+            known = (self._nodes, self.nodes()), (self._invitations, self._unexpired())
             for file, entries in known:
                 found = [e for e in entries.values() if key_or_name in (e.key, e.name)]
                 if found:
@@ -109,8 +129,9 @@ class AuthorizedNodes:
             self._check(entry, is_invitation=True)
             if entry.name and any(e.name == entry.name for e in self.nodes().values()):
                 raise KeysError(f"the name {entry.name} is taken: choose another")
-            waiting = self.invitations().values()
+            waiting = self._unexpired().values()
             replaced = [e for e in waiting if entry.name and e.name == entry.name]
+            entry = replace(entry, issued_unix=int(self._wall_clock()))
             self._invitations.write([*(e for e in waiting if e not in replaced), entry])
             return replaced
 
@@ -130,7 +151,7 @@ class AuthorizedNodes:
                 entry = replace(known, roles=known.roles | invitation.roles)
             self._check_free(entry)
             # Remove the invitation first, so that it admits no one else if a later step fails.
-            self._invitations.write(e for e in self.invitations().values() if e.key != invited)
+            self._invitations.write(e for e in self._unexpired().values() if e.key != invited)
             others = [e for e in self.nodes().values() if e.key != key]
             self._nodes.write([*others, entry])
             return entry
@@ -158,7 +179,7 @@ class AuthorizedNodes:
             raise KeysError(
                 f"name {entry.name!r}: 1 to 32 letters, digits, dots, dashes are accepted"
             )
-        if entry.expires_unix and not is_invitation:
+        if (entry.expires_unix or entry.issued_unix) and not is_invitation:
             raise KeysError(f"expires_unix of {whose}: only invitations expire")
         if not entry.roles or entry.roles - self._known_roles:
             wrong = ", ".join(sorted(entry.roles - self._known_roles)) or "none"

@@ -78,6 +78,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/text_routes.py Read.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
+        "nodes/coordinator/members/authentication.py Authentication.keep_expiring "
+        "await asyncio.to_thread",
         "nodes/service/local.py LocalMesh._start await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",

@@ -155,6 +155,7 @@ class Coordinator:
             group.create_task(self._read(group))
             group.create_task(self._keep_ticking())
             group.create_task(self._keep_planning())
+            group.create_task(self._authentication.keep_expiring())
 
     async def _watch(self) -> None:
         """Ping members whose connections seem to have closed: sending fails if they are gone."""

@@ -10,7 +10,7 @@ import pytest
 from mesh import private_rows
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.errors import KeysError
-from mesh.keys import AUTHORIZED_FILE
+from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
 from mesh.security import new_key_pair
 
 ROLES = frozenset({"target", "draft", "client"})
@@ -75,6 +75,45 @@ def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
     with pytest.raises(KeysError, match="used or has expired"):
         store.enrol(late, key(), "other")
     assert set(store.nodes()) == {mine}
+
+
+def test_an_expired_invitation_stays_so_when_the_clock_is_set_back(store, clock, tmp_path):
+    expired = invite(store)
+    clock.now = 1030.0
+    open_key = key()
+    store.invite(Entry(open_key, "", DRAFT, 1090))
+    clock.now = 1060.0
+    store.drop_expired()
+    clock.now = 1030.0
+    # Another process sees the same.
+    for each in (store, AuthorizedNodes(tmp_path, ROLES, lambda: clock.now)):
+        assert set(each.invitations()) == {open_key}
+    with pytest.raises(KeysError, match="used or has expired"):
+        store.enrol(expired, key(), "x")
+
+
+def test_without_expired_invitations_nothing_is_written(store, tmp_path):
+    invite(store)
+    before = (tmp_path / INVITATIONS_FILE).stat()
+    store.drop_expired()
+    assert (tmp_path / INVITATIONS_FILE).stat() == before
+
+
+def test_an_invitation_is_not_valid_before_it_was_issued(store, clock):
+    invited = invite(store)
+    # Time servers set clocks back by seconds.
+    clock.now = 990.0
+    assert set(store.invitations()) == {invited}
+    clock.now = 0.0
+    assert store.invitations() == {}
+    with pytest.raises(KeysError, match="used or has expired"):
+        store.enrol(invited, key(), "x")
+    # Another one that is issued meanwhile does not remove it, and it can be withdrawn.
+    invite(store)
+    clock.now = 1000.0
+    assert invited in store.invitations()
+    clock.now = 0.0
+    assert [entry.key for entry in store.revoke(invited)] == [invited]
 
 
 def test_machines_of_one_host_name_are_numbered(store):

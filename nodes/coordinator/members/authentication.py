@@ -3,6 +3,7 @@ announces the coordinator's next key to every member before the change."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
 
@@ -90,6 +91,18 @@ class Authentication:
         if self._store is None:
             return False
         return sum(self._keys.get(peer) == key for peer in members) >= _MAX_MEMBERS_OF_KEY
+
+    async def keep_expiring(self) -> None:
+        """Remove invitations soon after they have expired, as long as the coordinator runs."""
+        store, last_error = self._open_files() if self._open_files is not None else None, ""
+        while store is not None:
+            try:
+                await asyncio.to_thread(store.drop_expired)
+            except KeysError as error:
+                if str(error) != last_error:
+                    last_error = str(error)
+                    logger.error("expired invitations cannot be removed: %s", error)
+            await asyncio.sleep(_POLL_S)
 
     def enrol(self, key: str, request: EnrolRequest) -> EnrolReply:
         """Authorize another key in place of this one. It blocks on files: call it in a thread."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.codec import encode_struct
 from mesh.errors import KeysError
-from mesh.keys import AUTHORIZED_FILE
+from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
 from mesh.messages import Bye, EnrolReply, EnrolRequest, KeyNotice, Refuse
 from mesh.security import new_key_pair
 from nodes.coordinator.members.authentication import Authentication
@@ -167,6 +170,20 @@ async def test_a_target_does_not_wait_for_the_clients_of_its_key_to_come_back(sc
     (welcome, probe) = await scene.join(b"target", "target", encode_struct(make_profile()))
     assert is_welcome([welcome])
     assert isinstance(probe, ProbeRequest)
+
+
+async def test_an_invitation_that_expires_is_removed_for_good(
+    tmp_path: Path, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    store = AuthorizedNodes(tmp_path, ROLES, lambda: clock.now)
+    store.invite(Entry(new_key_pair().public, "nano", CLIENT, 1060))
+    expiring = asyncio.create_task(Authentication(lambda: store).keep_expiring())
+    clock.now = 1060.0
+    await eventually(lambda: "nano" not in (tmp_path / INVITATIONS_FILE).read_text())
+    expiring.cancel()
+    clock.now = 1000.0
+    assert store.invitations() == {}
 
 
 def test_keys_of_connections_that_are_gone_are_forgotten(tmp_path: Path) -> None:
