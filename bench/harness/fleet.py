@@ -37,6 +37,8 @@ _POLL_S: Final = 0.02
 _ANSWER_LIMIT_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.002
 _LAST_LINES: Final = 3
+# What a member logs then (nodes/worker/link.py).
+_LOST: Final = b": the coordinator at "
 
 
 class FleetError(RuntimeError):
@@ -86,6 +88,7 @@ class Fleet:
         self.setup = setup
         self.roles = {COORDINATOR: COORDINATOR, **setup.roles}
         self.accidents: list[str] = []
+        self._client_has_waited = asyncio.Event()
         self._places = places or Places()
         self._port = free_port()
         self._gateways = {name: free_port() for name, r in setup.roles.items() if r == "gateway"}
@@ -269,6 +272,7 @@ class Fleet:
         endpoint = await self._endpoint(CLIENT, place)
         keys = Keyring(self.keys(CLIENT)).client_keys(endpoint) if self.has_keys else None
         options: dict[str, Any] = {"join_timeout_s": None, "rejoins": True, "role": role}
+        options["on_waiting"] = self._client_has_waited.set
         with ZmqContext() as context:
             with self._places.entered(place):
                 made = [
@@ -279,6 +283,16 @@ class Fleet:
                 for client in made:
                     await stack.enter_async_context(client.running())
                 yield made
+
+    def has_lost_coordinator(self) -> bool:
+        """Whether any node, gateway or client of the mesh has lost its coordinator so far.
+
+        A machine that stands still for some seconds does that. What a client is told about the
+        mesh depends on it from then on, until all have joined again.
+        """
+        logs = (self.log(name) for name in self.setup.roles)
+        found = (_LOST in log.read_bytes() for log in logs if log.exists())
+        return self._client_has_waited.is_set() or any(found)
 
     async def wait_for(self, client: Client) -> None:
         """Wait until all nodes are members. Raises FleetError."""

@@ -6,17 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from http import HTTPStatus
+from typing import TypeVar
+
+import httpx
 
 from bench.harness.cases import Case
 from bench.harness.history import Record
 from nodes.client.client import Client, RequestFailedError
 
+T = TypeVar("T")
 # Sends a request, given the numbers of stream and request; returns whether it finished.
 Ask = Callable[[int, int], Awaitable[bool]]
 # Wait this long after a deadline, to tell requests that end too late from those that never end.
 PATIENCE_S = 3.0
 # Pause between a request that failed and the next, so that refused streams do not flood the mesh.
 _PAUSE_S = 0.05
+# Pause before a request is sent again that may work later.
+_AGAIN_S = 0.1
 
 
 async def ask(
@@ -65,3 +72,23 @@ async def keep_asking(ask: Ask, num_streams: int, numbers: Iterator[int]) -> Non
     async with asyncio.TaskGroup() as group:
         for stream in range(num_streams):
             group.create_task(keep(stream))
+
+
+async def answered(
+    ask_once: Callable[[], Awaitable[T]], has_lost_coordinator: Callable[[], bool]
+) -> T:
+    """Ask, and ask again as long as the answer is that it may work later, which is right where a
+    member has lost its coordinator. In a mesh that nothing has disturbed it is an error."""
+    while True:
+        try:
+            return await ask_once()
+        except (RequestFailedError, httpx.HTTPStatusError) as error:
+            if not (_may_pass(error) and has_lost_coordinator()):
+                raise
+        await asyncio.sleep(_AGAIN_S)
+
+
+def _may_pass(error: RequestFailedError | httpx.HTTPStatusError) -> bool:
+    if isinstance(error, RequestFailedError):
+        return error.code in ("unavailable", "deadline")
+    return error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE

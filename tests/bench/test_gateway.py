@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import re
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +16,7 @@ from bench.bare import BareLoop
 from bench.harness.fleet import Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.processes import resident_bytes, tree
+from bench.harness.work import answered
 from bench.live.gateway import gateway_command
 from bench.options import model_file
 from nodes.catalog import DEFAULT_TARGET
@@ -68,16 +71,28 @@ async def test_a_word_of_prompts_is_found_nowhere(tmp_path: Path) -> None:
             await mesh.start(name, "-v", "-v")
         port = await mesh.is_ready("gateway-0", LIMIT_S)
         async with http_client(port, LIMIT_S) as http:
+
+            async def sent(path: str, body: dict[str, Any] | None) -> httpx.Response:
+                """What a gateway answers, after a pause of the machine as well as without one."""
+
+                async def once() -> httpx.Response:
+                    answer = await (http.post(path, json=body) if body else http.get(path))
+                    if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                        answer.raise_for_status()
+                    return answer
+
+                return await answered(once, mesh.has_lost_coordinator)
+
             bodies = [(path, {**DEFAULTS[path], **changes}) for path, changes in ASKED]
-            answers = await asyncio.gather(*(http.post(path, json=body) for path, body in bodies))
+            answers = await asyncio.gather(*(sent(path, body) for path, body in bodies))
             # Sent one after the other, they find the prompts that the target has kept.
-            answers += [await http.post(path, json=body) for path, body in bodies]
+            answers += [await sent(path, body) for path, body in bodies]
             assert {answer.status_code for answer in answers} >= {200, 400, 404}
             long = {"prompt": CANARY, "max_tokens": 3000, "stream": True, "ignore_eos": True}
             for _ in range(5):
                 await leave(port, request_of(COMPLETIONS, long), 100, 0.0)
             pages = ("/", "/metrics", "/api/status")
-            shown = {page: (await http.get(page)).raise_for_status().content for page in pages}
+            shown = {page: (await sent(page, None)).raise_for_status().content for page in pages}
         roles = [mesh.process(name).pid for name in mesh.roles]
         for pid in (pid for role in roles for pid in tree(role)):
             for path in (f"/proc/{pid}/cmdline", f"/proc/{pid}/environ"):

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from random import Random
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from bench.harness.history import Record, faults_of
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.processes import cpu_s, num_files, num_threads, resident_bytes
 from bench.harness.report import Findings, conclude, counts, head, note, row
-from bench.harness.work import ask, keep_asking
+from bench.harness.work import answered, ask, keep_asking
 from bench.options import at_least, seed_option
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
@@ -95,7 +96,7 @@ class Requests:
         (kind,) = source.choices(list(self._kinds), list(self._kinds.values()))
         try:
             async with asyncio.timeout(_LIMIT_S):
-                outcome = await kind(source)
+                outcome = await answered(lambda: kind(source), self._mesh.has_lost_coordinator)
         except (OSError, AssertionError, RequestFailedError, httpx.HTTPError) as error:
             outcome, name = "failed", kind.__name__.strip("_")
             fault = f"request {number} ({name}): {type(error).__name__} {error}"
@@ -137,6 +138,8 @@ class Requests:
         )
         headers = {"content-type": "application/json"}
         answer = await self._http.post(path, content=body, headers=headers)
+        if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            answer.raise_for_status()
         assert answer.status_code == status, answer
         return "refused"
 
@@ -163,13 +166,15 @@ class Requests:
                 {"rules": _BAD_GRAMMAR},
             )
         )
-        code = ""
+        # Without a limit it would wait for its model, if its client loses the coordinator.
+        options = replace(_OPTIONS, timeout_s=_LIMIT_S / 3, **changes)
         try:
-            await _run(next(self._clients), replace(_OPTIONS, **changes))
+            await _run(next(self._clients), options)
         except RequestFailedError as error:
-            code = error.code
-        assert code in ("bad_request", "not_found"), f"{changes}: {code or 'not refused'}"
-        return "refused"
+            if error.code not in ("bad_request", "not_found"):
+                raise
+            return "refused"
+        raise AssertionError(f"{changes}: not refused")
 
     async def _wire_odd(self, source: Random) -> str:
         """Send an unusual request: scores, grammars, users, long prompts."""

@@ -32,7 +32,7 @@ async def test_requests_of_every_kind_leave_nothing_behind() -> None:
         steps = list(pairwise(figures[name] for figures in found.figures.values()))
         assert len(steps) == 3
         # Less than one object a request. A gateway remembers about 60 keys of 200 requests, for an
-        # hour, and a key is two objects.
+        # hour.
         for what, most in (("tasks", 0), ("files", 0), ("objects", num_requests - 1)):
             assert min(after[what] - before[what] for before, after in steps) <= most, found
 

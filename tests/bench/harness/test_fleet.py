@@ -122,6 +122,7 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
             assert made.process(name).pid != before
             await made.wait_for(client)
             await made.has_changed("target-0", killed_at, has_left=False)
+        assert made.has_lost_coordinator()
         made.process("target-0").signal(signal.SIGSTOP)
         pids += [made.process(name).pid for name in made.roles]
         assert await made.terminate("draft-0") == 0

@@ -8,12 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 from bench.harness import work
 from bench.harness.cases import Case, Expected, sampling_of, toy_cases
 from bench.harness.history import Record, Seen, Tally, faults_of
-from bench.harness.work import ask, keep_asking
+from bench.harness.work import answered, ask, keep_asking
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.toy import ToyConfig, ToyTokenizer
@@ -210,3 +211,38 @@ async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert (failed.code, failed.reason) == ("unavailable", "no target")
     assert under_way.total() == 0
     assert late.ended_at_s - late.asked_at_s >= 0.1
+
+
+# -- answers that depend on who has lost a coordinator ---------------------------------------------
+
+
+@pytest.mark.parametrize("has_lost_coordinator", [False, True])
+@pytest.mark.parametrize("is_http", [False, True])
+async def test_what_may_pass_is_asked_again_only_where_a_coordinator_was_lost(
+    has_lost_coordinator: bool, is_http: bool
+) -> None:
+    request = httpx.Request("GET", "http://localhost")
+    unavailable: Exception = RequestFailedError("unavailable", "no target")
+    if is_http:
+        unavailable = httpx.HTTPStatusError("", request=request, response=httpx.Response(503))
+    answers: list[str | Exception] = [unavailable, "refused"]
+
+    async def ask() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    if has_lost_coordinator:
+        assert await answered(ask, lambda: True) == "refused"
+    else:
+        with pytest.raises(type(unavailable)):
+            await answered(ask, lambda: False)
+
+
+async def test_another_failure_is_not_asked_again() -> None:
+    async def ask() -> str:
+        raise RequestFailedError("internal", "a fault")
+
+    with pytest.raises(RequestFailedError):
+        await answered(ask, lambda: True)
