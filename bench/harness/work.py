@@ -77,18 +77,23 @@ async def keep_asking(ask: Ask, num_streams: int, numbers: Iterator[int]) -> Non
 async def answered(
     ask_once: Callable[[], Awaitable[T]], has_lost_coordinator: Callable[[], bool]
 ) -> T:
-    """Ask, and ask again as long as the answer is that it may work later, which is right where a
-    member has lost its coordinator. In a mesh that nothing has disturbed it is an error."""
+    """Ask, and ask again as long as there is no answer, or the answer is that it may work later.
+
+    That is right where a member has lost its coordinator. In a mesh that nothing has disturbed it
+    is an error, which is raised.
+    """
     while True:
         try:
             return await ask_once()
-        except (RequestFailedError, httpx.HTTPStatusError) as error:
+        except (RequestFailedError, httpx.HTTPStatusError, TimeoutError) as error:
             if not (_may_pass(error) and has_lost_coordinator()):
                 raise
         await asyncio.sleep(_AGAIN_S)
 
 
-def _may_pass(error: RequestFailedError | httpx.HTTPStatusError) -> bool:
+def _may_pass(error: RequestFailedError | httpx.HTTPStatusError | TimeoutError) -> bool:
     if isinstance(error, RequestFailedError):
         return error.code in ("unavailable", "deadline")
-    return error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    return True

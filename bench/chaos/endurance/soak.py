@@ -34,6 +34,9 @@ from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import NO_RULES, Grammar, LogitRules
 
 _LIMIT_S: Final = 60.0
+# A request that was under way when its coordinator was lost waits for its model until its deadline,
+# even if nobody has it. After so long it is asked again, which leaves time for the second answer.
+_REFUSED_WITHIN_S: Final = _LIMIT_S / 3
 _NUM_CASES: Final = 128
 _MEAN_TOKENS: Final = 6.0
 _TOO_MANY_TOKENS: Final = 1 << 19
@@ -137,7 +140,8 @@ class Requests:
             )
         )
         headers = {"content-type": "application/json"}
-        answer = await self._http.post(path, content=body, headers=headers)
+        async with asyncio.timeout(_REFUSED_WITHIN_S):
+            answer = await self._http.post(path, content=body, headers=headers)
         if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
             answer.raise_for_status()
         assert answer.status_code == status, answer
@@ -166,8 +170,7 @@ class Requests:
                 {"rules": _BAD_GRAMMAR},
             )
         )
-        # Without a limit it would wait for its model, if its client loses the coordinator.
-        options = replace(_OPTIONS, timeout_s=_LIMIT_S / 3, **changes)
+        options = replace(_OPTIONS, timeout_s=_REFUSED_WITHIN_S, **changes)
         try:
             await _run(next(self._clients), options)
         except RequestFailedError as error:

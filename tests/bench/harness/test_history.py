@@ -217,14 +217,19 @@ async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("has_lost_coordinator", [False, True])
-@pytest.mark.parametrize("is_http", [False, True])
+@pytest.mark.parametrize(
+    "unavailable",
+    [
+        RequestFailedError("unavailable", "no target"),
+        httpx.HTTPStatusError(
+            "", request=httpx.Request("GET", "http://localhost"), response=httpx.Response(503)
+        ),
+        TimeoutError(),
+    ],
+)
 async def test_what_may_pass_is_asked_again_only_where_a_coordinator_was_lost(
-    has_lost_coordinator: bool, is_http: bool
+    has_lost_coordinator: bool, unavailable: Exception
 ) -> None:
-    request = httpx.Request("GET", "http://localhost")
-    unavailable: Exception = RequestFailedError("unavailable", "no target")
-    if is_http:
-        unavailable = httpx.HTTPStatusError("", request=request, response=httpx.Response(503))
     answers: list[str | Exception] = [unavailable, "refused"]
 
     async def ask() -> str:
