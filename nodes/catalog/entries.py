@@ -15,6 +15,10 @@ def hub_url() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
+# The branch with the newest files of a repository.
+MAIN = "main"
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """A file on this machine, which is copied."""
@@ -28,7 +32,7 @@ class HuggingFaceSource:
 
     repo: str
     file: str
-    revision: str = "main"
+    revision: str = MAIN
 
     @property
     def url(self) -> str:
@@ -212,27 +216,30 @@ _ENTRIES = (
 DEFAULT_ENTRIES = {entry.name: entry for entry in _ENTRIES}
 
 _PART = r"\w[\w.-]*"
-_HUGGING_FACE = re.compile(rf"hf:({_PART}/{_PART})/((?:{_PART}/)*{_PART}\.gguf)")
+# With a branch, a tag or a commit of the repository, where it is named.
+REPO = rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}))?"
+_HUGGING_FACE = re.compile(rf"hf:{REPO}/(?P<file>(?:{_PART}/)*{_PART}\.gguf)")
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 def hugging_face_entry(name: str) -> Entry | None:
-    """Return an entry without a hash for hf:OWNER/REPO/FILE; None for any other name.
+    """Return an entry without a hash for hf:OWNER/REPO[@REVISION]/FILE; None for any other name.
 
-    The first part of a split model stands for all of it. Raises ModelNameError for another part.
+    Without a revision it is the branch `main`, as it is at the time of the download. The first
+    part of a split model stands for all of it. Raises ModelNameError for another part.
     """
     found = _HUGGING_FACE.fullmatch(name)
     if found is None:
         return None
-    repo, file = found.groups()
-    sources: tuple[Download, ...] | Split = (HuggingFaceSource(repo, file),)
+    repo, file, revision = found["repo"], found["file"], found["revision"] or MAIN
+    sources: tuple[Download, ...] | Split = (HuggingFaceSource(repo, file, revision),)
     if numbered := _NUMBERED.fullmatch(file):
         stem, number, count = numbered[1], int(numbered[2]), int(numbered[3])
         if not 1 == number <= count:
-            first = f"hf:{repo}/{stem}-00001-of-{count:05}.gguf"
+            first = name.removesuffix(file) + f"{stem}-00001-of-{count:05}.gguf"
             raise ModelNameError(f"{name} is a part of a model: give the first one, {first}")
         files = (f"{stem}-{each:05}-of-{count:05}.gguf" for each in range(1, count + 1))
-        sources = Split(tuple(HuggingFaceSource(repo, each) for each in files))
+        sources = Split(tuple(HuggingFaceSource(repo, each, revision) for each in files))
     return Entry(
         name=name,
         sources=sources,

@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 from typing import Any, Final
 
-from nodes.catalog.entries import hub_url
+from nodes.catalog.entries import MAIN, REPO, hub_url
 from nodes.catalog.errors import CatalogError, ModelNameError
 
 _TIMEOUT_S: Final = 30.0
@@ -19,7 +19,7 @@ _MAX_ANSWER_BYTES: Final = 1 << 24
 # A page has a thousand files. The header Link has the address of the next page (RFC 8288).
 _MOST_PAGES: Final = 50
 _NEXT: Final = re.compile(r'<((?:https?:/)?/[^>]*)>\s*;\s*rel="?next"?')
-_REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_REPO: Final = re.compile(REPO)
 # The order in which llama.cpp's server chooses by default.
 _USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
 # A later part of a split model, or the projector of a model that reads pictures.
@@ -30,11 +30,13 @@ _FIRST_PART: Final = "-00001-of-"
 def files_of(repo: str) -> dict[str, int]:
     """Return the sizes in bytes of a repository's GGUF files, ordered by name.
 
+    repo: OWNER/REPO, or OWNER/REPO@REVISION for another revision than the branch `main`.
     Raises ModelNameError or CatalogError.
     """
-    if not _REPO.fullmatch(repo):
-        raise ModelNameError(f"{repo!r} is not a repository name: write OWNER/REPO")
-    url = f"{hub_url()}/api/models/{urllib.parse.quote(repo)}/tree/main?recursive=true"
+    if (named := _REPO.fullmatch(repo)) is None:
+        raise ModelNameError(f"{repo!r} is not a repository name: write OWNER/REPO[@REVISION]")
+    place = urllib.parse.quote(f"{named['repo']}/tree/{named['revision'] or MAIN}")
+    url = f"{hub_url()}/api/models/{place}?recursive=true"
     try:
         found = list[Any]()
         for _ in range(_MOST_PAGES):
@@ -70,7 +72,7 @@ def _page(url: str) -> tuple[Any, str]:
 
 
 def name_of(wanted: str) -> str:
-    """Return the catalogue's name hf:OWNER/REPO/FILE for OWNER/REPO[:QUANT].
+    """Return the catalogue's name hf:OWNER/REPO[@REVISION]/FILE for OWNER/REPO[@REVISION][:QUANT].
 
     Without a QUANT the file is Q4_K_M if there is one, otherwise Q8_0, Q4_0, or the first one.
     Raises ModelNameError or CatalogError.

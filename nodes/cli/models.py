@@ -80,7 +80,8 @@ def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
     """Download models, or derive them from others; without a NAME, the default target and draft.
 
     Files that exist are kept. The command prints the path of each file. The name
-    hf:OWNER/REPO/FILE means any GGUF file on Hugging Face, here and in other commands; its hash is
+    hf:OWNER/REPO/FILE means any GGUF file on Hugging Face, here and in other commands, in its
+    newest version; hf:OWNER/REPO@REVISION/FILE means that of a commit, tag or branch. Its hash is
     not known beforehand. The first part of a split model stands for all parts, which are joined.
 
     \b

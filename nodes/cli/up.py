@@ -101,9 +101,9 @@ def up_command(**values: Any) -> None:
 @click.option(
     "-hf",
     "--hf-repo",
-    metavar="OWNER/REPO[:QUANT]",
-    help="Target model from Hugging Face; QUANT selects one of several files and is Q4_K_M if "
-    "left out.",
+    metavar="OWNER/REPO[@REVISION][:QUANT]",
+    help="Target model from Hugging Face. REVISION is a commit, tag or branch, and `main` if left "
+    "out. QUANT selects one of several files and is Q4_K_M if left out.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Host to serve at.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)

@@ -38,7 +38,10 @@ class _Handler(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        if self.path.startswith("/api/models/owner/name/tree/main"):
+        if self.path.startswith("/api/models/owner/name/tree/v1.0?"):
+            self._say(json.dumps(FILES[-2:]).encode())
+            return
+        if self.path.startswith("/api/models/owner/name/tree/main?"):
             # The list comes in pages.
             is_first = "cursor" not in self.path
             page = FILES[:2] if is_first else FILES[2:]
@@ -191,7 +194,16 @@ def test_a_file_of_a_repository_is_named_by_its_quantisation() -> None:
         ("owner/name:Q6_K", PARTS_OF_ONE[0]),
     ):
         assert name_of(wanted) == f"hf:owner/name/{file}"
-    for wrong in ("owner/name:IQ1_S", "owner/none", "../etc"):
+    # That revision has one file.
+    assert name_of("owner/name@v1.0") == name_of("hf:owner/name@v1.0:Q8_0")
+    assert name_of("owner/name@v1.0") == "hf:owner/name@v1.0/m-Q8_0.gguf"
+    for wrong in (
+        "owner/name:IQ1_S",
+        "owner/none",
+        "../etc",
+        "owner/name@v1.0:Q4_K_M",
+        "owner/name@",
+    ):
         with pytest.raises(ModelNameError) as caught:
             name_of(wrong)
         assert "\n" not in str(caught.value)

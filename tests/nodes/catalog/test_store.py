@@ -295,7 +295,18 @@ def test_any_file_of_hugging_face_has_a_name(
     assert len({path, *map(catalog.pull, others)}) == 3
     catalog.remove(HF)
     assert not path.exists()
-    for wrong in ("owner/name", "owner/name/a.bin", "owner/../a/b.gguf", "a/b/../c.gguf"):
+    asked.clear()
+    commit = "0123abcd" * 5
+    pinned = catalog.pull(HF.replace("name/", f"name@{commit}/"))
+    assert asked == [(HuggingFaceSource("owner/name", "folder/model-Q4_K_M.gguf", commit), None)]
+    assert pinned.name == f"hf--owner--name@{commit}--folder--model-Q4_K_M.gguf"
+    for wrong in (
+        "owner/name",
+        "owner/name@../a.gguf",
+        "owner/name/a.bin",
+        "owner/../a/b.gguf",
+        "a/b/../c.gguf",
+    ):
         with pytest.raises(ModelNameError):
             catalog.pull(f"hf:{wrong}")
 
