@@ -172,7 +172,8 @@ class KeyedRequests:
         """The fingerprint of the last answer with this key; "" if this gateway knows none."""
         if keyed is None:
             return ""
-        known = self._remembered.get(keyed.owner, {}).get(keyed.key)
+        of_owner = self._remembered.get(keyed.owner)
+        known = None if of_owner is None else of_owner.get(keyed.key)
         return "" if known is None else known.fingerprint
 
 
