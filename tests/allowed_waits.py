@@ -63,7 +63,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
-        "nodes/gateway/connection.py Handshake._shake_hands await self._loop.start_tls",
+        "nodes/gateway/handshake.py Handshake._shake_hands await self._loop.start_tls",
     ),
     "gateway/connection.py ends connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",

@@ -15,6 +15,7 @@ from mesh.endpoints import is_loopback
 from mesh.errors import KeysError
 from nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
 from nodes.gateway.apikeys import FILE_NAME, ApiKeys
+from nodes.gateway.strangers import networks
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 _SENDABLE: Final = re.compile(r"[!-~]*")
@@ -37,6 +38,8 @@ class GatewayLimits:
     max_concurrent: The number of requests under way, of all keys together. Others get status 429.
     max_concurrent_per_key: The number of requests of one API key under way. Others get status 429.
     max_connections: The number of open connections. A low limit of open files makes it lower.
+    max_strangers_per_address: The number of open connections of one address (of a /64 with IPv6)
+        that have not shown a valid API key. Loopback and `trusted_proxies` have no such limit.
     max_unsent_bytes: The number of bytes of a stream that may wait for its reader. If more wait,
         the connection is closed.
     header_timeout_s: The time, in seconds, for the headers of a request, after which it gets status
@@ -60,7 +63,8 @@ class GatewayLimits:
     max_tokens: int = ranged(32_768, 1, 1 << 20)
     max_concurrent: int = ranged(256, 1, 1 << 20)
     max_concurrent_per_key: int = ranged(64, 1, 1 << 20)
-    max_connections: int = ranged(16_384, 1, 1 << 20)
+    max_connections: int = ranged(4096, 1, 1 << 20)
+    max_strangers_per_address: int = ranged(64, 1, 1 << 20)
     max_unsent_bytes: int = ranged(65_536, 8192, 1 << 26)
     header_timeout_s: float = ranged(10.0, 0.1, 600)
     body_timeout_s: float = ranged(10.0, 0.1, 600)
@@ -88,6 +92,8 @@ class GatewayConfig:
     cors_origins: The origins of pages of other sites that may use the API, separated by commas.
     allowed_hosts: The names that are accepted in the header `Host`, separated by commas. Empty
         means the names of loopback if the gateway listens there, and any name otherwise.
+    trusted_proxies: The addresses or networks of reverse proxies, separated by commas, behind which
+        are many clients: `max_strangers_per_address` is not for them.
     strict_fields: Whether a field that is unknown or has no effect is an error (status 400) instead
         of being ignored.
     openai_defaults: Whether sampling that a body leaves open is as in OpenAI's API (temperature 1,
@@ -104,6 +110,7 @@ class GatewayConfig:
     tls_key: str = ""
     cors_origins: str = ""
     allowed_hosts: str = ""
+    trusted_proxies: str = ""
     strict_fields: bool = False
     openai_defaults: bool = False
     link: LinkSettings = field(default_factory=LinkSettings)
@@ -126,6 +133,14 @@ class GatewayConfig:
                     f"allowed_hosts: {name!r}: names and addresses are accepted, without port and "
                     "brackets; an empty list accepts any off loopback"
                 )
+        for proxy in names(self.trusted_proxies):
+            try:
+                networks([proxy])
+            except ValueError:
+                raise ConfigError(
+                    f"trusted_proxies: {proxy!r}: an address or a network is accepted, such as "
+                    "10.0.0.7 or 10.0.0.0/24"
+                ) from None
         for origin in names(self.cors_origins):
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise ConfigError(

@@ -1,41 +1,45 @@
-"""One HTTP connection: uvicorn's protocol, with limits on how long a peer may delay it.
+"""One HTTP connection: uvicorn's protocol, with limits on what a peer may cost and delay.
 
-uvicorn by itself waits for ever for the rest of a header or body, and at the end of a connection
-for a peer that does not read. A connection beyond the maximum gets a 503 within a short time.
-asyncio's own TLS server gives a silent peer a minute, and reports a connection only after the
-handshake; here a handshake has a deadline and counts as a connection from its start.
+uvicorn by itself reads and parses whatever has arrived in one turn of the loop, parses bodies that
+nobody wants, and waits for ever for the rest of a header or body and for a peer that does not read.
+Here a turn reads and parses a little of each connection, a body is parsed once it is asked for,
+and each wait has a deadline. A connection beyond the maximum gets a 503 within a short time.
 """
 
 import asyncio
 import logging
-import math
 import socket
-import ssl
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import h11
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER, HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from nodes.config.settings import ConfigError
-from nodes.gateway.config import GatewayConfig, GatewayLimits
+from nodes.gateway.admission import Admission
+from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError, unavailable
+from nodes.gateway.parser import Parser
+from nodes.gateway.strangers import Origin
 
 logger = logging.getLogger(__name__)
 
+# What a turn reads of a connection: a TLS record. asyncio reads 256 KiB by itself.
+READ_BYTES: Final = 16_384
 # A body gets one more second for each of these many bytes.
 _BODY_BYTES_PER_S: Final = 65_536
 _TRANSPORT_BYTES: Final = 16_384
 _KERNEL_BYTES: Final = 65_536
-# The number of connections beyond the maximum that get a 503 at a time, and the time each has.
-_MOST_REFUSED: Final = 16
+# The number of connections beyond a maximum that get a 503 at a time, and the time each has.
+MOST_REFUSED: Final = 16
 _REFUSAL_S: Final = 1.0
+# The time for a peer to read an answer before the rest of its request destroys it by a reset.
+_LINGER_S: Final = 2.0
 # Bytes kept of requests that arrived while an earlier one was still being answered.
 _MOST_AHEAD_BYTES: Final = 65_536
-# The interval between log lines while connections are being refused.
-LOG_INTERVAL_S: Final = 10.0
 
 _TIMED_OUT: Final = ApiError(
     408, "the request did not arrive in time", code="request_timeout", closes=True
@@ -43,18 +47,24 @@ _TIMED_OUT: Final = ApiError(
 _TOO_MANY: Final = unavailable(
     "all connections of the gateway are in use: try again later", closes=True
 )
+_STRANGERS: Final = unavailable(
+    "too many connections from your address have shown no API key: close some", closes=True
+)
+# asyncio fills it and hands it over in one call, so all connections can share it.
+_BUFFER: Final = memoryview(bytearray(READ_BYTES))
 
 
-class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol with deadlines and a maximum number of connections.
+class Connection(H11Protocol, asyncio.BufferedProtocol):
+    """uvicorn's HTTP/1.1 protocol with its limits.
 
-    limits, max_connections: set in a subclass by the server. has_place: whether it was admitted
-    before its TLS handshake.
+    limits, admission: set in a subclass by the server.
     """
 
     limits: GatewayLimits
-    max_connections: int
-    _logged_at: ClassVar[float] = -math.inf
+    admission: Admission
+
+    conn: Parser
+    flow: "_Flow"
 
     def __init__(
         self,
@@ -65,15 +75,21 @@ class Connection(H11Protocol):
     ) -> None:
         # Each request gets this state, through which a route can end its connection.
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
+        self.conn = Parser(self.limits.max_header_bytes)
+        self.app = self._answer
         self._phase: object = None
         self._phase_began = 0.0
         self._phase_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._draining: asyncio.TimerHandle | None = None
+        self._going_on: asyncio.Handle | None = None
         self._ahead = bytearray()
-        self._is_refused = False
-        self.has_place = False
-        self._has_sent_refusal = False
+        self._num_over: int | None = None
+        # What a stranger's connection is counted by; None if it is not counted.
+        self._origin: Origin | None = None
+        # Whether what arrives is dropped, and how much of it there was.
+        self._is_over = False
+        self._num_dropped_bytes = 0
 
     def abort(self) -> None:
         self.transport.abort()
@@ -93,72 +109,40 @@ class Connection(H11Protocol):
 
     @property
     def is_closing(self) -> bool:
-        return self.transport.is_closing()
+        return self._is_over or self.transport.is_closing()
+
+    # -- the beginning and the end -----------------------------------------------------------------
+
+    def take_place(self, transport: asyncio.BaseTransport) -> int:
+        """Count this connection. Returns by how many it is over a limit, and 0 if it is not."""
+        peer = transport.get_extra_info("peername")
+        host = str(peer[0]) if peer else ""
+        self._origin, num_over = self.admission.enter(host, len(self.connections))
+        self._num_over = max(num_over, 0)
+        return self._num_over
+
+    def leave_strangers(self) -> None:
+        """It has shown a valid key, or needs none, or it has ended."""
+        if self._origin is not None:
+            self.admission.leave(self._origin)
+            self._origin = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        num_over = len(self.connections) - self.max_connections
-        if num_over > 0 and not self.has_place:
-            self._refuse(num_over)
-            return
-        transport.set_write_buffer_limits(high=_TRANSPORT_BYTES)
-        raw = transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
-        self._watch(0)
-
-    def _refuse(self, num_over: int) -> None:
-        """Refuse this connection: it gets a 503 once it has sent something."""
-        self._is_refused = True
-        self.say_refused()
-        if num_over > _MOST_REFUSED:
-            self.transport.abort()
+        self.flow = _Flow(transport)
+        # With TLS, it has had its place since before the handshake.
+        num_over = self.take_place(transport) if self._num_over is None else self._num_over
+        if num_over > MOST_REFUSED:
+            transport.abort()
+        elif num_over:
+            # It gets a 503 once it has sent something.
+            self._deadline = self.loop.call_later(_REFUSAL_S, transport.abort)
         else:
-            self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
-
-    def say_refused(self) -> None:
-        """Log that there are too many connections, at most once in LOG_INTERVAL_S."""
-        cls, now = type(self), self.loop.time()
-        if now - cls._logged_at >= LOG_INTERVAL_S:
-            cls._logged_at = now
-            logger.warning("refusing connections: the limit is %d", self.max_connections)
-
-    def _send_refusal(self) -> None:
-        """Send the 503 once. Later data is read and dropped: a reset could destroy the answer."""
-        if self._has_sent_refusal:
-            return
-        self._has_sent_refusal = True
-        self.transport.write(_response(_TOO_MANY))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_refused:
-            self._send_refusal()
-            return
-        if self._is_answering():
-            self._keep_ahead(data)
-            return
-        super().data_received(data)
-        self._watch(len(data))
-        if self._is_answering():
-            # uvicorn stops reading when data follows the request. Then a closed connection would
-            # not be noticed.
-            self.flow.resume_reading()
-
-    def _is_answering(self) -> bool:
-        """Whether a request has arrived as a whole and its answer is not complete."""
-        cycle = self.cycle
-        is_whole = self.conn.their_state is h11.DONE
-        return is_whole and cycle is not None and not cycle.response_complete
-
-    def _keep_ahead(self, data: bytes) -> None:
-        """Buffer data of later requests, and stop reading when the buffer is full."""
-        self._ahead += data
-        if len(self._ahead) > _MOST_AHEAD_BYTES:
-            self.flow.pause_reading()
+            transport.set_write_buffer_limits(high=_TRANSPORT_BYTES)
+            raw = transport.get_extra_info("socket")
+            if raw is not None:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+            self._watch()
 
     def eof_received(self) -> None:
         super().eof_received()
@@ -166,45 +150,166 @@ class Connection(H11Protocol):
         self._drain()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.leave_strangers()
         self._stop_watching()
         self._stop_draining()
+        self._stop_parsing()
         super().connection_lost(exc)
         if self.timeout_keep_alive_task is not None:
             # After a reset uvicorn lets its timer run, which holds the connection and its last
             # request until then.
             self.timeout_keep_alive_task.cancel()
 
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self._is_over or self._num_over:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def close(self) -> None:
+        """Close the connection after an answer."""
+        if self.conn.is_request_whole:
+            self.transport.close()
+        else:
+            self._linger()
+
+    def _reject(self, error: ApiError) -> None:
+        """Answer in place of the application, and read nothing more."""
+        self.transport.write(_response(error))
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._linger()
+
+    def _linger(self) -> None:
+        """End the connection, but read and drop what arrives for a short time: a reset could
+        destroy the answer."""
+        self._is_over = True
+        self._stop_watching()
+        self._stop_parsing()
+        self.flow.is_behind = False
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deadline = self.loop.call_later(_LINGER_S, self._give_up)
+        self._drain()
+
+    def _give_up(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._is_over:
+            self.data_received(bytes(_BUFFER[:nbytes]))
+            return
+        self._num_dropped_bytes += nbytes
+        if self._num_dropped_bytes > self.limits.max_body_bytes:
+            self._give_up()
+
+    def data_received(self, data: bytes) -> None:
+        if self._num_over:
+            self._reject(_TOO_MANY if self._origin is None else _STRANGERS)
+        elif self._is_answering():
+            self._keep_ahead(data)
+        else:
+            super().data_received(data)
+            self._phase_bytes += len(data)
+
+    def handle_events(self) -> None:
+        """Parse what has arrived, and go on in the next turn of the loop if it is much."""
+        self._stop_parsing()
+        if self.is_closing:
+            return
+        self.conn.begin_turn()
+        super().handle_events()
+        self.flow.is_behind = self.conn.is_behind
+        if self._is_over:
+            return
+        if self.conn.is_behind and not self.conn.is_held:
+            self._going_on = self.loop.call_soon(self.handle_events)
+        if self._is_answering() or self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            # uvicorn stops reading when data follows the request. Then a closed connection would
+            # not be noticed.
+            self.flow.resume_reading()
+        self._watch()
+
+    def _stop_parsing(self) -> None:
+        if self._going_on is not None:
+            self._going_on.cancel()
+            self._going_on = None
+
+    def _is_answering(self) -> bool:
+        """Whether a request has arrived as a whole and its answer is not complete."""
+        cycle = self.cycle
+        return self.conn.is_request_whole and cycle is not None and not cycle.response_complete
+
+    def _keep_ahead(self, data: bytes) -> None:
+        """Buffer data of later requests, and stop reading when the buffer is full."""
+        self._ahead += data
+        if len(self._ahead) > _MOST_AHEAD_BYTES:
+            self.flow.pause_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer input that is not HTTP, or beyond a bound, in the API's error shape."""
+        self._reject(ApiError(400, self.conn.refusal or msg, closes=True))
+
+    # -- answering ---------------------------------------------------------------------------------
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer. The body is parsed from when the application asks for it, so
+        that whoever is refused by the header costs no more than that."""
+        # uvicorn closes the connection after the last answer through this.
+        self.cycle.transport = _Closing(self)
+
+        async def receiving() -> Message:
+            if self.conn.is_held:
+                self.conn.is_held = False
+                self.handle_events()
+            return await receive()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and not self.conn.is_request_whole:
+                headers = [pair for pair in message.get("headers", ()) if pair != CLOSE_HEADER]
+                message = {**message, "headers": [*headers, CLOSE_HEADER]}
+            await send(message)
+
+        await self.config.loaded_app(scope, receiving, sending)
+
     def on_response_complete(self) -> None:
+        if self._is_over:
+            return
         super().on_response_complete()
         # From here on the rest of the answer waits for the peer to read.
         self._drain()
-        if self.transport.is_closing():
-            return
-        if self._ahead and not self._is_answering():
+        if self._ahead and not self.is_closing and not self._is_answering():
             data, self._ahead = bytes(self._ahead), bytearray()
             self.data_received(data)
-        elif self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:
-            # The beginning of the next request came together with the one that was answered.
-            self._watch(0)
 
-    def _watch(self, num_bytes: int) -> None:
+    # -- deadlines ---------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
         """Note which part of a request is awaited and since when, and set its deadline."""
         phase: object = self.conn.their_state
-        if phase is h11.IDLE and num_bytes and not self.conn.trailing_data[0]:
-            # The end of a body that no route read, and no part of another request yet. uvicorn has
-            # cancelled its keep-alive timer by now.
+        if phase is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]:
+            # No part of another request has arrived. uvicorn's keep-alive timer runs.
             phase = None
-            if self.timeout_keep_alive_task is None:
-                self.timeout_keep_alive_task = self.loop.call_later(
-                    self.timeout_keep_alive, self.timeout_keep_alive_handler
-                )
-        if phase is not self._phase:
-            self._stop_watching()
-            self._phase, self._phase_bytes = phase, 0
-            if phase in (h11.IDLE, h11.SEND_BODY):
-                self._phase_began = self.loop.time()
-                self._deadline = self.loop.call_later(self._allowed_s(), self._check)
-        self._phase_bytes += num_bytes
+        elif self.conn.is_held:
+            phase = None
+        if phase is self._phase:
+            return
+        self._stop_watching()
+        self._phase, self._phase_bytes = phase, 0
+        if phase in (h11.IDLE, h11.SEND_BODY):
+            self._phase_began = self.loop.time()
+            self._deadline = self.loop.call_later(self._allowed_s(), self._check)
 
     def _stop_watching(self) -> None:
         if self._deadline is not None:
@@ -214,13 +319,11 @@ class Connection(H11Protocol):
     def _allowed_s(self) -> float:
         if self._phase is h11.IDLE:
             return self.limits.header_timeout_s
-        # A body that is being discarded counts only up to the size that would be accepted.
-        counted = min(self._phase_bytes, self.limits.max_body_bytes)
-        return self.limits.body_timeout_s + counted / _BODY_BYTES_PER_S
+        return self.limits.body_timeout_s + self._phase_bytes / _BODY_BYTES_PER_S
 
     def _check(self) -> None:
         self._deadline = None
-        if self.transport.is_closing() or self.conn.their_state is not self._phase:
+        if self.is_closing or self.conn.their_state is not self._phase:
             return
         left_s = self._phase_began + self._allowed_s() - self.loop.time()
         if left_s > 0:
@@ -228,9 +331,9 @@ class Connection(H11Protocol):
             return
         logger.info("closed a connection that did not send the rest of its request")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_response(_TIMED_OUT))
-        self.transport.close()
-        self._drain()
+            self._reject(_TIMED_OUT)
+        else:
+            self.transport.abort()
 
     def _drain(self, unsent_before: int = 0) -> None:
         """While data waits for the peer, check every write_timeout_s that it reads; abort the
@@ -247,11 +350,32 @@ class Connection(H11Protocol):
             self._draining.cancel()
             self._draining = None
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer input that is not HTTP, or has too large a header, in the API's error shape."""
-        self.transport.write(_response(ApiError(400, msg, closes=True)))
-        self.transport.close()
-        self._drain()
+
+class _Flow(FlowControl):
+    """is_behind: nothing is read until what has arrived is parsed, whoever asks for more."""
+
+    is_behind = False
+
+    def resume_reading(self) -> None:
+        if not self.is_behind:
+            super().resume_reading()
+
+
+class _Closing(asyncio.Transport):
+    """A transport for answers: closing it is left to the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._connection.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._connection.is_closing
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def _response(error: ApiError) -> bytes:
@@ -260,104 +384,3 @@ def _response(error: ApiError) -> bytes:
     headers = "".join(f"{name}: {value}\r\n" for name, value in (sized | error.headers()).items())
     phrase = HTTPStatus(error.status).phrase
     return f"HTTP/1.1 {error.status} {phrase}\r\n{headers}\r\n".encode() + content
-
-
-# -- TLS -------------------------------------------------------------------------------------------
-
-
-def tls_context(config: GatewayConfig) -> ssl.SSLContext:
-    """Load the certificate and its key. Raises ConfigError if the files are not such a pair."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
-            f"PEM files of a certificate and its key are accepted "
-            f"({error.strerror or 'the files are invalid'})"
-        ) from None
-    return context
-
-
-class Handshake(asyncio.Protocol):
-    """A connection during its TLS handshake; a Connection replaces it afterwards.
-
-    context, connection: set in a subclass by the server.
-    """
-
-    context: ssl.SSLContext
-    connection: type[Connection]
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self._state = server_state
-        self._loop = _loop or asyncio.get_running_loop()
-        self._made = self.connection(config, server_state, app_state, self._loop)
-        self._early = bytearray()
-        self._has_passed = False
-        self._is_lost = False
-        self._task: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        # uvicorn counts the members of this set, and calls shutdown() of each when it stops.
-        connections: set[Any] = self._state.connections
-        connections.add(self)
-        num_over = len(connections) - self._made.max_connections
-        if num_over > _MOST_REFUSED:
-            self._made.say_refused()
-            connections.discard(self)
-            transport.abort()
-            return
-        self._made.has_place = num_over <= 0
-        # All data from the peer is for start_tls(), not for this protocol.
-        transport.pause_reading()
-        self._task = self._loop.create_task(self._shake_hands(transport))
-        self._state.tasks.add(self._task)
-        self._task.add_done_callback(self._state.tasks.discard)
-
-    async def _shake_hands(self, plain: asyncio.Transport) -> None:
-        limit_s = self._made.limits.header_timeout_s
-        try:
-            secured = await self._loop.start_tls(
-                plain,
-                self,
-                self.context,
-                server_side=True,
-                ssl_handshake_timeout=limit_s,
-                ssl_shutdown_timeout=limit_s,
-            )
-        except OSError:
-            # The handshake failed or took too long; asyncio has closed the connection.
-            return
-        finally:
-            connections: set[Any] = self._state.connections
-            connections.discard(self)
-        if secured is None or self._is_lost:
-            return
-        self._has_passed = True
-        secured.set_protocol(self._made)
-        self._made.connection_made(secured)
-        if self._early:
-            self._made.data_received(bytes(self._early))
-
-    def data_received(self, data: bytes) -> None:
-        """Keep data that arrives after the handshake and before the Connection takes over."""
-        self._early += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
-        if self._has_passed:
-            # asyncio chose this protocol for the call before the Connection replaced it.
-            self._made.connection_lost(exc)
-
-    def shutdown(self) -> None:
-        """Cancel the handshake because the server stops."""
-        if self._task is not None:
-            self._task.cancel()

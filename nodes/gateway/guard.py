@@ -112,6 +112,7 @@ class Guard:
             return ANYBODY
         if self._is_open:
             if not self._keys.are_needed():
+                connection_of(scope).leave_strangers()
                 return ANYBODY
             self._is_open = False
         kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -125,6 +126,7 @@ class Guard:
                 kind="authentication_error",
                 code="invalid_api_key",
             )
+        connection_of(scope).leave_strangers()
         return found
 
     def _cors(self, origin: bytes) -> Headers:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import logging
-import math
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,15 @@ import uvicorn
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError, environment
+from nodes.gateway.admission import Admission
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, admits_anybody, bound_to, listen_errors, names
-from nodes.gateway.connection import LOG_INTERVAL_S, Connection, Handshake, tls_context
+from nodes.gateway.connection import Connection
 from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
+from nodes.gateway.handshake import Handshake, tls_context
+from nodes.gateway.seldom import SeldomWarnings
+from nodes.gateway.strangers import Strangers, networks
 from nodes.messages.access import GATEWAY
 from nodes.service.roles import keyring
 from nodes.service.runtime import beside, raise_file_limit
@@ -35,13 +39,22 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Open files of this process besides clients' connections: refused connections, the link, key files.
 _OTHER_FILES: Final = 64
 _LEAST_CONNECTIONS: Final = 16
+# Connections that the kernel keeps until they are accepted, and that one turn of the loop accepts:
+# each takes some 0.1 ms.
 _BACKLOG: Final = 2048
+_ACCEPTED_PER_TURN: Final = 64
 # asyncio's message when it has no file descriptor left and stops accepting for a second.
 _NO_FILES: Final = "socket.accept() out of system resource"
 
 
 class _Server(uvicorn.Server):
     """A uvicorn server that leaves signals to nodes.service.runtime."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # asyncio has shortened the kernel's queue to the number that it accepts in a turn.
+        for each in sockets or ():
+            each.listen(_BACKLOG)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -88,10 +101,10 @@ class HttpServer:
             log_config=None,
             # uvicorn's warnings concern only what clients send.
             log_level="error",
+            backlog=_ACCEPTED_PER_TURN,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            h11_max_incomplete_event_size=config.limits.max_header_bytes,
             timeout_keep_alive=config.limits.keep_alive_s,
             # Requests have ended by then; this is the time for clients to read the last bytes.
             timeout_graceful_shutdown=_CLOSING_S,
@@ -103,8 +116,11 @@ class HttpServer:
 
     def _protocol(self, config: GatewayConfig) -> type[asyncio.Protocol]:
         """The protocol class of new connections. Raises ConfigError."""
-        limits = {"limits": config.limits, "max_connections": self.max_connections}
-        connection = type("_Connection", (Connection,), limits)
+        most = config.limits.max_strangers_per_address
+        strangers = Strangers(most, networks(names(config.trusted_proxies)))
+        admission = Admission(self.max_connections, strangers, time.monotonic)
+        shared = {"limits": config.limits, "admission": admission}
+        connection = type("_Connection", (Connection,), shared)
         if not config.tls_cert:
             return connection
         secured = {"context": tls_context(config), "connection": connection}
@@ -168,14 +184,14 @@ class _Faults:
     """Handles exceptions outside any task. A lack of files is logged once in an interval."""
 
     def __init__(self) -> None:
-        self._logged_at = -math.inf
+        self._warnings = SeldomWarnings(logger)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if context.get("message") != _NO_FILES:
             loop.default_exception_handler(context)
-        elif loop.time() - self._logged_at >= LOG_INTERVAL_S:
-            self._logged_at = loop.time()
-            logger.warning("new connections have to wait: %s", context.get("exception"))
+        else:
+            text = "new connections have to wait: %s"
+            self._warnings.write(loop.time(), text, context.get("exception"))
 
 
 # -- as its own process, or in the process of a mesh -----------------------------------------------

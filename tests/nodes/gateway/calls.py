@@ -40,6 +40,7 @@ class Call:
         self.is_complete = False
         self.is_aborted = False
         self.is_last = False
+        self.is_stranger = True
         self._left = asyncio.Event()
         self._incoming: list[Message] = [
             {"type": "http.request", "body": raw if body is not None else b"", "more_body": False}
@@ -71,6 +72,10 @@ class Call:
 
     def end_after_this(self) -> None:
         self.is_last = True
+
+    def leave_strangers(self) -> None:
+        """A valid key was shown."""
+        self.is_stranger = False
 
     def make_room(self, num_bytes: int) -> None:
         """There is always room."""
