@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nodes.client.client import Client
 from nodes.gateway.anthropic import MESSAGES
+from nodes.gateway.bodies import BodyReader
 from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayConfig
@@ -25,6 +26,7 @@ from nodes.gateway.models import Looking, Models
 from nodes.gateway.page import page
 from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
+from nodes.gateway.scores import HeldScores
 from nodes.gateway.shape import VERSION, Api, now_unix
 from nodes.gateway.text_routes import READINGS, Read, Reading
 from nodes.telemetry.metrics.gateway import GatewayMetrics
@@ -67,7 +69,15 @@ class Gateway:
         self.models = Models(mesh)
         self._max_requests = config.limits.max_concurrent
         self._started_unix = now_unix()
-        shared = Shared(mesh, config, self.models, self.running, KeyedRequests())
+        shared = Shared(
+            mesh,
+            config,
+            self.models,
+            self.running,
+            KeyedRequests(),
+            HeldScores(config.limits.max_scores),
+            BodyReader(),
+        )
         self._routes = self._all_routes(shared)
         self.metrics = GatewayMetrics([route.path for route in self._routes])
 

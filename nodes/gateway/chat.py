@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from pydantic import AfterValidator, Field
 
 from nodes.engine.chat.tools import switch_of
-from nodes.gateway.answers import Answers, Delta, ScoredToken
+from nodes.gateway.answers import Answers, Delta
 from nodes.gateway.bodies import (
     Body,
     ChoiceOr,
@@ -30,7 +30,8 @@ from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.items import ItemReader, Step, finish_reason, items_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING
-from nodes.gateway.shape import Api, ChunkWriter
+from nodes.gateway.scored import ScoredToken
+from nodes.gateway.shape import Api, ChunkWriter, list_pieces
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -277,9 +278,12 @@ class ChatShape(ChunkWriter):
         if calls:
             message |= {"content": content or None, "tool_calls": calls}
         reason = finish_reason(choice.finish_reason, items)
-        logprobs = chat_logprobs(choice.tokens) if self._job.has_logprobs else None
-        fields = {"index": choice.index, "message": message, "finish_reason": reason}
-        return {**fields, "logprobs": logprobs}
+        return {"index": choice.index, "message": message, "finish_reason": reason}
+
+    def logprobs_pieces(self, tokens: Sequence[ScoredToken]) -> Iterator[bytes]:
+        yield b'{"content":'
+        yield from list_pieces(map(_chat_entry, tokens))
+        yield b',"refusal":null}'
 
     def _added(self, choice: int, step: Step) -> Iterator[dict[str, Any]]:
         """The `delta` of the event for a step, if it has one."""
@@ -295,12 +299,12 @@ class ChatShape(ChunkWriter):
 
 def chat_logprobs(tokens: Iterable[ScoredToken]) -> dict[str, Any]:
     """The shape of chat completions: an object for each token."""
-    content = []
-    for token in tokens:
-        entry = _chat_score(token.scores.chosen)
-        entry["top_logprobs"] = [_chat_score(score) for score in token.scores.top]
-        content.append(entry)
-    return {"content": content, "refusal": None}
+    return {"content": [_chat_entry(token) for token in tokens], "refusal": None}
+
+
+def _chat_entry(token: ScoredToken) -> dict[str, Any]:
+    top = [_chat_score(score) for score in token.scores.top]
+    return {**_chat_score(token.scores.chosen), "top_logprobs": top}
 
 
 def _chat_score(score: Score) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """Serves /v1/completions: turns bodies into jobs and writes answers in this API's form."""
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Discriminator, Field, Tag
 
 from mesh.shared_numbers import shared
 from nodes.client.generation import Prompt
-from nodes.gateway.answers import Answers, Delta, ScoredToken
+from nodes.gateway.answers import Answers, Delta
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
-from nodes.gateway.shape import Api, ChunkWriter
+from nodes.gateway.scored import ScoredToken
+from nodes.gateway.shape import Api, ChunkWriter, list_pieces
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
 # The default of OpenAI's API.
@@ -119,25 +120,25 @@ class CompletionLogprobs:
         for token in tokens:
             self._num_chars += len(self._decoder.decode(token.scores.chosen.piece))
 
-    def of(self, tokens: Iterable[ScoredToken]) -> dict[str, Any]:
-        """Write the next tokens. text_offset: the number of characters before each token."""
-        texts: list[str] = []
-        logprobs: list[float | None] = []
-        tops: list[dict[str, float] | None] = []
-        offsets: list[int] = []
-        for token in tokens:
-            chosen = token.scores.chosen
-            texts.append(_token_text(chosen.piece))
-            offsets.append(self._num_chars)
-            self._num_chars += len(self._decoder.decode(chosen.piece))
-            logprobs.append(None if token.is_first else chosen.logprob)
-            tops.append(None if token.is_first else _top(token))
+    def lists(self, tokens: Sequence[ScoredToken]) -> dict[str, Iterator[object]]:
+        """The lists of the next tokens, each made as it is read. text_offset: the number of
+        characters before each token."""
         return {
-            "tokens": texts,
-            "token_logprobs": logprobs,
-            "top_logprobs": tops,
-            "text_offset": offsets,
+            "tokens": (_token_text(token.scores.chosen.piece) for token in tokens),
+            "token_logprobs": (
+                None if token.is_first else token.scores.chosen.logprob for token in tokens
+            ),
+            "top_logprobs": (None if token.is_first else _top(token) for token in tokens),
+            "text_offset": self._offsets(tokens),
         }
+
+    def of(self, tokens: Sequence[ScoredToken]) -> dict[str, list[object]]:
+        return {name: list(values) for name, values in self.lists(tokens).items()}
+
+    def _offsets(self, tokens: Iterable[ScoredToken]) -> Iterator[int]:
+        for token in tokens:
+            yield self._num_chars
+            self._num_chars += len(self._decoder.decode(token.scores.chosen.piece))
 
 
 def _top(token: ScoredToken) -> dict[str, float]:
@@ -174,20 +175,28 @@ class CompletionShape(ChunkWriter):
                 logprobs = of_choice.of(delta.tokens)
         if delta.is_empty:
             return b""
-        event = self.choice(_choice(delta, logprobs), delta.tokens)
+        event = self.choice({**_choice(delta), "logprobs": logprobs}, delta.tokens)
         if self._told is None:
             return event
         ends = delta.finish_reason is not None
         return self._told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
     def whole_choice(self, choice: Delta) -> dict[str, Any]:
-        has_logprobs = self._job.has_logprobs
-        return _choice(choice, CompletionLogprobs().of(choice.tokens) if has_logprobs else None)
+        return _choice(choice)
+
+    def logprobs_pieces(self, tokens: Sequence[ScoredToken]) -> Iterator[bytes]:
+        """The same as CompletionLogprobs, list after list."""
+        written = CompletionLogprobs()
+        begin = b"{"
+        for name, values in written.lists(tokens).items():
+            yield begin + b'"%b":' % name.encode()
+            yield from list_pieces(values)
+            begin = b","
+        yield b"}"
 
 
-def _choice(delta: Delta, logprobs: dict[str, Any] | None) -> dict[str, Any]:
-    fields = {"index": delta.index, "text": delta.text}
-    return {**fields, "logprobs": logprobs, "finish_reason": delta.finish_reason}
+def _choice(delta: Delta) -> dict[str, Any]:
+    return {"index": delta.index, "text": delta.text, "finish_reason": delta.finish_reason}
 
 
 COMPLETIONS: Final = Api("cmpl", CompletionBody, "Continue a prompt", _job, CompletionShape)

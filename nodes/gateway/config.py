@@ -34,6 +34,10 @@ class GatewayLimits:
     max_messages: The number of messages of a conversation.
     max_choices: The number of choices (`n`) of a request, for each of its prompts.
     max_prompts: The number of prompts in one body of `/v1/completions`.
+    max_choices_of_body: The number of choices of all prompts of a body together.
+    max_scores: The number of log-probabilities that an answer may hold at once: those of its
+        prompts, and of all its tokens if it is not streamed. A body that may need more gets status
+        400. All answers together hold at most 16 times as many, and those of one API key 8 times.
     max_tokens: The number of tokens of one choice.
     max_concurrent: The number of requests under way, of all keys together. Others get status 429.
     max_concurrent_per_key: The number of requests of one API key under way. Others get status 429.
@@ -60,6 +64,8 @@ class GatewayLimits:
     max_messages: int = ranged(1024, 1, 1024)
     max_choices: int = ranged(16, 1, 64)
     max_prompts: int = ranged(64, 1, 256)
+    max_choices_of_body: int = ranged(128, 1, 16_384)
+    max_scores: int = ranged(200_000, 1000, 1 << 24)
     max_tokens: int = ranged(32_768, 1, 1 << 20)
     max_concurrent: int = ranged(256, 1, 1 << 20)
     max_concurrent_per_key: int = ranged(64, 1, 1 << 20)

@@ -160,6 +160,19 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             # request until then.
             self.timeout_keep_alive_task.cancel()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Whoever writes waits for the peer to read, but not for ever.
+        self._drain()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._drain()
+
+    async def until_read(self) -> None:
+        """Wait until there is room for more, or the connection has ended."""
+        await self.flow.drain()
+
     def shutdown(self) -> None:
         """The server stops."""
         if self._is_over or self._num_over:

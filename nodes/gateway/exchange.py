@@ -3,23 +3,23 @@
 import asyncio
 import contextlib
 import json
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.answers import Answers, Delta, joined
+from nodes.gateway.answers import Answers, Delta, Joined, split
 from nodes.gateway.errors import ApiError, unavailable
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import connection_of, metrics_of
 from nodes.gateway.running import Run, result_of
+from nodes.gateway.scores import ScoresOfAnswer
+from nodes.gateway.sending import JsonInPieces
 from nodes.gateway.shape import Api, now_unix
 from nodes.messages import StartedNotice, TokensNotice
 
@@ -35,11 +35,19 @@ class Exchange:
     """
 
     def __init__(
-        self, mesh: Client, job: Job, api: Api, run: Run, scope: Scope, told: Told | None
+        self,
+        mesh: Client,
+        job: Job,
+        api: Api,
+        run: Run,
+        scores: ScoresOfAnswer,
+        scope: Scope,
+        told: Told | None,
     ) -> None:
         self._mesh = mesh
         self._job = job
         self._run = run
+        self._scores = scores
         self._metrics = metrics_of(scope)
         self._connection = connection_of(scope)
         self._told = told
@@ -64,16 +72,16 @@ class Exchange:
 
     async def whole(self, receive: Receive) -> ASGIApp:
         """Return an answer that is not streamed. Raises ApiError or ClientDisconnect."""
-        deltas = defaultdict[int, list[Delta]](list)
+        choices = dict[int, Joined]()
 
         async def on_delta(delta: Delta) -> None:
-            deltas[delta.index].append(delta)
+            choices.setdefault(delta.index, Joined(delta.index)).add(delta)
 
         await result_of(self._run, self._ask_all(on_delta), receive)
         self.has_told = True
-        choices = [joined(deltas[index]) for index in sorted(deltas)]
-        content = self._shape.whole(choices)
-        return Response(content, headers=self._headers(), media_type="application/json")
+        # Each is let go when it has been written.
+        in_order = (choices.pop(index).delta() for index in sorted(choices))
+        return JsonInPieces(self._shape.whole(in_order), self._headers())
 
     async def stream(self, receive: Receive, send: Send, max_unsent_bytes: int) -> ASGIApp:
         """Send events as they arrive, and return what sends the end of the stream.
@@ -82,13 +90,22 @@ class Exchange:
         Raises ApiError before the first event, and ClientDisconnect.
         """
 
+        telling = asyncio.Lock()
+
         async def on_delta(delta: Delta) -> None:
             if self._told is not None:
                 delta = self._told.rest(delta)
                 self._told.fingerprint = self.answers.fingerprint
-            # The content is empty if the reader already has this part.
-            if content := self._shape.chunks(delta):
-                await self._tell(content, send, max_unsent_bytes)
+            parts = list(split(delta))
+            async with telling:
+                for part in parts:
+                    # The content is empty if the reader already has this part.
+                    if content := self._shape.chunks(part):
+                        await self._tell(content, send, max_unsent_bytes)
+                    if len(parts) > 1:
+                        # For a long echo the reader gets the time that it needs, and others turns.
+                        await self._connection.until_read()
+                        await asyncio.sleep(0)
 
         try:
             await result_of(self._run, self._ask_all(on_delta), receive)
@@ -137,6 +154,7 @@ class Exchange:
                     match event:
                         case StartedNotice(model_hash=model, numerics_class=kind):
                             self._metrics.started(index, event.num_prompt_tokens)
+                            self._scores.count(index, event.num_prompt_tokens)
                             pinned = replace(options, model_hash=model, numerics_class=kind)
                             for each in waiting:
                                 group.create_task(ask(*each, pinned))

@@ -226,6 +226,9 @@ def job_of(
     num_choices, streams = body.n or 1, bool(body.stream)
     if num_choices > limits.max_choices:
         raise wrong("n", f"at most {limits.max_choices} are accepted")
+    if len(prompts) * num_choices > limits.max_choices_of_body:
+        most = limits.max_choices_of_body
+        raise wrong("n", f"at most {most} choices of all prompts together are accepted")
     for name, is_given in (
         ("stream_options", body.stream_options is not None),
         ("airdraft.tokens", body.tells_tokens),

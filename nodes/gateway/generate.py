@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from nodes.engine.metadata import HARMONY
 from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
 from nodes.gateway import event_ids, idempotency
 from nodes.gateway.apikeys import ApiKey
-from nodes.gateway.bodies import Hint, parse_json, read
+from nodes.gateway.bodies import BodyReader, Hint, parse_json, read
 from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
@@ -25,8 +26,10 @@ from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
 from nodes.gateway.idempotency import Keyed, KeyedRequests, Remembered
+from nodes.gateway.json_size import JsonSize
 from nodes.gateway.models import Models
 from nodes.gateway.running import Running
+from nodes.gateway.scores import HeldScores, fitted
 from nodes.gateway.shape import Api, new_id
 from nodes.gateway.tools import in_style
 from nodes.messages import ChatMessage, NodeFields
@@ -44,6 +47,8 @@ class Shared:
     models: Models
     running: Running
     keyed: KeyedRequests
+    scores: HeldScores
+    bodies: BodyReader
 
 
 class Generate:
@@ -73,20 +78,18 @@ class Generate:
         shared, limits = self._shared, limits_of(self._shared.config.limits, key)
         chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))
         keyed = None if chosen is None else Keyed(key.name, chosen)
-        async with contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as until_sent, contextlib.AsyncExitStack() as stack:
             # This comes first, so that the limit of requests also bounds the memory of bodies.
             entered = shared.running.entered(
                 record.request_id, key.name, limits.max_concurrent_per_key
             )
             run = stack.enter_context(entered)
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
-            body = parse_json(content)
-            api = self._api
-            asked, record.ignored = read(api.body, body, strict_fields=shared.config.strict_fields)
-            job = replace(api.job(asked, limits), ignored=record.ignored)
+            read_body = functools.partial(self._job_of, content, limits, keyed)
+            job = await shared.bodies.run(len(content), read_body)
+            record.ignored = job.ignored
             job = job.with_options(user=owner_of(key, job.options.user))
-            if keyed is not None and body.get("seed") is None:
-                job = job.with_options(seed=keyed.seed)
+            scores = until_sent.enter_context(shared.scores.entered(job, key.name))
             told = _sent_before(scope, keyed, job, content)
             # The traits are those of the model that answered before, so this comes first.
             job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
@@ -109,8 +112,8 @@ class Generate:
                 # An earlier request with this key may have ended only now.
                 job = _pinned(job, told, remembered.fingerprint)
             # Free the memory of the body before the answer is generated.
-            del body, content
-            exchange = Exchange(shared.mesh, job, api, run, scope, told)
+            del content, read_body
+            exchange = Exchange(shared.mesh, job, self._api, run, scores, scope, told)
             record.exchange = exchange
             if keyed is not None:
                 stack.callback(_remember, exchange, remembered)
@@ -118,9 +121,19 @@ class Generate:
                 rest = await exchange.stream(receive, send, limits.max_unsent_bytes)
             else:
                 rest = await exchange.whole(receive)
-        # Its key is free by now: a client that has the whole answer may ask again at once.
-        await rest(scope, receive, send)
-        record.status = 200 if exchange.failure is None else exchange.failure.status
+            await stack.aclose()
+            # Its key is free by now: a client that has the whole answer may ask again at once.
+            await rest(scope, receive, send)
+            record.status = 200 if exchange.failure is None else exchange.failure.status
+
+    def _job_of(self, content: bytes, limits: GatewayLimits, keyed: Keyed | None) -> Job:
+        """Read a body, apart from what depends on the model. Raises ApiError."""
+        body, api = parse_json(content), self._api
+        asked, ignored = read(api.body, body, strict_fields=self._shared.config.strict_fields)
+        job = fitted(replace(api.job(asked, limits), ignored=ignored), limits.max_scores)
+        if keyed is not None and body.get("seed") is None:
+            job = job.with_options(seed=keyed.seed)
+        return job
 
     def _traits(self, job: Job, candidates: list[NodeFields]) -> ModelTraits:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
@@ -257,7 +270,8 @@ def owner_of(key: ApiKey, user: str | None) -> str:
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """Read the body of a request. Raises ApiError if it is too large or not declared as JSON."""
+    """Read the body of a request. Raises ApiError if it is too large, by its bytes or by what it
+    holds, or not declared as JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # Unlike form types, this one makes browsers send a CORS preflight for pages of other sites.
@@ -266,9 +280,10 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
-    body = bytearray()
+    body, size = bytearray(), JsonSize()
     async for part in request.stream():
         body += part
         if len(body) > max_bytes:
             raise too_large
+        size.add(part)
     return bytes(body)

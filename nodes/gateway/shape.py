@@ -5,21 +5,25 @@ import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, ClassVar, Final
 
-from nodes.gateway.answers import Answers, Delta, ScoredToken
+from nodes.gateway.answers import Answers, Delta
 from nodes.gateway.bodies import Body, compact
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.items import Item, ItemReader, Step, items_of
+from nodes.gateway.scored import ScoredToken
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")
+# Of those with most in them, tokens with 21 scores, this takes some 3 ms (2 cores, 2026-12-01).
+_ENTRIES_OF_PIECE: Final = 32
 # json.dumps() would make an encoder for each event.
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
@@ -35,6 +39,15 @@ def now_unix() -> int:
 def encoded(value: dict[str, Any]) -> bytes:
     """A value as JSON in ASCII."""
     return _ENCODER.encode(value).encode()
+
+
+def list_pieces(values: Iterable[object]) -> Iterator[bytes]:
+    """A list as JSON, some entries at a time."""
+    rest, separator = iter(values), b"["
+    while some := list(islice(rest, _ENTRIES_OF_PIECE)):
+        yield separator + _ENCODER.encode(some)[1:-1].encode()
+        separator = b","
+    yield b"]" if separator == b"," else b"[]"
 
 
 def named_event(kind: str, **fields: Any) -> bytes:
@@ -63,8 +76,11 @@ class Shape(ABC):
         """The last event of a stream that fails after it has begun."""
 
     @abstractmethod
-    def whole(self, choices: Sequence[Delta]) -> bytes:
-        """The answer at once. choices: each as one delta."""
+    def whole(self, choices: Iterable[Delta]) -> Iterator[bytes]:
+        """The answer that is not streamed, in pieces that are made in some milliseconds each.
+
+        choices: each as one delta.
+        """
 
     def call_id(self, item: Item, choice: int = 0) -> str:
         """The id of a function call; it is the same each time the answer is written."""
@@ -118,14 +134,26 @@ class ChunkWriter(Shape):
     def failed(self, error: ApiError) -> bytes:
         return b"data: " + error.content() + b"\n\n"
 
-    def whole(self, choices: Sequence[Delta]) -> bytes:
-        written = [self.whole_choice(choice) for choice in choices]
-        head = self._fields(self.kind)
-        return encoded({**head, "choices": written, "usage": self._answers.usage()})
+    def whole(self, choices: Iterable[Delta]) -> Iterator[bytes]:
+        yield encoded(self._fields(self.kind))[:-1]
+        separator = b',"choices":['
+        for choice in choices:
+            yield separator + encoded(self.whole_choice(choice))[:-1] + b',"logprobs":'
+            if self._job.has_logprobs:
+                yield from self.logprobs_pieces(choice.tokens)
+            else:
+                yield b"null"
+            yield b"}"
+            separator = b","
+        yield b'],"usage":' + encoded(self._answers.usage()) + b"}"
 
     @abstractmethod
     def whole_choice(self, choice: Delta) -> dict[str, Any]:
-        """A choice of an answer that is not streamed."""
+        """A choice of an answer that is not streamed, without its log-probabilities."""
+
+    @abstractmethod
+    def logprobs_pieces(self, tokens: Sequence[ScoredToken]) -> Iterator[bytes]:
+        """The log-probabilities of a choice as JSON."""
 
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         if not self._head:
@@ -173,10 +201,10 @@ class ItemShape(Shape):
     def end(self) -> bytes:
         return self.ended(self.document(self._reader.items, self._finish_reason))
 
-    def whole(self, choices: Sequence[Delta]) -> bytes:
+    def whole(self, choices: Iterable[Delta]) -> Iterator[bytes]:
         (choice,) = choices
         items = items_of(self._job, choice)
-        return compact(self.document(items, choice.finish_reason)).encode()
+        yield compact(self.document(items, choice.finish_reason)).encode()
 
     @abstractmethod
     def begun(self) -> bytes:

@@ -2,14 +2,14 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from nodes.client.generation import GenerateOptions, Prompt
@@ -22,7 +22,8 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.generate import Shared, body_of, limits_of, owner_of
 from nodes.gateway.guard import key_of, metrics_of
 from nodes.gateway.running import result_of
-from nodes.gateway.shape import new_id
+from nodes.gateway.sending import JsonInPieces
+from nodes.gateway.shape import encoded, new_id
 from nodes.gateway.tools import ToolList
 from nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
 from nodes.telemetry.metrics.gateway import RequestMetrics
@@ -31,6 +32,7 @@ from nodes.telemetry.metrics.gateway import RequestMetrics
 _MAX_INPUTS: Final = 2048
 # The number of texts of one body that the mesh reads at a time.
 _MOST_AT_A_TIME: Final = 8
+_VECTOR_TYPE: Final = np.dtype("<f4")
 
 _Model = Annotated[Text, Field(max_length=256)]
 
@@ -89,31 +91,32 @@ class Asking:
         return GenerateOptions(chat=False, model=model or "", user=owner)
 
 
-async def _embeddings(body: EmbeddingsBody, asking: Asking) -> dict[str, Any]:
+async def _embeddings(body: EmbeddingsBody, asking: Asking) -> Iterator[bytes]:
     prompts = prompts_of(body.input, "input", asking.limits, _MAX_INPUTS)
     found = await _vectors(prompts, asking.options(body.model, body.user), asking)
     num_tokens = sum(len(notice.prompt_token_ids) for notice in found)
     asking.metrics.embedded(num_tokens)
-    vectors = [np.frombuffer(notice.embedding, "<f4") for notice in found]
-    if body.dimensions not in (None, len(vectors[0])):
-        reason = f"the model's vectors have {len(vectors[0])} numbers and cannot be shortened"
+    num_dimensions = len(found[0].embedding) // _VECTOR_TYPE.itemsize
+    if body.dimensions not in (None, num_dimensions):
+        reason = f"the model's vectors have {num_dimensions} numbers and cannot be shortened"
         raise wrong("dimensions", reason, "unsupported_parameter")
-    is_packed = body.encoding_format == "base64"
-    return {
-        "object": "list",
-        "data": [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": base64.b64encode(vector.tobytes()).decode()
-                if is_packed
-                else vector.tolist(),
-            }
-            for index, vector in enumerate(vectors)
-        ],
-        "model": found[0].model,
-        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-    }
+    usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+    return _embedded(found, usage, is_packed=body.encoding_format == "base64")
+
+
+def _embedded(
+    found: Sequence[ReadNotice], usage: dict[str, int], *, is_packed: bool
+) -> Iterator[bytes]:
+    """Write vectors one after another: numbers of a large one take some milliseconds."""
+    separator = b'{"object":"list","data":['
+    for index, notice in enumerate(found):
+        embedding: object = base64.b64encode(notice.embedding).decode()
+        if not is_packed:
+            embedding = np.frombuffer(notice.embedding, _VECTOR_TYPE).tolist()
+        fields = {"object": "embedding", "index": index, "embedding": embedding}
+        yield separator + encoded(fields)
+        separator = b","
+    yield b"]," + encoded({"model": found[0].model, "usage": usage})[1:]
 
 
 async def _vectors(
@@ -133,7 +136,7 @@ async def _vectors(
     return [first, *(task.result() for task in asked)]
 
 
-async def _tokenize(body: TokenizeBody, asking: Asking) -> dict[str, Any]:
+async def _tokenize(body: TokenizeBody, asking: Asking) -> Iterator[bytes]:
     given = [n for n in ("content", "prompt", "messages") if getattr(body, n) is not None]
     if len(given) != 1:
         raise wrong("content", "give one of content, prompt and messages")
@@ -145,30 +148,35 @@ async def _tokenize(body: TokenizeBody, asking: Asking) -> dict[str, Any]:
         (prompt,) = prompts_of(body.content or body.prompt or "", given[0], asking.limits)
     found = await asking.read(prompt, options, TOKENS)
     ids = found.prompt_token_ids
-    return {"tokens": ids, "count": len(ids), "model": found.model}
+    return _one_piece({"tokens": ids, "count": len(ids), "model": found.model})
 
 
-async def _detokenize(body: DetokenizeBody, asking: Asking) -> dict[str, Any]:
+async def _detokenize(body: DetokenizeBody, asking: Asking) -> Iterator[bytes]:
     (prompt,) = prompts_of(body.tokens, "tokens", asking.limits)
     found = await asking.read(prompt, asking.options(body.model), TEXT)
     text = found.text.decode("utf-8", "replace")
-    return {"content": text, "prompt": text, "model": found.model}
+    return _one_piece({"content": text, "prompt": text, "model": found.model})
 
 
-async def _count_tokens(body: CountTokensBody, asking: Asking) -> dict[str, Any]:
+async def _count_tokens(body: CountTokensBody, asking: Asking) -> Iterator[bytes]:
     job = MESSAGES.job(body, asking.limits)
     options = replace(asking.options(job.options.model), tools=job.options.tools)
     found = await asking.read(job.prompts[0], options, TOKENS)
-    return {"input_tokens": len(found.prompt_token_ids)}
+    return _one_piece({"input_tokens": len(found.prompt_token_ids)})
+
+
+def _one_piece(answer: dict[str, Any]) -> Iterator[bytes]:
+    yield encoded(answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A route that reads texts and generates none. answer: computes the answer to a body."""
+    """A route that reads texts and generates none. answer: computes the answer to a body, as pieces
+    of JSON."""
 
     body: type[Body]
     summary: str
-    answer: Callable[[Any, Asking], Coroutine[Any, Any, dict[str, Any]]]
+    answer: Callable[[Any, Asking], Coroutine[Any, Any, Iterator[bytes]]]
 
 
 READINGS: Final = {
@@ -196,12 +204,18 @@ class Read:
         with entered as run:
             try:
                 content = await body_of(Request(scope, receive), limits.max_body_bytes)
-                value = parse_json(content)
-                body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
+                strict_fields = shared.config.strict_fields
+
+                def read_body() -> Body:
+                    kind, value = self._reading.body, parse_json(content)
+                    return read(kind, value, strict_fields=strict_fields)[0]
+
+                body = await shared.bodies.run(len(content), read_body)
                 await shared.models.nodes.latest()
                 asking = Asking(limits, key, metrics_of(scope), shared.mesh.read)
                 found = await result_of(run, self._reading.answer(body, asking), receive)
             except ClientDisconnect:
                 return
-            answer = JSONResponse(found, headers={"x-request-id": request_id})
-            await answer(scope, receive, send)
+            answer = JsonInPieces(found, {"x-request-id": request_id})
+            with contextlib.suppress(ClientDisconnect):
+                await answer(scope, receive, send)

@@ -82,6 +82,9 @@ class Call:
 
     is_full = False
 
+    async def until_read(self) -> None:
+        """The reader is always there."""
+
     @property
     def is_closing(self) -> bool:
         return self._left.is_set()
