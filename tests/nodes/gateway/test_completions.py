@@ -62,6 +62,12 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
     assert FIELDS.refused({"prompt": "hi", **body}) == param
 
 
+def test_all_choices_of_a_body_are_counted_together() -> None:
+    jobs = Jobs(COMPLETIONS, GatewayLimits(max_choices_of_body=12))
+    assert len(jobs.job({"prompt": ["a"] * 4, "n": 3}).prompts) == 4
+    assert jobs.refused({"prompt": ["a"] * 5, "n": 3}) == "n"
+
+
 @pytest.mark.parametrize(
     ("body", "scores_prompt"),
     [

@@ -15,7 +15,16 @@ import pytest
 from nodes.gateway.connection import Connection
 from nodes.gateway.parser import Parser
 from nodes.gateway.strangers import Strangers
-from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
+from nodes.messages import PromptLogprobsNotice
+from tests.nodes.gateway.fake_mesh import (
+    Eventually,
+    FakeMesh,
+    finished,
+    scored,
+    started,
+    text_answer,
+    tokens,
+)
 from tests.nodes.gateway.served import (
     connected,
     reading_nothing,
@@ -232,6 +241,26 @@ async def test_answers_that_are_not_read_do_not_stay(
         await eventually(lambda: server.http.num_connections == 1)
         await eventually(lambda: server.http.num_connections == 0)
         await eventually(lambda: not server.http.gateway.running)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_long_answer_waits_for_a_slow_reader(tmp_path: Path, stream: bool) -> None:
+    """It is made in parts, none of which has the room that one large event has."""
+    num = 20_000
+    body = {"prompt": [1] * num, "echo": True, "logprobs": 0, "max_tokens": 1, "stream": stream}
+    scores = PromptLogprobsNotice(1, 1, (scored("x" * 60, -1.0),) * (num - 1))
+    mesh = FakeMesh([started(num), scores, tokens("z", 0), finished(1)])
+    async with (
+        serving(mesh, tmp_path) as server,
+        reading_nothing(server, request(json.dumps(body).encode())) as reader,
+    ):
+        loop, told = asyncio.get_running_loop(), bytearray()
+        while not told.endswith(b"\r\n0\r\n\r\n"):
+            part = await loop.sock_recv(reader, 65_536)
+            assert part
+            told += part
+    assert told.count(b"x" * 60) >= 2 * (num - 1)
+    assert mesh.num_cancelled == 0
 
 
 async def test_who_reads_nothing_and_hangs_up_frees_the_request(

@@ -241,3 +241,52 @@ async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
     assert unknown.headers["warning"] == '299 airdraft "ignored: airdraft.token"'
     plain = await ask(mesh, path, {**body, "stream": True, "airdraft": {"tokens": False}})
     assert b"airdraft" not in plain.body
+
+
+async def test_a_long_echo_comes_in_parts_that_make_the_whole(eventually: Eventually) -> None:
+    """And others have their turns between them."""
+    ids, top = list(range(4000)), [(letter, -2.0) for letter in "abcdefghi"]
+    scores = PromptLogprobsNotice(1, 1, tuple(scored("é", -1.0, *top) for _ in ids[1:]))
+    mesh = FakeMesh([started(len(ids)), scores, tokens("z", 0), finished(1)])
+    body = {"prompt": ids, "echo": True, "logprobs": 9, "max_tokens": 1}
+    whole = (await ask(mesh, COMPLETIONS, body)).json["choices"][0]
+    asked = Call(app_of(mesh), "POST", COMPLETIONS, {**body, "stream": True})
+    running, num_turns = asked.start(), 0
+    await eventually(lambda: len(asked.parts) > 1)
+    while not running.done():
+        num_turns += 1
+        await asyncio.sleep(0)
+    parts = [event["choices"][0] for event in asked.events[:-1]]
+    assert num_turns > 5
+    assert max(len(part["logprobs"]["tokens"]) for part in parts if part["logprobs"]) < 1000
+    assert "".join(part["text"] for part in parts) == whole["text"] == "é" * 3999 + "z"
+    assert [part["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["stop"]
+    for name, values in whole["logprobs"].items():
+        told = [value for part in parts if part["logprobs"] for value in part["logprobs"][name]]
+        assert told == values
+
+
+async def test_each_choice_has_the_whole_echo() -> None:
+    scores = PromptLogprobsNotice(1, 1, (scored("b", -1.0), scored("c", -3.0)))
+    ends = [
+        event
+        for choice in (0, 1)
+        for event in (tokens("x", 0, choice), finished(1, "stop", choice))
+    ]
+    mesh = FakeMesh([started(), scores, *ends])
+    body = {"prompt": [7, 8, 9], "echo": True, "logprobs": 0, "max_tokens": 1, "n": 2}
+    choices = (await ask(mesh, COMPLETIONS, body)).json["choices"]
+    assert [choice["text"] for choice in choices] == ["bcx", "bcx"]
+    assert [choice["logprobs"]["tokens"][1:] for choice in choices] == [["b", "c"], ["b", "c"]]
+
+
+async def test_a_text_whose_scores_turn_out_too_many_is_refused() -> None:
+    mesh = FakeMesh([started(9000), asyncio.Event()])
+    body = {"prompt": "hi", "echo": True, "logprobs": 20, "max_tokens": 1000}
+    found = await ask(mesh, COMPLETIONS, body)
+    assert (found.status, found.json["error"]["param"]) == (400, "logprobs")
+    assert mesh.num_open == 0
+    # It is not counted as one that is under way.
+    mesh.script = text_answer("a")
+    for _ in range(20):
+        assert (await ask(mesh, COMPLETIONS, {**ASK, "logprobs": 0})).status == 200
