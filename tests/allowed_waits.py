@@ -67,7 +67,15 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "gateway/connection.py ends connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
+        "nodes/gateway/connection.py Connection._answer await self.config.loaded_app",
+        "nodes/gateway/connection.py Connection._answer.receiving await receive",
+        "nodes/gateway/connection.py Connection._answer.sending await send",
+        "nodes/gateway/connection.py Connection.until_read await self.flow.drain",
         "nodes/gateway/exchange.py Exchange._tell await send",
+        "nodes/gateway/exchange.py Exchange.stream.on_delta async with telling",
+        "nodes/gateway/sending.py JsonInPieces.__call__ await response",
+        "nodes/gateway/sending.py JsonInPieces.__call__ await send",
+        "nodes/gateway/sending.py _until_left await receive",
         "nodes/gateway/exchange.py Exchange.stream.ending await send",
         "nodes/gateway/running.py _until_disconnect await receive",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
@@ -80,6 +88,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
         "nodes/coordinator/members/authentication.py Authentication.keep_expiring "
         "await asyncio.to_thread",
+        "nodes/gateway/bodies.py BodyReader.run async with self._turn",
+        "nodes/gateway/bodies.py BodyReader.run await asyncio.to_thread",
         "nodes/service/local.py LocalMesh._start await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",

@@ -10,8 +10,8 @@ from nodes.gateway.errors import ApiError
 
 # Objects, lists and named fields: a conversation of 1,024 messages with calls has some 20,000.
 MOST_FIELDS: Final = 32_768
-# Entries of lists and objects: token ids for the most part.
-MOST_ENTRIES: Final = 524_288
+# Entries of lists and objects, token ids for the most part: of a prompt there are 131,072.
+MOST_ENTRIES: Final = 262_144
 
 
 class JsonSize:

@@ -73,6 +73,8 @@ def test_a_request_without_a_body_is_whole_at_once(framing: bytes) -> None:
 
 
 REFUSED = [
+    (b"GET /" + b"%ff" * 5000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", "request line"),
+    (b"GET /" + b"%ff" * 5000, "request line"),
     (HEAD + b"a:\r\n" * 200 + b"\r\n", "more than 128 headers"),
     # It is not waited for the end of them.
     (HEAD + b"a:\r\n" * 200, "more than 128 headers"),
