@@ -9,7 +9,6 @@ and each wait has a deadline. A connection beyond the maximum gets a 503 within 
 import asyncio
 import logging
 import socket
-from http import HTTPStatus
 from typing import Any, Final
 
 import h11
@@ -21,6 +20,7 @@ from uvicorn.server import ServerState
 
 from nodes.gateway.admission import Admission
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.deadlines import ReadingDeadline, RequestDeadline
 from nodes.gateway.errors import ApiError, unavailable
 from nodes.gateway.parser import Parser
 from nodes.gateway.strangers import Origin
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # What a turn reads of a connection: a TLS record. asyncio reads 256 KiB by itself.
 READ_BYTES: Final = 16_384
-# A body gets one more second for each of these many bytes.
-_BODY_BYTES_PER_S: Final = 65_536
 _TRANSPORT_BYTES: Final = 16_384
 _KERNEL_BYTES: Final = 65_536
 # The number of connections beyond a maximum that get a 503 at a time, and the time each has.
@@ -65,6 +63,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     conn: Parser
     flow: "_Flow"
+    _reading: ReadingDeadline
 
     def __init__(
         self,
@@ -77,11 +76,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
         self.conn = Parser(self.limits.max_header_bytes)
         self.app = self._answer
-        self._phase: object = None
-        self._phase_began = 0.0
-        self._phase_bytes = 0
-        self._deadline: asyncio.TimerHandle | None = None
-        self._draining: asyncio.TimerHandle | None = None
+        self._request = RequestDeadline(self.loop, self.limits, self._on_late)
+        # Ends a connection that is over.
+        self._ending: asyncio.TimerHandle | None = None
         self._going_on: asyncio.Handle | None = None
         self._ahead = bytearray()
         self._num_over: int | None = None
@@ -130,13 +127,14 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport)
+        self._reading = ReadingDeadline(self.loop, transport, self.limits.write_timeout_s)
         # With TLS, it has had its place since before the handshake.
         num_over = self.take_place(transport) if self._num_over is None else self._num_over
         if num_over > MOST_REFUSED:
             transport.abort()
         elif num_over:
             # It gets a 503 once it has sent something.
-            self._deadline = self.loop.call_later(_REFUSAL_S, transport.abort)
+            self._ending = self.loop.call_later(_REFUSAL_S, transport.abort)
         else:
             transport.set_write_buffer_limits(high=_TRANSPORT_BYTES)
             raw = transport.get_extra_info("socket")
@@ -147,13 +145,15 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         super().eof_received()
         # The transport closes itself now, once the peer has read what waits for it.
-        self._drain()
+        self._reading.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.leave_strangers()
-        self._stop_watching()
-        self._stop_draining()
+        self._request.stop()
+        self._reading.stop()
         self._stop_parsing()
+        if self._ending is not None:
+            self._ending.cancel()
         super().connection_lost(exc)
         if self.timeout_keep_alive_task is not None:
             # After a reset uvicorn lets its timer run, which holds the connection and its last
@@ -163,11 +163,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         # Whoever writes waits for the peer to read, but not for ever.
-        self._drain()
+        self._reading.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._drain()
+        self._reading.start()
 
     async def until_read(self) -> None:
         """Wait until there is room for more, or the connection has ended."""
@@ -189,7 +189,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def _reject(self, error: ApiError) -> None:
         """Answer in place of the application, and read nothing more."""
-        self.transport.write(_response(error))
+        self.transport.write(error.response())
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -199,14 +199,15 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         """End the connection, but read and drop what arrives for a short time: a reset could
         destroy the answer."""
         self._is_over = True
-        self._stop_watching()
+        self._request.stop()
         self._stop_parsing()
         self.flow.is_behind = False
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._deadline = self.loop.call_later(_LINGER_S, self._give_up)
-        self._drain()
+        if self._ending is None:
+            self._ending = self.loop.call_later(_LINGER_S, self._give_up)
+        self._reading.start()
 
     def _give_up(self) -> None:
         if self.transport.get_write_buffer_size():
@@ -234,7 +235,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._keep_ahead(data)
         else:
             super().data_received(data)
-            self._phase_bytes += len(data)
+            self._request.received(len(data))
 
     def handle_events(self) -> None:
         """Parse what has arrived, and go on in the next turn of the loop if it is much."""
@@ -301,7 +302,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             return
         super().on_response_complete()
         # From here on the rest of the answer waits for the peer to read.
-        self._drain()
+        self._reading.start()
         if self._ahead and not self.is_closing and not self._is_answering():
             data, self._ahead = bytes(self._ahead), bytearray()
             self.data_received(data)
@@ -309,59 +310,20 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     # -- deadlines ---------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Note which part of a request is awaited and since when, and set its deadline."""
+        """Set the deadline for the part of a request that is awaited."""
         phase: object = self.conn.their_state
-        if phase is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]:
-            # No part of another request has arrived. uvicorn's keep-alive timer runs.
-            phase = None
-        elif self.conn.is_held:
-            phase = None
-        if phase is self._phase:
-            return
-        self._stop_watching()
-        self._phase, self._phase_bytes = phase, 0
-        if phase in (h11.IDLE, h11.SEND_BODY):
-            self._phase_began = self.loop.time()
-            self._deadline = self.loop.call_later(self._allowed_s(), self._check)
+        is_idle = phase is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]
+        # uvicorn's keep-alive timer runs while no part of another request has arrived.
+        self._request.await_part(None if is_idle or self.conn.is_held else phase)
 
-    def _stop_watching(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _allowed_s(self) -> float:
-        if self._phase is h11.IDLE:
-            return self.limits.header_timeout_s
-        return self.limits.body_timeout_s + self._phase_bytes / _BODY_BYTES_PER_S
-
-    def _check(self) -> None:
-        self._deadline = None
-        if self.is_closing or self.conn.their_state is not self._phase:
-            return
-        left_s = self._phase_began + self._allowed_s() - self.loop.time()
-        if left_s > 0:
-            self._deadline = self.loop.call_later(left_s, self._check)
+    def _on_late(self) -> None:
+        if self.is_closing:
             return
         logger.info("closed a connection that did not send the rest of its request")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._reject(_TIMED_OUT)
         else:
             self.transport.abort()
-
-    def _drain(self, unsent_before: int = 0) -> None:
-        """While data waits for the peer, check every write_timeout_s that it reads; abort the
-        connection if it has read nothing."""
-        self._stop_draining()
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and unsent == unsent_before:
-            self.transport.abort()
-        elif unsent:
-            self._draining = self.loop.call_later(self.limits.write_timeout_s, self._drain, unsent)
-
-    def _stop_draining(self) -> None:
-        if self._draining is not None:
-            self._draining.cancel()
-            self._draining = None
 
 
 class _Flow(FlowControl):
@@ -389,11 +351,3 @@ class _Closing(asyncio.Transport):
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _response(error: ApiError) -> bytes:
-    content = error.content()
-    sized = {"content-type": "application/json", "content-length": str(len(content))}
-    headers = "".join(f"{name}: {value}\r\n" for name, value in (sized | error.headers()).items())
-    phrase = HTTPStatus(error.status).phrase
-    return f"HTTP/1.1 {error.status} {phrase}\r\n{headers}\r\n".encode() + content

@@ -4,6 +4,7 @@ import json
 import logging
 import traceback
 from dataclasses import KW_ONLY, dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from mesh.errors import LocalProtocolError
@@ -66,6 +67,16 @@ class ApiError(Exception):
         if self.allow:
             found["allow"] = self.allow
         return {**found, "connection": "close"} if self.closes else found
+
+    def response(self) -> bytes:
+        """The whole answer, for where no application answers."""
+        content = self.content()
+        sized = {"content-type": "application/json", "content-length": str(len(content))}
+        headers = "".join(
+            f"{name}: {value}\r\n" for name, value in (sized | self.headers()).items()
+        )
+        phrase = HTTPStatus(self.status).phrase
+        return f"HTTP/1.1 {self.status} {phrase}\r\n{headers}\r\n".encode() + content
 
 
 def failed(code: str, message: str, *, closes: bool = False) -> ApiError:
