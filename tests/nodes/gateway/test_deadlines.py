@@ -29,7 +29,8 @@ class Loop(asyncio.AbstractEventLoop):
         return self.timers[-1]
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self.timers.remove(handle)
+        if handle in self.timers:
+            self.timers.remove(handle)
 
     def run_until(self, end: float) -> None:
         while due := [timer for timer in self.timers if timer.when() <= end]:
