@@ -20,6 +20,7 @@ from nodes.messages import (
     with_tokens,
 )
 from nodes.worker.engine_thread import EngineThread
+from nodes.worker.mask_thread import MaskThread
 from nodes.worker.node import Joining, Node
 from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
@@ -45,6 +46,8 @@ class DraftNode(Node):
     ) -> None:
         """declared: properties of the link that the settings state."""
         self._engine = EngineThread(state, self._on_events)
+        self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
+        state.compute_masks_by(self._masks)
         self._opening = Opening(
             state.grammars,
             lambda request: self._engine.post(lambda state: state.open(request)),
@@ -60,6 +63,7 @@ class DraftNode(Node):
             transport,
             self._engine,
             self._opening,
+            self._masks,
             role="draft",
             profile=encode_profile(info, costs, declared),
             progress=lambda: self._engine.num_passes,

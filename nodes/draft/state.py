@@ -12,10 +12,12 @@ from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.output_limit import OutputLimit
 from nodes.draft.reading import Reading
 from nodes.engine.grammar import Grammars
+from nodes.engine.masks import MaskMissingError, MaskService
 from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.messages import StreamFailedNotice, StreamReadyNotice
 from nodes.worker.engine_thread import Worker
+from nodes.worker.mask_waits import MaskWaits
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec, failed_by, sampler_of
 from policies.acceptance import DraftCalibration
 from policies.guesses import Ahead, extended
@@ -49,9 +51,14 @@ class DraftState(Worker):
         self._limit = limit
         self._calibration = calibration or DraftCalibration()
         self.grammars = grammars
+        self._masks = MaskWaits(can_take_back=True)
         self._streams: dict[StreamId, Followed] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
         self._reading = Reading(model)
+
+    def compute_masks_by(self, service: MaskService) -> None:
+        """Have the masks of streams that are yet to be opened computed by a service."""
+        self._masks.service = service
 
     @property
     def num_streams(self) -> int:
@@ -70,9 +77,12 @@ class DraftState(Worker):
         if reason:
             return [StreamFailedNotice(spec.stream_id, spec.generation, reason, code)]
         try:
-            sampler = sampler_of(spec, self._model.info.num_vocab, self.grammars)
+            sampler = sampler_of(
+                spec, self._model.info.num_vocab, self.grammars, self._masks.service
+            )
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
+        sampler.ask()
         stream = Followed(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
@@ -125,11 +135,8 @@ class DraftState(Worker):
         self._learn(stream, new)
         if self._limit is not None:
             self._limit.committed(new)
-        try:
-            stream.advance(new)
-        except StreamError as error:
-            self._forget(stream)
-            return [failed_by(stream_id, follow, error)]
+        stream.advance(new)
+        stream.sampler.ask()
         if self._model.length(stream.seq_id) > len(stream.cached):
             self._model.truncate(stream.seq_id, len(stream.cached))
         return []
@@ -175,6 +182,8 @@ class DraftState(Worker):
         if stream.num_missing > (PROMPT_PIECE_TOKENS if stream.announced else 0):
             return False
         if not stream.is_known or not stream.has_room:
+            return False
+        if self._masks.sits_out(stream.sampler):
             return False
         info = self._model.info
         has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
@@ -251,6 +260,7 @@ class DraftState(Worker):
 
     def _run(self, spans: Sequence[tuple[Followed, Span]]) -> list[Event]:
         logits = self._model.forward([span for _, span in spans])
+        self._masks.settle(stream.sampler for stream, span in spans if span.num_outputs)
         events: list[Event] = []
         row = 0
         for stream, span in spans:
@@ -263,6 +273,11 @@ class DraftState(Worker):
                 confidence = probability(logits[row], token_id)
                 chance = stream.corrected(calibration.chance(confidence))
                 stream.add(token_id, confidence, chance)
+                stream.sampler.ask()
+            except MaskMissingError:
+                # The last token runs again when the mask is there.
+                del stream.cached[-1:]
+                self._model.truncate(stream.seq_id, len(stream.cached))
             except StreamError as error:
                 self._forget(stream)
                 spec = stream.spec
@@ -271,6 +286,9 @@ class DraftState(Worker):
         streams = self._streams.values()
         parts = tuple(part for s in streams if (part := s.unsent()) is not None)
         return [*events, Guessed(parts)] if parts else events
+
+    def passed(self, seconds: float, now: float) -> None:
+        self._masks.pass_s = seconds
 
     def _announce(self, stream: Followed) -> list[Event]:
         is_alive = self._streams.get(stream.spec.stream_id) is stream

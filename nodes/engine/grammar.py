@@ -96,6 +96,12 @@ class GrammarState:
             self._check()
             raise GrammarError("a token does not follow the grammar")
 
+    def copy(self) -> GrammarState:
+        """Return a state of the same text, which goes on by itself."""
+        copied = GrammarState(self._matcher.deep_copy(), self._num_vocab, self._eog_ids)
+        copied._num_after_end = self._num_after_end
+        return copied
+
     def take_back(self, num_tokens: int) -> None:
         """Forget the last tokens."""
         after_end = min(num_tokens, self._num_after_end)

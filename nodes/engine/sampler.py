@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nodes.engine.grammar import GrammarError, Grammars, GrammarState
+from nodes.engine.grammar import GrammarError, Grammars
+from nodes.engine.masks import AT_ONCE, GrammarText, MaskMissingError, MaskService
 from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.engine.sampling import Sampling, sample
@@ -33,20 +34,25 @@ class Sampler:
         token_ids: Sequence[int] = (),
         num_prompt_tokens: int = 0,
         grammars: Grammars | None = None,
+        masks: MaskService = AT_ONCE,
+        owner: str = "",
     ) -> None:
         """Begin with `token_ids` as the text.
 
         num_vocab: The size of the logits. num_prompt_tokens: The length of the prompt, of which
-        `token_ids` may hold only a part so far. grammars: None on a node without grammars.
+        `token_ids` may hold only a part so far. grammars: None on a node without grammars. masks:
+        Computes the grammar's masks. owner: Of the stream.
 
-        Raises GrammarError if the grammar cannot be used or the output so far violates it.
+        Raises GrammarError if the grammar cannot be used.
         """
         self.sampling = sampling
         rules = sampling.rules
         self._has_rules = rules != NO_RULES
+        # The output, if there is a grammar.
+        self.grammar: GrammarText | None = None
         if not self._has_rules:
             return
-        self._grammar = _begin(rules, grammars)
+        self.grammar = _begin(rules, grammars, masks, owner)
         self._num_prompt_tokens = num_prompt_tokens
         self._text = list(token_ids[:num_prompt_tokens])
         self._bias: dict[int, float] = {}
@@ -67,14 +73,15 @@ class Sampler:
     def sample(self, logits: Logits, position: int) -> int:
         """Return the token that follows the text; logits and position are as in `sampling.sample`.
 
-        The logits are not changed. Raises GrammarError where the grammar cannot continue.
+        The logits are not changed. Raises GrammarError where the grammar cannot continue, and
+        MaskMissingError if its mask has not been computed yet.
         """
         if self._has_rules:
             assert position == len(self._text), "the recorded text has another length"
             if self._shifts is not None:
                 logits = logits + self._shifts
-            if self._grammar is not None:
-                logits = np.where(self._grammar.allowed(), logits, _OUT)
+            if self.grammar is not None:
+                logits = np.where(self.grammar.allowed(), logits, _OUT)
         return sample(logits, self.sampling, position)
 
     def push(self, token_id: int) -> None:
@@ -83,8 +90,8 @@ class Sampler:
             return
         # A grammar applies to the output only. A draft node gets a long prompt in pieces, so some
         # of the pushed tokens may belong to the prompt.
-        if self._grammar is not None and len(self._text) >= self._num_prompt_tokens:
-            self._grammar.push(token_id)
+        if self.grammar is not None and len(self._text) >= self._num_prompt_tokens:
+            self.grammar.push(token_id)
         self._text.append(token_id)
         self._count(token_id, 1)
 
@@ -99,12 +106,17 @@ class Sampler:
             return
         assert length <= len(self._text), "the text is cut to a length that it never had"
         num_gone = len(self._text) - max(length, self._num_prompt_tokens)
-        if num_gone > 0 and self._grammar is not None:
-            self._grammar.take_back(num_gone)
+        if num_gone > 0 and self.grammar is not None:
+            self.grammar.take_back(num_gone)
         gone = self._text[length:]
         del self._text[length:]
         for token_id in gone:
             self._count(token_id, -1)
+
+    def ask(self, guesses: Sequence[int] = ()) -> None:
+        """Have the grammar's masks computed that sampling will need, also behind the guesses."""
+        if self.grammar is not None:
+            self.grammar.ask(guesses)
 
     def _count(self, token_id: int, change: int) -> None:
         if self._penalizes and self._shifts is not None:
@@ -125,14 +137,14 @@ class Sampler:
 
         logits: (len(guesses) + 1, num_vocab), row j for position + j. Returns the tokens to commit
         (accepted guesses and the target's next token) and the number of accepted guesses. The
-        tokens are appended to the text. Raises StreamError if the first row cannot be sampled. If
-        a later row cannot, the tokens before it are returned.
+        tokens are appended to the text. Raises StreamError or MaskMissingError if the first row
+        cannot be sampled. If a later row cannot, the tokens before it are returned.
         """
         token_ids: list[int] = []
         for index, row in enumerate(logits[: len(guesses) + 1]):
             try:
                 token_id = self.sample(row, position + index)
-            except StreamError:
+            except (StreamError, MaskMissingError):
                 if not token_ids:
                     raise
                 # The text may end with these tokens, by a stop string. Without guesses this row
@@ -145,9 +157,11 @@ class Sampler:
         raise ValueError(f"{len(logits)} rows of logits for {len(guesses)} guesses")
 
 
-def _begin(rules: LogitRules, grammars: Grammars | None) -> GrammarState | None:
+def _begin(
+    rules: LogitRules, grammars: Grammars | None, masks: MaskService, owner: str
+) -> GrammarText | None:
     if not rules.grammar.kind:
         return None
     if grammars is None:
         raise GrammarError("this engine has no grammars", is_request_bad=False)
-    return grammars.begin(rules.grammar)
+    return GrammarText(grammars.begin(rules.grammar), owner, masks)

@@ -38,7 +38,7 @@ def compose(
     weights = [stream.spec.weight / stream.tokens_a_pass for stream in decoding]
     own = [len(stream.token_ids) for stream in decoding]
     for stream, weight in zip(decoding, weights, strict=True):
-        most = min(MAX_GAMMA, stream.tokens_left - 1, room - num_given)
+        most = min(MAX_GAMMA, stream.tokens_left - 1, room - num_given) if stream.may_guess else 0
         fixed = stream.spec.num_guesses
         if fixed >= 0:
             most = min(most, fixed)

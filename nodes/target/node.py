@@ -26,6 +26,7 @@ from nodes.target.state import TargetState
 from nodes.target.stream import Committed, Event, ReadBeside
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
+from nodes.worker.mask_thread import MaskThread
 from nodes.worker.node import Joining, Node
 from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
@@ -50,7 +51,10 @@ class TargetNode(Node):
     ) -> None:
         """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
         as in TargetState."""
-        state = TargetState(model, tokenizer, prefix_cache_bytes, grammars, costs=costs)
+        self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
+        state = TargetState(
+            model, tokenizer, prefix_cache_bytes, grammars, costs=costs, masks=self._masks
+        )
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(
             state.grammars,
@@ -63,10 +67,13 @@ class TargetNode(Node):
             self._engine,
             self._opening,
             self._texts,
+            self._masks,
             role="target",
             profile=encode_profile(model.info, costs, link=declared),
-            # A stream that waits for its grammar has no passes yet, so grammars count as well.
-            progress=lambda: self._engine.num_passes + self._opening.num_compiled,
+            # A stream that waits for its grammar or a mask has no passes, so these count as well.
+            progress=lambda: (
+                self._engine.num_passes + self._opening.num_compiled + self._masks.num_computed
+            ),
             **joining,
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from nodes.engine.grammar import Grammars
+from nodes.engine.masks import AT_ONCE, MaskService
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.engine.selftest import probe_digest
 from nodes.messages import (
@@ -21,6 +22,7 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
+from nodes.target.admission import refusal
 from nodes.target.composing import compose, patience_s, waiting_groups
 from nodes.target.lookup import Lookup
 from nodes.target.reading import (
@@ -32,12 +34,12 @@ from nodes.target.reading import (
 )
 from nodes.target.residents import Residents
 from nodes.target.stream import NOTHING, Chosen, Committed, Event, ReadBeside, TargetStream
+from nodes.worker.mask_waits import MaskWaits
 from nodes.worker.stream import (
     PROMPT_PIECE_TOKENS,
     StopMatcher,
     StreamId,
     StreamSpec,
-    cells_needed,
     failed_by,
     sampler_of,
 )
@@ -49,7 +51,7 @@ class TargetState:
 
     costs: costs of passes, by which guesses are chosen. prefix_cache_bytes: host memory for saved
     prefixes of finished and parked streams. grammars: None to compile the model's grammars in this
-    process, without isolation.
+    process, without isolation. masks: computes the masks of grammars.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class TargetState:
         grammars: Grammars | None = None,
         *,
         costs: NodeCosts,
+        masks: MaskService = AT_ONCE,
     ) -> None:
         self._model = model
+        self._masks = MaskWaits(can_take_back=model.info.can_roll_back, service=masks)
         # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
         # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
@@ -92,10 +96,11 @@ class TargetState:
             if known.generation >= spec.generation:
                 return []
             self._forget(known)
-        if reason := self._refusal(spec):
+        model = self._model.info
+        if reason := refusal(spec, model, len(self._streams)):
             return [StreamFailedNotice(spec.stream_id, spec.generation, reason)]
         try:
-            sampler = sampler_of(spec, self._model.info.num_vocab, self.grammars)
+            sampler = sampler_of(spec, model.num_vocab, self.grammars, self._masks.service)
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
         if spec.num_logprobs >= 0 or spec.scores_prompt:
@@ -111,6 +116,7 @@ class TargetState:
         # The matcher has to know the output that an earlier placement has shown.
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
             stream.stops.push(self._tokenizer.piece(token_id))
+        sampler.ask()
         self._streams[spec.stream_id] = stream
         self._residents.add(stream)
         if spec.looks_up:
@@ -118,20 +124,6 @@ class TargetState:
         resumed = self._residents.resume()
         parked = [stream.park()] if stream.seq_id is None else []
         return [*parked, *(event for entered in resumed for event in self._announce(entered))]
-
-    def _refusal(self, spec: StreamSpec) -> str:
-        """Returns the reason why a stream cannot be served here, or ""."""
-        info = self._model.info
-        if not spec.token_ids or not 0 < spec.num_prompt_tokens <= len(spec.token_ids):
-            return "the prompt is empty"
-        if max(spec.token_ids) >= info.num_vocab:
-            return "the prompt has token ids outside the model's vocabulary"
-        if len(self._streams) >= info.max_sequences:
-            return f"all {info.max_sequences} sequences of {info.model} are taken"
-        needed = cells_needed(spec)
-        if needed > info.num_cells:
-            return f"the request needs {needed} cells, {info.model} has {info.num_cells}"
-        return ""
 
     @cached_property
     def _num_scores_that_fit(self) -> int:
@@ -211,6 +203,7 @@ class TargetState:
     # -- passes --------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
+        self._look_for_masks()
         return (
             any(
                 s.may_decode or self._residents.missing(s) or not s.announced
@@ -221,6 +214,7 @@ class TargetState:
 
     def step(self) -> list[Event]:
         """Run one pass over every stream that may decode and pieces of waiting prompts."""
+        self._look_for_masks()
         resumed = self._residents.resume()
         events: list[Event] = [*self._residents.make_room()]
         decoding, is_full = self._decoding()
@@ -232,6 +226,8 @@ class TargetState:
             assert stream.seq_id is not None
             token_ids = [stream.token_ids[-1], *chosen.token_ids]
             spans.append(Span(stream.seq_id, len(stream.token_ids) - 1, token_ids, len(token_ids)))
+            # The masks are computed while the pass runs.
+            stream.sampler.ask(chosen.token_ids)
             budget -= len(chosen.token_ids)
             score_budget -= len(chosen.token_ids) * stream.num_scores
         pieces = self._reading.next_pieces(
@@ -265,6 +261,10 @@ class TargetState:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
+
+    def _look_for_masks(self) -> None:
+        for stream in self._streams.values():
+            stream.waits_for_mask = self._masks.sits_out(stream.sampler)
 
     def _decoding(self) -> tuple[list[TargetStream], bool]:
         """Returns the streams that decode in this pass, and whether it has no room for others."""
@@ -317,6 +317,7 @@ class TargetState:
 
     def passed(self, seconds: float, now: float = 0.0) -> None:
         """Record that the last pass ended at `now`, and correct the cost table by its seconds."""
+        self._masks.pass_s = seconds
         for stream_id in self._in_pass:
             if (stream := self._streams.get(stream_id)) is not None:
                 stream.last_commit_at = now
@@ -329,15 +330,16 @@ class TargetState:
     ) -> list[Event]:
         """Run one pass over the spans of these streams, of which the first num_decoding decode."""
         logits = self._model.forward(spans)
+        self._masks.settle(stream.sampler for stream, _ in turns)
         # The second item is the stream's length before the pass.
-        done: list[tuple[TargetStream, int, Committed | StreamFailedNotice]] = []
+        done: list[tuple[TargetStream, int, Committed | StreamFailedNotice | None]] = []
         scored: list[Event] = []
         ready: list[Event] = []
         row = 0
-        for (stream, chosen), span in zip(turns, spans, strict=True):
+        for index, ((stream, chosen), span) in enumerate(zip(turns, spans, strict=True)):
             rows = logits[row : row + span.num_outputs]
             row += span.num_outputs
-            if len(done) < num_decoding:
+            if index < num_decoding:
                 event = self._commit(stream, rows, chosen)
                 done.append((stream, span.start + 1, event))
                 if not stream.announced:
@@ -353,13 +355,13 @@ class TargetState:
         for stream, known, event in done:
             if isinstance(event, StreamFailedNotice):
                 self._forget(stream, num_valid=known)
-            elif event.entry.finish_reason:
+            elif event is not None and event.entry.finish_reason:
                 right = known + event.entry.num_accepted_tokens
                 self._forget(stream, num_valid=min(right, len(stream.token_ids)))
             else:
                 assert stream.seq_id is not None
                 self._model.truncate(stream.seq_id, len(stream.token_ids) - 1)
-        return [*scored, *ready, *(event for _, _, event in done)]
+        return [*scored, *ready, *(event for _, _, event in done if event is not None)]
 
     def _is_alive(self, stream: TargetStream) -> bool:
         return self._streams.get(stream.spec.stream_id) is stream
@@ -390,10 +392,11 @@ class TargetState:
 
     def _commit(
         self, stream: TargetStream, logits: Logits, chosen: Chosen
-    ) -> Committed | StreamFailedNotice:
+    ) -> Committed | StreamFailedNotice | None:
         eog = self._model.info.eog_token_ids
         event = stream.commit(logits, chosen, eog, self._tokenizer)
         if isinstance(event, Committed):
+            stream.sampler.ask()
             self._lookup.committed(stream.spec.stream_id, event.token_ids)
             self._in_pass.append(stream.spec.stream_id)
         return event

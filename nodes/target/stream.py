@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from nodes.engine.masks import MaskMissingError
 from nodes.engine.protocol import Logits, StreamError, Tokenizer
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import top_k_ids
@@ -175,6 +176,8 @@ class TargetStream:
     # Whether the coordinator was notified that the text has been read.
     announced: bool = False
     num_read: int = 0
+    # Whether it sits passes out until the mask of its next token has been computed.
+    waits_for_mask: bool = False
     # The first token has no token before it and therefore no score.
     next_score: int = 1
 
@@ -215,7 +218,12 @@ class TargetStream:
     @property
     def may_decode(self) -> bool:
         """Whether its lease allows a token, once its prefix is in the cache."""
-        return self.lease > len(self.token_ids)
+        return self.lease > len(self.token_ids) and not self.waits_for_mask
+
+    @property
+    def may_guess(self) -> bool:
+        """Whether a pass may take guesses for it: with slow masks, it would wait for each."""
+        return self.sampler.grammar is None or not self.sampler.grammar.is_slow
 
     def park(self) -> StreamParkedNotice:
         """Reset the stream, which is not in the cache, and return the notice of it.
@@ -230,13 +238,18 @@ class TargetStream:
 
     def commit(
         self, logits: Logits, chosen: Chosen, eog: Set[int], tokenizer: Tokenizer
-    ) -> Committed | StreamFailedNotice:
-        """Verify guesses against the rows of logits, and append the tokens that follow."""
+    ) -> Committed | StreamFailedNotice | None:
+        """Verify guesses against the rows of logits, and append the tokens that follow.
+
+        Returns None, and changes nothing, if the mask of the first token is missing.
+        """
         spec, prefix_len, guesses = self.spec, len(self.token_ids), chosen.token_ids
         try:
             token_ids, num_accepted = self.sampler.verify(logits, prefix_len, guesses)
         except StreamError as error:
             return failed_by(spec.stream_id, self.generation, error)
+        except MaskMissingError:
+            return None
         kept, text, reason = self.until_end(token_ids, eog, tokenizer)
         scores: tuple[TokenScores, ...] = ()
         if spec.num_logprobs >= 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias, TypeVar
 
 from nodes.engine.grammar import Grammars
+from nodes.engine.masks import MaskService
 from nodes.engine.protocol import StreamError, common_prefix
 from nodes.engine.sampler import Sampler
 from nodes.messages import MAX_GAMMA, OpenStreamRequest, StreamFailedNotice
@@ -39,7 +40,9 @@ def cells_needed(spec: StreamSpec) -> int:
     return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA
 
 
-def sampler_of(spec: StreamSpec, num_vocab: int, grammars: Grammars | None) -> Sampler:
+def sampler_of(
+    spec: StreamSpec, num_vocab: int, grammars: Grammars | None, masks: MaskService
+) -> Sampler:
     """Returns a sampler for the stream's next token. Raises GrammarError."""
     return Sampler(
         spec.sampling,
@@ -47,6 +50,8 @@ def sampler_of(spec: StreamSpec, num_vocab: int, grammars: Grammars | None) -> S
         token_ids=spec.token_ids,
         num_prompt_tokens=spec.num_prompt_tokens,
         grammars=grammars,
+        masks=masks,
+        owner=spec.owner,
     )
 
 

@@ -1,0 +1,83 @@
+"""The thread that computes the masks of grammars: a dear one delays only its own stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from nodes.engine.masks import GrammarText
+
+# The thread yields to those of the engine: with 10 it gets a tenth of a core that they want.
+_NICENESS: Final = 10
+
+
+class MaskThread:
+    """Computes masks for one owner after the other, at a lower priority than the engine's threads.
+
+    wake: called on the thread when a mask has come that the engine missed.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self._changed = threading.Condition()
+        # The texts of each owner that wait, oldest first; the owners in the order of their turns. A
+        # stream that has ended in the meantime needs no mask.
+        self._waiting: dict[str, dict[int, weakref.ref[GrammarText]]] = {}
+        self._is_over = False
+        self.num_computed = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled; the masks that are being computed are finished first."""
+        serving = asyncio.create_task(asyncio.to_thread(self._serve))
+        try:
+            await asyncio.shield(serving)
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
+            await asyncio.wait([serving])
+            # An error that nobody reads would be logged as a fault if this is cancelled.
+            serving.exception()
+
+    def ask(self, text: GrammarText) -> None:
+        with self._changed:
+            self._waiting.setdefault(text.owner, {})[id(text)] = weakref.ref(text)
+            self._changed.notify_all()
+
+    def settle(self, texts: Iterable[GrammarText], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        for text in texts:
+            with self._changed:
+                while not text.is_settled and (left := until - time.monotonic()) > 0.0:
+                    self._changed.wait(left)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        while (text := self._next()) is not None:
+            text.compute()
+            self.num_computed += 1
+            with self._changed:
+                self._changed.notify_all()
+
+    def _next(self) -> GrammarText | None:
+        """Return the next text, and None once the thread is to end."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._is_over)
+                if self._is_over:
+                    return None
+                owner = next(iter(self._waiting))
+                texts = self._waiting.pop(owner)
+                text = texts.pop(next(iter(texts)))()
+                if texts:
+                    # The next turn is that of another owner.
+                    self._waiting[owner] = texts
+                if text is not None:
+                    return text
