@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from nodes.engine.grammar import GrammarError, Grammars, GrammarState
+from nodes.engine.grammar import Checked, GrammarError, Grammars, GrammarState, lark_of
 from nodes.engine.rules import Grammar
 
 # Two end tokens, a control token, and bytes alone and together.
@@ -53,7 +53,7 @@ def test_every_spelling_of_what_may_come_is_allowed_and_nothing_else() -> None:
 def test_threads_share_them() -> None:
     """A node's engine begins texts while another thread compiles what is asked next."""
 
-    def refuse(grammar: Grammar) -> int:
+    def refuse(grammar: Grammar) -> Checked:
         raise GrammarError(f"refused: {grammar.text}")
 
     grammars = Grammars(*WORDS, refuse)
@@ -149,9 +149,34 @@ def test_what_is_no_grammar_is_told_in_one_line_and_again_without_another_try(
 
 def test_the_work_of_a_token_is_bounded() -> None:
     names = {f"f{i}": {"type": "string", "pattern": "^(a|b){0,50}$"} for i in range(700)}
-    state = begin(Grammar("json_schema", json.dumps({"type": "object", "properties": names})))
-    with pytest.raises(GrammarError, match=r"cannot go on: Parser Error: .* items; max is 2000"):
-        push(state, b"{")
+    grammar = Grammar("json_schema", json.dumps({"type": "object", "properties": names}))
+    reason = (
+        r"^the grammar cannot go on: a token takes too much work: .* fewer optional properties "
+    )
+    # It is refused where grammars are checked, because its second token cannot come.
+    with pytest.raises(GrammarError, match=reason):
+        Grammars(*WORDS).compile(grammar)
+
+
+def test_a_rule_that_calls_itself_twice_is_given_up_at_the_same_token_everywhere() -> None:
+    def num_tokens() -> int:
+        state = begin(gbnf('root ::= s\ns ::= s s | "a"'))
+        for count in range(10_000):
+            try:
+                push(state, b"a")
+            except GrammarError:
+                return count
+        raise AssertionError("it goes on for ever")
+
+    count = num_tokens()
+    assert 32 < count < 400
+    assert num_tokens() == count
+
+
+def test_a_grammar_whose_texts_are_short_or_cannot_go_on_is_no_work() -> None:
+    # The walk of the check meets the end of the text, or a token that the vocabulary lacks.
+    for rules in ('root ::= "a"', 'root ::= "a" "\u00fc" | "b"'):
+        Grammars(*WORDS).compile(gbnf(rules))
 
 
 def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
@@ -165,7 +190,7 @@ def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
 def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
 
-    def check(_grammar: Grammar) -> int:
+    def check(_grammar: Grammar) -> Checked:
         raise GrammarError("the process does not start", is_request_bad=False)
 
     grammars = Grammars(*WORDS, check)
@@ -180,9 +205,9 @@ def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.Mon
 def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
     asked: list[str] = []
 
-    def check(grammar: Grammar) -> int:
+    def check(grammar: Grammar) -> Checked:
         asked.append(grammar.text)
-        return 15 << 20
+        return Checked(lark_of(grammar), 15 << 20)
 
     grammars = Grammars(*WORDS, check)
     texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 8)]

@@ -115,8 +115,10 @@ def test_what_follows_a_text_does_not_depend_on_how_it_came(
 
 
 def test_an_output_that_its_grammar_does_not_allow_is_an_error() -> None:
+    sampler = sampler_of(Sampling(rules=LogitRules(grammar=GRAMMAR)), (5, 6), 1)
+    (row,) = make_logits(1)
     with pytest.raises(GrammarError, match="cannot go on"):
-        sampler_of(Sampling(rules=LogitRules(grammar=GRAMMAR)), (5, 6), 1)
+        sampler.sample(row, 2)
 
 
 def test_biases_of_tokens_that_a_vocabulary_lacks_are_left_out() -> None:

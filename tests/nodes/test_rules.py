@@ -157,7 +157,8 @@ def test_a_draft_that_was_told_of_another_text_gives_the_stream_up() -> None:
     drafter = make_draft()
     drafter.open(spec_with(ENDING))
     run_draft(drafter)
-    (failed,) = drafter.committed(ONE, 1, 3, (50,))
+    drafter.committed(ONE, 1, 3, (50,))
+    (failed,) = run_draft(drafter)
     assert isinstance(failed, StreamFailedNotice)
     assert failed.reason.startswith("the grammar cannot go on")
     assert drafter.num_streams == 0

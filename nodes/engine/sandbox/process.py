@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from nodes.engine.grammar import GrammarError, Piece
+from nodes.engine.grammar import Checked, GrammarError, Piece
 from nodes.engine.protocol import InvalidInputError, Message
 from nodes.engine.rules import Grammar
 from nodes.engine.vocab import MAX_PROMPT_BYTES, LlamaTokenizer
@@ -253,7 +253,7 @@ class SandboxedTokenizer:
 
 
 class GrammarCheck:
-    """Compiles grammars in a separate process first. Call it with a grammar; close() at the end."""
+    """Tries grammars in a separate process first. Call it with a grammar; close() at the end."""
 
     def __init__(self, piece: Piece, num_vocab: int, eog_ids: frozenset[int]) -> None:
         """Arguments: As of Grammars."""
@@ -262,17 +262,15 @@ class GrammarCheck:
         self._eog_ids = eog_ids
         self._process: SandboxProcess | None = None
 
-    def __call__(self, grammar: Grammar) -> int:
-        """Return the bytes that the grammar takes. Raises GrammarError if they are too many."""
+    def __call__(self, grammar: Grammar) -> Checked:
+        """Return what the process found. Raises GrammarError if the grammar cannot be used."""
         if self._process is None:
             # It is not made before the first grammar, because many nodes never get one.
             pieces = [self._piece(i).decode("latin-1") for i in range(self._num_vocab)]
             setup = {"pieces": pieces, "eog_ids": sorted(self._eog_ids)}
             self._process = SandboxProcess("grammars", setup, _has_num_bytes)
         try:
-            num_bytes: int = self._process.ask({"kind": grammar.kind, "text": grammar.text})[
-                "num_bytes"
-            ]
+            answer = self._process.ask({"kind": grammar.kind, "text": grammar.text})
         except EndedError:
             raise GrammarError(
                 "the grammar takes too much time or memory to be compiled: make it simpler"
@@ -282,7 +280,7 @@ class GrammarCheck:
         except (OSError, RuntimeError) as error:
             reason = f"the grammar cannot be checked on this node: {error}"
             raise GrammarError(reason, is_request_bad=False) from error
-        return num_bytes
+        return Checked(answer["rules"], answer["num_bytes"])
 
     def close(self) -> None:
         if self._process is not None:
