@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir, gguf
@@ -160,3 +161,15 @@ def test_no_token_id_outside_the_vocabulary_comes_from_a_sandbox(
     monkeypatch.setattr("nodes.engine.sandbox.process._COMMAND", (sys.executable, "-c", script))
     with pytest.raises(InvalidInputError, match="takes too much time or memory to be read"):
         texts.sandboxed.encode("hi")
+
+
+def test_a_node_translates_no_grammar_itself(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python code does it, and all that the node's other threads do in Python would wait."""
+    monkeypatch.setattr("nodes.engine.grammar.lark_of", lambda _: pytest.fail("it translates"))
+    letters = Grammar("gbnf", 'root ::= [a-c] "d"')
+    assert np.flatnonzero(grammars.begin(letters).allowed()).tolist() == [*b"abc"]
+    recursive = Grammar("gbnf", "root ::= " + " ".join(["[a-z]*"] * 300))
+    with pytest.raises(GrammarError, match="a token takes too much work"):
+        grammars.compile(recursive)
