@@ -226,7 +226,6 @@ class TargetState:
             assert stream.seq_id is not None
             token_ids = [stream.token_ids[-1], *chosen.token_ids]
             spans.append(Span(stream.seq_id, len(stream.token_ids) - 1, token_ids, len(token_ids)))
-            # The masks are computed while the pass runs.
             stream.sampler.ask(chosen.token_ids)
             budget -= len(chosen.token_ids)
             score_budget -= len(chosen.token_ids) * stream.num_scores
@@ -333,8 +332,7 @@ class TargetState:
         self._masks.settle(stream.sampler for stream, _ in turns)
         # The second item is the stream's length before the pass.
         done: list[tuple[TargetStream, int, Committed | StreamFailedNotice | None]] = []
-        scored: list[Event] = []
-        ready: list[Event] = []
+        scored, ready = list[Event](), list[Event]()
         row = 0
         for index, ((stream, chosen), span) in enumerate(zip(turns, spans, strict=True)):
             rows = logits[row : row + span.num_outputs]
