@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from nodes.engine.masks import GrammarText
+from nodes.worker.stream import tenant_of
 
 # The thread yields to those of the engine: with 10 it gets a tenth of a core that they want.
 _NICENESS: Final = 10
 
 
 class MaskThread:
-    """Computes masks for one owner after the other, at a lower priority than the engine's threads.
+    """Computes masks for one key after the other, at a lower priority than the engine's threads.
 
     wake: called on the thread when a mask has come that the engine missed.
     """
@@ -26,7 +27,7 @@ class MaskThread:
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
         self._changed = threading.Condition()
-        # The texts of each owner that wait, oldest first; the owners in the order of their turns. A
+        # The texts of each key that wait, oldest first; the keys in the order of their turns. A
         # stream that has ended in the meantime needs no mask.
         self._waiting: dict[str, dict[int, weakref.ref[GrammarText]]] = {}
         self._is_over = False
@@ -47,7 +48,7 @@ class MaskThread:
 
     def ask(self, text: GrammarText) -> None:
         with self._changed:
-            self._waiting.setdefault(text.owner, {})[id(text)] = weakref.ref(text)
+            self._waiting.setdefault(tenant_of(text.owner), {})[id(text)] = weakref.ref(text)
             self._changed.notify_all()
 
     def settle(self, texts: Iterable[GrammarText], seconds: float) -> None:
@@ -73,11 +74,11 @@ class MaskThread:
                 self._changed.wait_for(lambda: self._waiting or self._is_over)
                 if self._is_over:
                     return None
-                owner = next(iter(self._waiting))
-                texts = self._waiting.pop(owner)
+                tenant = next(iter(self._waiting))
+                texts = self._waiting.pop(tenant)
                 text = texts.pop(next(iter(texts)))()
                 if texts:
-                    # The next turn is that of another owner.
-                    self._waiting[owner] = texts
+                    # The next turn is that of another key.
+                    self._waiting[tenant] = texts
                 if text is not None:
                     return text

@@ -268,7 +268,7 @@ class GrammarCheck:
             # It is not made before the first grammar, because many nodes never get one.
             pieces = [self._piece(i).decode("latin-1") for i in range(self._num_vocab)]
             setup = {"pieces": pieces, "eog_ids": sorted(self._eog_ids)}
-            self._process = SandboxProcess("grammars", setup, _has_num_bytes)
+            self._process = SandboxProcess("grammars", setup, _is_checked)
         try:
             answer = self._process.ask({"kind": grammar.kind, "text": grammar.text})
         except EndedError:
@@ -287,5 +287,5 @@ class GrammarCheck:
             self._process.close()
 
 
-def _has_num_bytes(answer: Mapping[str, Any]) -> bool:
-    return type(answer.get("num_bytes")) is int
+def _is_checked(answer: Mapping[str, Any]) -> bool:
+    return type(answer.get("num_bytes")) is int and isinstance(answer.get("rules"), str)
