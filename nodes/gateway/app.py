@@ -24,6 +24,7 @@ from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
 from nodes.gateway.models import Looking, Models
 from nodes.gateway.page import page
+from nodes.gateway.request_rate import RequestRate
 from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
 from nodes.gateway.scores import HeldScores
@@ -77,6 +78,7 @@ class Gateway:
             KeyedRequests(),
             HeldScores(config.limits.max_scores),
             BodyReader(),
+            RequestRate(config.limits.max_requests_per_s),
         )
         self._routes = self._all_routes(shared)
         self.metrics = GatewayMetrics([route.path for route in self._routes])

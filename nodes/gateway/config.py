@@ -41,6 +41,8 @@ class GatewayLimits:
     max_tokens: The number of tokens of one choice.
     max_concurrent: The number of requests under way, of all keys together. Others get status 429.
     max_concurrent_per_key: The number of requests of one API key under way. Others get status 429.
+    max_requests_per_s: The number of requests a second of one API key, after a burst of four times
+        as many. Each 64 KiB of a body counts as one more. Others get status 429.
     max_connections: The number of open connections. A low limit of open files makes it lower.
     max_strangers_per_address: The number of open connections of one address (of a /64 with IPv6)
         that have not shown a valid API key. Loopback and `trusted_proxies` have no such limit.
@@ -69,6 +71,7 @@ class GatewayLimits:
     max_tokens: int = ranged(32_768, 1, 1 << 20)
     max_concurrent: int = ranged(256, 1, 1 << 20)
     max_concurrent_per_key: int = ranged(64, 1, 1 << 20)
+    max_requests_per_s: int = ranged(100, 1, 1 << 20)
     max_connections: int = ranged(4096, 1, 1 << 20)
     max_strangers_per_address: int = ranged(64, 1, 1 << 20)
     max_unsent_bytes: int = ranged(65_536, 8192, 1 << 26)

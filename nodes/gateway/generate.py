@@ -28,6 +28,7 @@ from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
 from nodes.gateway.idempotency import Keyed, KeyedRequests, Remembered
 from nodes.gateway.json_size import JsonSize
 from nodes.gateway.models import Models
+from nodes.gateway.request_rate import RequestRate
 from nodes.gateway.running import Running
 from nodes.gateway.scores import HeldScores, fitted
 from nodes.gateway.shape import Api, new_id
@@ -49,6 +50,7 @@ class Shared:
     keyed: KeyedRequests
     scores: HeldScores
     bodies: BodyReader
+    rate: RequestRate
 
 
 class Generate:
@@ -84,7 +86,9 @@ class Generate:
                 record.request_id, key.name, limits.max_concurrent_per_key
             )
             run = stack.enter_context(entered)
+            shared.rate.take(key)
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
+            shared.rate.take_body(key, len(content))
             read_body = functools.partial(self._job_of, content, limits, keyed)
             job = await shared.bodies.run(len(content), read_body)
             record.ignored = job.ignored

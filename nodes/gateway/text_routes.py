@@ -203,7 +203,9 @@ class Read:
         entered = shared.running.entered(request_id, key.name, limits.max_concurrent_per_key)
         with entered as run:
             try:
+                shared.rate.take(key)
                 content = await body_of(Request(scope, receive), limits.max_body_bytes)
+                shared.rate.take_body(key, len(content))
                 strict_fields = shared.config.strict_fields
 
                 def read_body() -> Body:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from nodes.coordinator.latest import Latest
+from mesh.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.sends import Send
 from nodes.messages import APART, ProbeReply, ProbeRequest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, Final
 
-from nodes.coordinator.latest import Latest
+from mesh.latest import Latest
+from mesh.token_buckets import TokenBuckets
 from nodes.messages import CommitReply, GuessNotice, SubmitRequest, TokenizeReply
 from nodes.messages.access import GATEWAY
 
@@ -58,25 +58,6 @@ def work_of(message: Any) -> float:
     return 0.0
 
 
-class Allowances:
-    """What each of the last _MAX_PEERS senders may still have of something: a burst at once, and so
-    much a second."""
-
-    def __init__(self, burst: float, per_s: float) -> None:
-        self._burst, self._per_s = burst, per_s
-        # What was left when its sender last wanted some, and when that was.
-        self._left = Latest[Hashable, tuple[float, float]](_MAX_PEERS)
-
-    def take(self, who: Hashable, amount: float, now: float) -> bool:
-        """Take an amount from what a sender may have; False, and nothing is taken, if that is
-        too little."""
-        left, seen_at = self._left.get(who, (self._burst, now))
-        left = min(self._burst, left + self._per_s * max(0.0, now - seen_at))
-        is_allowed = left >= amount
-        self._left[who] = (left - amount if is_allowed else left, now)
-        return is_allowed
-
-
 class RateLimits:
     """Ignores peers that send too much or garbage; a new connection is a new peer.
 
@@ -85,9 +66,9 @@ class RateLimits:
     """
 
     def __init__(self) -> None:
-        self.joins = Allowances(BURST_JOINS, JOINS_PER_S)
-        self.work = Allowances(BURST_MESSAGES, MESSAGES_PER_S)
-        self._messages = Allowances(BURST_MESSAGES, MESSAGES_PER_S)
+        self.joins = TokenBuckets(BURST_JOINS, JOINS_PER_S)
+        self.work = TokenBuckets(BURST_MESSAGES, MESSAGES_PER_S)
+        self._messages = TokenBuckets(BURST_MESSAGES, MESSAGES_PER_S)
         # By peer; MAX_OFFENCES of one that is banned.
         self._num_offences = Latest[bytes, int](_MAX_PEERS)
 

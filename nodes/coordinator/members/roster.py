@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
+from mesh.latest import Latest
 from mesh.membership import REPLACED, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, Bye, Hello, Ping, Pong, Refuse, Welcome
-from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields

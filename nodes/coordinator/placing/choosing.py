@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from mesh.latest import Latest
 from nodes.config.class_weights import weight_of
-from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, NodeOut, Roster
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S

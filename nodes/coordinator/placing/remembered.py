@@ -11,7 +11,7 @@ from array import array
 from collections import deque
 from typing import Final
 
-from nodes.coordinator.latest import Latest
+from mesh.latest import Latest
 from nodes.coordinator.placing.suspects import Process, Suspicion
 from nodes.messages import SubmitRequest
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 
+from mesh.latest import Latest
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.choosing import hashes_in_order, is_of_kind, shown_ids

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mesh.json_form import copied_from
-from nodes.coordinator.latest import Latest
+from mesh.latest import Latest
 from nodes.coordinator.placing.waiting import Waits
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, TokenizeRequest

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.grants import Air
+from mesh.latest import Latest
 from mesh.messages import PROTOCOL_VERSION
-from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
