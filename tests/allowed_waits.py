@@ -64,14 +64,14 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
-        "nodes/gateway/handshake.py Handshake._shake_hands await self._loop.start_tls",
+        "nodes/gateway/connections/handshake.py Handshake._shake_hands await self._loop.start_tls",
     ),
     "gateway/connection.py ends connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
-        "nodes/gateway/connection.py Connection._answer await self.config.loaded_app",
-        "nodes/gateway/connection.py Connection._answer.receiving await receive",
-        "nodes/gateway/connection.py Connection._answer.sending await send",
-        "nodes/gateway/connection.py Connection.until_read await self.flow.drain",
+        "nodes/gateway/connections/connection.py Connection._answer await self.config.loaded_app",
+        "nodes/gateway/connections/connection.py Connection._answer.receiving await receive",
+        "nodes/gateway/connections/connection.py Connection._answer.sending await send",
+        "nodes/gateway/connections/connection.py Connection.until_read await self.flow.drain",
         "nodes/gateway/exchange.py Exchange._tell await send",
         "nodes/gateway/exchange.py Exchange.stream.on_delta async with telling",
         "nodes/gateway/sending.py JsonInPieces.__call__ await response",

@@ -15,7 +15,7 @@ from mesh.endpoints import is_loopback
 from mesh.errors import KeysError
 from nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
 from nodes.gateway.apikeys import FILE_NAME, ApiKeys
-from nodes.gateway.strangers import networks
+from nodes.gateway.connections.strangers import networks
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 _SENDABLE: Final = re.compile(r"[!-~]*")

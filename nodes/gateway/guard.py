@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.errors import KeysError
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
-from nodes.gateway.connection import Connection
+from nodes.gateway.connections.connection import Connection
 from nodes.gateway.errors import ApiError, internal, unavailable
 from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 

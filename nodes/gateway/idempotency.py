@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from nodes.client.generation import SEED_BITS
 from nodes.gateway.bodies import wrong
-from nodes.gateway.connection import Connection
+from nodes.gateway.connections.connection import Connection
 from nodes.gateway.errors import ApiError
 
 HEADER: Final = "Idempotency-Key"

@@ -16,15 +16,15 @@ import uvicorn
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError, environment
-from nodes.gateway.admission import Admission
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, admits_anybody, bound_to, listen_errors, names
-from nodes.gateway.connection import Connection
+from nodes.gateway.connections.admission import Admission
+from nodes.gateway.connections.connection import Connection
+from nodes.gateway.connections.handshake import Handshake, tls_context
+from nodes.gateway.connections.seldom import SeldomWarnings
+from nodes.gateway.connections.strangers import Strangers, networks
 from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
-from nodes.gateway.handshake import Handshake, tls_context
-from nodes.gateway.seldom import SeldomWarnings
-from nodes.gateway.strangers import Strangers, networks
 from nodes.messages.access import GATEWAY
 from nodes.service.roles import keyring
 from nodes.service.runtime import beside, raise_file_limit

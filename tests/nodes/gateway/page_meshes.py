@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes.gateway.apikeys import ApiKeys
-from nodes.gateway.connection import Connection
+from nodes.gateway.connections.connection import Connection
 from nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.calls import add_keys
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens

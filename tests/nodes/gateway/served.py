@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nodes.gateway.config import GatewayConfig, GatewayLimits
-from nodes.gateway.connection import Connection
+from nodes.gateway.connections.connection import Connection
 from nodes.gateway.server import HttpServer
 
 

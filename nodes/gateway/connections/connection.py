@@ -18,12 +18,12 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER, HIGH_WATER_LIMIT, 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from nodes.gateway.admission import Admission
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.deadlines import ReadingDeadline, RequestDeadline
+from nodes.gateway.connections.admission import Admission
+from nodes.gateway.connections.deadlines import ReadingDeadline, RequestDeadline
+from nodes.gateway.connections.parser import Parser
+from nodes.gateway.connections.strangers import Origin
 from nodes.gateway.errors import ApiError, unavailable
-from nodes.gateway.parser import Parser
-from nodes.gateway.strangers import Origin
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from nodes.config.settings import ConfigError
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.connection import MOST_REFUSED, READ_BYTES, Connection
+from nodes.gateway.connections.connection import MOST_REFUSED, READ_BYTES, Connection
 
 
 def tls_context(config: GatewayConfig) -> ssl.SSLContext:

@@ -12,9 +12,9 @@ from pathlib import Path
 import h11
 import pytest
 
-from nodes.gateway.connection import Connection
-from nodes.gateway.parser import Parser
-from nodes.gateway.strangers import Strangers
+from nodes.gateway.connections.connection import Connection
+from nodes.gateway.connections.parser import Parser
+from nodes.gateway.connections.strangers import Strangers
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
     Eventually,
