@@ -243,7 +243,7 @@ class Serving:
         self.ledger.note_targets(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
-        """Move a parked stream if one is due; fail requests past their deadline, and those that
+        """Move a stuck stream if one is due; fail requests past their deadline, and those that
         have waited too long for a target."""
         late = "the request was not done within its"
         overdue = [

@@ -23,7 +23,7 @@ from nodes.messages import EngineProfile
 from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
 
-# Interval between moves of parked streams: what was moved has been read by then.
+# Interval between moves of streams that are stuck: what was moved has been read by then.
 LOOK_S: Final = 2.0
 # Tokens: nearly all answers of chats are shorter.
 _USUAL_ANSWER: Final = 1024
@@ -260,14 +260,17 @@ class Placement:
         return self._elsewhere(choice, stream, now)
 
     def next_move(self, now: float) -> Move | None:
-        """Return a move of a parked stream to a target with room, if one is due."""
+        """Return a move of a stream that is parked, or about which its target is silent, to a
+        target with room, if one is due."""
         if now < self._next_look:
             return None
         self._next_look = now + LOOK_S
         for source in self._roster.nodes("target"):
             for stream in source.streams.values():
                 choice = self._ledger.streams.get(stream.spec.stream_id)
-                if choice is None or choice.suspicion is not None or not stream.is_parked:
+                # One that was opened again has had no token for a minute.
+                is_stuck = stream.is_parked or stream.num_reopened > 0
+                if choice is None or choice.suspicion is not None or not is_stuck:
                     continue
                 if move := self._elsewhere(choice, stream, now):
                     return move

@@ -262,3 +262,16 @@ def test_a_parked_stream_moves_to_a_target_with_room_however_fast_its_own_is() -
     (moved,) = look(mesh, LOOK_S)
     assert (moved.peer, moved.message.stream_id, moved.message.generation) == (OTHER, 3, 3)
     assert look(mesh, 2 * LOOK_S) == []
+
+
+def test_a_stream_about_which_its_target_is_silent_moves_to_another_one() -> None:
+    """A target that hangs, or means harm, may go on to answer Pings."""
+    mesh = mesh_of(target=profile(10))
+    mesh.submit(max_tokens=500)
+    mesh.join(OTHER, "target", profile(10))
+    moved = [send for second in range(1, 90) for send in look(mesh, float(second))]
+    again, there = moved[0], moved[1]
+    assert (again.peer, there.peer) == (TARGET, OTHER)
+    assert there.message.generation > again.message.generation
+    # It does not go back, though the other one has not sent anything yet.
+    assert len(moved) == 2
