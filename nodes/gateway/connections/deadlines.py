@@ -45,6 +45,11 @@ class RequestDeadline:
             self._timer.cancel()
             self._timer = None
 
+    def forget(self) -> None:
+        """Stop for good, and drop what was to be called."""
+        self.stop()
+        self._on_late = lambda: None
+
     def _allowed_s(self) -> float:
         if self._phase is h11.IDLE:
             return self._limits.header_timeout_s

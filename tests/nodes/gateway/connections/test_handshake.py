@@ -1,9 +1,11 @@
 """TLS: who is served, and how little those get who only connect."""
 
 import contextlib
+import gc
 import shutil
 import ssl
 import subprocess
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from nodes.config.settings import ConfigError
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh
-from tests.nodes.gateway.served import connected, serving, talking
+from tests.nodes.gateway.served import connected, recorded_connections, serving, talking
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 LONGER_THAN_A_TEST_S = 300.0
@@ -109,3 +111,26 @@ async def test_what_is_no_tls_is_closed_and_a_stop_does_not_wait_for_handshakes(
             await eventually(lambda: server.http.num_connections == 1)
         assert await raw.rest() == b""
         assert server.http.num_connections == 0
+
+
+@pytest.mark.parametrize("is_secured", [False, True])
+async def test_the_memory_of_a_connection_does_not_wait_for_the_garbage_collector(
+    tmp_path: Path, certificate: dict[str, Any], eventually: Eventually, is_secured: bool
+) -> None:
+    """Strangers could otherwise hold far more of it than connections that are open."""
+    settings = certificate if is_secured else {}
+    async with serving(FakeMesh(), tmp_path, **settings) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            with recorded_connections() as made:
+                verify = trusting(certificate) if is_secured else False
+                async with httpx.AsyncClient(base_url=server.http.url, verify=verify) as client:
+                    assert (await client.get("/models")).status_code == 200
+                    assert (await client.post("/nowhere", json={"a": 1})).status_code == 404
+                refs = [weakref.ref(connection) for connection in made]
+                made.clear()
+            assert refs
+            await eventually(lambda: not any(ref() for ref in refs))
+        finally:
+            gc.enable()
