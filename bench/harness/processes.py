@@ -173,11 +173,15 @@ def tree(pid: int) -> list[int]:
     while left:
         current = left.pop()
         try:
-            children = Path(f"/proc/{current}/task/{current}/children").read_text()
+            # A child belongs to the thread that started it.
+            threads = os.listdir(f"/proc/{current}/task")
         except OSError:
             continue
         found.append(current)
-        left += map(int, children.split())
+        for thread in threads:
+            with contextlib.suppress(OSError):
+                children = Path(f"/proc/{current}/task/{thread}/children").read_text()
+                left += map(int, children.split())
     return found
 
 

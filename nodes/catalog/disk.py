@@ -12,6 +12,9 @@ from typing import IO
 
 from mesh.whole_files import write_whole
 
+# A disk with less is full: files of models are larger.
+LEAST_FREE_BYTES = 1 << 20
+
 
 @contextmanager
 def locked(folder: Path, report: Callable[[str, int, None], None]) -> Iterator[None]:
@@ -40,6 +43,11 @@ def workspace(folder: Path) -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder is full, which a library that failed to write does not say."""
+    return shutil.disk_usage(folder).free < LEAST_FREE_BYTES
 
 
 def existing(path: Path) -> Path:

@@ -40,8 +40,6 @@ from nodes.catalog.fetch import (
 from nodes.catalog.gguf import GgufError, PartError, check_gguf
 from nodes.engine.llama_abi import ONE_FILE, hash_file
 
-_LEAST_FREE_BYTES = 1 << 20
-
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
     """Return AIRDRAFT_CACHE, or airdraft under the user's cache folder (XDG base directories)."""
@@ -289,7 +287,7 @@ class Catalog:
                 self._quantize(self._file(recipe.base), made, recipe.file_type)
         except CatalogError as error:
             # The library gives no reason if it cannot write.
-            if shutil.disk_usage(self._folder).free < _LEAST_FREE_BYTES:
+            if disk.is_full(self._folder):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
 
@@ -350,4 +348,4 @@ def _needed_bytes(entry: Entry) -> int:
         for source in entry.sources:
             if isinstance(source, PackageSource):
                 wheels += source.wheel_bytes
-    return (entry.size_bytes or 0) + max(wheels) + _LEAST_FREE_BYTES
+    return (entry.size_bytes or 0) + max(wheels) + disk.LEAST_FREE_BYTES

@@ -1,5 +1,7 @@
 """`airdraft models`: lists, fetches and removes model files."""
 
+import errno
+import os
 import signal
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from types import FrameType
 import click
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
+from nodes.catalog.disk import is_full
 from nodes.catalog.fetch import quantize_in_child
 from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from nodes.catalog.hub import files_of
@@ -176,6 +179,11 @@ def join(first: Path, output: Path) -> None:
         made.rename(output)
     except OSError as error:
         raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
+    except CatalogError as error:
+        if not is_full(output.parent):
+            raise
+        reason = os.strerror(errno.ENOSPC)
+        raise CatalogError(f"{output} cannot be written: {reason}") from error
     finally:
         made.unlink(missing_ok=True)
 

@@ -253,10 +253,10 @@ class Client:
                     return
                 except RequestFailedError as error:
                     if error.code == "deadline":
-                        if not (limit.is_told or was_lost):
+                        if not (limit.is_told or was_lost or limit.is_over(loop.time())):
                             # Its limit may be that of the coordinator, which says so.
                             raise
-                        # A later coordinator would name only the rest of the time.
+                        # A coordinator that was found late would name only the rest of the time.
                         raise RequestFailedError(error.code, limit.exceeded) from None
                     was_lost |= isinstance(error, LostRequestError)
                     if not self._may_go_on(error, is_patient=was_lost or self._awaits_nodes):

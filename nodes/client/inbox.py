@@ -80,6 +80,10 @@ class TimeLimit:
         told = now + limit_s
         self._ends_at = told if self._asked_s is None else min(self._ends_at, told)
 
+    def is_over(self, now: float) -> bool:
+        """Whether the request's own time limit has passed."""
+        return self._asked_s is not None and now >= self._ends_at
+
     def deadline_s(self, now: float) -> float:
         """The seconds left, as in SubmitRequest; 0 if no limit is known."""
         if self._asked_s is None and not self.is_told:

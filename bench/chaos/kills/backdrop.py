@@ -15,7 +15,7 @@ from typing import Any
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, FleetError, Setup, fleet
 from bench.harness.history import Record, Tally
-from bench.harness.processes import beside
+from bench.harness.processes import HUB, beside
 from bench.harness.report import counts
 from bench.harness.work import ask, keep_asking
 from bench.options import Decorator, at_least, seed_option
@@ -76,10 +76,10 @@ class Backdrop:
 
 
 @contextlib.asynccontextmanager
-async def over_the_wire(mesh: Fleet, run: Run) -> AsyncIterator[Ask]:
-    """Let several clients send the requests."""
+async def over_the_wire(mesh: Fleet, run: Run, place: str = HUB) -> AsyncIterator[Ask]:
+    """Let several clients at a place send the requests."""
     num_clients = -(-run.num_streams // _STREAMS_A_CLIENT)
-    async with mesh.clients(num_clients) as clients:
+    async with mesh.clients(num_clients, place=place) as clients:
 
         async def one(stream: int, number: int, case: Case) -> Record:
             return await ask(clients[stream % num_clients], number, case, run.deadline_s)
@@ -92,14 +92,18 @@ async def backdrop(
     run: Run,
     cases: Sequence[Case],
     asking: Callable[[Fleet, Run], AbstractAsyncContextManager[Ask]] = over_the_wire,
+    mesh: Fleet | None = None,
 ) -> AsyncIterator[Backdrop]:
     """Run streams until the end of the block, and let the last requests end after it.
+
+    mesh: a fleet whose processes have been started; by default one is made and started.
 
     Then every process must be back, no stream may be left, no process may have ended by itself, and
     each must end properly. Anything else is added to the faults of the tally.
     """
     tally, random = Tally(seed=run.seed), Random(run.seed + 1)
-    async with fleet(run.setup) as made, made.clients(1, "admin") as (looking,):
+    opened = fleet(run.setup) if mesh is None else contextlib.nullcontext(mesh)
+    async with opened as made, made.clients(1, "admin") as (looking,):
         await made.wait_for(looking)
         async with asking(made, run) as send:
 

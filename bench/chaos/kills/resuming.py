@@ -13,7 +13,7 @@ import httpx
 
 from bench.harness.cases import Case
 from bench.harness.history import Record, Seen
-from bench.harness.work import until_end
+from bench.harness.work import PATIENCE_S, until_end
 from nodes.client.client import RequestFailedError
 
 # HTTP statuses after which a request may be repeated.
@@ -64,6 +64,15 @@ class Reader:
                     break
                 self.outcomes[outcome] += 1
                 await asyncio.sleep(_BETWEEN_TRIES_S)
+        return self._record
+
+    async def read_once(self, url: str) -> Record:
+        """Send the request once; what ends it early is a failure."""
+        deadline_s = self._record.deadline_s
+        limit_s = None if deadline_s is None else deadline_s + PATIENCE_S
+        async with until_end(self._record, limit_s):
+            if outcome := await self._try(url):
+                raise RequestFailedError("http", outcome)
         return self._record
 
     async def _try(self, url: str) -> str:

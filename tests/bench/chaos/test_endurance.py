@@ -10,13 +10,17 @@ from bench.chaos.detect import LIMITS_S, detect
 from bench.chaos.endurance import clocks
 from bench.chaos.endurance.disk import run_disk
 from bench.chaos.endurance.fds import coordinator_starved, gateway_starved, judge
+from bench.chaos.endurance.half_open import half_open, replaced
+from bench.chaos.endurance.node_files import node_starved, texts_starved
 from bench.chaos.endurance.soak import Soak, run_soak
 from bench.harness.report import Findings
+from bench.netns import NamespacesError
 
 
 def lasting(faults: list[str]) -> list[str]:
     """Faults but for how long something took, which is the machine's affair here."""
-    return [f for f in faults if "after space was freed" not in f and "a new client" not in f]
+    times = ("after space was freed", "a new client", "only after")
+    return [fault for fault in faults if not any(text in fault for text in times)]
 
 
 # -- soak ------------------------------------------------------------------------------------------
@@ -68,6 +72,23 @@ def test_on_a_disk_that_takes_nothing_all_is_served_and_nothing_is_damaged(
     assert sum(says in line for line in found.lines) == 6, found
 
 
+def test_with_all_files_on_a_full_disk_every_role_serves_and_starts_again() -> None:
+    found = on_a_disk("full-mesh")
+    assert lasting(found.faults) == []
+
+
+@pytest.mark.model
+def test_a_node_that_cannot_keep_its_calibration_serves_all_the_same() -> None:
+    assert on_a_disk("full-cache").faults == []
+
+
+@pytest.mark.model
+def test_commands_that_write_models_say_that_the_disk_is_full_and_leave_nothing() -> None:
+    found = on_a_disk("full-commands")
+    assert found.faults == []
+    assert len(found.lines) == 3
+
+
 def test_without_standard_error_all_is_served() -> None:
     found = on_a_disk("stderr")
     assert found.faults == []
@@ -88,6 +109,19 @@ async def test_a_gateway_without_files_says_so_to_some_and_serves_the_others() -
     assert lasting((await gateway_starved(128, 150, 1.0)).faults) == []
 
 
+@pytest.mark.parametrize("role", ["target", "draft"])
+async def test_a_node_that_can_open_nothing_serves_on_and_joins_the_next_coordinator(
+    role: str,
+) -> None:
+    found = await node_starved(role, 0.5)
+    assert lasting(found.faults) == []
+
+
+@pytest.mark.model
+async def test_a_target_that_cannot_read_texts_ends_requests_in_time_and_goes_on() -> None:
+    assert (await texts_starved(1.0)).faults == []
+
+
 def test_what_takes_long_or_much_is_a_fault() -> None:
     found = Findings()
     judge(found, 0.9, 3.0, "gateway")
@@ -103,6 +137,33 @@ async def test_clocks_that_differ_or_jump_change_nothing() -> None:
     except click.ClickException as error:
         pytest.skip(error.message)
     assert found.faults == []
+
+
+async def test_a_clock_that_jumps_alone_changes_nothing() -> None:
+    try:
+        found = await clocks.run_alone((clocks.DAY_S,))
+    except click.ClickException as error:
+        pytest.skip(error.message)
+    assert found.faults == []
+
+
+# -- half-open links -------------------------------------------------------------------------------
+
+
+async def test_a_gateway_whose_packets_vanish_is_missed_and_serves_again() -> None:
+    try:
+        found = await half_open("gateway", 3.0)
+    except NamespacesError as error:
+        pytest.skip(str(error))
+    assert lasting(found.faults) == []
+
+
+async def test_a_twin_serves_on_for_a_target_whose_packets_vanish_for_good() -> None:
+    try:
+        found = await replaced("target")
+    except NamespacesError as error:
+        pytest.skip(str(error))
+    assert lasting(found.faults) == []
 
 
 # -- detect ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Event, Thread
 from typing import Literal
 
 import pytest
@@ -19,7 +20,7 @@ from bench.harness import fleet as of_fleet
 from bench.harness import up as of_up
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet
-from bench.harness.processes import PROGRAM, ROOT, Process, free_port
+from bench.harness.processes import PROGRAM, ROOT, Process, free_port, tree
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice
@@ -43,6 +44,26 @@ async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) ->
     assert "pyzmq" in text
     assert "error: " in text
     assert text.endswith(f"\n{tmp_path}\n")
+
+
+def test_a_child_is_found_whichever_thread_has_started_it() -> None:
+    children, is_started, is_over = list[subprocess.Popen[bytes]](), Event(), Event()
+
+    def start() -> None:
+        children.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        is_started.set()
+        is_over.wait(60)
+
+    # A child of a thread that has ended belongs to another one.
+    thread = Thread(target=start)
+    thread.start()
+    assert is_started.wait(60)
+    try:
+        assert children[0].pid in tree(os.getpid())
+    finally:
+        children[0].communicate()
+        is_over.set()
+        thread.join()
 
 
 def test_a_harness_that_dies_takes_its_processes_along(tmp_path: Path) -> None:

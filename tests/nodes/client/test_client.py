@@ -302,6 +302,17 @@ async def test_a_request_ends_by_its_limit_whatever_its_coordinators_do() -> Non
         submit = await made.desk.hear(SubmitRequest)
         made.say(RequestFailedNotice(submit.request_id, "deadline", "not done within its 1 s"))
         assert await why_ended(reading) == ("deadline", "not done within its 1 s")
+    # One that was found late was told the rest of the time only, and names that.
+    async with scripted(GenerateOptions(timeout_s=0.05)) as (made, reading):
+        submit = await made.desk.hear(SubmitRequest)
+        is_over = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, is_over.set)
+        await is_over.wait()
+        made.say(RequestFailedNotice(submit.request_id, "deadline", "not done within its 0 s"))
+        assert await why_ended(reading) == (
+            "deadline",
+            "the request was not done within its 0.05 s",
+        )
 
 
 async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ def test_a_limit_that_was_asked_for_is_told_and_kept() -> None:
     limit = TimeLimit(30.0, 100.0)
     assert limit.deadline_s(110.0) == 20.0
     assert limit.exceeded == "the request was not done within its 30 s"
+    assert (limit.is_over(129.9), limit.is_over(130.0)) == (False, True)
     # The coordinator has some time to say so itself.
     assert 130.0 < limit.give_up_at < 131.0
     # It may allow less, not more.
@@ -32,6 +33,7 @@ def test_a_limit_that_was_asked_for_is_told_and_kept() -> None:
 def test_without_one_the_first_coordinators_holds_for_all_that_follow() -> None:
     limit = TimeLimit(None, 100.0)
     assert limit.deadline_s(110.0) == 0.0
+    assert not limit.is_over(1e9)
     limit.told(0.0, 110.0)
     limit.told(7200.0, 110.0)
     limit.told(18_000.0, 120.0)
