@@ -22,7 +22,6 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.admission import refusal
 from nodes.target.composing import compose, patience_s, waiting_groups
 from nodes.target.lookup import Lookup
 from nodes.target.reading import (
@@ -41,6 +40,7 @@ from nodes.worker.stream import (
     StreamId,
     StreamSpec,
     failed_by,
+    refusal,
     sampler_of,
 )
 from policies.latency import NodeCosts, TableRefit

@@ -35,16 +35,23 @@ class MaskThread:
 
     async def run(self) -> None:
         """Serve until cancelled; the masks that are being computed are finished first."""
-        serving = asyncio.create_task(asyncio.to_thread(self._serve))
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        thread = threading.Thread(target=self._run, args=(loop, ended), name="masks", daemon=True)
+        thread.start()
         try:
-            await asyncio.shield(serving)
+            await ended
         finally:
             with self._changed:
                 self._is_over = True
                 self._changed.notify_all()
-            await asyncio.wait([serving])
-            # An error that nobody reads would be logged as a fault if this is cancelled.
-            serving.exception()
+            await asyncio.to_thread(thread.join)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
+            loop.call_soon_threadsafe(_fail, ended, error)
 
     def ask(self, text: GrammarText) -> None:
         with self._changed:
@@ -82,3 +89,8 @@ class MaskThread:
                     self._waiting[tenant] = texts
                 if text is not None:
                     return text
+
+
+def _fail(ended: asyncio.Future[None], error: BaseException) -> None:
+    if not ended.done():
+        ended.set_exception(error)

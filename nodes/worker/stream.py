@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from nodes.engine.grammar import Grammars
 from nodes.engine.masks import MaskService
-from nodes.engine.protocol import StreamError, common_prefix
+from nodes.engine.protocol import EngineInfo, StreamError, common_prefix
 from nodes.engine.sampler import Sampler
 from nodes.messages import MAX_GAMMA, OpenStreamRequest, StreamFailedNotice
 from nodes.messages import StreamId as StreamId
@@ -38,6 +38,20 @@ def cells_soon(num_tokens: int, tokens_left: int) -> int:
 def cells_needed(spec: StreamSpec) -> int:
     """Returns the most cells that a stream may ever hold: prompt, output, and guesses of a pass."""
     return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA
+
+
+def refusal(spec: StreamSpec, info: EngineInfo, num_streams: int) -> str:
+    """Returns the reason why a target cannot serve a stream beside num_streams others, or ""."""
+    if not spec.token_ids or not 0 < spec.num_prompt_tokens <= len(spec.token_ids):
+        return "the prompt is empty"
+    if max(spec.token_ids) >= info.num_vocab:
+        return "the prompt has token ids outside the model's vocabulary"
+    if num_streams >= info.max_sequences:
+        return f"all {info.max_sequences} sequences of {info.model} are taken"
+    needed = cells_needed(spec)
+    if needed > info.num_cells:
+        return f"the request needs {needed} cells, {info.model} has {info.num_cells}"
+    return ""
 
 
 def sampler_of(

@@ -15,6 +15,7 @@ from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox.process import EndedError, SandboxProcess
 from tests.cli.commands import wait_until
 from tests.engine.printed import is_running, printed
+from tests.engine.sandbox.busy import judged
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -63,8 +64,8 @@ def test_one_process_is_started_ahead_answers_and_is_replaced_if_it_was_ended(ma
     assert process.ask(SIMPLE)["num_bytes"] > 0
     # One that takes too much is ended, and the next is answered.
     with pytest.raises(EndedError):
-        process.ask(COSTLY)
-    assert process.ask(SIMPLE)["num_bytes"] > 0
+        judged(lambda: process.ask(COSTLY))
+    assert judged(lambda: process.ask(SIMPLE))["num_bytes"] > 0
 
 
 def test_a_process_that_stood_still_says_nothing_of_the_question(
