@@ -32,7 +32,7 @@ _COMMANDS: Final = {
     "edge": "bench.sim.edge:edge_command",
     "first": "bench.first:first_command",
     "hostile": "bench.hostile.port:hostile_command",
-    "hostile-requests": "bench.hostile.requests:hostile_requests_command",
+    "hostile-search": "bench.hostile.search:hostile_search_command",
     "kernels": "bench.kernels:kernels_command",
     "law1": "bench.law1:law1_command",
     "live": "bench.live.command:live",

@@ -366,10 +366,16 @@ def make_keys(folder: Path, endpoint: str, roles: Mapping[str, str]) -> None:
 
     roles: the role of each member, by name. They are as `airdraft keys` and `join` write them.
     """
-    server = Keyring(folder / COORDINATOR)
-    pair = server.make_coordinator_pair()
-    authorized = server.authorized()
+    Keyring(folder / COORDINATOR).make_coordinator_pair()
     members = {name: frozenset({role}) for name, role in roles.items()} | {CLIENT: CLIENT_ROLES}
+    add_keys(folder, endpoint, members)
+
+
+def add_keys(folder: Path, endpoint: str, members: Mapping[str, frozenset[str]]) -> None:
+    """Create the key directories of more members. members: the roles of each, by name."""
+    server = Keyring(folder / COORDINATOR)
+    pair, authorized = server.coordinator_pair(), server.authorized()
+    assert pair is not None
     for name, allowed in members.items():
         ring = Keyring(folder / name)
         authorized.add(Entry(ring.make_own().public, name, allowed))

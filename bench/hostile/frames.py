@@ -6,8 +6,8 @@ import contextlib
 import random
 import time
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -34,9 +34,14 @@ _EDGES = (0, 1, -1, 127, 128, 255, 256, 65535, 65536, INT_MAX, INT_MIN, 2**64 - 
 
 
 class Generator:
-    """Generates hostile messages of every kind from one seed."""
+    """Generates hostile messages of every kind from one seed.
 
-    def __init__(self, seed: int) -> None:
+    cluster, epoch: those of the messages' envelopes.
+    """
+
+    def __init__(self, seed: int | str, cluster: str = "c", epoch: int = 7) -> None:
+        self.cluster = cluster
+        self.epoch = epoch
         self._random = random.Random(seed)
         self._specs = list(specs())
         self._kinds: tuple[Callable[[], Frames], ...] = (
@@ -55,13 +60,26 @@ class Generator:
         """Return a message of any type, with any contents that its schema allows."""
         while True:
             spec = self._random.choice(self._specs)
-            try:
-                frames = encode(
-                    self._instance(spec.layout.cls, spec.max_tokens), cluster="c", epoch=7
+            with contextlib.suppress(LocalProtocolError, ValueError):
+                frames = self._encoded(self._instance(spec.layout.cls, spec.max_tokens))
+                return pad(frames) if self._random.random() < 0.1 else frames
+
+    def message(self, kinds: Collection[type], ids: Mapping[str, Sequence[int]]) -> Frames:
+        """Return a valid message of one of these types. ids: values for fields of such names."""
+        specs = [spec for spec in self._specs if spec.layout.cls in kinds]
+        while True:
+            spec = self._random.choice(specs)
+            with contextlib.suppress(LocalProtocolError, ValueError):
+                made = self._instance(spec.layout.cls, spec.max_tokens)
+                names = {item.name for item in fields(made)} & ids.keys()
+                # Half of them are about something that is there.
+                known = {name: self._random.choice(ids[name]) for name in sorted(names)}
+                return self._encoded(
+                    replace(made, **known) if self._random.random() < 0.5 else made
                 )
-            except (LocalProtocolError, ValueError):
-                continue
-            return pad(frames) if self._random.random() < 0.1 else frames
+
+    def _encoded(self, message: Any) -> Frames:
+        return encode(message, cluster=self.cluster, epoch=self.epoch)
 
     def _noise(self) -> Frames:
         sizes = (0, 1, 2, 5, 30, 300, 4_000)
@@ -103,7 +121,8 @@ class Generator:
         """Return well-formed MessagePack of the right outer form, with any values inside."""
         spec = self._random.choice(self._specs)
         values = [self._value(0) for _ in range(spec.layout.num_fields)]
-        body = msgpack.packb([spec.tag, "c", 7, self._random.choice((0, 2, 4)), *values])
+        outer = spec.tag, self.cluster, self.epoch
+        body = msgpack.packb([*outer, self._random.choice((0, 2, 4)), *values])
         return [b"\x01" + body, *([self._random.randbytes(8)] if spec.layout.token_field else [])]
 
     def _bomb(self) -> Frames:
