@@ -6,6 +6,7 @@ Whoever attacks runs in a process of its own, so that it does not delay the cloc
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -121,6 +122,8 @@ def attack(
 
     twins: the hostile outcomes, for what is discarded.
     """
+    # Members that are thrown out say so, which is what is expected of them.
+    logging.disable(logging.WARNING)
     part, is_ordinary = PARTS[name], against is Against.ORDINARY
     if part.draw is None:
         work = members.attack(where.endpoint, where.folder, seed, numbers, is_ordinary=is_ordinary)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import zmq
 
+from bench.harness.processes import beside
 from bench.hostile.frames import Generator
 from bench.hostile.items import Outcome
 from mesh.codec import encode
@@ -31,9 +32,15 @@ from nodes.worker.profile import encode_profile
 
 # The roles whose members send messages, by the names of their keys.
 SENDERS: Final = {f"evil-{role}": role for role in ("client", "gateway", "draft", "target")}
-# A key that is cut off again and again, so it has a name of its own.
-FLOODER: Final = "evil-flood"
-KEYS: Final = {**SENDERS, FLOODER: "draft"}
+# A key whose connection was cut gets no other for a minute, so each flood has the next one.
+_FLOODERS: Final = [f"evil-flood-{number}" for number in range(12)]
+# Whoever sends ordinary messages did nothing else before.
+_ORDINARY: Final = "ordinary"
+KEYS: Final = {
+    **{name: frozenset({role}) for name, role in SENDERS.items()},
+    **dict.fromkeys(_FLOODERS, frozenset({"draft", "client"})),
+    _ORDINARY: frozenset({"client"}),
+}
 PER_S: Final = 200
 # One number in so many floods instead; the kinds of floods come in turn.
 _FLOOD_EVERY: Final = 1_000
@@ -50,7 +57,7 @@ class _Member:
     """A member that joins again whenever it was removed. It remembers ids that it is told."""
 
     def __init__(self, context: ZmqContext, endpoint: str, folder: Path, name: str) -> None:
-        self.role = SENDERS[name]
+        self.role = SENDERS.get(name, "client")
         self.name = name
         self.ids: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_IDS))
         self.welcome: Welcome | None = None
@@ -111,16 +118,14 @@ async def attack(
     Returns what became of them.
     """
     with ZmqContext() as context:
-        members = [_Member(context, endpoint, folder, name) for name in SENDERS]
-        tasks = [asyncio.create_task(member.run()) for member in members]
-        try:
-            async with asyncio.timeout(_JOIN_S):
-                await asyncio.gather(*(member.has_joined.wait() for member in members))
-            outcomes = []
+        names = [_ORDINARY] if is_ordinary else [*SENDERS]
+        members = [_Member(context, endpoint, folder, name) for name in names]
+        outcomes = []
+        async with _joined(members):
             for number in numbers:
                 began = time.monotonic()
                 if number % _FLOOD_EVERY == 0 and not is_ordinary:
-                    name, end = await _flood(endpoint, folder, members, number // _FLOOD_EVERY)
+                    name, end = await _flood(context, endpoint, folder, number // _FLOOD_EVERY)
                     num_sent = 0
                 else:
                     member, frames = _message(members, seed, number, is_ordinary)
@@ -129,11 +134,16 @@ async def attack(
                 outcomes.append(Outcome(number, name, began, time.monotonic(), end, num_sent))
                 if number % round(PER_S * _PAUSE_S) == 0:
                     await asyncio.sleep(_PAUSE_S)
-            return outcomes
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return outcomes
+
+
+@contextlib.asynccontextmanager
+async def _joined(members: Sequence[_Member]) -> AsyncIterator[None]:
+    """Run members, all of which have joined when the block begins."""
+    async with beside(*(member.run() for member in members)):
+        async with asyncio.timeout(_JOIN_S):
+            await asyncio.gather(*(member.has_joined.wait() for member in members))
+        yield
 
 
 def _message(
@@ -144,23 +154,22 @@ def _message(
     welcome = member.welcome
     cluster, epoch = (welcome.cluster, welcome.epoch) if welcome else ("c", 7)
     if is_ordinary:
-        client = next(each for each in members if each.role == "client")
-        return client, encode(NodesRequest(number), cluster=cluster, epoch=epoch)
+        return member, encode(NodesRequest(number), cluster=cluster, epoch=epoch)
     generator = Generator(f"{seed} {number}", cluster, epoch)
     if choice.random() < 0.3:
         return member, generator.frames()
     return member, generator.message(MAY_SEND[member.role] - _NEVER, member.ids)
 
 
-async def _flood(
-    endpoint: str, folder: Path, members: Sequence[_Member], number: int
-) -> tuple[str, str]:
+async def _flood(context: ZmqContext, endpoint: str, folder: Path, number: int) -> tuple[str, str]:
     """Send far too much for some seconds, and return its name and end."""
+    key = _FLOODERS[number % len(_FLOODERS)]
     if number % 3 == 2:
-        client = next(each for each in members if each.role == "client")
-        return "large requests without a pause", await _large_requests(client)
+        client = _Member(context, endpoint, folder, key)
+        async with _joined([client]):
+            return "large requests without a pause", await _large_requests(client)
     size, count = ((1_000_000, 1_500), (10, 200_000))[number % 3]
-    await asyncio.to_thread(_one_message, endpoint, folder, size, count)
+    await asyncio.to_thread(_one_message, endpoint, folder / key, size, count)
     return f"a message of {count} frames of {size} bytes", "sent"
 
 
@@ -194,9 +203,9 @@ def _submit(request_id: int, prompt: str) -> SubmitRequest:
     )
 
 
-def _one_message(endpoint: str, folder: Path, size: int, count: int) -> None:
+def _one_message(endpoint: str, keys_folder: Path, size: int, count: int) -> None:
     """Send the frames of one message, which are kept in memory until the last one has come."""
-    keys = Keyring(folder / FLOODER).client_keys(endpoint)
+    keys = Keyring(keys_folder).client_keys(endpoint)
     assert keys is not None
     context = zmq.Context[zmq.Socket[bytes]]()
     try:

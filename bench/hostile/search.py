@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +21,7 @@ from typing import Any, Final
 import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, add_keys, fleet
-from bench.harness.report import Findings, conclude, counts, note
+from bench.harness.report import Findings, counts, note
 from bench.hostile.attacks import PARTS, Against, Part, Where, attack, listen
 from bench.hostile.items import Outcome, under_way
 from bench.hostile.members import KEYS
@@ -82,13 +83,15 @@ def hostile_search_command(turns: int, seed: int, only: int | None, **wanted: in
     Example:
       python -m bench hostile-search --strangers 0 --http 0 --grammars 0 --frames 0 --bodies 100
     """
-    found = []
+    has_faults = False
     for name, count in wanted.items():
         if count:
             numbers = range(count) if only is None else [only] * _REPEATS
-            found.append(asyncio.run(search(name, numbers, turns, seed)))
-            note(str(found[-1]))
-    conclude(*found)
+            found = asyncio.run(search(name, numbers, turns, seed))
+            # A part takes minutes, and what follows may be interrupted.
+            click.echo(str(found))
+            has_faults |= bool(found.faults)
+    sys.exit(has_faults)
 
 
 async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -> Findings:
@@ -196,7 +199,7 @@ async def _mesh(part: Part) -> AsyncIterator[tuple[Fleet, Mapping[str, str]]]:
         fresh=True,
     )
     async with fleet(setup, starts=()) as mesh:
-        add_keys(mesh.folder, mesh.endpoint, {n: frozenset({role}) for n, role in KEYS.items()})
+        add_keys(mesh.folder, mesh.endpoint, KEYS)
         keys = {name: new_key() for name in ("alice", "mallory")}
         file = ApiKeys(mesh.keys(GATEWAY) / FILE_NAME)
         for name, key in keys.items():
