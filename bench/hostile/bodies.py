@@ -5,6 +5,7 @@ The limits are those of the schemas that it publishes and of its settings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from random import Random
@@ -25,6 +26,10 @@ _COUNTS: Final = [
     if isinstance(limit, int) and limit < _MOST
     for by in (-1, 0, 1)
 ]
+# With any value at a limit the body is refused, and no other field matters.
+_REFUSED: Final = {"model", "system_fingerprint", "previous_response_id", "dimensions"}
+# Messages and parts without these are refused.
+_CONTENTS: Final = {"content", "text"}
 _TEXT: Final = "/v1/completions"
 _CHAT: Final = "/v1/chat/completions"
 _WORD_CHARS: Final = 60_000
@@ -88,15 +93,16 @@ class Bodies:
         path = random.choice((_TEXT, _CHAT, *sorted(_POSTS)))
         schema = _SCHEMAS[_POSTS[path].body.__name__]
         fields = schema["properties"]
-        sharp = random.sample(sorted(fields), min(len(fields), random.randint(1, 5)))
+        names = sorted(fields.keys() - _REFUSED)
+        sharp = random.sample(names, min(len(names), random.choice((1, 1, 2, 4))))
         needed = {*schema.get("required", ()), *({"max_tokens"} & fields.keys())}
-        body = {name: self._value(name, fields[name], name in sharp) for name in {*sharp, *needed}}
+        body = {name: self._value(fields[name], name in sharp) for name in {*sharp, *needed}}
         if "stream" in fields:
             body["stream"] = random.random() < 0.5
         name = f"{path} with {', '.join(sorted(sharp))} at a limit"
         return Item(name=name, pieces=(request(path, body, self._key),))
 
-    def _value(self, name: str, schema: Mapping[str, Any], is_sharp: bool, depth: int = 0) -> Any:
+    def _value(self, schema: Mapping[str, Any], is_sharp: bool, depth: int = 0) -> Any:
         """A value that the schema permits, or one that is just beyond one of its limits."""
         random = self._random
         if "$ref" in schema:
@@ -105,36 +111,44 @@ class Bodies:
             return random.choice(schema.get("enum") or [schema["const"]])
         if alternatives := schema.get("anyOf") or schema.get("oneOf"):
             chosen = random.choice([each for each in alternatives if each.get("type") != "null"])
-            return self._value(name, chosen, is_sharp, depth)
+            return self._value(chosen, is_sharp, depth)
         low = schema.get("minimum", 0)
         match schema["type"]:
             case "boolean":
                 return random.random() < 0.5
             case "string":
-                size = self._count(schema, "Length", _MANY_CHARS) if is_sharp else 3
+                if not is_sharp:
+                    return "abc"
+                size = self._count(schema, "Length", _MANY_CHARS)
                 return (random.choice("a\né漢0") * size)[:size]
             case "integer":
-                high = schema.get("maximum", schema.get("exclusiveMaximum", 1 << 20))
-                near = (low - 1, low, high - 1, high, high + 1, *random.sample(_COUNTS, 3))
-                return random.choice(near) if is_sharp else max(low, min(8, high))
+                high = schema.get("maximum", schema.get("exclusiveMaximum"))
+                if not is_sharp:
+                    return max(low, 8)
+                if high is None:
+                    return random.choice((low - 1, low, *random.sample(_COUNTS, 4)))
+                return random.choice((low - 1, low, low + 1, high - 1, high - 1, high, high + 1))
             case "number":
                 high = schema["maximum"]
-                near = (low - 0.01, low, high, high + 0.01, 1e-300)
+                near = (low - 0.01, low, low, high, high, high + 0.01)
                 return random.choice(near) if is_sharp else low
             case "array":
                 # One level of a value has very many entries, or the body would be too large.
                 is_wide = is_sharp and (depth == 0 or random.random() < 0.3)
                 count = self._count(schema, "Items", random.choice(_COUNTS)) if is_wide else 1
                 goes_on = is_sharp and (count < 9 or random.random() < 0.2)
-                return [self._value(name, schema["items"], goes_on, depth + 1)] * count
+                entry = self._value(schema["items"], goes_on, depth + 1)
+                return [entry] * min(count, _MOST // len(json.dumps(entry)) + 1)
         if "properties" not in schema:
             count = self._count(schema, "Properties", 1_000) if is_sharp else 1
             return {str(number): random.choice((0, 1.5, -100)) for number in range(count)}
-        fields, chosen = schema["properties"], {*schema.get("required", ())}
+        fields = schema["properties"]
+        chosen = {*schema.get("required", ()), *(_CONTENTS & fields.keys())}
         if depth < 3:
-            chosen |= {*random.sample(sorted(fields), random.randint(0, len(fields)))}
-        return {each: self._value(each, fields[each], is_sharp, depth + 1) for each in chosen}
+            chosen |= {*random.sample(sorted(fields), random.choice((0, 1, len(fields))))}
+        sharp = random.sample(sorted(chosen), min(len(chosen), 1)) if is_sharp else ()
+        return {each: self._value(fields[each], each in sharp, depth + 1) for each in chosen}
 
     def _count(self, schema: Mapping[str, Any], of: str, most: int) -> int:
         limit = schema.get(f"max{of}", schema.get("maxLength", most))
-        return min(_MOST, max(0, limit + self._random.choice((-1, 0, 0, 1))))
+        return min(_MOST, max(0, limit + self._random.choice((-1, 0, 0, 0, 1))))

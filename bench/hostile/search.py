@@ -37,6 +37,7 @@ _CALM_LIMIT_S: Final = 30.0
 # What is noticed at some time may have begun so long before.
 _NOTICED_S: Final = 1.0
 _REPEATS: Final = 20
+_MOST_NAMED: Final = 8
 _TARGET: Final = "target-0"
 _processes = get_context("forkserver")
 
@@ -59,9 +60,13 @@ class Turn:
         if not self.hostile.gaps:
             return "no token came"
         at, gap_s = max(self.hostile.gaps, key=lambda gap: gap[1])
-        found = under_way(self.outcomes, at - gap_s, at)
-        named = ", ".join(f"{number} ({name})" for number, name in sorted(found.items())[:8])
-        return f"longest gap {gap_s:.2f} s, beside {named or 'nothing'}"
+        return f"longest gap {gap_s:.2f} s, beside {_named(self.outcomes, at - gap_s, at)}"
+
+
+def _named(outcomes: Sequence[Outcome], begin: float, end: float) -> str:
+    """Name the items that were under way between two times, as many as a line has room for."""
+    found = sorted(under_way(outcomes, begin, end).items())
+    return ", ".join(f"{number} ({name})" for number, name in found[:_MOST_NAMED]) or "nothing"
 
 
 def _counted(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,21 +168,23 @@ def _report(part: Part, alone: Heard, turns: Sequence[Turn], watch: Watch) -> li
             f"  {what}: gaps {p50:.1f} ms, p99 {p99:.0f} ms, longest {most:.0f} ms, first token at "
             f"most {first_s:.2f} s; cores: {', '.join(cores)}"
         )
-    silences = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in watch.silences.items())
+    silences = (
+        f"{name} {end - begin:.2f} s beside {_named(outcomes, begin, end)}"
+        for name, (begin, end) in watch.silences.items()
+    )
     worst = max(turns, key=lambda turn: turn.ratios()[1])
     return [
         *lines,
         f"  worst turn: {worst.longest()}",
         f"  peak memory in MB: {watch.memory()}",
-        f"  longest silence: {silences}",
+        *(f"  longest silence: {silence}" for silence in silences),
     ]
 
 
 def _faults(turns: Sequence[Turn], watch: Watch) -> Iterator[str]:
     outcomes = [outcome for turn in turns for outcome in turn.outcomes]
     for at, text in watch.faults:
-        named = under_way(outcomes, at - _NOTICED_S, at)
-        yield f"{text}; under way: {', '.join(f'{n} ({w})' for n, w in sorted(named.items())[:8])}"
+        yield f"{text}; under way: {_named(outcomes, at - _NOTICED_S, at)}"
     for index, (what, most) in enumerate((("median", _MEDIAN_FACTOR), ("p99", _P99_FACTOR))):
         ratios = [turn.ratios()[index] for turn in turns]
         # A ratio is no number if no token came.

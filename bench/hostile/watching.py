@@ -71,12 +71,16 @@ class Heard:
 
 
 class Watch:
-    """faults: times and texts of what must not happen, in order. peaks: bytes by process."""
+    """What must not happen, and how near the mesh came to it.
+
+    faults: times and texts. peaks: bytes by process. silences: begin and end of the longest time
+    for which a process did not answer.
+    """
 
     def __init__(self, mesh: Fleet, key: str) -> None:
         self.faults: list[tuple[float, str]] = []
         self.peaks: dict[str, int] = {}
-        self.silences: dict[str, float] = {GATEWAY: 0.0, COORDINATOR: 0.0}
+        self.silences: dict[str, tuple[float, float]] = {}
         self._mesh = mesh
         self._key = key
         self._limits = {name: limits_of(role) for name, role in mesh.roles.items()}
@@ -127,10 +131,11 @@ class Watch:
                 yield
         now = mesh.now()
         for name, began in self._pending.items():
-            self.silences[name] = max(self.silences[name], now - began)
-        for name, silent_s in self.silences.items():
-            if silent_s > (most_s := self._limits[name].watchdog_s / 2):
-                self.faults.append((now, f"{name} was silent for {silent_s:.1f} s of {most_s:g} s"))
+            self._was_silent(name, began)
+        for name, (began, end) in self.silences.items():
+            if end - began > (most_s := self._limits[name].watchdog_s / 2):
+                text = f"{name} was silent for {end - began:.1f} s of {most_s:g} s"
+                self.faults.append((end, text))
         for name, peak in self.peaks.items():
             if peak > (most := self._limits[name].memory_bytes):
                 text = f"{name} had {peak / 1e6:.0f} MB, and its unit allows {most / 1e6:.0f}"
@@ -187,9 +192,14 @@ class Watch:
             # What fails at once is no silence; its cause is seen by other checks.
             with contextlib.suppress(httpx.HTTPError, RequestFailedError):
                 await ask()
-            self.silences[name] = max(self.silences[name], self._mesh.now() - began)
+            self._was_silent(name, began)
             self._pending.pop(name)
             await asyncio.sleep(_PROBE_EVERY_S)
+
+    def _was_silent(self, name: str, began: float) -> None:
+        end, (longest_began, longest_end) = self._mesh.now(), self.silences.get(name, (0.0, 0.0))
+        if end - began > longest_end - longest_began:
+            self.silences[name] = began, end
 
     async def _look(self) -> None:
         num_accidents = 0
