@@ -110,10 +110,11 @@ async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -
             async with watch.running():
                 await asyncio.sleep(_ALONE_S)
                 alone = watch.take()
-                for first in range(num_turns):
-                    chosen = numbers[first::num_turns]
+                for turn in range(num_turns):
+                    first, end = (len(numbers) * at // num_turns for at in (turn, turn + 1))
+                    chosen = numbers[first:end]
                     turns.append(await _turn(watch, partial(send, name), part, where, seed, chosen))
-                    note(f"{name}: turn {first + 1} of {num_turns}: {_ratios(turns[-1:])}")
+                    note(f"{name}: turn {turn + 1} of {num_turns}: {_ratios(turns[-1:])}")
                     if mesh.accidents:
                         break
     lines = _report(part, alone, turns, watch)
