@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from bench.hostile.byte_streams import request
 from bench.hostile.items import Item
-from nodes.gateway.app import APIS, READINGS, document
+from nodes.gateway.app import APIS, document
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.shape import Api
+from nodes.gateway.text_routes import READINGS, Reading
 
-_POSTS: Final = {**APIS, **READINGS}
+_POSTS: Final[dict[str, Api | Reading]] = {**APIS, **READINGS}
 _SCHEMAS: Final = document({}, _POSTS)["components"]["schemas"]
 # Of settings that limit what a body has; a body larger than this only gets status 413.
 _MOST: Final = GatewayLimits().max_body_bytes
@@ -150,5 +152,5 @@ class Bodies:
         return {each: self._value(fields[each], each in sharp, depth + 1) for each in chosen}
 
     def _count(self, schema: Mapping[str, Any], of: str, most: int) -> int:
-        limit = schema.get(f"max{of}", schema.get("maxLength", most))
+        limit: int = schema.get(f"max{of}", schema.get("maxLength", most))
         return min(_MOST, max(0, limit + self._random.choice((-1, 0, 0, 0, 1))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,7 +57,7 @@ async def discard(item: Item, port: int, twin: Outcome) -> None:
 
 
 async def paced(
-    numbers: Sequence[int], one: Callable[[int], asyncio.Future[None]], per_s: float, at_once: int
+    numbers: Sequence[int], one: Callable[[int], Awaitable[None]], per_s: float, at_once: int
 ) -> None:
     """Begin one task for each number, so many a second, while fewer than `at_once` run."""
     places = asyncio.Semaphore(at_once)

@@ -70,7 +70,7 @@ def _named(outcomes: Sequence[Outcome], begin: float, end: float) -> str:
 
 
 def _counted(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, part in reversed(PARTS.items()):
+    for name, part in reversed([*PARTS.items()]):
         flag, text = f"--{name}", f"{part.what.capitalize()}; 0 skips this part."
         command = at_least(flag, part.count, text, least=0)(command)
     return command
@@ -92,14 +92,33 @@ def hostile_search_command(turns: int, seed: int, only: int | None, **wanted: in
     for name, count in wanted.items():
         if count:
             numbers = range(count) if only is None else [only] * _REPEATS
-            found = asyncio.run(search(name, numbers, turns, seed))
+            found = asyncio.run(search(name, numbers, turns, seed)).findings()
             # A part takes minutes, and what follows may be interrupted.
             click.echo(str(found))
             has_faults |= bool(found.faults)
     sys.exit(has_faults)
 
 
-async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -> Findings:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a part of the search has found. alone: of the user, before the first turn."""
+
+    name: str
+    seed: int
+    alone: Heard
+    turns: Sequence[Turn]
+    watch: Watch
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [outcome for turn in self.turns for outcome in turn.outcomes]
+
+    def findings(self) -> Findings:
+        faults = (f"{self.name}, seed {self.seed}: {fault}" for fault in _faults(self))
+        return Findings(_report(self), list(faults))
+
+
+async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -> Found:
     """Run one part of the search. numbers: of its items."""
     part, turns = PARTS[name], list[Turn]()
     async with _mesh(part) as (mesh, keys), _discarding() as discard_port:
@@ -115,10 +134,9 @@ async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -
                     chosen = numbers[first:end]
                     turns.append(await _turn(watch, partial(send, name), part, where, seed, chosen))
                     note(f"{name}: turn {turn + 1} of {num_turns}: {_ratios(turns[-1:])}")
-                    if mesh.accidents:
+                    if watch.ended:
                         break
-    lines = _report(part, alone, turns, watch)
-    return Findings(lines, [f"{name}, seed {seed}: {fault}" for fault in _faults(turns, watch)])
+    return Found(name, seed, alone, turns, watch)
 
 
 async def _turn(
@@ -148,14 +166,14 @@ def _ratios(turns: Sequence[Turn]) -> str:
     return f"gaps' median {median:.2f} and p99 {p99:.2f} times as long"
 
 
-def _report(part: Part, alone: Heard, turns: Sequence[Turn], watch: Watch) -> list[str]:
-    outcomes = [outcome for turn in turns for outcome in turn.outcomes]
+def _report(found: Found) -> list[str]:
+    part, turns, watch, outcomes = PARTS[found.name], found.turns, found.watch, found.outcomes
     ends = Counter(outcome.end for outcome in outcomes)
     lines = [
         f"{len(outcomes)} {part.what} ({counts(ends)}): {_ratios(turns)} as beside "
         f"{part.beside.value}, median of {len(turns)} turns"
     ]
-    phases = {"alone": [alone]} | {
+    phases = {"alone": [found.alone]} | {
         "beside them": [turn.hostile for turn in turns],
         "compared": [turn.compared for turn in turns],
     }
@@ -182,16 +200,20 @@ def _report(part: Part, alone: Heard, turns: Sequence[Turn], watch: Watch) -> li
     ]
 
 
-def _faults(turns: Sequence[Turn], watch: Watch) -> Iterator[str]:
-    outcomes = [outcome for turn in turns for outcome in turn.outcomes]
-    for at, text in watch.faults:
-        yield f"{text}; under way: {_named(outcomes, at - _NOTICED_S, at)}"
+def _faults(found: Found) -> Iterator[str]:
+    for at, text in [*found.watch.ended, *found.watch.faults]:
+        yield f"{text}; under way: {_named(found.outcomes, at - _NOTICED_S, at)}"
+    yield from slower(found.turns)
+
+
+def slower(turns: Sequence[Turn]) -> Iterator[str]:
+    """Faults of gaps that are too long beside what they are compared to."""
     for index, (what, most) in enumerate((("median", _MEDIAN_FACTOR), ("p99", _P99_FACTOR))):
         ratios = [turn.ratios()[index] for turn in turns]
         # A ratio is no number if no token came.
-        if not (found := statistics.median(ratios)) <= most:
+        if not (ratio := statistics.median(ratios)) <= most:
             worst = turns[ratios.index(max(ratios))]
-            text = f"the {what} of gaps is {found:.2f} times as long, of {most} that are allowed"
+            text = f"the {what} of gaps is {ratio:.2f} times as long, of {most} that are allowed"
             yield f"{text}: {worst.longest()}"
 
 

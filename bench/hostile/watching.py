@@ -73,11 +73,12 @@ class Heard:
 class Watch:
     """What must not happen, and how near the mesh came to it.
 
-    faults: times and texts. peaks: bytes by process. silences: begin and end of the longest time
-    for which a process did not answer.
+    ended, faults: times and texts, of processes that have ended and of all else. peaks: bytes by
+    process. silences: begin and end of the longest time for which a process did not answer.
     """
 
     def __init__(self, mesh: Fleet, key: str) -> None:
+        self.ended: list[tuple[float, str]] = []
         self.faults: list[tuple[float, str]] = []
         self.peaks: dict[str, int] = {}
         self.silences: dict[str, tuple[float, float]] = {}
@@ -102,7 +103,7 @@ class Watch:
     async def calm(self, limit_s: float) -> None:
         """Wait until tokens come and all processes answer at once, and begin anew."""
         give_up_at = self._mesh.now() + limit_s
-        while self._mesh.now() < give_up_at:
+        while self._mesh.now() < give_up_at and not self.ended:
             began = self._mesh.now()
             await asyncio.sleep(_CALM_S)
             heard = self.take()
@@ -202,15 +203,13 @@ class Watch:
             self.silences[name] = began, end
 
     async def _look(self) -> None:
-        num_accidents = 0
         while True:
             for name in self._mesh.roles:
                 if self._mesh.is_up(name):
                     used = sum(map(resident_bytes, tree(self._mesh.process(name).pid)))
                     self.peaks[name] = max(self.peaks.get(name, 0), used)
-            for text in self._mesh.accidents[num_accidents:]:
-                self.faults.append((self._mesh.now(), text))
-                num_accidents += 1
+            for text in self._mesh.accidents[len(self.ended) :]:
+                self.ended.append((self._mesh.now(), text))
             await asyncio.sleep(_MEMORY_EVERY_S)
 
     def _cpu_s(self) -> dict[str, float]:
