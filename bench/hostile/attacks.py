@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from random import Random
@@ -52,19 +52,18 @@ class Part:
     ordinary: Callable[[str], Item] = byte_streams.ordinary
 
 
-_HTTP: Final = {"count": 1_000, "per_s": 20.0, "at_once": 8, "limit_s": 2.0}
+_STREAMS: Final = Part(
+    what="byte streams without a key",
+    count=1_000,
+    per_s=20.0,
+    at_once=8,
+    limit_s=2.0,
+    beside=Against.DISCARDED,
+    draw=byte_streams.ByteStreams,
+)
 PARTS: Final[Mapping[str, Part]] = {
-    "strangers": Part(
-        what="byte streams without a key",
-        beside=Against.DISCARDED,
-        draw=byte_streams.ByteStreams,
-        **_HTTP,  # type: ignore[arg-type]
-    ),
-    "http": Part(
-        what="byte streams with a key",
-        draw=byte_streams.ByteStreams,
-        **_HTTP,  # type: ignore[arg-type]
-    ),
+    "strangers": _STREAMS,
+    "http": replace(_STREAMS, what="byte streams with a key", beside=Against.ORDINARY),
     "grammars": Part(
         what="grammars and schemas",
         count=500,

@@ -98,9 +98,13 @@ class ByteStreams:
 
     def _item(self, name: str, *pieces: bytes, pause_s: float = 0.0) -> Item:
         # A few are not read, and many say that nothing follows.
-        is_read, half_closes = self._random.random() < 0.95, self._random.random() < 0.3
-        options = {"is_read": is_read, "half_closes": half_closes, "pause_s": pause_s}
-        return Item(name=name, pieces=pieces, **options)  # type: ignore[arg-type]
+        return Item(
+            name=name,
+            pieces=pieces,
+            pause_s=pause_s,
+            is_read=self._random.random() < 0.95,
+            half_closes=self._random.random() < 0.3,
+        )
 
     def _bent(self) -> Item:
         """Bytes of a valid request are changed, lost or inserted."""
