@@ -24,6 +24,9 @@ from mesh.unread import Unread
 _READS_PER_TURN: Final = 32
 # Frames of a message with too many of them that are skipped in one turn of the loop.
 _SKIPPED_PER_TURN: Final = 256
+# Messages of later versions may have a few frames more, and are dropped. While those of a message
+# are read no other can be: 200,000 take a second or two (2 shared cores of an x86, 2026-12-01).
+_MOST_PARTS: Final = 256
 # A monitor's event: its number and a file descriptor.
 _EVENT: Final = struct.Struct("=hi")
 _numbers = itertools.count(1)
@@ -100,6 +103,8 @@ class ZmqEndpoint:
                     await asyncio.sleep(0)
             self._wake_waiters()
             self._was_read(first, parts)
+            if num_parts > _MOST_PARTS:
+                self._sent_too_many(first)
             # A message without a frame, or with too many, is dropped.
             if max_parts - MAX_FRAMES < num_parts <= max_parts:
                 return parts, key
@@ -110,6 +115,9 @@ class ZmqEndpoint:
 
     def _was_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
         """Note a message that was read, without the frames that are too many."""
+
+    def _sent_too_many(self, first: zmq.Frame) -> None:
+        """Note that a message had so many frames that reading them delayed all others."""
 
     def _send(self, parts: list[bytes]) -> None:
         self._check_open()

@@ -80,11 +80,18 @@ class ZmqServer(ZmqEndpoint):
     def _check_unread(self) -> None:
         """Cut the connection that is furthest ahead if too much is unread. Its key is barred."""
         fd = self._unread.furthest()
-        if fd is None:
-            return
+        if fd is not None:
+            self._cut(fd, "it sent far more than could be read")
+
+    def _sent_too_many(self, first: zmq.Frame) -> None:
+        # Unless it has closed its connection meanwhile.
+        if (fd := self._fds.get(first.bytes)) is not None:
+            self._cut(fd, "it sent a message of very many frames")
+
+    def _cut(self, fd: int, why: str) -> None:
         key = self._keys.pop(fd, "")
         whose = f" of the key {key}, which is refused for a minute" if key else ""
-        logger.warning("cut a connection%s: it sent far more than could be read", whose)
+        logger.warning("cut a connection%s: %s", whose, why)
         if key:
             self._barred.add(key)
         self._unread.closed(fd)

@@ -162,6 +162,18 @@ async def test_messages_of_too_many_frames_are_dropped(context, endpoint):
     assert await client.recv() == [b"good"]
 
 
+async def test_a_message_of_very_many_frames_costs_the_sender_its_connection(
+    context, endpoint, eventually
+):
+    server, client, peer = await joined(context, endpoint)
+    other = context.connect(server.endpoint)
+    await other.writable()
+    client.send([b"x"] * 1_000)
+    other.send([b"next"])
+    assert (await server.recv()).frames == [b"next"]
+    await eventually(lambda: is_gone(server, peer))
+
+
 async def test_oversized_message_costs_the_sender_its_connection(context, endpoint, eventually):
     server, client, peer = await joined(context, endpoint)
     client.send([b"x" * (2**20 + 1)])
