@@ -32,7 +32,8 @@ from nodes.gateway.apikeys import FILE_NAME, ApiKey, ApiKeys, digest, new_key
 # No key's gaps may become longer than this beside another's: law 7, and the tail for p99.
 _MEDIAN_FACTOR: Final = 1.5
 _P99_FACTOR: Final = 5.0
-_ALONE_S: Final = 5.0
+# So long takes a phase at least, for gaps enough.
+_LEAST_S: Final = 5.0
 _CALM_LIMIT_S: Final = 30.0
 # What is noticed at some time may have begun so long before.
 _NOTICED_S: Final = 1.0
@@ -127,7 +128,7 @@ async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -
         watch = Watch(mesh, keys["alice"])
         with _attacker() as send:
             async with watch.running():
-                await asyncio.sleep(_ALONE_S)
+                await asyncio.sleep(_LEAST_S)
                 alone = watch.take()
                 for turn in range(num_turns):
                     first, end = (len(numbers) * at // num_turns for at in (turn, turn + 1))
@@ -148,13 +149,18 @@ async def _turn(
     numbers: Sequence[int],
 ) -> Turn:
     await watch.calm(_CALM_LIMIT_S)
-    outcomes = await send(Against.HOSTILE, where, seed, numbers)
+    outcomes, _ = await asyncio.gather(
+        send(Against.HOSTILE, where, seed, numbers), asyncio.sleep(_LEAST_S)
+    )
     hostile = watch.take()
     # What is left of the attack must not slow what it is compared to.
     await watch.calm(_CALM_LIMIT_S)
     # By its place among the numbers, because one may occur more than once.
     twins = sorted(outcomes, key=lambda outcome: outcome.began)
-    await send(part.beside, where, seed, [twin.number for twin in twins], twins)
+    await asyncio.gather(
+        send(part.beside, where, seed, [twin.number for twin in twins], twins),
+        asyncio.sleep(_LEAST_S),
+    )
     compared = watch.take()
     return Turn(hostile, compared, outcomes)
 
