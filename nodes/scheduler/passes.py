@@ -197,4 +197,5 @@ def reading_s(scheduler: Scheduler, num_tokens: int) -> float:
     """Returns the seconds until a text has been sent to the target and read."""
     bits = HEADER_BITS + ENTRY_BITS + num_tokens * scheduler.token_bits
     sending_s = scheduler.link.airtime_s(bits, 1)
-    return sending_s + scheduler.target.reading_s(num_tokens, len(scheduler.streams))
+    read_s = scheduler.target.reading_s(num_tokens, len(scheduler.streams))
+    return sending_s + scheduler.observed.ratio * read_s

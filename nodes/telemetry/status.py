@@ -246,7 +246,7 @@ class Totals:
     #: `bad_request`, `not_found`, `overloaded`, `unavailable`, `deadline`, `internal`.
     requests: Labels
     num_submitted: int  #: The requests that arrived.
-    num_moved: int  #: The moves of a request to another target.
+    num_moved: int  #: The moves of a stream to another target.
     num_stale: int  #: The messages that referred to an earlier state.
     num_dropped: int  #: The messages that did not decode or were not allowed.
     wire: tuple[WireTotal, ...]  #: The messages by kind and direction.

@@ -32,7 +32,7 @@ UPTIME: Final = _gauge("uptime_seconds", "Time since the coordinator started.")
 
 REQUESTS: Final = _counter("requests", "Requests that have ended, by outcome.", "outcome")
 SUBMITTED: Final = _counter("requests_submitted", "Requests that arrived.")
-MOVED: Final = _counter("requests_moved", "Moves of a request to another target.")
+MOVED: Final = _counter("requests_moved", "Moves of a stream to another target.")
 STALE: Final = _counter("messages_stale", "Messages that referred to an earlier state.")
 DROPPED: Final = _counter("messages_dropped", "Messages that did not decode or were not allowed.")
 WIRE_MESSAGES: Final = _counter("wire_messages", "Messages of the coordinator, by kind.", *_WIRE)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import passes
-from nodes.scheduler.passes import TargetCosts
+from nodes.scheduler.passes import ObservedSpeed, TargetCosts
 from policies.plan import Link
 from tests.nodes.scheduler.watched import TARGET_COSTS, make_scheduler
 
@@ -35,3 +36,24 @@ def test_a_text_has_to_be_sent_before_it_is_read() -> None:
     more_s = passes.reading_s(far, 5_000) - passes.reading_s(near, 5_000)
     # The tokens alone take half a second.
     assert 0.5 < more_s < 0.6
+
+
+def reply(*stream_ids: int, num_read: int = 0) -> CommitReply:
+    """A pass that took as little as its target likes to say."""
+    entries = tuple(CommitEntry(each, 1, 3, 1, 0, 0, "", b"a") for each in stream_ids)
+    return CommitReply(1e-6, entries, (5,) * len(entries), num_read)
+
+
+def test_the_speed_of_a_target_is_what_the_coordinator_sees_of_it() -> None:
+    observed = ObservedSpeed()
+    for number in range(100):
+        observed.passed(reply(1), 0.01, number * 0.03)
+    assert observed.num_passes == 99
+    assert observed.ratio == pytest.approx(3.0)
+    # A stall of a minute counts little, and what was idle or read prompts not at all.
+    observed.passed(reply(1), 0.01, 60.0)
+    assert observed.ratio < 4.0
+    before = observed.ratio
+    observed.passed(reply(2), 0.01, 90.0)
+    observed.passed(reply(2, num_read=32), 0.01, 91.0)
+    assert (observed.num_passes, observed.ratio) == (100, before)
