@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-# Sixteen bytes of ZeroMQ's framing and 42 of CURVE at most; with too few, connections would seem to
-# fall behind.
+# What ZeroMQ (9 bytes at most) and CURVE (33) add to a frame, and some more: with too few bytes,
+# connections would seem to fall behind.
 FRAME_BYTES: Final = 64
 # A client may have 64 requests of 1 MiB under way, and the process is allowed 1 GiB by its unit.
 MOST_UNREAD_BYTES: Final = 192 << 20

@@ -57,6 +57,6 @@ def test_where_no_key_is_needed_there_is_no_rate() -> None:
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1])
-def test_a_refused_body_is_counted_as_a_request_all_the_same(num_bytes: int) -> None:
+def test_each_byte_of_a_body_counts_beside_its_request(num_bytes: int) -> None:
     rate = RequestRate(1, Clock())
     assert num_taken(rate, ALICE, num_bytes) == 4 - num_bytes
