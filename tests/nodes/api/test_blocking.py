@@ -123,7 +123,7 @@ def test_who_has_to_wait_may_close_the_client_but_not_wait_for_it(mesh: ToyMesh)
     with held(mesh.model, after_passes=20):
         pieces = client.stream("hi", max_tokens=4000)
         next(pieces)
-        mesh.say_bye()
+        mesh.stop_coordinator()
         with pytest.raises(ConnectionLostError, match="the client was closed"):
             list(pieces)
     assert len(errors) == 1

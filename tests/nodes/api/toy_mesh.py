@@ -67,6 +67,11 @@ class ToyMesh:
         """The coordinator stops, as its members see it."""
         self.loop.call_soon_threadsafe(self.coordinator.say_bye)
 
+    def stop_coordinator(self) -> None:
+        """The coordinator stops, and nobody can join it again."""
+        self.say_bye()
+        self.loop.call_soon_threadsafe(self.nodes["coordinator"].cancel)
+
     def refuse_all(self, reason: str) -> None:
         """The coordinator lets none of its members in any more."""
         state = self.coordinator.state
