@@ -59,9 +59,14 @@ _engine_overrides = adds(
         help="Draft only: a model with the targets' vocabulary, if its own differs.",
     ),
     click.option(
+        "--draft",
+        metavar="NAME|PATH",
+        help="Target only: a draft model that guesses in this process, in turns with passes.",
+    ),
+    click.option(
         "--weights",
         type=click.Choice(["auto", "as-stored"]),
-        help="Draft only: auto runs a compact copy of the model if that guesses faster.",
+        help="auto runs a compact copy of a draft model if that guesses faster.",
     ),
     click.option("--supervised", is_flag=True, hidden=True),
     click.option("--hashed", default="", hidden=True),

@@ -36,6 +36,12 @@ engine_options = adds(
         "  [default: the catalogue's draft for the target, else ngram]",
     ),
     click.option(
+        "--beside",
+        is_flag=True,
+        help="Run the draft model on a node of its own with half of the cores, as on another "
+        "device. Without this it guesses in the target's process, in turns with its passes.",
+    ),
+    click.option(
         "--profile",
         type=click.Choice(["exact", "fast"]),
         default="exact",
@@ -56,7 +62,7 @@ engine_options = adds(
         type=THREADS,
         default="auto",
         show_default=True,
-        help="Engine threads of each node; auto divides the physical cores among them.",
+        help="Engine threads; auto means one for each physical core.",
     ),
     click.option(
         "-ngl",
@@ -99,13 +105,16 @@ def settings_of(
         )
 
     has_model = draft not in (NGRAM, "none")
-    threads = values["threads"] or max(1, usable_cores() // (2 if has_model else 1))
+    is_beside = has_model and values["beside"]
+    threads = values["threads"] or max(1, usable_cores() // (2 if is_beside else 1))
     target = settings(values["model"], values["profile"])
     if not has_model:
         return target, None, draft != "none"
+    drafting = settings(draft, "fast")
+    if not is_beside:
+        return replace(target, draft=drafting.model), None, True
     are_files = not opener_of(target.model) and not opener_of(draft)
-    vocabulary = target.model if are_files else ""
-    return target, replace(settings(draft, "fast"), vocabulary=vocabulary), True
+    return target, replace(drafting, vocabulary=target.model if are_files else ""), True
 
 
 @click.command("run")

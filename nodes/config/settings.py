@@ -93,8 +93,11 @@ class EngineSettings:
     #: The name or file of a model in whose tokens a draft node guesses, where the targets have
     #: other tokens than the draft model. Empty means the draft model's own tokens.
     vocabulary: str = ""
-    #: With `auto` a draft node makes a compact copy of its model file where that copy guesses
-    #: faster. With `as-stored` it uses the file as it is.
+    #: The name or file of a draft model that a target runs in its own process, in turns with its
+    #: passes, so that both have all cores. Empty means none.
+    draft: str = ""
+    #: With `auto` a compact copy of a draft model's file is made where that copy guesses faster.
+    #: With `as-stored` the file is used as it is.
     weights: str = "auto"
 
     def __post_init__(self) -> None:

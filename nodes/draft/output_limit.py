@@ -12,6 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from nodes.engine.load import Opened, OpenedModel
+from nodes.engine.protocol import Sequences
+
 _NUM_PARTS: Final = 16
 # The share of the committed tokens that may be left out. With the real pair and code, at one and at
 # four streams, leaving out 2 % of them (57 % of the vocabulary) gave 1.11 times the tokens a second
@@ -45,3 +48,11 @@ class OutputLimit:
         if num_parts != self._num_parts:
             self._num_parts = num_parts
             self._set_limit(num_parts * self._part_size)
+
+
+def output_limit(opened: Opened, model: Sequences) -> OutputLimit | None:
+    """Returns the limit for an opened draft; None if its guesses are translated into other tokens,
+    because it has token ids of its own, or if it is not the model of a file."""
+    if not isinstance(opened, OpenedModel) or model is not opened.model:
+        return None
+    return OutputLimit(model.info.num_vocab, opened.model.limit_output)

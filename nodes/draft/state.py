@@ -64,6 +64,10 @@ class DraftState(Worker):
     def num_streams(self) -> int:
         return len(self._streams)
 
+    def followed(self, stream_id: StreamId) -> Followed | None:
+        """Returns the state of a stream; None if it is not followed (any longer)."""
+        return self._streams.get(stream_id)
+
     # -- streams and commits -------------------------------------------------------------------
 
     def open(self, spec: StreamSpec) -> list[Event]:
@@ -174,9 +178,9 @@ class DraftState(Worker):
 
     def _may_guess(self, stream: Followed) -> bool:
         """Whether one more guess is possible and likely enough."""
-        return self._is_ready(stream) and bool(self._extended([stream]))
+        return self.is_ready(stream) and bool(self._extended([stream]))
 
-    def _is_ready(self, stream: Followed) -> bool:
+    def is_ready(self, stream: Followed) -> bool:
         """Whether a step may guess for a stream."""
         # The step that guesses can also read a few missing tokens.
         if stream.num_missing > (PROMPT_PIECE_TOKENS if stream.announced else 0):
@@ -200,11 +204,33 @@ class DraftState(Worker):
         """Run at most one forward pass."""
         streams = list(self._streams.values())
         # This comes first, because it copies tokens that then need not be run.
-        waiting = self._reading.order(streams)
-        guessing = self._extended([stream for stream in streams if self._is_ready(stream)])
+        waiting = self.waiting()
+        guessing = self._extended([stream for stream in streams if self.is_ready(stream)])
         waiting = [each for each in waiting if not any(each is other for other in guessing)]
+        budget = self._model.info.max_batch_tokens
+        if guessing or any(stream.announced for stream in streams):
+            # So guesses never keep a text from being read, and a text delays them little. While no
+            # text has been read yet, a step reads all that fits.
+            budget = PROMPT_PIECE_TOKENS
+        events = self.advance(guessing, waiting, budget)
+        parts = tuple(part for s in self._streams.values() if (part := s.unsent()) is not None)
+        return [*events, Guessed(parts)] if parts else events
+
+    def waiting(self) -> list[Followed]:
+        """Returns the streams whose texts a step may read, in order, after copying what it can."""
+        return self._reading.order(list(self._streams.values()))
+
+    def advance(
+        self, guessing: Sequence[Followed], waiting: Sequence[Followed], most_read: int
+    ) -> list[Event]:
+        """Run at most one forward pass, which adds a guess to some streams and reads texts of
+        others.
+
+        most_read: most tokens of the pass while it reads texts.
+        """
+        streams = list(self._streams.values())
         events: list[Event] = []
-        while not self._fits(spans := self._spans(guessing, waiting)):
+        while not self._fits(spans := self._spans(guessing, waiting, most_read)):
             if guessing and waiting:
                 # Texts can be read in a later step without guesses.
                 waiting = []
@@ -223,7 +249,7 @@ class DraftState(Worker):
         return events
 
     def _spans(
-        self, guessing: Sequence[Followed], waiting: Sequence[Followed]
+        self, guessing: Sequence[Followed], waiting: Sequence[Followed], most_read: int
     ) -> list[tuple[Followed, Span]]:
         """Returns the spans of guesses, followed by pieces of waiting texts as far as they fit."""
         budget = self._model.info.max_batch_tokens
@@ -232,10 +258,7 @@ class DraftState(Worker):
             ids = stream.uncached
             spans.append((stream, Span(stream.seq_id, len(stream.cached), ids, 1)))
             budget -= len(ids)
-        if guessing or any(stream.announced for stream in self._streams.values()):
-            # So guesses never keep a text from being read, and a text delays them little. While no
-            # text has been read yet, a step reads all that fits.
-            budget = min(budget, PROMPT_PIECE_TOKENS)
+        budget = min(budget, most_read)
         for stream in waiting:
             start = len(stream.cached)
             ids = stream.token_ids[start : min(start + budget, len(stream.token_ids) - 1)]
@@ -283,9 +306,7 @@ class DraftState(Worker):
                 spec = stream.spec
                 events.append(failed_by(spec.stream_id, spec.generation, error))
             row += 1
-        streams = self._streams.values()
-        parts = tuple(part for s in streams if (part := s.unsent()) is not None)
-        return [*events, Guessed(parts)] if parts else events
+        return events
 
     def passed(self, seconds: float, now: float) -> None:
         self._masks.pass_s = seconds

@@ -16,7 +16,7 @@ from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellL
 from nodes.engine.chat.tools import told_switch
 from nodes.engine.cores import FreeCores
 from nodes.engine.diagnosis import first_difference
-from nodes.engine.kernels.library import left_attention
+from nodes.engine.kernels.library import left_attention, limit_output
 from nodes.engine.llama_abi import (
     build_name,
     hash_file,
@@ -171,6 +171,8 @@ class LlamaModel(LlamaContext):
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
+        # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
+        self._num_output_tokens = 0
 
     def _check_form(self) -> None:
         """Raise ModelFileError for a model on whose passes libllama would end this process."""
@@ -279,6 +281,8 @@ class LlamaModel(LlamaContext):
         log.read(num_tokens)
         if self._free_cores is not None and self._free_cores.changed():
             self.set_threads(self._free_cores.num_threads)
+        # The limit is one of the process, which may run a second model.
+        limit_output(self._num_output_tokens)
         code = self._llama.llama_decode(self._context, self._batch.native)
         if code != 0:
             raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
@@ -388,6 +392,11 @@ class LlamaModel(LlamaContext):
         return first_difference(
             self._llama, self._model, self._context_params(), self.info.num_vocab
         )
+
+    def limit_output(self, num_tokens: int) -> None:
+        """Let later passes compute the logits of the first num_tokens tokens only; those of the
+        others become -1e30. 0 stands for all tokens. For draft models alone."""
+        self._num_output_tokens = num_tokens
 
     def set_threads(self, num_threads: int) -> None:
         """Set the number of threads for the next passes."""

@@ -160,9 +160,10 @@ class CommitEntry:
     before a stop string and held back where one may begin. finish_reason: "" while the stream goes
     on. num_compared: guesses, used or not, found by now to be right or to be the first wrong one of
     their chain; num_right of them are right. num_late: guesses that came too late to be used.
-    num_looked_up: those of num_draft_tokens that the target looked up itself. num_offered: guesses
-    of the draft node that were present when the pass began, 16 at most. best_percent: chance of the
-    first guess available for the pass, from either source.
+    num_looked_up, num_in_turns: those of num_draft_tokens that the target looked up itself, and
+    those of the draft model in its process. num_offered: guesses of the draft node that were
+    present when the pass began, 16 at most. best_percent: chance of the first guess available for
+    the pass, from any source.
     """
 
     stream_id: Id
@@ -180,19 +181,22 @@ class CommitEntry:
     num_looked_up: Gamma = 0
     num_offered: Gamma = 0
     best_percent: Annotated[int, Range(0, 100)] = 0
+    num_in_turns: Gamma = 0
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
 class CommitReply:
     """All that one target pass committed.
 
-    pass_s: seconds of the pass. num_read_tokens: prompt tokens that the same pass read.
+    pass_s: seconds of the pass. num_read_tokens: prompt tokens that the same pass read. turn_s:
+    seconds that the draft model in the target's process took before it.
     """
 
     pass_s: Seconds
     entries: Annotated[tuple[CommitEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
     num_read_tokens: Count = 0
+    turn_s: Seconds = 0.0
 
 
 @message(27)

@@ -60,7 +60,7 @@ def commit(
         is_wrong = entry.num_right < entry.num_compared
         follow.has_diverged = is_wrong or (follow.has_diverged and not entry.num_offered)
         follow.num_late += entry.num_late
-        follow.num_taken += entry.num_draft_tokens - entry.num_looked_up
+        follow.num_taken += entry.num_draft_tokens - entry.num_looked_up - entry.num_in_turns
         scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)

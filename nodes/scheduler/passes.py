@@ -109,10 +109,12 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
         if reply.num_read_tokens:
             target.read_beside(reply.num_read_tokens, num_decoded, own, now)
         else:
-            steady_s = min(pass_s, MAX_RATIO * predicted_s)
+            steady_s = min(pass_s, MAX_RATIO * predicted_s) + reply.turn_s
             scheduler.pass_s += PASS_RATE * (steady_s - scheduler.pass_s)
             target.decode.observe(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, steady_s, used)
+    if predicted_s:
+        predicted_s += reply.turn_s
     scheduler.observed.passed(reply, predicted_s, now)
     return predicted_s
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mesh.endpoints import ipc_path
@@ -17,6 +18,7 @@ from nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
+    EngineSettings,
     NodeConfig,
     TargetConfig,
     environment,
@@ -30,13 +32,22 @@ from nodes.keys.keyring import Keyring, keyring_of, make_private
 from nodes.service.runtime import LOADING, beside, raise_file_limit
 from nodes.service.supervision import Parent, until_parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
-from nodes.worker.engines import calibration_of, in_tokens_of_targets, open_engine, open_target
+from nodes.worker.engines import (
+    calibration_of,
+    draft_inside,
+    in_tokens_of_targets,
+    open_engine,
+    open_target,
+)
 
 if TYPE_CHECKING:
     from nodes.coordinator.service import Coordinator
     from nodes.draft.node import DraftNode
+    from nodes.engine.grammar import Grammars
+    from nodes.engine.protocol import EngineInfo
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
+    from nodes.target.turns import Turns
 
     Node = TargetNode | EmbeddingNode | DraftNode
 
@@ -46,6 +57,7 @@ T = TypeVar("T")
 
 NGRAM = "ngram"
 
+CANNOT_DRAFT = "a recurrent model cannot take wrong guesses back: choose another draft model"
 # FileDescriptorName= of the coordinator's socket unit.
 SOCKET_NAME = "mesh"
 
@@ -126,6 +138,7 @@ async def run_node(
     on_ready: gets the coordinator's endpoint once the node has joined.
     """
     load: Callable[..., Any]
+    build: Callable[[NodeConfig, Any, contextlib.ExitStack], Callable[..., Node]]
     if isinstance(config, DraftConfig):
         if config.engine.model == NGRAM:
             raise ConfigError(
@@ -137,7 +150,7 @@ async def run_node(
             raise ConfigError(
                 "engine.vocabulary is a setting of draft nodes: a target uses its own tokens"
             )
-        load, build = open_target, _target_node
+        load, build = _open_pair, _target_node
     endpoint, keys = keyring(config.keys).link(config.connect)
     manager = Manager(environment()) if parent is None else parent
     hash_of = hash_file if parent is None else parent.hash_file
@@ -163,14 +176,30 @@ async def run_node(
     await beside(watching, serve())
 
 
+def _open_pair(
+    settings: EngineSettings,
+    progress: Progress | None = None,
+    hash_of: Callable[[Path], str] = hash_file,
+) -> tuple[Opened | EmbeddingModel, Opened | None]:
+    """Open a target's model and the draft model that it runs itself, if it has one."""
+    opened = open_target(settings, progress, hash_of)
+    inside = draft_inside(settings)
+    if inside is None or isinstance(opened, EmbeddingModel):
+        return opened, None
+    return opened, open_engine(inside, progress, is_draft=True)
+
+
 def _target_node(
-    config: NodeConfig, opened: Opened | EmbeddingModel, stack: contextlib.ExitStack
+    config: NodeConfig,
+    pair: tuple[Opened | EmbeddingModel, Opened | None],
+    stack: contextlib.ExitStack,
 ) -> Callable[..., Node]:
     """Open what a node needs besides, on the stack; returns what makes the node of a transport."""
     from nodes.engine.grammar import Grammars
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
 
+    opened, draft = pair
     if isinstance(opened, EmbeddingModel):
         opened.tokenizer.start()
         stack.enter_context(contextlib.closing(opened))
@@ -181,14 +210,39 @@ def _target_node(
     tokenizer, info = opened.tokenizer, opened.model.info
     words = tokenizer.piece, info.num_vocab, info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
+    grammars = Grammars(*words, check)
+    turns = None
+    if draft is not None:
+        stack.enter_context(contextlib.closing(draft.model))
+        turns = _turns(config.engine, opened.model.info, draft, grammars)
     return partial(
         TargetNode,
         model=opened.model,
         tokenizer=tokenizer,
         costs=opened.costs,
         prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
-        grammars=Grammars(*words, check),
+        grammars=grammars,
+        turns=turns,
     )
+
+
+def _turns(
+    settings: EngineSettings, target: EngineInfo, draft: Opened, grammars: Grammars
+) -> Turns:
+    """Return the guesses of a draft model in the target's process. Raises ConfigError."""
+    from nodes.draft.output_limit import output_limit
+    from nodes.draft.state import DraftState
+    from nodes.target.turns import Turns
+
+    inside = draft_inside(settings)
+    assert inside is not None
+    model, _ = in_tokens_of_targets(draft, inside)
+    if not model.info.can_roll_back:
+        raise ConfigError(f"engine.draft = {settings.draft!r}: {CANNOT_DRAFT}")
+    if model.info.vocab_hash != target.vocab_hash:
+        raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
+    limit = output_limit(draft, model)
+    return Turns(DraftState(model, calibration_of(draft.model), grammars, limit), draft.costs)
 
 
 def _draft_node(
@@ -196,25 +250,18 @@ def _draft_node(
 ) -> Callable[..., Node]:
     """Do what _target_node() does, for a draft node."""
     from nodes.draft.node import DraftNode
-    from nodes.draft.output_limit import OutputLimit
+    from nodes.draft.output_limit import output_limit
     from nodes.draft.state import DraftState
     from nodes.engine.grammar import Grammars
-    from nodes.engine.kernels.library import limit_output
 
     calibration = calibration_of(opened.model)
     model, piece = in_tokens_of_targets(opened, config.engine)
     stack.enter_context(contextlib.closing(opened.model))
     if not model.info.can_roll_back:
-        raise ConfigError(
-            f"engine.model = {config.engine.model!r}: a recurrent model cannot take wrong guesses "
-            "back: choose another draft model"
-        )
+        raise ConfigError(f"engine.model = {config.engine.model!r}: {CANNOT_DRAFT}")
     words = piece, model.info.num_vocab, model.info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
-    # A foreign draft has token ids of its own.
-    has_limit = isinstance(opened, OpenedModel) and model is opened.model
-    limit = OutputLimit(model.info.num_vocab, limit_output) if has_limit else None
-    state = DraftState(model, calibration, Grammars(*words, check), limit)
+    state = DraftState(model, calibration, Grammars(*words, check), output_limit(opened, model))
     return partial(DraftNode, state=state, info=model.info, costs=opened.costs)
 
 

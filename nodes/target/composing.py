@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from nodes.messages import MAX_GAMMA
-from nodes.target.lookup import Lookup
-from nodes.target.stream import Chosen, TargetStream
+from nodes.target.proposals import Proposer
+from nodes.target.stream import NOTHING, Chosen, TargetStream
 from policies.guesses import Offer, composed
 from policies.latency import CostTable
 
@@ -19,7 +19,7 @@ def compose(
     decoding: Sequence[TargetStream],
     reading: Sequence[TargetStream],
     costs: CostTable,
-    lookup: Lookup,
+    proposers: Sequence[Proposer],
     *,
     num_read: int,
     used_cells: int,
@@ -42,7 +42,7 @@ def compose(
         fixed = stream.spec.num_guesses
         if fixed >= 0:
             most = min(most, fixed)
-        best, likely = _best(stream, lookup, max(0, most))
+        best, likely = best_of(stream, proposers, max(0, most))
         chosen.append(best)
         if fixed >= 0:
             num_given += len(best.token_ids)
@@ -66,19 +66,23 @@ def compose(
     ]
 
 
-def _best(stream: TargetStream, lookup: Lookup, most: int) -> tuple[Chosen, list[float]]:
-    """Returns the guesses of the draft node or of lookup, whichever promise more accepted tokens.
+def best_of(
+    stream: TargetStream, proposers: Sequence[Proposer], most: int
+) -> tuple[Chosen, list[float]]:
+    """Returns the guesses of a draft node or a proposer, whichever promise more accepted tokens.
 
     Second, for each guess the chance that it and all before it are right.
     """
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
-    found = lookup.propose(stream.spec.stream_id, most)
-    best, likely, looked_up = token_ids, _likely(chances[:most]), _likely(found.chances[:most])
-    if is_looked_up := sum(looked_up) > sum(likely):
-        best, likely = found.token_ids, looked_up
-    first = max([*chances[:1], *found.chances[:1]], default=0.0)
     num_offered = min(MAX_GAMMA, len(token_ids))
-    return Chosen(tuple(best[:most]), is_looked_up, num_offered, first), likely
+    best, source, likely = token_ids, NOTHING.source, _likely(chances[:most])
+    first = max(chances[:1], default=0.0)
+    for proposer in proposers:
+        found = proposer.propose(stream.spec.stream_id, most)
+        first = max([first, *found.chances[:1]])
+        if sum(proposed := _likely(found.chances[:most])) > sum(likely):
+            best, source, likely = found.token_ids, proposer.source, proposed
+    return Chosen(tuple(best[:most]), source, num_offered, first), likely
 
 
 def _likely(chances: Sequence[float]) -> list[float]:

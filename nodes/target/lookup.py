@@ -14,8 +14,9 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
+from nodes.target.proposals import Proposal, Source
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 
@@ -90,16 +91,13 @@ class NgramIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """Guesses for the next tokens.
+class Match(Proposal):
+    """Guesses that followed an earlier match.
 
-    match: number of matching tokens before the first guess; each further guess has one more.
-    chances: (g,) chance of each to be right if all before it are.
+    length: number of matching tokens before the first guess; each further guess has one more.
     """
 
-    token_ids: list[int] = field(default_factory=list)
-    match: int = 0
-    chances: list[float] = field(default_factory=list)
+    length: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +106,7 @@ class _Text:
     calibration: Calibration
     index: NgramIndex = field(default_factory=NgramIndex)
     # The last proposal, to be compared with the tokens that follow.
-    proposed: Proposal = field(default_factory=Proposal)
+    proposed: Match = field(default_factory=Match)
     # The text in which the last proposal was found, and its token that comes next.
     source: NgramIndex | None = None
     place: int = 0
@@ -116,6 +114,8 @@ class _Text:
 
 class Lookup:
     """The texts of one target by owner. Guesses come only from texts of the stream's owner."""
+
+    source: ClassVar[Source] = "lookup"
 
     def __init__(self) -> None:
         above, greedy, sampled = zip(*_BINS, strict=True)
@@ -130,7 +130,9 @@ class Lookup:
         self._num_tokens = 0
 
     def open(self, spec: StreamSpec) -> None:
-        """Index a stream's text if there is room for it."""
+        """Index a stream's text if its request looks up and there is room for it."""
+        if not spec.looks_up:
+            return
         token_ids = spec.token_ids[-_MAX_TOKENS // 4 :]
         while self._num_tokens + len(token_ids) > _MAX_TOKENS and self._ended:
             self._drop(next(iter(self._ended)))
@@ -146,11 +148,11 @@ class Lookup:
         if text is None:
             return
         known = zip(text.proposed.token_ids, token_ids, strict=False)
-        for match, (guess, token_id) in enumerate(known, text.proposed.match):
+        for match, (guess, token_id) in enumerate(known, text.proposed.length):
             text.calibration.observe(match, accepted=guess == token_id)
             if guess != token_id:
                 break
-        text.proposed = Proposal()
+        text.proposed = Match()
         self._extend(text, token_ids)
         text.place += len(token_ids)
 
@@ -189,11 +191,11 @@ class Lookup:
         if not latest:
             self._latest.pop(text.owner, None)
 
-    def propose(self, stream_id: StreamId, most: int) -> Proposal:
+    def propose(self, stream_id: StreamId, most: int) -> Match:
         """Returns up to `most` tokens that followed the longest earlier match of the text's end."""
         text = self._texts.get(stream_id)
         if text is None:
-            return Proposal()
+            return Match()
         tail, latest = text.index.token_ids, self._latest.get(text.owner, {})
         runs = [hash(tuple(tail[-length:])) for length in _LENGTHS]
         other = next((latest[run] for run in runs if run in latest), text.index)
@@ -207,5 +209,5 @@ class Lookup:
             text.source, text.place = source, start
             token_ids = source.token_ids[start : start + most]
         chances = [text.calibration.chance(match + index) for index in range(len(token_ids))]
-        text.proposed = Proposal(token_ids, match, chances)
+        text.proposed = Match(token_ids, chances, match)
         return text.proposed

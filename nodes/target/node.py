@@ -23,8 +23,9 @@ from nodes.messages import (
     with_tokens,
 )
 from nodes.target.state import TargetState
-from nodes.target.stream import Committed, Event, ReadBeside
+from nodes.target.stream import Beside, Committed, Event
 from nodes.target.text_reader import TextReader, tokenize
+from nodes.target.turns import Turns
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.mask_thread import MaskThread
 from nodes.worker.node import Joining, Node
@@ -47,13 +48,20 @@ class TargetNode(Node):
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
+        turns: Turns | None = None,
         **joining: Unpack[Joining],
     ) -> None:
-        """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
-        as in TargetState."""
+        """declared: properties of the link that the settings state. prefix_cache_bytes, grammars,
+        turns: as in TargetState."""
         self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
         state = TargetState(
-            model, tokenizer, prefix_cache_bytes, grammars, costs=costs, masks=self._masks
+            model,
+            tokenizer,
+            prefix_cache_bytes,
+            grammars,
+            costs=costs,
+            masks=self._masks,
+            turns=turns,
         )
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(
@@ -130,13 +138,13 @@ def messages_of(events: Sequence[object], seconds: float) -> list[Any]:
     seconds: costs are learnt from the seconds and the streams of a reply.
     """
     commits = [event for event in events if isinstance(event, Committed)]
-    num_read = sum(event.num_tokens for event in events if isinstance(event, ReadBeside))
-    out = [event for event in events if not isinstance(event, Committed | ReadBeside)]
+    beside = next((event for event in events if isinstance(event, Beside)), Beside(0, 0.0))
+    out = [event for event in events if not isinstance(event, Committed | Beside)]
     decoded = [commit for commit in commits if _is_of_pass(commit.entry)]
     if decoded:
         entries = tuple(commit.entry for commit in decoded)
         token_ids = tuple(token_id for commit in decoded for token_id in commit.token_ids)
-        out.append(CommitReply(seconds, entries, token_ids, num_read))
+        out.append(CommitReply(seconds, entries, token_ids, beside.num_read, beside.turn_s))
     if over := tuple(commit.entry for commit in commits if not _is_of_pass(commit.entry)):
         out.append(CommitReply(0.0, over, ()))
     return out

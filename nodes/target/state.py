@@ -14,7 +14,6 @@ from nodes.engine.masks import AT_ONCE, MaskService
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.engine.selftest import probe_digest
 from nodes.messages import (
-    MAX_TOP_LOGPROBS,
     ChainPart,
     CommitEntry,
     HoldEntry,
@@ -22,8 +21,8 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.composing import compose, patience_s, waiting_groups
-from nodes.target.lookup import Lookup
+from nodes.target.composing import patience_s, waiting_groups
+from nodes.target.guessing import Guessing
 from nodes.target.reading import (
     MAX_SCORE_BYTES,
     Reading,
@@ -32,24 +31,18 @@ from nodes.target.reading import (
     num_scores_that_fit,
 )
 from nodes.target.residents import Residents
-from nodes.target.stream import NOTHING, Chosen, Committed, Event, ReadBeside, TargetStream
+from nodes.target.stream import NOTHING, Beside, Chosen, Committed, Event, TargetStream
+from nodes.target.turns import Turns
 from nodes.worker.mask_waits import MaskWaits
-from nodes.worker.stream import (
-    PROMPT_PIECE_TOKENS,
-    StopMatcher,
-    StreamId,
-    StreamSpec,
-    failed_by,
-    refusal,
-    sampler_of,
-)
-from policies.latency import NodeCosts, TableRefit
+from nodes.worker.stream import StopMatcher, StreamId, StreamSpec, failed_by, refusal, sampler_of
+from policies.latency import NodeCosts
 
 
 class TargetState:
     """Streams on one target engine. Each `step` runs at most one forward pass.
 
-    costs: costs of passes, by which guesses are chosen. prefix_cache_bytes: host memory for saved
+    costs: costs of passes, by which guesses are chosen. turns: guesses with a draft model of this
+    process, or None. prefix_cache_bytes: host memory for saved
     prefixes of finished and parked streams. grammars: None to compile the model's grammars in this
     process, without isolation. masks: computes the masks of grammars.
     """
@@ -63,18 +56,14 @@ class TargetState:
         *,
         costs: NodeCosts,
         masks: MaskService = AT_ONCE,
+        turns: Turns | None = None,
     ) -> None:
         self._model = model
         self._masks = MaskWaits(can_take_back=model.info.can_roll_back, service=masks)
-        # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
-        # its time is not used for the table.
-        self._last_pass: tuple[int, int, float] | None = None
-        self._costs = TableRefit(costs.decode)
         # When the next pass begins, as the last patience_s() call said.
         self._now = 0.0
-        # Streams that decoded in the last pass.
-        self._in_pass: list[StreamId] = []
-        self._lookup = Lookup()
+        # The tokens that the last pass committed, by stream.
+        self._in_pass: dict[StreamId, int] = {}
         self._reading = Reading(costs.decode)
         self._tokenizer = tokenizer
         self.grammars = grammars or Grammars(
@@ -84,6 +73,7 @@ class TargetState:
         self._most_scores = MAX_SCORE_BYTES
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
+        self._guessing = Guessing(model, self._residents, costs.decode, turns)
 
     @property
     def num_streams(self) -> int:
@@ -119,8 +109,7 @@ class TargetState:
         sampler.ask()
         self._streams[spec.stream_id] = stream
         self._residents.add(stream)
-        if spec.looks_up:
-            self._lookup.open(spec)
+        self._guessing.open(spec)
         resumed = self._residents.resume()
         parked = [stream.park()] if stream.seq_id is None else []
         return [*parked, *(event for entered in resumed for event in self._announce(entered))]
@@ -147,11 +136,11 @@ class TargetState:
         for stream in list(self._streams.values()):
             self._forget(stream, num_valid=0)
         self._residents.forget_saved()
-        self._lookup.clear()
+        self._guessing.clear()
 
     def _forget(self, stream: TargetStream, *, num_valid: int | None = None) -> None:
         del self._streams[stream.spec.stream_id]
-        self._lookup.ended(stream.spec.stream_id)
+        self._guessing.ended(stream.spec.stream_id)
         self._residents.leave(stream, num_valid=num_valid)
 
     # -- leases, holds and guesses -------------------------------------------------------------
@@ -213,15 +202,18 @@ class TargetState:
         )
 
     def step(self) -> list[Event]:
-        """Run one pass over every stream that may decode and pieces of waiting prompts."""
+        """Run one pass over every stream that may decode and pieces of waiting prompts, or a step
+        of the draft model in this process, if one pays before that pass."""
         self._look_for_masks()
+        if self._guessing.take_turn(self._decoding()[0]):
+            return []
         resumed = self._residents.resume()
         events: list[Event] = [*self._residents.make_room()]
         decoding, is_full = self._decoding()
         budget = self._model.info.max_batch_tokens - len(decoding)
         score_budget = self._most_scores - sum(stream.num_scores for stream in decoding)
         spans: list[Span] = []
-        guesses = self._choose(decoding, budget, score_budget)
+        guesses = self._guessing.choose(decoding, budget, score_budget)
         for stream, chosen in zip(decoding, guesses, strict=True):
             assert stream.seq_id is not None
             token_ids = [stream.token_ids[-1], *chosen.token_ids]
@@ -240,16 +232,15 @@ class TargetState:
         reading = [(stream, span) for stream, span in pieces if span is not None]
         num_read = sum(num_read_tokens(stream, span) for stream, span in reading)
         spans += [span for _, span in reading]
-        self._last_pass = None
-        self._in_pass = []
+        self._guessing.begin(spans, num_read)
+        self._in_pass = {}
         if spans:
-            if not num_read:
-                self._last_pass = self._pass_size(spans)
             turns = [*zip(decoding, guesses, strict=True), *((s, NOTHING) for s, _ in reading)]
             ran = self._run(spans, turns, len(decoding))
             events += ran
-            if num_read and any(isinstance(event, Committed) for event in ran):
-                events.append(ReadBeside(num_read))
+            turn_s = self._guessing.turn_s
+            if (num_read or turn_s) and any(isinstance(event, Committed) for event in ran):
+                events.append(Beside(num_read, turn_s))
         unannounced = [s for s in self._residents if not (s.announced or s.may_decode)]
         for stream in [*(stream for stream, _ in pieces), *resumed, *unannounced]:
             events += self._announce(stream)
@@ -280,49 +271,14 @@ class TargetState:
             decoding.append(stream)
         return decoding, False
 
-    def _choose(
-        self, decoding: Sequence[TargetStream], budget: int, score_budget: int
-    ) -> list[Chosen]:
-        """Returns the guesses of each stream for the pass.
-
-        They take free cells only, so that no stream is parked for them, and leave room for a piece
-        of a waiting text, so that none waits for guesses to become fewer.
-        """
-        if not any(stream.buffer.token_ids or stream.spec.looks_up for stream in decoding):
-            return [NOTHING] * len(decoding)
-        waiting = [stream for stream in self._residents if self._residents.missing(stream)]
-        num_read = min(sum(map(self._residents.missing, waiting)), PROMPT_PIECE_TOKENS)
-        # A text whose last piece is read in this pass may also decode its first token.
-        free = -self._residents.shortage()
-        return compose(
-            decoding,
-            waiting,
-            self._costs.table,
-            self._lookup,
-            num_read=num_read,
-            used_cells=self._used_cells,
-            room=max(0, min(free, budget - num_read, score_budget // (MAX_TOP_LOGPROBS + 1))),
-        )
-
-    @property
-    def _used_cells(self) -> int:
-        return self._model.info.num_cells - self._model.free_cells()
-
-    def _pass_size(self, spans: Sequence[Span]) -> tuple[int, int, float]:
-        """Returns the tokens, the used cells and the mean own cells a token of a pass."""
-        num_tokens = sum(len(span.token_ids) for span in spans)
-        own = sum(span.start * len(span.token_ids) for span in spans)
-        return num_tokens, self._used_cells, own / num_tokens
-
     def passed(self, seconds: float, now: float = 0.0) -> None:
         """Record that the last pass ended at `now`, and correct the cost table by its seconds."""
+        if not self._guessing.passed(seconds, self._in_pass):
+            return
         self._masks.pass_s = seconds
         for stream_id in self._in_pass:
             if (stream := self._streams.get(stream_id)) is not None:
                 stream.last_commit_at = now
-        if self._last_pass is not None:
-            num_tokens, used_cells, own_cells = self._last_pass
-            self._costs.observe(num_tokens, seconds, used_cells, own_cells)
 
     def _run(
         self, spans: Sequence[Span], turns: Sequence[tuple[TargetStream, Chosen]], num_decoding: int
@@ -395,6 +351,6 @@ class TargetState:
         event = stream.commit(logits, chosen, eog, self._tokenizer)
         if isinstance(event, Committed):
             stream.sampler.ask()
-            self._lookup.committed(stream.spec.stream_id, event.token_ids)
-            self._in_pass.append(stream.spec.stream_id)
+            self._guessing.committed(stream.spec.stream_id, event.token_ids)
+            self._in_pass[stream.spec.stream_id] = len(event.token_ids)
         return event

@@ -27,6 +27,7 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenScores,
 )
+from nodes.target.proposals import Source
 from nodes.worker.stream import StopMatcher, StreamSpec, cells_soon, failed_by
 from policies.latency import PASS_RATE
 
@@ -43,17 +44,21 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBeside:
-    """A pass that committed tokens also read num_tokens tokens of prompts."""
+class Beside:
+    """What else a pass that committed tokens cost.
 
-    num_tokens: int
+    num_read: tokens of prompts that it also read. turn_s: seconds of the draft's steps before it.
+    """
+
+    num_read: int
+    turn_s: float
 
 
 # Notices are sent to the coordinator as they are.
 Notice = (
     StreamReadyNotice | StreamFailedNotice | StreamParkedNotice | PromptScoresNotice | ProbeReply
 )
-Event = Notice | Committed | ReadBeside
+Event = Notice | Committed | Beside
 
 
 @dataclass(slots=True)
@@ -136,13 +141,12 @@ class GuessBuffer:
 class Chosen:
     """Guesses of a stream in a pass.
 
-    is_looked_up: they come from prompt lookup and not from a draft node. num_offered: guesses of
-    the draft node that were present. best_chance: chance of the first present guess, whether taken
-    or not.
+    num_offered: guesses of the draft node that were present. best_chance: chance of the first
+    present guess, whether taken or not.
     """
 
     token_ids: tuple[int, ...] = ()
-    is_looked_up: bool = False
+    source: Source = "node"
     num_offered: int = 0
     best_chance: float = 0.0
 
@@ -271,7 +275,8 @@ class TargetStream:
             num_compared=seen.num_compared,
             num_right=seen.num_right,
             num_late=seen.num_late,
-            num_looked_up=len(guesses) if chosen.is_looked_up else 0,
+            num_looked_up=len(guesses) if chosen.source == "lookup" else 0,
+            num_in_turns=len(guesses) if chosen.source == "turns" else 0,
             num_offered=chosen.num_offered,
             best_percent=round(100 * chosen.best_chance),
         )

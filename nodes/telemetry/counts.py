@@ -44,9 +44,10 @@ Plain = Literal[
 # The reasons why a pass took no guesses of a stream (docs/reference/metrics-and-status.md).
 PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)
 TOKEN_KINDS: Final = ("accepted", "corrected", "bonus", "plain")
-Fate = Literal["taken", "not_chosen", "late", "looked_up"]
-# What became of guesses: a pass took them; they were there when a pass began, but it did not take
-# them; they came after the pass that could have used them; the target found them by prompt lookup.
+Fate = Literal["taken", "not_chosen", "late", "looked_up", "in_turns"]
+# What became of guesses: a pass took them from a draft node; they were there when a pass began, but
+# it did not take them; they came after the pass that could have used them; a pass took them from
+# prompt lookup, or from the draft model in the target's process.
 FATES: Final[tuple[Fate, ...]] = get_args(Fate)
 
 
@@ -128,12 +129,15 @@ class Counts:
         made = entry.num_draft_tokens
         # The number is limited because no counter may decrease.
         looked_up = min(entry.num_looked_up, made)
+        in_turns = min(entry.num_in_turns, made - looked_up)
+        taken = made - looked_up - in_turns
         self.num_compared += entry.num_compared
         self.num_right += min(entry.num_right, entry.num_compared)
-        self.guesses["taken"] += made - looked_up
+        self.guesses["taken"] += taken
         self.guesses["looked_up"] += looked_up
+        self.guesses["in_turns"] += in_turns
         self.guesses["late"] += entry.num_late
-        self.guesses["not_chosen"] += max(0, entry.num_offered - (made - looked_up))
+        self.guesses["not_chosen"] += max(0, entry.num_offered - taken)
         if not entry.num_tokens and entry.finish_reason == "length":
             # There was no pass: the text ended because no token was left to generate.
             return

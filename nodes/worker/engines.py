@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -99,6 +100,21 @@ def open_target(
         num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
         model_hash=model_hash,
+    )
+
+
+def draft_inside(settings: EngineSettings) -> EngineSettings | None:
+    """Returns the settings of the draft model that a target runs in its own process, if any."""
+    if not settings.draft:
+        return None
+    are_files = not opener_of(settings.model) and not opener_of(settings.draft)
+    return replace(
+        settings,
+        model=settings.draft,
+        model_sha256="",
+        profile="fast",
+        draft="",
+        vocabulary=settings.model if are_files else "",
     )
 
 

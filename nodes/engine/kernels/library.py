@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def limit_output(num_tokens: int) -> None:
-    """Let later passes of this process compute the logits of the first num_tokens tokens only.
+    """Let the next passes of this process compute the logits of the first num_tokens tokens only.
 
     0 stands for all tokens. The logits of the others become -1e30.
     """

@@ -21,7 +21,7 @@ A, B = (11, 12, 13, 14, 15, 16), (21, 22, 23, 24)
 
 def opened(prompt: tuple[int, ...], stream_id: int = 1, owner: str = "me") -> Lookup:
     lookup = Lookup()
-    lookup.open(make_spec(stream_id, prompt=prompt, owner=owner))
+    lookup.open(make_spec(stream_id, prompt=prompt, owner=owner, looks_up=True))
     return lookup
 
 
@@ -49,13 +49,13 @@ def test_another_text_of_the_owner_is_looked_into_and_a_strangers_is_not() -> No
         # Nothing is left when another coordinator comes.
         if is_cleared:
             lookup.clear()
-        lookup.open(make_spec(2, prompt=(5, *A[:4]), owner="me"))
+        lookup.open(make_spec(2, prompt=(5, *A[:4]), owner="me", looks_up=True))
         assert lookup.propose(TWO, 2).token_ids == expected
 
 
 def test_what_a_stream_says_is_known_to_the_owners_others_at_once() -> None:
     lookup = opened((1, 2))
-    lookup.open(make_spec(2, prompt=(3, *B[:3]), owner="me"))
+    lookup.open(make_spec(2, prompt=(3, *B[:3]), owner="me", looks_up=True))
     assert lookup.propose(TWO, 2).token_ids == []
     lookup.committed(ONE, (*B, 30))
     assert lookup.propose(TWO, 2).token_ids == [24, 30]
@@ -82,10 +82,10 @@ def test_texts_take_no_more_memory_than_they_may() -> None:
     random = Random(1)
     for number in range(1, 80):
         prompt = tuple(random.randrange(1, 1000) for _ in range(16_000))
-        lookup.open(make_spec(number, prompt=prompt, owner=f"owner-{number}"))
+        lookup.open(make_spec(number, prompt=prompt, owner=f"owner-{number}", looks_up=True))
         if number > 3:
             lookup.ended(StreamId(number))
-    lookup.open(make_spec(100, prompt=(*A, 1, *A[:3]), owner="me"))
+    lookup.open(make_spec(100, prompt=(*A, 1, *A[:3]), owner="me", looks_up=True))
     assert lookup.propose(StreamId(100), 2).token_ids == [14, 15]
 
 
@@ -103,7 +103,7 @@ def test_the_work_for_a_stream_is_the_same_however_many_texts_its_owner_has() ->
     def work(num_others: int) -> int:
         lookup = opened((*A, 1, *A[:3]))
         for number in range(2, 2 + num_others):
-            lookup.open(make_spec(number, prompt=(*A, number), owner="me"))
+            lookup.open(make_spec(number, prompt=(*A, number), owner="me", looks_up=True))
         return num_calls(lookup)
 
     assert work(64) == work(1)
@@ -112,7 +112,7 @@ def test_the_work_for_a_stream_is_the_same_however_many_texts_its_owner_has() ->
 def test_texts_that_are_too_short_to_be_found_come_and_go() -> None:
     lookup = opened((1,))
     for number in range(2, 22):
-        lookup.open(make_spec(number, prompt=(number,), owner="me"))
+        lookup.open(make_spec(number, prompt=(number,), owner="me", looks_up=True))
         lookup.ended(StreamId(number))
     assert lookup.propose(ONE, 3).token_ids == []
 
@@ -121,7 +121,7 @@ def test_the_turns_of_a_conversation_do_not_keep_each_other_in_memory() -> None:
     """Each turn copies from the one before it."""
     lookup = Lookup()
     for number in range(1, 31):
-        lookup.open(make_spec(number, prompt=(number, *A[:4]), owner="me"))
+        lookup.open(make_spec(number, prompt=(number, *A[:4]), owner="me", looks_up=True))
         expected = [15, 16] if number > 1 else []
         assert lookup.propose(StreamId(number), 2).token_ids == expected
         lookup.committed(StreamId(number), A[4:])
@@ -182,4 +182,4 @@ def test_what_is_proposed_is_what_a_search_of_the_whole_past_finds_however_token
 def test_a_run_comes_with_how_much_before_its_end_is_the_same(
     tokens: list[int], match: int
 ) -> None:
-    assert opened(tuple(tokens)).propose(ONE, 3).match == match
+    assert opened(tuple(tokens)).propose(ONE, 3).length == match

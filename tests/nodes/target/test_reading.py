@@ -11,7 +11,7 @@ import pytest
 from nodes.messages import CommitReply, StreamParkedNotice, StreamReadyNotice
 from nodes.target.node import messages_of
 from nodes.target.reading import midway_tokens
-from nodes.target.stream import Committed, ReadBeside
+from nodes.target.stream import Beside, Committed
 from nodes.worker.stream import StreamSpec
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
@@ -56,7 +56,7 @@ def test_texts_are_read_in_pieces_beside_a_stream_that_decodes(
     events = [state.step() for _ in pieces]
     assert pieces_of(model) == pieces
     # Who predicts passes is told of them, and every pass gave the decoding stream its token.
-    beside = [[e.num_tokens for e in of_pass if isinstance(e, ReadBeside)] for of_pass in events]
+    beside = [[e.num_read for e in of_pass if isinstance(e, Beside)] for of_pass in events]
     assert beside == [[sum(piece.values())] for piece in pieces]
     assert [len(tokens_of(of_pass)) for of_pass in events] == [1] * len(pieces)
 
@@ -137,7 +137,7 @@ def test_the_first_token_comes_with_the_end_of_the_prompt() -> None:
     assert isinstance(committed, Committed)
     assert (committed.entry.prefix_len, committed.token_ids) == (40, alone(spec).token_ids[:1])
     # Of the pass, 39 tokens were read: the last is there to be decoded.
-    assert events[2:] == [ReadBeside(39)]
+    assert events[2:] == [Beside(39, 0.0)]
     assert not state.has_work()
     state.lease(ONE, 1, 41, 7)
     assert tokens_of([committed, *run(state)]) == alone(spec).token_ids

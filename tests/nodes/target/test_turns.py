@@ -1,0 +1,175 @@
+"""A draft model in the target's process: it guesses before passes while that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.draft.state import DraftState
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.target.state import TargetState
+from nodes.target.stream import Beside, Committed, Event
+from nodes.target.turns import Turns
+from nodes.worker.stream import StreamSpec
+from policies.latency import CostTable, NodeCosts
+from tests.nodes.builders import make_spec
+from tests.nodes.target.script import ONE, RecordingModel, alone, commits_in, tokens_of
+
+# A pass takes 30 ms, whatever is in it, and a step of the draft as long as a test says.
+PASS_S = 0.03
+PASSES = NodeCosts(CostTable((1, 512), (PASS_S, PASS_S)), CostTable((32,), (PASS_S,)))
+
+
+class Pair:
+    """A target with a draft inside. step_s: seconds of its steps. read_s: seconds in which it reads
+    32 tokens."""
+
+    def __init__(
+        self,
+        agreement: float = 1.0,
+        step_s: float = 0.005,
+        *,
+        read_s: float = 0.005,
+        num_draft_cells: int = 4096,
+    ) -> None:
+        self.model = RecordingModel(ToyConfig())
+        self.draft = RecordingModel(ToyConfig(agreement=agreement, num_cells=num_draft_cells))
+        self._step_s = step_s
+        steps = NodeCosts(CostTable((1, 512), (step_s, 2 * step_s)), CostTable((32,), (read_s,)))
+        turns = Turns(DraftState(self.draft), steps)
+        self.state = TargetState(self.model, ToyTokenizer(96), costs=PASSES, turns=turns)
+
+    def open(self, *specs: StreamSpec) -> None:
+        for spec in specs:
+            self.state.open(spec)
+
+    def step(self) -> list[Event]:
+        num_before = len(self.draft.passes)
+        events = self.state.step()
+        self.state.passed(self._step_s if len(self.draft.passes) > num_before else PASS_S)
+        return events
+
+    def run(self) -> list[Event]:
+        events: list[Event] = []
+        while self.state.has_work():
+            events += self.step()
+        return events
+
+    @property
+    def is_empty(self) -> bool:
+        return all(m.free_cells() == m.config.num_cells for m in (self.model, self.draft))
+
+
+def make_stream(stream_id: int = 1, **changes: Any) -> StreamSpec:
+    changes = {"max_tokens": 100, "num_leased": 1000} | changes
+    return make_spec(stream_id, **changes)
+
+
+def num_guesses(events: Sequence[Event]) -> int:
+    return sum(commit.entry.num_in_turns for commit in commits_in(events))
+
+
+@given(
+    agreement=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    step_s=st.sampled_from([0.0001, 0.005, 0.1]),
+    prompts=st.lists(st.lists(st.integers(1, 95), min_size=2, max_size=90), min_size=1, max_size=4),
+    num_draft_cells=st.sampled_from([64, 300, 4096]),
+    num_asked=st.sampled_from([-1, -1, 0, 3]),
+)
+def test_texts_are_those_without_it_and_nothing_of_them_stays(
+    agreement: float, step_s: float, prompts: list[list[int]], num_draft_cells: int, num_asked: int
+) -> None:
+    pair = Pair(agreement, step_s, num_draft_cells=num_draft_cells)
+    specs = [
+        make_stream(number, prompt=tuple(prompt), max_tokens=30, num_guesses=num_asked, owner="me")
+        for number, prompt in enumerate(prompts, 1)
+    ]
+    pair.open(*specs)
+    events = pair.run()
+    for spec in specs:
+        assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
+    assert pair.is_empty
+
+
+def test_a_good_draft_shortens_a_text_by_many_passes() -> None:
+    pair = Pair(agreement=1.0)
+    pair.open(make_stream())
+    events = pair.run()
+    assert len(pair.model.passes) < 30
+    assert num_guesses(events) > 70
+    # Who compares the times of passes is told of those of the steps.
+    turn_s = sum(event.turn_s for event in events if isinstance(event, Beside))
+    assert round(turn_s / 0.005) == len(pair.draft.passes)
+
+
+def test_a_draft_that_is_never_right_costs_a_few_steps() -> None:
+    pair = Pair(agreement=0.0)
+    pair.open(make_stream(max_tokens=400))
+    pair.run()
+    assert 0 < len(pair.draft.passes) < 40
+
+
+def test_steps_that_take_as_long_as_passes_are_not_made() -> None:
+    pair = Pair(step_s=PASS_S)
+    pair.open(make_stream())
+    pair.run()
+    assert pair.draft.passes == []
+
+
+def test_a_request_without_guesses_gets_none_and_one_with_a_number_gets_that_many() -> None:
+    pair = Pair(agreement=1.0)
+    pair.open(make_stream(num_guesses=0))
+    assert num_guesses(pair.run()) == 0
+    assert pair.draft.passes == []
+    # Even where they are never worth their time.
+    pair = Pair(agreement=1.0, step_s=2 * PASS_S)
+    pair.open(make_stream(num_guesses=3, max_tokens=41))
+    made = [commit.entry.num_in_turns for commit in commits_in(pair.run())]
+    assert made[1:] == [3] * 10
+
+
+def test_a_long_prompt_is_read_in_pieces_between_passes_once_the_answer_is_long_enough() -> None:
+    prompt = tuple(1 + number % 90 for number in range(2000))
+    pair = Pair(read_s=PASS_S)
+    pair.open(make_stream(prompt=prompt, max_tokens=1500))
+    events = list[Event]()
+    while not pair.draft.passes:
+        events += pair.step()
+    # A short answer does not repay it.
+    assert len(tokens_of(events)) > 20
+    order = ""
+    while not num_guesses(events):
+        num_before = len(pair.model.passes)
+        events = pair.step()
+        is_pass = len(pair.model.passes) > num_before
+        order += "p" if is_pass else "g" if pair.draft.passes[-1][0].num_outputs else "r"
+    assert order.startswith("prprprprpr")
+    assert "rr" not in order
+
+
+def test_a_second_answer_to_a_prompt_copies_what_the_first_one_read() -> None:
+    prompt = tuple(1 + number % 90 for number in range(200))
+    pair = Pair()
+    pair.open(*(make_stream(number, prompt=prompt, owner="me") for number in (1, 2)))
+    pair.run()
+    num_run = sum(len(span.token_ids) for spans in pair.draft.passes for span in spans)
+    assert 200 < num_run < 200 + 200 + 50
+
+
+def test_a_stream_that_is_closed_or_comes_anew_has_no_guesses_of_before() -> None:
+    pair = Pair()
+    pair.open(make_stream())
+    for _ in range(8):
+        pair.step()
+    pair.state.close(ONE, 1)
+    assert pair.is_empty
+    pair.open(make_stream(generation=3, prompt=(9, 9)))
+    text = [t for e in pair.run() if isinstance(e, Committed) for t in e.token_ids]
+    assert tuple(text) == alone(make_stream(prompt=(9, 9))).token_ids
+    pair.open(make_stream(generation=5))
+    pair.step()
+    pair.state.forget_all()
+    assert pair.is_empty
