@@ -148,6 +148,10 @@ def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
             f"  sum of seconds per token: open flow {_ms(plan.open_price_s)}, groups "
             f"{_ms(plan.grouped_price_s)}, observed {_ms(seen.price_s)}"
         )
+    for node in status.nodes:
+        if node.name == target.name and node.draft_why:
+            name = shown(node.draft) or "none"
+            lines.append(f"  draft model in its process: {name} ({shown(node.draft_why)})")
     lines += _learnt(target)
     return lines + _tracks(target.spans, status, _shown_s(target), width)
 
@@ -185,6 +189,8 @@ def _learnt(target: TargetStatus) -> list[str]:
         )
     if fates["looked_up"]:
         lines.append(f"  guesses by lookup: {fates['looked_up']} taken")
+    if fates["in_turns"]:
+        lines.append(f"  guesses of the draft model in its process: {fates['in_turns']} taken")
     if plain := Counter(counts.plain_steps).most_common():
         shares = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in plain if n)
         if shares:

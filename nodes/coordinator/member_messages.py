@@ -13,6 +13,7 @@ from nodes.messages import (
     CancelRequest,
     ChainPart,
     CommitReply,
+    DraftInsideNotice,
     GuessNotice,
     PromptScoresNotice,
     StreamFailedNotice,
@@ -45,7 +46,7 @@ def from_node(
     match message:
         case CommitReply():
             state.serving.ledger.count_bytes(message, num_bytes, to_draft=False)
-            node.busy_s += message.pass_s
+            node.busy_s += message.pass_s + message.turn_s
             lost = _without_scores(state, node, message, now)
             before = dict(scheduler.streams)
             out = scheduler.committed(message, now)
@@ -62,6 +63,8 @@ def from_node(
             passed_on = state.serving.prompt_scored(node, message, now)
             state.reporting.num_stale += passed_on is None
             return passed_on or []
+        case DraftInsideNotice(model=model, why=why):
+            scheduler.inside, node.draft_why = model, why
         case TokenizeReply():
             return _on_tokenized(state, node, message, now)
         case _:

@@ -10,6 +10,7 @@ from mesh.messages import Bye, Credit, EnrolRequest, Hello, Ping, Pong
 from nodes.messages import (
     CancelRequest,
     CommitReply,
+    DraftInsideNotice,
     GuessNotice,
     NodeCommandRequest,
     NodesRequest,
@@ -49,7 +50,7 @@ _OBSERVING: Final = frozenset({StatusRequest, TraceRequest})
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
-    | {StreamParkedNotice, PromptScoresNotice, ProbeReply},
+    | {StreamParkedNotice, PromptScoresNotice, ProbeReply, DraftInsideNotice},
     "draft": _OF_MEMBERS | {GuessNotice, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
     # A gateway needs the status for its status page and metrics, which require the scope admin.

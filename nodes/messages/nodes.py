@@ -1,4 +1,4 @@
-"""The messages between coordinator and nodes, tags 16 to 31, 50 and 51."""
+"""The messages between coordinator and nodes, tags 16 to 31, 50, 51 and 54."""
 
 from __future__ import annotations
 
@@ -312,3 +312,14 @@ class HoldNotice:
     """By the coordinator's plan, streams wait for their guesses or no longer wait."""
 
     entries: Annotated[tuple[HoldEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(54)
+class DraftInsideNotice:
+    """The draft model that a target runs in its own process, in turns with its passes.
+
+    model: its name; "" if there is none. why: how it came to that.
+    """
+
+    model: Name
+    why: Reason

@@ -16,6 +16,7 @@ _LINES: Final[dict[Plain, str]] = {
     "asked": "the request sets gamma to 0",
     "last_token": "one token is left",
     "policy": "the coordinator's policy is plain decoding",
+    "no_turn": "the draft model in the target's process promised less than its time costs",
     "measuring": "draft nodes pause, so that the speed without them is measured",
 }
 # What a sum of passes says of each label.
@@ -25,6 +26,7 @@ _SUMMED: Final[dict[Plain, str]] = {
     "policy": "by the coordinator's policy",
     "measuring": "to measure the speed without draft nodes",
     "no_draft": "without a draft node",
+    "no_turn": "because a turn of the draft did not pay",
     "slower": "because draft nodes made it slower",
     "refused": "refused by draft nodes",
     "reading": "while a draft node read the text",
@@ -49,7 +51,7 @@ def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Pla
     if scheduler.speculation is not Speculation.ON:
         return "slower" if scheduler.speculation is Speculation.OFF else "measuring"
     if stream.follow is None:
-        return "no_draft"
+        return "no_turn" if scheduler.inside else "no_draft"
     if not stream.follow.is_ready:
         return "reading"
     # A guess of lookup does not count as offered, but has a chance, too.

@@ -78,6 +78,8 @@ class Scheduler:
         self.streams: dict[StreamId, Stream] = {}
         self.usable: set[str] = set()
         self.no_draft = "there is no draft node"
+        # The draft model in the target's process; "" for none.
+        self.inside = ""
         self.alphas: dict[str, AcceptanceEstimate] = {}
         self.untold: dict[str, dict[StreamId, None]] = {}
         self.speculation = Speculation.ON

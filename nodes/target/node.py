@@ -13,6 +13,7 @@ from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
+    DraftInsideNotice,
     GuessNotice,
     HoldNotice,
     LeaseRequest,
@@ -53,6 +54,7 @@ class TargetNode(Node):
     ) -> None:
         """declared: properties of the link that the settings state. prefix_cache_bytes, grammars,
         turns: as in TargetState."""
+        self._draft = DraftInsideNotice("", "")
         self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
         state = TargetState(
             model,
@@ -89,6 +91,16 @@ class TargetNode(Node):
         self._opening.forget_all()
         self._texts.forget_all()
         self._engine.post_anew(lambda state: state.forget_all())
+        if self._draft.why:
+            self._link.send(self._draft)
+
+    def say_draft(self, model: str, why: str) -> None:
+        """Tell the coordinator, and each later one, which draft model this process has, and why.
+
+        model: its name; "" for none.
+        """
+        self._draft = DraftInsideNotice(model, why)
+        self._link.send(self._draft)
 
     def on_message(self, message: Any) -> None:
         match message:

@@ -21,8 +21,7 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.composing import patience_s, waiting_groups
-from nodes.target.guessing import Guessing
+from nodes.target.guessing import Guessing, patience_s, waiting_groups
 from nodes.target.reading import (
     MAX_SCORE_BYTES,
     Reading,

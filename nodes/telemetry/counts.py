@@ -34,6 +34,7 @@ Plain = Literal[
     "policy",
     "measuring",
     "no_draft",
+    "no_turn",
     "slower",
     "refused",
     "reading",

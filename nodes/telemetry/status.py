@@ -63,6 +63,9 @@ class NodeStatus:
     #: Its numerics class. A `~` in it means that the target's answer to the coordinator's probe was
     #: not that of the class; the digits after it are from that answer.
     numerics_class: str
+    #: The draft model that a target runs in its own process, empty for none.
+    draft: str = ""
+    draft_why: str = ""  #: How it came to that.
 
 
 @dataclass(frozen=True, slots=True)

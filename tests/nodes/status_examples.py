@@ -122,7 +122,7 @@ COUNTS = CountStatus(
     accepted=(10, 8, 6, 4, *(0,) * (MAX_GAMMA - 4)),
     gammas=(4, 0, 1, 2, 9, *(0,) * (MAX_GAMMA - 4)),
     plain_steps={label: int(label == "no_draft") * 4 for label in PLAIN_LABELS},
-    guesses=dict(zip(FATES, (40, 13, 3, 4), strict=True)),
+    guesses=dict(zip(FATES, (40, 13, 3, 4, 0), strict=True)),
     num_compared=50,
     num_right=35,
     num_messages=21,

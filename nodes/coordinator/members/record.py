@@ -56,6 +56,8 @@ class NodeRecord:
     ping_bits: int = 0
     # Seconds of work that the node has reported.
     busy_s: float = 0.0
+    # Why a target has the draft model in its process that it has, or has none.
+    draft_why: str = ""
     # Bytes that the coordinator received from the node, and those that it sent.
     bytes_in: int = 0
     bytes_out: int = 0

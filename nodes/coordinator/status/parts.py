@@ -91,6 +91,8 @@ def node_status(
         bytes_in=node.bytes_in,
         bytes_out=node.bytes_out,
         costs=points,
+        draft=cut(node.scheduler.inside) if node.scheduler is not None else "",
+        draft_why=cut(node.draft_why, _MAX_LINE),
         model_hash=cut(profile.model_hash),
         numerics_class=cut(profile.numerics_class),
     )

@@ -9,6 +9,7 @@ const KINDS = {
 const PLAIN = {
   asked: "requested without guesses",
   no_draft: "no draft node follows the stream",
+  no_turn: "a turn of the draft model would not save time",
   slower: "faster without draft nodes",
   refused: "refused by draft nodes",
   reading: "the draft node is reading the text",
@@ -24,6 +25,7 @@ const FATES = {
   not_chosen: "there, but not taken",
   late: "late",
   looked_up: "found by prompt lookup",
+  in_turns: "of the draft model in the target's process",
 };
 
 function showGuesses(status) {

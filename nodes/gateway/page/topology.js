@@ -62,11 +62,12 @@ function nodeCard(node) {
     node.medium ? `shares the medium ${node.medium}` : "",
     `${size(node.bytes_in)} from it, ${size(node.bytes_out)} to it`,
     node.num_cells ? `${count(node.num_cells)} cells` + (node.role === "target" ? `, ${count(node.used_cells)} used` : "") : "",
+    node.draft_why && `draft in its process: ${node.draft || "none"}, ${node.draft_why}`,
     node.reason,
   ];
   return h("li", { class: `node ${node.role} ${node.state}`, title: about.filter(Boolean).join("\n"), "data-key": keyOf(node) },
     h("div", { class: "name" }, h("span", {}, node.name), h("em", {}, state)),
-    h("div", { class: "model" }, node.model + (node.emulated ? " · emulated" : "")),
+    h("div", { class: "model" }, node.model + (node.draft ? ` + ${node.draft}` : "") + (node.emulated ? " · emulated" : "")),
     isIn ? h("div", { class: "busy" }, h("i", { share: Math.min(1, node.busy) }), h("b", {}, percent(node.busy))) : h("div", { class: "model" }, node.reason),
     isIn ? h("div", { class: "facts" },
       h("span", {}, link.filter(Boolean).join(" · ") || "link unknown"),

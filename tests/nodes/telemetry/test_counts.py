@@ -46,7 +46,7 @@ def test_every_guess_has_a_fate() -> None:
         entry(4, 4, 5, num_looked_up=4, num_offered=2),
         entry(0, 0, 1, num_late=1),
     )
-    assert counts.guesses == {"taken": 3, "not_chosen": 4, "late": 1, "looked_up": 4}
+    assert counts.guesses == {"taken": 3, "not_chosen": 4, "late": 1, "looked_up": 4, "in_turns": 0}
     assert set(counts.guesses) == set(FATES)
 
 
@@ -57,7 +57,7 @@ def test_guesses_are_compared_whether_they_were_taken_or_not() -> None:
 
 def test_no_counter_falls_whatever_a_target_says() -> None:
     counts = counted(entry(1, 9, 2, num_looked_up=9, num_compared=1, num_right=5))
-    assert counts.guesses == {"taken": 0, "not_chosen": 0, "late": 0, "looked_up": 1}
+    assert counts.guesses == {"taken": 0, "not_chosen": 0, "late": 0, "looked_up": 1, "in_turns": 0}
     assert counts.num_right <= counts.num_compared
     assert counts.tokens["accepted"] == 1
 
