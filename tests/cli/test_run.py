@@ -96,7 +96,7 @@ def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Comman
 
 @pytest.mark.model
 def test_models_that_do_not_fit_are_refused(commands: Commands) -> None:
-    done = commands.run("run", "--draft", "toy:0.8", "--prompt", "hi", "--max-tokens", "4")
+    done = commands.run("run", "--draft", "toy:0.8", "--beside", "--prompt", "hi")
     line = error_line(done)
     assert line.startswith("vocabularies differ: ")
     assert "toy-0.8" in line
@@ -155,7 +155,18 @@ def one_pid(commands: Commands, role: str) -> int:
     return pid
 
 
-LONG_RUN = ("run", *TOYS, *GREEDY, "--prompt", "hi", "--max-tokens", str(LONG), "--gamma", "4")
+LONG_RUN = (
+    "run",
+    *TOYS,
+    "--beside",
+    *GREEDY,
+    "--prompt",
+    "hi",
+    "--max-tokens",
+    str(LONG),
+    "--gamma",
+    "4",
+)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +200,7 @@ def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
 
 # -- nodes that stay -------------------------------------------------------------------------------
 
-UP = ("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off")
+UP = ("up", *TOYS, "--beside", "--listen", "tcp://127.0.0.1:*", "--http", "off")
 
 
 def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Commands) -> None:

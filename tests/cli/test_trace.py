@@ -25,7 +25,15 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
     monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
     output, raw = tmp_path / "trace.json", tmp_path / "trace.jsonl"
     # Slow enough for the draft node to be ready in time.
-    toys = ("--model", "toy:1@5ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
+    toys = (
+        "--model",
+        "toy:1@5ms",
+        "--draft",
+        "toy:0.8",
+        "--beside",
+        "--listen",
+        "tcp://127.0.0.1:*",
+    )
     with commands.listening("up", *toys, "--http", "off") as (mesh, endpoint):
         files = ("--output", str(output), "--raw", str(raw))
         tracing = commands.started("trace", "--connect", endpoint, "--seconds", "5", *files)
