@@ -28,7 +28,8 @@ Requests = Sequence[tuple[str, GenerateOptions]]
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Models by name or file, or replay:FILE of an emulated device. draft: "" for the catalogue's,
-    "none" for none. weights: those of the draft, as in EngineSettings."""
+    "none" for none; "inside" or "inside:NAME" for one in the target's process. weights: those of the
+    draft, as in EngineSettings."""
 
     target: str = DEFAULT_TARGET
     draft: str = ""
@@ -36,7 +37,7 @@ class Pair:
     weights: str = "auto"
 
     def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
-        """Return the settings of target and draft (or None), with one thread each.
+        """Return the settings of target and draft node (or None), with one thread each.
 
         If they are emulated, nodes that this process starts can open them from now on.
         """
@@ -48,10 +49,13 @@ class Pair:
         catalog = Catalog(default_cache_dir(environment()))
         path = str(Path(catalog.ensure(self.target)).resolve())
         target = EngineSettings(model=path, max_streams=16, threads=1)
-        name = self.draft or catalog.draft_of(self.target) or DEFAULT_DRAFT
+        way, _, name = self.draft.rpartition(":") if self.draft != "inside" else ("inside", "", "")
+        name = name or catalog.draft_of(self.target) or DEFAULT_DRAFT
         if name == "none":
             return target, None
         draft = str(Path(catalog.ensure(name)).resolve())
+        if way == "inside":
+            return replace(target, draft=draft, weights=self.weights), None
         fast = replace(target, model=draft, profile="fast")
         return target, replace(fast, vocabulary=path, weights=self.weights)
 

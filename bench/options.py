@@ -97,7 +97,10 @@ def at_least(
 
 target_option = click.option("--target", default="smollm2-135m", help="A name or a GGUF file.")
 draft_option = click.option(
-    "--draft", default="", show_default="the catalogue's", help='Draft model, or "none".'
+    "--draft",
+    default="",
+    show_default="the catalogue's",
+    help='Draft model, or "none"; "inside" or "inside:NAME" runs it in the target\'s process.',
 )
 # A rate is that of the tokens after the first.
 max_tokens_option = at_least("--max-tokens", 128, least=2)
