@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nodes.draft.ended import Ended
 from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.output_limit import OutputLimit
 from nodes.draft.reading import Reading
@@ -54,6 +55,7 @@ class DraftState(Worker):
         self._masks = MaskWaits(can_take_back=True)
         self._streams: dict[StreamId, Followed] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
+        self._ended = Ended(model)
         self._reading = Reading(model)
 
     def compute_masks_by(self, service: MaskService) -> None:
@@ -87,7 +89,10 @@ class DraftState(Worker):
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
         sampler.ask()
-        stream = Followed(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
+        kept = self._ended.take(spec.owner, spec.token_ids)
+        seq_id, num_cached = kept or (self._free_seq(), 0)
+        stream = Followed(spec, seq_id, list(spec.token_ids), sampler)
+        stream.cached = stream.token_ids[:num_cached]
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
 
@@ -99,7 +104,8 @@ class DraftState(Worker):
             reason = f"{info.model} has {info.num_cells} cells, this text needs {needed}"
             return reason, "bad_request"
         held = sum(stream.cells_soon for stream in self._streams.values())
-        if not self._free_seqs or held + needed > info.num_cells:
+        has_seq = bool(self._free_seqs or self._ended)
+        if not has_seq or held + needed > info.num_cells:
             reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells needed"
             return reason, "unavailable"
         if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
@@ -115,6 +121,8 @@ class DraftState(Worker):
         """Drop every stream, because the coordinator that welcomed this node anew knows none."""
         for stream in list(self._streams.values()):
             self._forget(stream)
+        while self._ended:
+            self._free_seqs.append(self._ended.drop())
 
     def committed(
         self, stream_id: StreamId, follow: int, prefix_len: int, token_ids: tuple[int, ...]
@@ -166,8 +174,11 @@ class DraftState(Worker):
 
     def _forget(self, stream: Followed) -> None:
         del self._streams[stream.spec.stream_id]
-        self._model.truncate(stream.seq_id, 0)
-        self._free_seqs.append(stream.seq_id)
+        # Its guesses may be wrong, and are no part of the text.
+        read = stream.cached[: len(stream.token_ids)]
+        if read:
+            self._model.truncate(stream.seq_id, len(read))
+        self._free_seqs += self._ended.put(stream.spec.owner, read, stream.seq_id)
 
     # -- passes --------------------------------------------------------------------------------
 
@@ -195,6 +206,7 @@ class DraftState(Worker):
 
     def _extended(self, streams: Sequence[Followed]) -> list[Followed]:
         """Returns those of these streams that the next step extends by a guess."""
+        self._make_room()
         views = [Ahead(s.chance, len(s.guesses), s.length - len(s.cached)) for s in streams]
         # Guesses take free cells only, and lose them where a text has to be read.
         most = min(self._model.info.max_batch_tokens, self._model.free_cells())
@@ -229,6 +241,7 @@ class DraftState(Worker):
         most_read: most tokens of the pass while it reads texts.
         """
         streams = list(self._streams.values())
+        self._make_room()
         events: list[Event] = []
         while not self._fits(spans := self._spans(guessing, waiting, most_read)):
             if guessing and waiting:
@@ -266,6 +279,14 @@ class DraftState(Worker):
                 spans.append((stream, Span(stream.seq_id, start, ids, 0)))
                 budget -= len(ids)
         return spans
+
+    def _free_seq(self) -> int:
+        return self._free_seqs.pop() if self._free_seqs else self._ended.drop()
+
+    def _make_room(self) -> None:
+        """Have cells for a whole pass, if texts that have ended take them."""
+        while self._ended and self._model.free_cells() < self._model.info.max_batch_tokens:
+            self._free_seqs.append(self._ended.drop())
 
     def _fits(self, spans: Sequence[tuple[Followed, Span]]) -> bool:
         wanted = sum(len(span.token_ids) for _, span in spans)

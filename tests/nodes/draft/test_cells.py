@@ -101,6 +101,7 @@ def test_whatever_is_asked_no_pass_is_too_large_and_nobody_is_given_up_without_n
     assert num_given_up > 0
     for left in list(texts):
         draft.close(StreamId(left), 1)
+    draft.forget_all()
     assert (draft.num_streams, model.free_cells()) == (0, num_cells)
 
 
