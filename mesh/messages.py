@@ -11,7 +11,7 @@ from mesh.schema import MaxLen as MaxLen
 from mesh.schema import Range as Range
 from mesh.schema import TokenIds as TokenIds
 
-PROTOCOL_VERSION: Final = 5
+PROTOCOL_VERSION: Final = 6
 MAX_TAG: Final = 255
 MAX_MESSAGE_BYTES: Final = 2**20
 MAX_PROFILE_BYTES: Final = 65536
