@@ -38,8 +38,8 @@ engine_options = adds(
     click.option(
         "--beside",
         is_flag=True,
-        help="Run the draft model on a node of its own with half of the cores, as on another "
-        "device. Without this it guesses in the target's process, in turns with its passes.",
+        help="Run the draft model on a node of its own, as on another device. Without this it "
+        "guesses in the target's process, in turns with its passes.",
     ),
     click.option(
         "--profile",
@@ -105,13 +105,12 @@ def settings_of(
         )
 
     has_model = draft not in (NGRAM, "none")
-    is_beside = has_model and values["beside"]
-    threads = values["threads"] or max(1, usable_cores() // (2 if is_beside else 1))
+    threads = values["threads"] or usable_cores()
     target = settings(values["model"], values["profile"])
     if not has_model:
         return target, None, draft != "none"
     drafting = settings(draft, "fast")
-    if not is_beside:
+    if not values["beside"]:
         return replace(target, draft=drafting.model), None, True
     are_files = not opener_of(target.model) and not opener_of(draft)
     return target, replace(drafting, vocabulary=target.model if are_files else ""), True
