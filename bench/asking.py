@@ -28,8 +28,8 @@ Requests = Sequence[tuple[str, GenerateOptions]]
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Models by name or file, or replay:FILE of an emulated device. draft: "" for the catalogue's,
-    "none" for none; "inside" or "inside:NAME" for one in the target's process. weights: those of the
-    draft, as in EngineSettings."""
+    "none" for none; "inside" or "inside:NAME" for one in the target's process. weights: those of
+    the draft, as in EngineSettings."""
 
     target: str = DEFAULT_TARGET
     draft: str = ""

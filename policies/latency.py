@@ -141,6 +141,23 @@ class TableRefit:
         self.table = CostTable(sizes, seconds_now, *per_cells)
 
 
+class CostColumns:
+    """Cost tables by the number of threads, each corrected by passes with that many.
+
+    table: the measured one, with which each begins. A busy machine leaves a target fewer threads.
+    What is learnt then must not stay when it has all of them again: sizes of passes that seem to
+    cost too much are not tried, and so never corrected.
+    """
+
+    def __init__(self, table: CostTable) -> None:
+        self._table = table
+        self._columns: dict[int, TableRefit] = {}
+
+    def of(self, num_threads: int) -> TableRefit:
+        """Returns the column of a number of threads."""
+        return self._columns.setdefault(num_threads, TableRefit(self._table))
+
+
 @dataclass(slots=True)
 class Load:
     """The share of a device's time that some kind of work took in the last memory_s or so."""

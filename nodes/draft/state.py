@@ -63,6 +63,10 @@ class DraftState(Worker):
         self._masks.service = service
 
     @property
+    def num_threads(self) -> int:
+        return self._model.num_threads
+
+    @property
     def num_streams(self) -> int:
         return len(self._streams)
 

@@ -20,6 +20,7 @@ from nodes.engine.protocol import (
 class EmulatedModel:
     """Implements the Model protocol except forward(). A sequence has a number for each token."""
 
+    num_threads = 1
     # The type of the numbers in a saved prefix.
     saved_type: ClassVar[type[np.uint32 | np.uint64]]
 

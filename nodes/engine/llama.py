@@ -398,6 +398,10 @@ class LlamaModel(LlamaContext):
         others become -1e30. 0 stands for all tokens. For draft models alone."""
         self._num_output_tokens = num_tokens
 
+    @property
+    def num_threads(self) -> int:
+        return self._free_cores.num_threads if self._free_cores is not None else 1
+
     def set_threads(self, num_threads: int) -> None:
         """Set the number of threads for the next passes."""
         self._llama.llama_set_n_threads(self._context, *self._thread_counts(num_threads))

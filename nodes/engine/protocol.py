@@ -114,6 +114,10 @@ class Sequences(Protocol):
     @property
     def info(self) -> EngineInfo: ...
 
+    @property
+    def num_threads(self) -> int:
+        """The threads of passes at present; they change where other processes use the cores."""
+
     def forward(self, spans: Sequence[Span]) -> Logits:
         """Run all spans in one pass; returns (rows, num_vocab) logits in the order of the spans.
 

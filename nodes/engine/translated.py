@@ -170,6 +170,10 @@ class TranslatedModel:
     def length(self, seq_id: int) -> int:
         return self._texts[seq_id].length
 
+    @property
+    def num_threads(self) -> int:
+        return self._model.num_threads
+
     def free_cells(self) -> int:
         return max(0, self._model.free_cells() - self._ahead) // MOST_OWN
 

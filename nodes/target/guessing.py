@@ -18,7 +18,7 @@ from nodes.target.stream import NOTHING, Chosen, TargetStream
 from nodes.target.turns import Turns
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
 from policies.guesses import Offer, composed
-from policies.latency import CostTable, TableRefit
+from policies.latency import CostColumns, CostTable, TableRefit
 
 
 class Guessing:
@@ -32,7 +32,7 @@ class Guessing:
     ) -> None:
         self._model = model
         self._residents = residents
-        self._costs = TableRefit(decode)
+        self._columns = CostColumns(decode)
         self._turns = turns
         self._proposers: list[Proposer] = [Lookup(), *([turns] if turns is not None else [])]
         # Whether the last step was one of the draft model in this process.
@@ -40,6 +40,10 @@ class Guessing:
         # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
         # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
+
+    @property
+    def _costs(self) -> TableRefit:
+        return self._columns.of(self._model.num_threads)
 
     @property
     def turn_s(self) -> float:

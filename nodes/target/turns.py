@@ -21,7 +21,7 @@ from nodes.target.proposals import Proposal, Source
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
-from policies.latency import PASS_RATE, NodeCosts, TableRefit
+from policies.latency import PASS_RATE, CostColumns, NodeCosts, TableRefit
 from policies.turns import Prices, Turn, net_of, repays, worthwhile
 
 # Unread tokens that a step with a guess may read. More of them are read first, in pieces, if the
@@ -39,7 +39,7 @@ class Turns:
 
     def __init__(self, draft: DraftState, costs: NodeCosts) -> None:
         self._draft = draft
-        self._costs = TableRefit(costs.decode)
+        self._columns = CostColumns(costs.decode)
         size = costs.prefill.sizes[-1]
         self._read_s = costs.prefill.at(size) / size
         self._seen: dict[StreamId, AcceptanceEstimate] = {}
@@ -51,6 +51,10 @@ class Turns:
         # Seconds since the last pass, of steps with guesses and of all steps.
         self._guess_s = 0.0
         self.turn_s = 0.0
+
+    @property
+    def _costs(self) -> TableRefit:
+        return self._columns.of(self._draft.num_threads)
 
     def open(self, spec: StreamSpec) -> None:
         if spec.num_guesses:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.latency import CostTable, Load, NodeCosts, TableRefit
+from policies.latency import CostColumns, CostTable, Load, NodeCosts, TableRefit
 
 TABLE = CostTable((1, 4, 8), (10.0, 13.0, 25.0))
 
@@ -152,3 +152,12 @@ def test_load_is_the_share_of_time_that_work_takes_and_is_forgotten():
     # Asking changes nothing; a clock that is a little behind does not make it grow.
     assert load.share(now) == before
     assert load.share(now - 5.0) == before
+
+
+def test_what_passes_took_with_fewer_threads_is_forgotten_with_all_of_them() -> None:
+    columns = CostColumns(TABLE)
+    size = TABLE.sizes[-1]
+    for _ in range(50):
+        columns.of(1).observe(size, 3.0 * TABLE.at(size))
+    assert columns.of(1).table.at(size) > 2.0 * TABLE.at(size)
+    assert columns.of(2).table == TABLE

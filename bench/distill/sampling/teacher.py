@@ -27,6 +27,8 @@ from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Lo
 class TorchTarget:
     """Weights in float32 and a cache with room for `max_length` tokens of every sequence."""
 
+    num_threads = 1
+
     def __init__(self, path: Path, *, max_sequences: int, max_length: int, threads: int) -> None:
         torch.set_num_threads(threads)
         reader = gguf.GGUFReader(path)
