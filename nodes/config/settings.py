@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config.class_weights import parsed_weights
 from nodes.messages import LinkFields
 
 T = TypeVar("T")
@@ -32,6 +31,10 @@ LEAST_INTERVALS = 3
 # The most characters of names in messages.
 _MOST_CHARS = 64
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+# Settings that earlier versions had, and what to do instead.
+_REMOVED: Final = {
+    "classes.weights": "the class that has served goes on serving alone: leave it out"
+}
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -158,22 +161,6 @@ class LimitSettings:
         check_ranges(self, "limits.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassSettings:
-    """Which numerics class of a model serves a request, where targets have several."""
-
-    #: How many of the conversations each numerics class gets beside the others, such as `3fa9=2,
-    #: 77bc=1`: beginnings of the class names that `airdraft nodes list` shows, each with a whole
-    #: number from 1 to 100. Empty means that the first class serves all of them.
-    weights: str = ""
-
-    def __post_init__(self) -> None:
-        try:
-            parsed_weights(self.weights)
-        except ValueError as error:
-            raise ConfigError(f"classes.weights = {self.weights!r}: {error}") from None
-
-
 # The names of nodes.scheduler.planning.MODES.
 PLAN_POLICIES: Final = (
     *("auto", "open", "plain", "grouped", "fixed-gamma", "fixed-gamma-alternating"),
@@ -217,7 +204,6 @@ class CoordinatorConfig:
     #: This is useful if the coordinator itself uses Wi-Fi.
     mark_air: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
-    classes: ClassSettings = field(default_factory=ClassSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
 
     def __post_init__(self) -> None:
@@ -295,6 +281,9 @@ def load(
     if path is not None:
         _merge_table(values, read_toml(path), "", schema, str(path))
     given = os.environ if environ is None else environ
+    for key, says in _REMOVED.items():
+        if variable_of(key) in given:
+            raise ConfigError(f"{variable_of(key)} is no setting any more: {says}")
     keys = {variable_of(key): key for key in schema}
     for name, key in keys.items():
         if name in given:
@@ -357,6 +346,10 @@ def _merge_table(
         key = prefix + name
         if isinstance(value, dict) and any(k.startswith(key + ".") for k in schema):
             _merge_table(values, value, key + ".", schema, where)
+        elif says := next(
+            (says for k, says in _REMOVED.items() if (k + ".").startswith(key + ".")), ""
+        ):
+            raise ConfigError(f"{where}: {key} is no setting any more: {says}")
         elif key not in schema:
             near = difflib.get_close_matches(key, schema, n=1)
             hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(schema)}"

@@ -36,7 +36,6 @@ from mesh.messages import (
 from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
-from nodes.config.class_weights import parsed_weights
 from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
@@ -141,7 +140,6 @@ class Coordinator:
             Welcome("", config.cluster, epoch, *times_s, config.pad_messages),
             lookup=config.prompt_lookup,
             limits=config.limits,
-            class_weights=parsed_weights(config.classes.weights),
             version=_version(),
         )
 

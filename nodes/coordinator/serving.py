@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -15,8 +15,8 @@ from nodes.coordinator.placing.choosing import is_of_kind
 from nodes.coordinator.placing.placement import Move, Placement
 from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.suspects import Process, suspect
-from nodes.coordinator.requests.conversation import prompt_hash
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S, Ledger
+from nodes.coordinator.requests.prompt_hash import prompt_hash
 from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
@@ -41,9 +41,9 @@ _MAX_REASON = 1024
 class Serving:
     """Places the streams of accepted requests, moves them and ends them."""
 
-    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
+    def __init__(self, roster: Roster) -> None:
         self.ledger = Ledger()
-        self.placement = Placement(roster, class_weights, self.ledger)
+        self.placement = Placement(roster, self.ledger)
         self.choosing = self.placement.choosing
         self._roster = roster
         self._next_id = 1

@@ -7,7 +7,7 @@ clock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +66,6 @@ class CoordinatorState:
         welcome: Welcome,
         *,
         limits: LimitSettings | None = None,
-        class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
         version: str = "",
     ) -> None:
@@ -75,7 +74,7 @@ class CoordinatorState:
         self._mode = mode
         self._has_lookup = lookup
         self.roster = Roster(welcome)
-        self.serving = Serving(self.roster, class_weights or {})
+        self.serving = Serving(self.roster)
         self.intake = Intake(self.roster, self.serving, limits or LimitSettings())
         self._drains = Drains(self.roster, self.serving)
         self._challenges = Challenges(welcome.epoch)

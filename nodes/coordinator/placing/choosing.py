@@ -9,17 +9,13 @@ takes over nothing, whatever it says of itself.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 from mesh.latest import Latest
-from nodes.config.class_weights import weight_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, NodeOut, Roster
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
@@ -29,21 +25,14 @@ from nodes.messages import EMBEDDING, EngineProfile
 from nodes.messages.fingerprint import is_meant, is_named, model_ids
 from nodes.worker.profile import costs_of
 
-logger = logging.getLogger(__name__)
-
 # A target that left counts as present for this long, because it may only be restarting.
 LATELY_S = 300.0
 _MOST_LEFT = 256
-_TICKET_BYTES = 8
 # So long after the first target has joined, what joins may still take over: after a restart of the
 # coordinator all targets join again within two seconds, and their order must not decide.
 SETTLED_S = 4.0
 # More than the names of 64 models with all abbreviations of their hashes.
 _MOST_IN_FORCE = 4096
-# The scores of a waiting request are needed each time that a target joins or leaves. The cache
-# holds those of the waiting requests of some gateways, with a few classes each.
-_MOST_REMEMBERED = 65_536
-
 
 # By model hash and name of the class: whether any of its targets is not exact, and the calibrated
 # seconds of a pass of one token on the fastest of them.
@@ -101,48 +90,14 @@ def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
     return found
 
 
-def classes_in_order(
-    standings: Standings,
-    model_hash: str,
-    conversation: bytes,
-    weights: Mapping[str, int],
-    in_force: str = "",
-) -> list[str]:
-    """Returns the numerics classes of a model in the order in which a request tries them.
+def classes_in_order(standings: Standings, model_hash: str, in_force: str = "") -> list[str]:
+    """Returns the numerics classes of a model in the order in which requests try them.
 
-    conversation: as conversation_of() returns it. weights: by prefixes of names. in_force: the
-    class that has served so far. Classes with a weight go first, by score. Then comes the one in
-    force, and then the others: exact ones first, then the fastest, then by name.
+    in_force: the class that has served so far, which goes first. Then come the others: exact ones
+    first, then the fastest, then by name.
     """
     classes = standings[model_hash]
-
-    def place(name: str) -> tuple[int, bool, bool, float, str]:
-        weight = weight_of(name, weights)
-        score = score_of(weight, model_hash, conversation, name) if weight else 0
-        return -score, name != in_force, *classes[name], name
-
-    return sorted(classes, key=place)
-
-
-@lru_cache(maxsize=_MOST_REMEMBERED)
-def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: str) -> int:
-    """Returns the highest of `weight` tickets of a class; a ticket is a hash above 0.
-
-    Each class has the highest ticket for a share of the conversations that equals its share of all
-    weights. A class that appears or disappears does not change the order of the others. This is
-    rendezvous hashing with integers alone: weighted rendezvous hashing usually needs logarithms,
-    whose last bit differs between machines, so that coordinators would disagree.
-    """
-    drawn = hashlib.blake2b(digest_size=_TICKET_BYTES)
-    for part in (model_hash.encode(), conversation, numerics_class.encode()):
-        # The length of each part makes sure that no two lists of parts give the same bytes.
-        drawn.update(len(part).to_bytes(4, "little") + part)
-    highest = 0
-    for number in range(weight):
-        ticket = drawn.copy()
-        ticket.update(number.to_bytes(4, "little"))
-        highest = max(highest, int.from_bytes(ticket.digest(), "little"))
-    return 1 + highest
+    return sorted(classes, key=lambda name: (name != in_force, *classes[name], name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +110,10 @@ class _Left:
 
 
 class Choosing:
-    """Chooses among the targets that are present or left recently.
+    """Chooses among the targets that are present or left recently."""
 
-    weights: weights of numerics classes, by prefixes of their names.
-    """
-
-    def __init__(self, roster: Roster, weights: Mapping[str, int]) -> None:
+    def __init__(self, roster: Roster) -> None:
         self._roster = roster
-        self._weights = weights
         # Targets that left, by name.
         self._left = Latest[str, _Left](_MOST_LEFT)
         self._known: list[EngineProfile] = []
@@ -173,19 +124,6 @@ class Choosing:
         self._classes = Latest[str, str](_MOST_IN_FORCE)
         # When the first target joined.
         self._began_at = math.inf
-
-    def warn_of_ambiguous_weights(self) -> None:
-        """Warn if one prefix in the weights matches several classes of the present targets."""
-        names = sorted({node.profile.numerics_class for node in self._roster.nodes("target")})
-        for beginning in self._weights:
-            several = [name for name in names if name.startswith(beginning)]
-            if len(several) > 1:
-                logger.warning(
-                    "classes.weights: %s is a prefix of %s, and each has this weight: give longer "
-                    "prefixes",
-                    beginning,
-                    " and ".join(several),
-                )
 
     def target_came(self, now: float) -> None:
         self._began_at = min(self._began_at, now)
@@ -240,8 +178,8 @@ class Choosing:
         if is_settled:
             names = proven or names
         kept = in_force if is_settled else ""
-        wanted = model_hash, request.conversation, self._weights, kept
-        first = next(each for each in classes_in_order(standings, *wanted) if each in names)
+        order = classes_in_order(standings, model_hash, kept)
+        first = next(each for each in order if each in names)
         if not request.is_pinned and first in proven and kept not in standings[model_hash]:
             self._classes[model_hash] = first
         return [target for target in targets if target.profile.numerics_class == first]

@@ -8,7 +8,7 @@ it sends nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,8 +63,8 @@ def _journal_of(choice: Choice) -> Stream:
 class Placement:
     """Keeps the waiting streams and chooses targets for them."""
 
-    def __init__(self, roster: Roster, class_weights: Mapping[str, int], ledger: Ledger) -> None:
-        self.choosing = Choosing(roster, class_weights)
+    def __init__(self, roster: Roster, ledger: Ledger) -> None:
+        self.choosing = Choosing(roster)
         self.waiting = Waiting(ledger.waits)
         self._ledger = ledger
         self._roster = roster

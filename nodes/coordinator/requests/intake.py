@@ -62,7 +62,6 @@ class Intake:
         profile = target.profile
         self._models[profile.model, profile.model_hash] = profile
         self._serving.choosing.target_came(now)
-        self._serving.choosing.warn_of_ambiguous_weights()
 
     def submit(
         self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float

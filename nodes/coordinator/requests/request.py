@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from mesh.json_form import copied_from
 from nodes.coordinator.placing.remembered import digest_of
 from nodes.coordinator.placing.suspects import Suspicion
-from nodes.coordinator.requests.conversation import conversation_of
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     DEFAULT_PRIORITY,
@@ -112,8 +111,6 @@ class Request:
     # All choices stay with engines of one class, which compute equal bits (law 1).
     model_hash: str = ""
     numerics_class: str = ""
-    # Digest of what all turns of a conversation share; it decides the numerics class.
-    conversation: bytes = b""
     # Whether its targets must be exact, as the client was notified; None for either.
     is_exact: bool | None = None
     # Targets that left while they served it.
@@ -224,7 +221,6 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
     request = Request(client, submit, seed, prompt=prompt, committed=committed)
     request.digest = digest_of(submit)
     request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
-    request.conversation = conversation_of(submit, prompt)
     if request.is_resumed:
         # A request announced as exact stays exact; another one may become exact.
         request.is_exact = True if submit.is_exact else None

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config.class_weights import parsed_weights, weight_of
 from nodes.config.settings import (
     PLAN_POLICIES,
     ClientConfig,
@@ -174,32 +173,9 @@ def test_every_mode_of_planning_has_a_name_in_the_settings():
     assert tuple(MODES) == PLAN_POLICIES
 
 
-# -- weights of classes ----------------------------------------------------------------------------
-
-
-def test_weights_are_by_the_beginnings_of_names():
-    assert parsed_weights("") == parsed_weights("  ") == {}
-    weights = parsed_weights("3fa9=2, 77bc = 100")
-    assert weights == {"3fa9": 2, "77bc": 100}
-    found = [weight_of(name, weights) for name in ("3fa9c1d2", "77bc", "77b", "a3fa9")]
-    assert found == [2, 100, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        *(
-            (text, f"{part!r} is not the beginning of a class and its weight")
-            for text, part in (("3fa9", "3fa9"), ("3fa9=1,", ""), ("=1", "=1"), ("3 7=1", "3 7=1"))
-        ),
-        *(
-            (f"3fa9={value}", f"'3fa9={value}': a weight is a whole number from 1 to 100")
-            for value in ("0", "101", "1000000", "-1", "1.5", "")
-        ),
-        ("3fa9=1,3fa9=2", "3fa9 occurs twice"),
-        ("3fa9=1,3f=2", "3f and 3fa9 are ambiguous: 3fa9 begins with both"),
-    ],
-)
-def test_what_is_malformed_or_ambiguous_is_an_error_of_the_configuration(toml, text, reason):
-    path = toml(f'[classes]\nweights = "{text}"\n')
-    assert refused(CoordinatorConfig, path, {}, {}) == f"classes.weights = {text!r}: {reason}"
+def test_a_setting_of_an_earlier_version_says_what_to_do_instead(toml):
+    path = toml('[classes]\nweights = "3fa9=2"\n')
+    assert "classes is no setting any more: " in refused(CoordinatorConfig, path, {}, {})
+    given = {"AIRDRAFT_CLASSES__WEIGHTS": "3fa9=2"}
+    found = refused(CoordinatorConfig, None, {}, given)
+    assert found.startswith("AIRDRAFT_CLASSES__WEIGHTS is no setting any more: ")

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nodes.coordinator.placing.choosing import (
-    LATELY_S,
-    SETTLED_S,
-    classes_in_order,
-    score_of,
-    standings_of,
-)
-from nodes.coordinator.requests.conversation import conversation_of
+from nodes.coordinator.placing.choosing import LATELY_S, SETTLED_S, classes_in_order, standings_of
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
-from nodes.messages import (
-    ChatMessage,
-    EngineProfile,
-    RequestFailedNotice,
-    StartedNotice,
-    SubmitRequest,
-    TokenizeRequest,
-)
-from tests.nodes.builders import make_submit
+from nodes.messages import EngineProfile, RequestFailedNotice, StartedNotice, TokenizeRequest
 from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
-from tests.nodes.coordinator.script import Mesh
-
-WEIGHTS = {"a": 1, "b": 3}
 
 
-def order_of(
-    profiles: Sequence[EngineProfile], conversation: bytes, weights: dict[str, int]
-) -> list[str]:
-    return classes_in_order(standings_of(profiles), "content", conversation, weights)
-
-
-def text(number: int) -> bytes:
-    return b"conversation %d" % number
+def order_of(profiles: Sequence[EngineProfile]) -> list[str]:
+    return classes_in_order(standings_of(profiles), "content")
 
 
 # -- their order -----------------------------------------------------------------------------------
@@ -57,103 +32,18 @@ def test_exact_classes_go_first_then_fast_ones_then_by_name() -> None:
         profile("e", 1),
         profile("e", 1, exact=False),
     ]
-    assert order_of(profiles, b"", {}) == ["d", "b", "c", "a", "e"]
-    assert order_of(profiles[::-1], b"x", {}) == ["d", "b", "c", "a", "e"]
-
-
-def test_conversations_are_shared_by_weight_and_the_others_serve_in_their_place() -> None:
-    profiles = [profile("a1"), profile("b1", 90), profile("c1", 1), profile("d1", 2, exact=False)]
-    orders = [order_of(profiles, text(n), WEIGHTS) for n in range(4000)]
-    first = Counter(order[0] for order in orders)
-    # Drawn once and for all: 1000 and 3000 are expected, with a deviation of 27.
-    assert abs(first["a1"] - 1000) < 100
-    assert first["a1"] + first["b1"] == 4000
-    assert all(order[2:] == ["c1", "d1"] for order in orders)
-
-
-def test_a_class_that_goes_changes_the_place_of_no_other() -> None:
-    profiles = [profile(name) for name in ("a", "b", "c")]
-    weights = {"a": 2, "b": 1, "c": 5}
-    for number in range(200):
-        order = order_of(profiles, text(number), weights)
-        for gone in order:
-            left = [p for p in profiles if p.numerics_class != gone]
-            expected = [name for name in order if name != gone]
-            assert order_of(left, text(number), weights) == expected
-
-
-def test_the_scores_are_the_same_everywhere() -> None:
-    """They decide what a mesh answers: any coordinator, of any version, must find the same."""
-    found = [score_of(weight, "content", b"x", name) for weight in (1, 3) for name in ("a", "b")]
-    assert found == SCORES
-
-
-SCORES = [7120163423766407801, 3814042432261352661, 18124554907496338894, 18003069736493774960]
-
-
-def test_a_weight_that_is_a_prefix_of_two_classes_is_warned_of(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    mesh = Mesh(class_weights={"a": 1, "b": 1})
-    for number, name in enumerate(("ab", "b", "ab")):
-        mesh.join(b"%d" % number, "target", profile(name))
-    assert not caplog.records
-    mesh.join(b"9", "target", profile("ac"))
-    (record,) = caplog.records
-    assert record.getMessage().startswith("classes.weights: a is a prefix of ab and ac, ")
-
-
-# -- conversations ---------------------------------------------------------------------------------
-
-
-def chat(*turns: tuple[str, str]) -> SubmitRequest:
-    messages = tuple(ChatMessage(role, content) for role, content in turns)
-    return make_submit(prompt_token_ids=(), messages=messages)
-
-
-def test_all_turns_of_a_conversation_are_the_same() -> None:
-    begin = ("system", "be brief"), ("user", "hello")
-    first = conversation_of(chat(*begin), ())
-    later = chat(*begin, ("assistant", "hi"), ("user", "and you?"))
-    assert conversation_of(later, ()) == first
-    assert conversation_of(chat(("user", "hello")), ()) != first
-    assert conversation_of(chat(("system", "be brief"), ("user", "hi")), ()) != first
-    assert conversation_of(chat(("system", "be"), ("user", "brief")), ()) != conversation_of(
-        chat(("system", "bebrief"), ("user", "")), ()
-    )
-
-
-def of_text(prompt: str) -> bytes:
-    return conversation_of(make_submit(prompt=prompt, prompt_token_ids=()), ())
-
-
-def of_ids(ids: tuple[int, ...]) -> bytes:
-    return conversation_of(make_submit(prompt_token_ids=ids), ids)
-
-
-@pytest.mark.parametrize(
-    ("of", "size", "one", "other"), [(of_text, 256, "x", "y"), (of_ids, 64, (1,), (2,))]
-)
-def test_a_conversation_is_told_by_the_beginning_of_its_text_or_token_ids(
-    of: Callable[[Any], bytes], size: int, one: Any, other: Any
-) -> None:
-    assert of(one * size + other * 9) == of(one * size)
-    assert of(one * (size - 1) + other * 9) != of(one * size)
+    assert order_of(profiles) == ["d", "b", "c", "a", "e"]
+    assert order_of(profiles[::-1]) == ["d", "b", "c", "a", "e"]
 
 
 # -- a mesh ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("weights", "texts"), [({}, {b"a!"}), (WEIGHTS, {b"a!", b"b!"})], ids=["fastest", "weights"]
-)
-def test_a_request_is_answered_alike_whatever_else_there_is_to_do(
-    weights: dict[str, int], texts: set[bytes]
-) -> None:
-    found = ask_thrice(two_classes(class_weights=weights), cases(200))
+def test_a_request_is_answered_alike_whatever_else_there_is_to_do() -> None:
+    found = ask_thrice(two_classes(), cases(200))
     assert all(len(answers) == 1 for answers in found)
-    assert {answer.text for answers in found for answer in answers} == texts
+    assert {answer.text for answers in found for answer in answers} == {b"a!"}
 
 
 @pytest.mark.timeout(300)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.requests.conversation import prompt_hash
+from nodes.coordinator.requests.prompt_hash import prompt_hash
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     ChainPart,
