@@ -117,5 +117,7 @@ class Tracing:
             for entry in reply.entries
         )
         times = reply.pass_s, scheduler.predicted_s, target.heartbeat.rtt_s or 0.0
-        self._ring.add(PassRecord(now, target.name, *times, entries, reply.num_read_tokens))
+        self._ring.add(
+            PassRecord(now, target.name, *times, entries, reply.num_read_tokens, reply.turn_s)
+        )
         self._followed(target, scheduler, now)

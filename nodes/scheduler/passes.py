@@ -85,7 +85,8 @@ class ObservedSpeed:
         rate = max(PASS_RATE, 1.0 / self.num_passes)
         # A stall of the coordinator or of the link says nothing of the target.
         most = MAX_RATIO * self.ratio if rate == PASS_RATE else math.inf
-        self.ratio += rate * (min(most, (now - at) / predicted_s) - self.ratio)
+        found = (now - at) / (predicted_s + reply.turn_s)
+        self.ratio += rate * (min(most, found) - self.ratio)
 
 
 def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
@@ -113,8 +114,6 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
             scheduler.pass_s += PASS_RATE * (steady_s - scheduler.pass_s)
             target.decode.observe(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, steady_s, used)
-    if predicted_s:
-        predicted_s += reply.turn_s
     scheduler.observed.passed(reply, predicted_s, now)
     return predicted_s
 

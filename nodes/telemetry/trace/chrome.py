@@ -155,6 +155,8 @@ class _Drawing:
             "committed": sum(stream.num_tokens for stream in streams),
             "guesses": sum(stream.num_draft_tokens for stream in streams),
             "accepted": sum(stream.num_accepted_tokens for stream in streams),
+            "in_turns": sum(stream.num_in_turns for stream in streams),
+            "turn_ms": _ms(record.turn_s),
             "looked_up": sum(stream.num_looked_up for stream in streams),
             "offered": sum(stream.num_offered for stream in streams),
             "late": sum(stream.num_late for stream in streams),

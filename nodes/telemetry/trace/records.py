@@ -67,6 +67,7 @@ class PassStream:
     num_offered: int = 0  #: The draft node's guesses that were present when the pass began.
     num_late: int = 0  #: The guesses that came too late to be used.
     num_looked_up: int = 0  #: The guesses that the target found by prompt lookup.
+    num_in_turns: int = 0  #: The guesses of the draft model in the target's process.
     #: The chance, in percent, of the first guess that was present for the pass.
     best_percent: int = 0
     plain: str = ""  #: Why it took no guesses, as a label of the status; empty if it took some.
@@ -83,6 +84,7 @@ class PassRecord:
     rtt_s: float  #: The round trip to the target, as heartbeats measure it.
     streams: tuple[PassStream, ...]  #: The streams to which the pass committed tokens.
     num_read: int = 0  #: The prompt tokens that the pass read besides.
+    turn_s: float = 0.0  #: The time of the steps of the draft model in the target's process.
 
 
 Record = PlanRecord | FollowRecord | GuessRecord | PassRecord

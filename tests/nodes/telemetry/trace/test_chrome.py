@@ -56,7 +56,7 @@ def test_guesses_a_pass_a_plan_and_a_follower_are_spans_of_their_tracks() -> Non
 
 
 def test_a_pass_tells_what_became_of_its_guesses() -> None:
-    verified = replace(PASS, num_read=32)
+    verified = replace(PASS, num_read=32, turn_s=0.016)
     # Texts that are read beside are told, too.
     assert [name for _, _, name, *_ in spans_of(verified)] == ["41 tokens"]
     assert notes_of(verified) == [
@@ -67,6 +67,8 @@ def test_a_pass_tells_what_became_of_its_guesses() -> None:
             "committed": 4,
             "guesses": 7,
             "accepted": 2,
+            "in_turns": 0,
+            "turn_ms": 16.0,
             "looked_up": 3,
             "offered": 6,
             "late": 1,
