@@ -68,7 +68,7 @@ def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:
     """Check the nodes by the round trips that the coordinator has measured to them."""
     if not any(node.role == "target" for node in nodes):
         mend = "start one: airdraft target"
-        return [fail("no target node has joined: nothing can be served", mend)]
+        return [fail("no target node is in the mesh: nothing can be served", mend)]
     findings = []
     for node in nodes:
         rtt_s = node.rtt_us / 1e6

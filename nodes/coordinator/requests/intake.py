@@ -165,7 +165,7 @@ class Intake:
                 raise RefusedRequestError("not_found", reason)
             targets = []
         if not targets:
-            raise RefusedRequestError("unavailable", "no target node has joined: start one")
+            raise RefusedRequestError("unavailable", "no target node is in the mesh: start one")
         if all(target.is_draining for target in targets):
             raise RefusedRequestError(
                 "unavailable", "all target nodes are draining: start another one, or undrain one"

@@ -70,7 +70,7 @@ def test_a_request_id_in_use_is_refused_and_the_first_request_goes_on(mesh: Mesh
 def test_without_a_target_a_request_is_refused() -> None:
     mesh = Mesh()
     mesh.join(CLIENT, "client")
-    assert mesh.submit().failure() == ("unavailable", "no target node has joined: start one")
+    assert mesh.submit().failure() == ("unavailable", "no target node is in the mesh: start one")
 
 
 def test_what_a_target_reads_of_prompts_beside_its_streams_counts_as_its_load(mesh: Mesh) -> None:
