@@ -15,7 +15,8 @@ import numpy as np
 
 from nodes.engine import portable_math
 from nodes.engine.chat.tools import STYLES, told_as_text
-from nodes.engine.grammar import LIMITS, lark_of
+from nodes.engine.grammar import lark_of
+from nodes.engine.grammar_limits import APART_LIMITS, LIMITS
 from nodes.engine.metadata import MARKED, OPENED
 from nodes.engine.noise import gumbel_noise, hash_bits
 from nodes.engine.protocol import Logits
@@ -108,7 +109,7 @@ def tools_digest() -> str:
     ]
     rules = [lark_of(Grammar("tools", text)) for text in texts]
     rules.append(lark_of(Grammar("json_schema", "{}")))
-    return hashlib.sha256(repr((told, rules, LIMITS)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((told, rules, LIMITS, APART_LIMITS)).encode()).hexdigest()[:16]
 
 
 def software_digest() -> str:

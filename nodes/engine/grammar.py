@@ -1,23 +1,29 @@
-"""Grammars, which decide the tokens that may come next. Only this module imports llguidance.
+"""Grammars, which decide the tokens that may come next. Only this module compiles by llguidance.
 
 llguidance gets the pieces of the vocabulary and nothing else, and never forces a tokenization. So
 the allowed tokens depend only on the grammar, the pieces and the tokens so far, on every node.
+
+All states of a compiled grammar share its lexer, an automaton that grows with what each of them
+meets. Its limits count for all of them together, and one that is reached ends its use for all. So
+such an error (LexerError) decides nothing about a text: what decides is the same text in a lexer of
+its own, without what others wrote and what was guessed (GrammarState.apart).
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from nodes.engine.grammar_limits import APART_LIMITS, APART_TOKENS_OF_FUEL, LIMITS, TOKENS_OF_FUEL
+from nodes.engine.grammar_rules import rules_of
 from nodes.engine.protocol import StreamError
 from nodes.engine.rules import Grammar
-from nodes.engine.tool_rules import tool_rules
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 # Gives the bytes that a token adds to a text, as Tokenizer.piece does.
@@ -26,38 +32,14 @@ Piece: TypeAlias = Callable[[int], bytes]
 # The most memory of all compiled grammars, and the least that one is counted as beside its text.
 _MAX_COMPILED_BYTES: Final = 64 << 20
 _LEAST_BYTES: Final = 32 << 10
-# GBNF is translated by Python code: 60,000 characters take 1.7 s, and the time grows with the
-# square of the number of rules.
-_MAX_GBNF_CHARS: Final = 16_384
-_MAX_GBNF_RULES: Final = 500
-# These limits count work and not seconds, so that all nodes give up at the same token. They are
-# part of the numerics class. A state of the lexer takes 1 to 2 KB.
-#
-# max_items_in_row bounds what a letter costs, which is up to its square: in rules that can be read
-# in many ways, such as s ::= s s | [a-z], the items grow with the text. With 2,000, a mask of that
-# took up to 1,200 ms and a token 180 ms; with 400, 140 and 15 ms. An object takes 4 for each of its
-# optional properties. step_max_items is no measure of time: 128 optional properties need 45,000
-# with 151,936 tokens, and 2 ms; the rule above takes 26 ms for 12,000. Grammars of which all is
-# right need up to 25,000, because they write whitespace as a rule that calls itself. (SmolLM2 and
-# Qwen2.5, a core of an Intel Xeon, 2026-12-01.)
-LIMITS: Final = {
-    "max_grammar_size": 100_000,
-    "max_lexer_states": 30_000,
-    "initial_lexer_fuel": 1_000_000,
-    "step_lexer_fuel": 200_000,
-    "step_max_items": 50_000,
-    "max_items_in_row": 400,
-    "verbose_errors": False,
-}
+# What a lexer grows by later is not counted: 0.3 MB with common schemas, and 3 to 12 MB where it
+# reached its limits (SmolLM2, 2026-12-02).
+_MAX_COMPILED: Final = 64
 # How llguidance's errors of these limits begin or what they contain.
 _WORK_ERRORS: Final = ("Too many items", "items; max is", "too many expressions", "too many states")
 # A grammar whose first tokens already need too much is refused before a pass is run for it. More
 # tokens of the dearest grammars would take more than the time of a check.
 _NUM_TRIED: Final = 8
-# If JSON could contain any amount of whitespace, a model could write it without end.
-_JSON_OPTIONS: Final = {"whitespace_flexible": True, "whitespace_pattern": "( |\\n {0,20})?"}
-# The model may spell a text with any tokens.
-_HEADER: Final = '%llguidance {"no_forcing": true}\n'
 
 
 class GrammarError(StreamError):
@@ -76,16 +58,52 @@ class NoTokenError(GrammarError):
     """No token of the vocabulary can come next."""
 
 
+class LexerError(GrammarError):
+    """The state's lexer is of no more use, maybe because of other texts. See GrammarState.apart."""
+
+
+class _Lexer:
+    """The lexer that the states of a compiled grammar share.
+
+    unmasked: A matcher of the empty text, which must not remember its mask. anew: Compiles the
+    grammar for a text that has the lexer for itself; returns the state of the empty text.
+    tokens_of_fuel: How many tokens may be read between two masks before it gets new fuel.
+    """
+
+    def __init__(
+        self, unmasked: Any, anew: Callable[[], GrammarState], tokens_of_fuel: int
+    ) -> None:
+        self.anew = anew
+        self.tokens_of_fuel = tokens_of_fuel
+        self.is_broken = False
+        self._unmasked = unmasked
+
+    def refuel(self) -> str:
+        """Let the lexer do the work of a mask from now on. Returns its error, or "".
+
+        The empty text's mask adds nothing to the lexer.
+        """
+        matcher = self._unmasked.deep_copy()
+        matcher.compute_bitmask()
+        self.is_broken = matcher.is_error()
+        return _first_line(matcher.get_error()) if self.is_broken else ""
+
+
 class GrammarState:
     """The state of a grammar after the text so far."""
 
-    def __init__(self, matcher: Any, num_vocab: int, eog_ids: frozenset[int]) -> None:
+    def __init__(
+        self, matcher: Any, lexer: _Lexer, num_vocab: int, eog_ids: frozenset[int]
+    ) -> None:
         self._matcher = matcher
+        self._lexer = lexer
         self._num_vocab = num_vocab
         self._eog_ids = eog_ids
         self._eog_list = sorted(eog_ids)
         # The number of tokens from the end-of-text token on.
         self._num_after_end = 0
+        # The tokens that there is still fuel for, unless other states have used it up.
+        self._num_fuelled = 0
 
     def allowed(self) -> Mask:
         """Return a (num_vocab,) mask of the tokens that may come next; it allows at least one.
@@ -98,6 +116,7 @@ class GrammarState:
             return mask
         packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
+        self._num_fuelled = self._lexer.tokens_of_fuel
         bits = np.unpackbits(packed, count=self._num_vocab + 1, bitorder="little").view(np.bool_)
         mask = bits[:-1]
         # The last bit is that of the wrapper's end token, which stands for all of the model's.
@@ -110,15 +129,34 @@ class GrammarState:
         """Append a token to the text. Raises GrammarError if it is not allowed."""
         if self._num_after_end or token_id in self._eog_ids:
             self._num_after_end += 1
-        elif not self._matcher.consume_token(token_id):
+            return
+        if not self._num_fuelled:
+            self._lexer.refuel()
+            self._num_fuelled = self._lexer.tokens_of_fuel
+        self._num_fuelled -= 1
+        if not self._matcher.consume_token(token_id):
             self._check()
             raise GrammarError("a token does not follow the grammar")
 
     def copy(self) -> GrammarState:
         """Return a state of the same text, which goes on by itself."""
-        copied = GrammarState(self._matcher.deep_copy(), self._num_vocab, self._eog_ids)
+        matcher = self._matcher.deep_copy()
+        copied = GrammarState(matcher, self._lexer, self._num_vocab, self._eog_ids)
         copied._num_after_end = self._num_after_end
         return copied
+
+    def apart(self) -> GrammarState:
+        """Compile the grammar and return the state of an empty text, in a lexer of its own.
+
+        Raises GrammarError. If one text is pushed and one mask computed, a LexerError depends on
+        nothing else.
+        """
+        return self._lexer.anew()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the lexer was found to be of no more use."""
+        return self._lexer.is_broken
 
     def take_back(self, num_tokens: int) -> None:
         """Forget the last tokens."""
@@ -131,16 +169,19 @@ class GrammarState:
     def _check(self) -> None:
         if self._matcher.is_error():
             reason = _first_line(self._matcher.get_error())
-            if any(part in reason for part in _WORK_ERRORS):
-                reason = (
-                    "a token takes too much work: write repetition as + or * and not as a rule "
-                    f"that calls itself, or use fewer optional properties ({reason})"
-                )
             # llguidance's only message where no token can spell what the grammar allows.
             if reason.startswith("NoExtension"):
                 reason = "no token of the model's vocabulary can come next"
                 raise NoTokenError(f"the grammar cannot go on: {reason}")
-            raise GrammarError(f"the grammar cannot go on: {reason}")
+            lexer_reason = self._lexer.refuel()
+            reason = lexer_reason or reason
+            if any(part in reason for part in _WORK_ERRORS):
+                reason = (
+                    "a token takes too much work: write repetition as + or * and not as a rule "
+                    f"that calls itself, or use fewer optional properties or patterns ({reason})"
+                )
+            kind = LexerError if lexer_reason else GrammarError
+            raise kind(f"the grammar cannot go on: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +197,9 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A compiled grammar, or the reason why it is not valid, and its size in the cache."""
+    """The state of an empty text, or the reason why there is none, and its size in the cache."""
 
-    matcher: Any
+    state: GrammarState | None
     error: str
     num_bytes: int
 
@@ -196,32 +237,33 @@ class Grammars:
     def knows(self, grammar: Grammar) -> bool:
         """Whether the grammar is compiled, or known not to be valid."""
         with self._lock:
-            return grammar in self._known
+            found = self._known.get(grammar)
+            return found is not None and not _is_broken(found)
 
     def compile(self, grammar: Grammar) -> None:
         """Compile a grammar, which may take seconds the first time. Raises GrammarError."""
-        self._matcher_of(grammar)
+        self._state_of(grammar)
 
     def begin(self, grammar: Grammar) -> GrammarState:
         """Return the state of an empty text, fast if it is compiled. Raises GrammarError."""
-        matcher = self._matcher_of(grammar).deep_copy()
-        return GrammarState(matcher, self._num_vocab, self._eog_ids)
+        return self._state_of(grammar).copy()
 
-    def _matcher_of(self, grammar: Grammar) -> Any:
+    def _state_of(self, grammar: Grammar) -> GrammarState:
         found = self._kept(grammar)
         if found is None:
             # Not under the lock: two threads may compile the same grammar, but none waits for it.
-            found = self._compiled(grammar)
+            found = self._made(grammar)
             self._keep(grammar, found)
-        if found.error:
+        if found.state is None:
             raise GrammarError(found.error)
-        return found.matcher
+        return found.state
 
     def _kept(self, grammar: Grammar) -> _Known | None:
         with self._lock:
             found = self._known.pop(grammar, None)
-            if found is not None:
-                self._known[grammar] = found
+            if found is None or _is_broken(found):
+                return None
+            self._known[grammar] = found
             return found
 
     def _keep(self, grammar: Grammar, known: _Known) -> None:
@@ -229,17 +271,18 @@ class Grammars:
             self._known[grammar] = known
             total = sum(each.num_bytes for each in self._known.values())
             for oldest in list(self._known)[:-1]:
-                if total <= _MAX_COMPILED_BYTES:
+                if total <= _MAX_COMPILED_BYTES and len(self._known) <= _MAX_COMPILED:
                     break
                 total -= self._known.pop(oldest).num_bytes
 
-    def _compiled(self, grammar: Grammar) -> _Known:
+    def _made(self, grammar: Grammar) -> _Known:
         """Compile a grammar or keep its error. Raises GrammarError if the node is at fault."""
         # Checked first, because the process that checks grammars does not start without it.
         _library()
         least = _LEAST_BYTES + len(grammar.text)
         try:
             checked = self.tried(grammar) if self._check is None else self._check(grammar)
+            least += len(checked.rules)
             return _Known(self._compile(checked.rules), "", max(least, checked.num_bytes))
         except GrammarError as error:
             if not error.is_request_bad:
@@ -254,7 +297,7 @@ class Grammars:
         may be possible.
         """
         rules = lark_of(grammar)
-        state = GrammarState(self._compile(rules), self._num_vocab, self._eog_ids)
+        state = self._compile(rules)
         for _ in range(_NUM_TRIED):
             try:
                 allowed = state.allowed()
@@ -267,16 +310,20 @@ class Grammars:
             state.push(token_id)
         return Checked(rules, 0)
 
-    def _compile(self, rules: str) -> Any:
+    def _compile(self, rules: str, *, is_apart: bool = False) -> GrammarState:
         library = _library()
-        limits = library.LLParserLimits(**LIMITS)
+        limits = library.LLParserLimits(**(APART_LIMITS if is_apart else LIMITS))
         matcher = library.LLMatcher(self._vocabulary(library), rules, log_level=0, limits=limits)
         if matcher.is_error():
             raise GrammarError(f"the grammar is not valid: {_reason(matcher.get_error())}")
+        tokens_of_fuel = APART_TOKENS_OF_FUEL if is_apart else TOKENS_OF_FUEL
+        anew = partial(self._compile, rules, is_apart=True)
+        lexer = _Lexer(matcher.deep_copy(), anew, tokens_of_fuel)
+        state = GrammarState(matcher, lexer, self._num_vocab, self._eog_ids)
         # The first mask takes longest, so it is computed now. It also rejects a grammar by which no
         # text can begin.
-        GrammarState(matcher, self._num_vocab, self._eog_ids).allowed()
-        return matcher
+        state.allowed()
+        return state
 
     def _vocabulary(self, library: Any) -> Any:
         with self._trie_lock:
@@ -310,7 +357,14 @@ class _Spelling:
 
 def lark_of(grammar: Grammar) -> str:
     """Return a grammar in llguidance's dialect of Lark. Raises GrammarError."""
-    return _HEADER + _RULES[grammar.kind](grammar.text)
+    try:
+        return rules_of(grammar)
+    except ValueError as error:
+        raise GrammarError(_first_line(str(error))) from None
+
+
+def _is_broken(known: _Known) -> bool:
+    return known.state is not None and known.state.is_broken
 
 
 def _library() -> Any:
@@ -320,49 +374,6 @@ def _library() -> Any:
         reason = "this node has no grammars: install airdraft[grammar]"
         raise GrammarError(reason, is_request_bad=False) from None
     return llguidance
-
-
-def _json_rules(text: str) -> str:
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not JSON: {_first_line(str(error))}") from None
-    if not isinstance(schema, dict):
-        raise GrammarError("the JSON schema is not an object")
-    return f"start: {_json_rule(schema)}"
-
-
-def _json_rule(schema: dict[str, Any]) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
-
-
-def _tool_rules(text: str) -> str:
-    try:
-        return tool_rules(text, _json_rule)
-    except ValueError as error:
-        raise GrammarError(_first_line(str(error))) from None
-
-
-def _gbnf_rules(text: str) -> str:
-    if len(text) > _MAX_GBNF_CHARS:
-        raise GrammarError(f"the grammar has {len(text)} characters, limit {_MAX_GBNF_CHARS}")
-    if (count := text.count("::=")) > _MAX_GBNF_RULES:
-        raise GrammarError(f"the grammar has {count} rules, limit {_MAX_GBNF_RULES}")
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
-    try:
-        rules = gbnf_to_lark(text)
-    except Exception as error:  # noqa: BLE001 - it raises this very class, and RecursionError
-        raise GrammarError(f"the grammar is not valid: {_first_line(str(error))}") from None
-    # The first line is an empty header of the translation.
-    return rules.partition("\n")[2]
-
-
-_RULES: Final[dict[str, Callable[[str], str]]] = {
-    "json_schema": _json_rules,
-    "gbnf": _gbnf_rules,
-    "tools": _tool_rules,
-}
 
 
 def _reason(error: str) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from nodes.engine.grammar import GrammarError, GrammarState, Mask
+from nodes.engine.grammar import GrammarError, GrammarState, LexerError, Mask
 from nodes.engine.protocol import common_prefix
 
 # A stream whose masks take longer in processor time is not waited for. Those of schemas, tools and
@@ -23,7 +23,10 @@ class MaskMissingError(Exception):
 
 
 class MaskService(Protocol):
-    """Computes masks: calls GrammarText.compute() of each text that was handed to ask()."""
+    """Computes masks: calls GrammarText.compute() of each text that was handed to ask().
+
+    A text that is apart may take seconds, so it should delay none that are not.
+    """
 
     def ask(self, text: GrammarText) -> None: ...
 
@@ -69,6 +72,10 @@ class GrammarText:
     The grammar's state belongs to compute(), which one thread at a time may call. All else is the
     engine's, and never waits for it. An error of the grammar, also one by a pushed token, is raised
     where the next mask is needed: at the same token, whatever was guessed.
+
+    is_apart: Whether its grammar's lexer has failed, in which others had a part. From then on each
+    mask is computed in a lexer of its own that has seen nothing but the text, and whether that one
+    fails depends on nothing else.
     """
 
     def __init__(self, begun: GrammarState, owner: str, service: MaskService = AT_ONCE) -> None:
@@ -83,7 +90,10 @@ class GrammarText:
         self._next: _Job | None = None
         self._is_awaited = False
         self._is_slow = False
-        # Of compute(): the state, None if it has to begin anew, and the text that it stands for.
+        self.is_apart = False
+        # Of compute(): the job at which the lexer failed.
+        self._failed: _Job | None = None
+        # The state, None if it has to begin anew, and the text that it stands for.
         self._state: GrammarState | None = None
         self._reached: list[int] = []
         # The mask after it, if it is known.
@@ -158,15 +168,30 @@ class GrammarText:
     def compute(self) -> None:
         """Do what was asked for last; for the service."""
         job, self._next = self._next, None
+        job, self._failed = job or self._failed, None
         if job is None:
             return
         began_at = time.thread_time()
         num_known = len(job.masks)
         try:
-            state = self._moved(job.token_ids)
-            if not num_known:
-                job.masks.append(self._mask(state))
-            self._look_ahead(state, job)
+            if not self.is_apart:
+                state = self._moved(job.token_ids)
+                if not num_known:
+                    job.masks.append(self._mask(state))
+                self._look_ahead(state, job)
+            elif not num_known:
+                job.masks.append(self._mask_apart(job.token_ids))
+        except LexerError as error:
+            self._state = None
+            if not self.is_apart and not job.masks:
+                # Another thread may go on from here.
+                self._failed, self._is_slow, self.is_apart = job, True, True
+                self._service.ask(self)
+                return
+            # Masks that are there are right, and the one behind them is asked for again if its
+            # guess was right.
+            if not job.masks:
+                job.masks.append(error)
         except GrammarError as error:
             # A state that has failed cannot go back.
             self._state = None
@@ -176,6 +201,12 @@ class GrammarText:
         if self._is_awaited:
             self._is_awaited = False
             self._service.wake()
+
+    def _mask_apart(self, token_ids: Sequence[int]) -> Mask:
+        state = self._begun.apart()
+        for token_id in token_ids:
+            state.push(token_id)
+        return state.allowed()
 
     def _look_ahead(self, state: GrammarState, job: _Job) -> None:
         for guess in job.guesses:

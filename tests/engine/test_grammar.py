@@ -216,3 +216,11 @@ def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
         grammars.compile(texts[0])
     assert asked == [text.text for text in texts]
     assert [grammars.knows(text) for text in texts] == [True, *[False] * 3, *[True] * 3]
+
+
+def test_few_enough_grammars_are_kept_that_all_of_their_lexers_may_grow() -> None:
+    grammars = Grammars(*WORDS)
+    texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 66)]
+    for text in texts:
+        grammars.compile(text)
+    assert [text for text in texts if not grammars.knows(text)] == texts[:1]

@@ -21,7 +21,7 @@ class Text:
 
     def __init__(self, owner: str, done: list[str], name: str, *, is_held: bool = False) -> None:
         self.owner = owner
-        self.is_settled = False
+        self.is_settled = self.is_apart = False
         self.has_begun, self.may_end = threading.Event(), threading.Event()
         self._done, self._name = done, name
         if not is_held:
@@ -71,6 +71,27 @@ async def test_owners_take_turns_and_ended_streams_take_none() -> None:
         await asyncio.to_thread(masks.settle, waiting, LIMIT_S)
     assert done == ["a1", "a3", "b1", "a4"] or done == ["a1", "b1", "a3", "a4"]
     assert masks.num_computed == 4
+
+
+async def test_a_text_that_is_apart_delays_no_others_also_if_it_became_so_while_it_waited() -> None:
+    done: list[str] = []
+    masks = MaskThread(lambda: None)
+    first, leaving, other = (Text("a", done, name, is_held=True) for name in ("1", "2", "3"))
+    async with running(masks):
+        masks.ask(as_text(first))
+        await begun(first)
+        masks.ask(as_text(leaving))
+        masks.ask(as_text(other))
+        leaving.is_apart = True
+        first.may_end.set()
+        await begun(leaving)
+        await begun(other)
+        other.may_end.set()
+        await asyncio.to_thread(masks.settle, [as_text(other)], LIMIT_S)
+        assert done == ["1", "3"]
+        leaving.may_end.set()
+        await asyncio.to_thread(masks.settle, [as_text(leaving)], LIMIT_S)
+    assert done == ["1", "3", "2"]
 
 
 async def test_who_waits_for_a_mask_that_does_not_come_goes_on_without_it() -> None:
