@@ -304,7 +304,7 @@ class TargetState:
                 done.append((stream, known, event))
                 ready.append(self._ready(stream, event))
             elif span.num_outputs:
-                scored.append(stream.score(rows, self._tokenizer))
+                scored += stream.score(rows, self._tokenizer)
         for stream, known, event in done:
             if isinstance(event, StreamFailedNotice):
                 self._forget(stream, num_valid=known)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nodes.messages import CommitReply, StreamParkedNotice, StreamReadyNotice
+from nodes.messages import CommitReply, PromptScoresNotice, StreamParkedNotice, StreamReadyNotice
 from nodes.target.node import messages_of
 from nodes.target.reading import midway_tokens
 from nodes.target.stream import Beside, Committed
@@ -223,3 +223,21 @@ def test_prompts_that_are_scored_leave_the_others_what_they_do_not_read() -> Non
     state.step()
     (piece,) = pieces_of(model)
     assert piece[3] > 100
+
+
+def test_scores_of_a_prompt_come_in_notices_that_are_read_in_a_short_time() -> None:
+    state, _ = decoding()
+    prompt = LONG[:150]
+    events = state.open(
+        make_spec(2, prompt=prompt, max_tokens=0, scores_prompt=True, num_logprobs=20)
+    )
+    while state.has_work() and state.num_streams > 1:
+        events += state.step()
+    notices = [event for event in events if isinstance(event, PromptScoresNotice)]
+    position = 1
+    for notice in notices:
+        assert notice.position == position
+        assert 0 < sum(1 + len(each.top) for each in notice.scores) <= 512
+        position += len(notice.scores)
+    chosen = [each.chosen.token_id for notice in notices for each in notice.scores]
+    assert tuple(chosen) == prompt[1:]
