@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any, Final
@@ -17,8 +17,6 @@ _OPEN_KEYWORDS: Final = frozenset(
 )
 # Keywords that restrict nothing.
 _ABOUT: Final = frozenset({"title", "description", "default", "examples", "$schema", "deprecated"})
-# Where a document for one argument has the whole schema, for references.
-_ROOT: Final = "#/$defs/_root"
 # Deeper schemas and longer chains of references are not followed.
 _MAX_DEPTH: Final = 16
 # So many schemas are compared with a value: a few alternatives on each level are many together.
@@ -205,16 +203,23 @@ class _Schemas:
 
     @cached_property
     def _moved(self) -> _Moved:
-        return _Moved(self._root)
+        return _Moved()
 
     def document(self, schema: Any) -> Any:
-        """Return a schema together with all that it refers to."""
+        """Return a schema together with what it refers to, directly or not."""
         found = self._followed(schema)
-        if not isinstance(found, dict) or id(found) not in self._moved.referring:
+        if not isinstance(found, dict):
             return found
         if id(found) not in self._documents:
-            copy = self._moved.copies[id(found)]
-            self._documents[id(found)] = {**copy, **self._moved.definitions}
+            copy, references = self._moved.of(found)
+            definitions: dict[str, Any] = {}
+            waiting = list(references)
+            while waiting:
+                name = self._moved.names[reference := waiting.pop()]
+                if name not in definitions:
+                    definitions[name], more = self._moved.of(self._referred(reference))
+                    waiting += more
+            self._documents[id(found)] = {**copy, "$defs": definitions} if definitions else copy
         return self._documents[id(found)]
 
     def parts(self, schema: Any, seen: set[int] | None = None) -> Iterable[dict[str, Any]]:
@@ -298,34 +303,37 @@ class _Schemas:
 
 
 class _Moved:
-    """The schemas of a document, with references that lead to where it is as a definition.
+    """Copies of a document's schemas in which each reference leads to a definition of its own.
 
-    copies: By the identity of the original. referring: The identities of those originals that have
-    a reference inside. definitions: The whole document as the definition.
+    names: Those of the definitions, by the references in the document.
     """
 
-    def __init__(self, root: dict[str, Any]) -> None:
-        self.copies: dict[int, Any] = {}
-        self.referring: set[int] = set()
-        self.definitions = {"$defs": {"_root": self._moved(root)}}
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        # By the identity of the original, which is kept beside its copy.
+        self._made: dict[int, tuple[Any, Any, dict[str, None]]] = {}
 
-    def _moved(self, value: Any) -> Any:
+    def of(self, value: Any) -> tuple[Any, Collection[str]]:
+        """Return a copy of a schema, and the references in it, each once."""
         if not isinstance(value, dict | list):
-            return value
-        if (known := self.copies.get(id(value))) is not None:
-            return known
-        if isinstance(value, list):
-            parts, refers = value, False
-            copy: Any = [self._moved(item) for item in value]
-        else:
-            parts, refers = list(value.values()), "$ref" in value
-            copy = {name: self._moved(item) for name, item in value.items()}
-            reference = value.get("$ref")
-            if isinstance(reference, str) and reference.startswith("#"):
-                copy["$ref"] = _ROOT + reference[1:]
-        if refers or any(id(part) in self.referring for part in parts):
-            self.referring.add(id(value))
-        self.copies[id(value)] = copy
+            return value, ()
+        if (made := self._made.get(id(value))) is None:
+            references: dict[str, None] = {}
+            if isinstance(value, list):
+                copy: Any = [self._part(item, references) for item in value]
+            else:
+                copy = {name: self._part(item, references) for name, item in value.items()}
+                reference = value.get("$ref")
+                if isinstance(reference, str) and reference.startswith("#"):
+                    name = self.names.setdefault(reference, str(len(self.names)))
+                    copy["$ref"] = f"#/$defs/{name}"
+                    references[reference] = None
+            made = self._made[id(value)] = value, copy, references
+        return made[1], made[2]
+
+    def _part(self, value: Any, references: dict[str, None]) -> Any:
+        copy, inside = self.of(value)
+        references.update(dict.fromkeys(inside))
         return copy
 
 

@@ -1,5 +1,7 @@
 """What stands between tags becomes a value that the schema of the argument allows."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -89,8 +91,8 @@ def test_arguments_share_what_they_refer_to(of_each: dict[str, Any]) -> None:
     [
         (TEXT, TEXT),
         ({"$ref": "#/$defs/x"}, TEXT),
-        ({"items": {"$ref": "#/$defs/x"}}, {"items": {"$ref": "#/$defs/_root/$defs/x"}}),
-        ({"$ref": "#/$defs/list"}, {"items": {"$ref": "#/$defs/_root/$defs/x"}}),
+        ({"items": {"$ref": "#/$defs/x"}}, {"items": {"$ref": "#/$defs/0"}}),
+        ({"$ref": "#/$defs/list"}, {"items": {"$ref": "#/$defs/0"}}),
         ({"enum": ["$ref"]}, {"enum": ["$ref"]}),
     ],
 )
@@ -101,6 +103,21 @@ def test_an_argument_has_the_schemas_that_it_refers_to(
     found = arguments_of({"properties": {"p": declared}, "$defs": defs}).of("p").schema
     assert {name: found[name] for name in schema} == schema
     if "items" in schema:
-        assert found["$defs"]["_root"]["$defs"]["x"] == TEXT
+        assert found["$defs"] == {"0": TEXT}
     else:
         assert found == schema
+
+
+def test_an_argument_has_no_schemas_that_it_does_not_refer_to() -> None:
+    """The grammar of calls has the document of each argument, each with what it needs."""
+    loop = {"items": {"anyOf": [{"$ref": "#/$defs/loop"}, {"$ref": "#/$defs/text"}]}}
+    defs = {"loop": loop, "text": TEXT, "other": {"enum": ["x" * 10_000]}}
+    properties = {f"p{i}": {"items": {"$ref": "#/$defs/loop"}} for i in range(100)}
+    found = arguments_of({"properties": properties, "$defs": defs})
+    for argument in found.named.values():
+        written = json.dumps(argument.schema)
+        assert len(written) < 400
+        # The definitions that refer to each other are all there.
+        named = set(re.findall(r'"#/\$defs/(\w+)"', written))
+        assert named == set(argument.schema["$defs"])
+        assert TEXT in argument.schema["$defs"].values()
