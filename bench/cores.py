@@ -10,8 +10,11 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
+
+import numpy as np
 
 _SECONDS = 0.25
 # Share of the work that the cores would do if none was shared.
@@ -64,3 +67,21 @@ def wait_for_cores(limit_s: float = 30.0, seen: Callable[[], float] = cores_at_o
             return False
         time.sleep(1.0)
     return True
+
+
+# Larger than any cache that one guest of a server uses for itself.
+_READ_BYTES = 1 << 30
+
+
+def read_bytes_per_s(num_threads: int) -> float:
+    """Return how many bytes per second threads read from memory together: the best of three."""
+    words = np.ones(_READ_BYTES // 8, np.int64)
+    parts = np.array_split(words, num_threads)
+    took_s = []
+    with ThreadPoolExecutor(num_threads) as threads:
+        for _ in range(3):
+            began = time.perf_counter()
+            # numpy computes sums without holding the interpreter's lock.
+            list(threads.map(np.sum, parts))
+            took_s.append(time.perf_counter() - began)
+    return words.nbytes / min(took_s)

@@ -21,18 +21,10 @@ _USERS = itertools.count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A system that serves. url: base of its API, up to /v1. extra: additional fields of bodies.
-
-    count: returns the number of a text's tokens, for a system whose answers do not contain it.
-    may_end_early: the system has no option to continue after an end-of-text token, so a short
-    answer is no failure.
-    """
+    """A system that serves. url: base of its API, up to /v1."""
 
     url: str
     model: str
-    extra: tuple[tuple[str, Any], ...] = ()
-    count: Callable[[str], int] | None = None
-    may_end_early: bool = False
 
 
 async def ask(
@@ -59,7 +51,6 @@ async def ask(
         "ignore_eos": not schema,
         "user": f"user-{next(_USERS)}",
         "stream_options": {"include_usage": True},
-        **dict(endpoint.extra),
     }
     if isinstance(prompt, str):
         body["messages"] = [{"role": "user", "content": prompt}]
@@ -75,12 +66,10 @@ async def ask(
             num_told = await _stream(endpoint, body, times, texts, heard)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
-    if endpoint.count is not None:
-        num_told = endpoint.count("".join(texts))
     token_s = _spread(times, texts, num_told)
-    may_end_early = endpoint.may_end_early or bool(schema)
-    is_short = not token_s or (0 < num_told < max_tokens and not may_end_early)
-    return Asked(began, token_s, f"{len(token_s)} of {max_tokens} tokens" if is_short else "")
+    is_short = not token_s or (0 < num_told < max_tokens and not schema)
+    reason = f"{len(token_s)} of {max_tokens} tokens" if is_short else ""
+    return Asked(began, token_s, reason, "".join(texts))
 
 
 def _spread(times: list[float], texts: list[str], num_tokens: int) -> tuple[float, ...]:

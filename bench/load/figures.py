@@ -1,13 +1,11 @@
-"""Figures of a run of requests: rates, delays and goodput. Pure."""
+"""Figures of requests that were asked at once. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
+from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,91 +17,74 @@ class Asked:
     asked_s: float
     token_s: tuple[float, ...] = ()
     error: str = ""
+    text: str = ""
 
     @property
     def first_token_s(self) -> float:
         """Seconds to the first token; infinite if none came."""
         return self.token_s[0] - self.asked_s if self.token_s else math.inf
 
-    @property
-    def each_token_s(self) -> float:
-        """Mean seconds per token after the first; 0.0 if there are fewer than two tokens."""
-        if len(self.token_s) < 2:
-            return 0.0
-        return (self.token_s[-1] - self.token_s[0]) / (len(self.token_s) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Slo:
-    """A service level objective: most seconds to the first token, and per later token."""
-
-    first_token_s: float
-    each_token_s: float
-
-    def is_met(self, request: Asked) -> bool:
-        is_whole = not request.error and bool(request.token_s)
-        is_prompt = request.first_token_s <= self.first_token_s
-        return is_whole and is_prompt and request.each_token_s <= self.each_token_s
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of a run. metrics: by name, each in a unit of UNITS or in seconds.
+    """Figures of groups of requests, each asked at once.
 
-    "decode tokens/s" is the rate while all streams decode, "goodput" the requests per second that
-    met the objective, "processor time a token" that of all the system's processes.
+    tokens_per_s: while all streams of a group decode. first_token_s: the median. cpu_s_a_token:
+    processor time of all the system's processes, also that for reading prompts. Each is 0.0 if
+    nothing was answered. texts: in the order of the requests; None for one that failed. error: the
+    reason of the first failure, or "".
     """
 
-    num_requests: int
     num_failed: int
-    seconds: float
-    metrics: dict[str, float]
+    num_tokens: int
+    tokens_per_s: float
+    first_token_s: float
+    cpu_s_a_token: float
+    texts: tuple[str | None, ...]
+    error: str
 
 
-UNITS: Final = {"tokens/s": "1/s", "decode tokens/s": "1/s", "goodput": "requests/s"}
-
-
-def delays(what: str, seconds: Sequence[float]) -> dict[str, float]:
-    """Return quantiles of delays by name. They are values of `seconds`; nan if there are none."""
-    found = np.quantile(seconds or [math.nan], (0.5, 0.95, 0.99), method="inverted_cdf")
-    return dict(zip((f"{what} p50", f"{what} p95", f"{what} p99"), map(float, found), strict=True))
-
-
-def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figures:
-    """Return the figures of at least one request.
-
-    tokens/s counts from the first request to the last token. In a closed loop with one request per
-    stream, decode tokens/s is comparable with the rate of a bare engine loop.
-    """
-    whole = [r for r in requests if r.token_s and not r.error]
-    times = [at for r in requests for at in r.token_s]
-    began = min(r.asked_s for r in requests)
-    seconds = max(times, default=began) - began
-    each_s = 1.0 / seconds if seconds > 0 else 0.0
-    metrics = {
-        "tokens/s": len(times) * each_s,
-        "decode tokens/s": joint_rate([r.token_s for r in whole]),
-        **delays("first token", [r.first_token_s for r in whole]),
-        **delays("time a token", [r.each_token_s for r in whole if len(r.token_s) > 1]),
-        "goodput": sum(map(slo.is_met, requests)) * each_s,
-        "processor time a token": cpu_s / max(1, len(times)),
-    }
-    return Figures(len(requests), sum(bool(r.error) for r in requests), seconds, metrics)
+def figures_of(groups: Sequence[Sequence[Asked]], cpu_s: float) -> Figures:
+    """Return the figures of groups of requests. cpu_s: what all of them took together."""
+    requests = [request for group in groups for request in group]
+    whole = [request for request in requests if request.token_s and not request.error]
+    errors = [request.error for request in requests if request.error]
+    num_tokens = sum(len(request.token_s) for request in requests)
+    times = [together([r.token_s for r in group if not r.error]) for group in groups]
+    return Figures(
+        num_failed=len(errors),
+        num_tokens=num_tokens,
+        tokens_per_s=sum(n for n, _ in times) / max(1e-9, sum(seconds for _, seconds in times)),
+        first_token_s=median([request.first_token_s for request in whole] or [0.0]),
+        cpu_s_a_token=cpu_s / max(1, num_tokens),
+        texts=tuple(None if request.error else request.text for request in requests),
+        error=errors[0] if errors else "",
+    )
 
 
 def joint_rate(
     token_s: Sequence[Sequence[float]], num_skipped: int = 1, *, ends_early: bool = False
 ) -> float:
-    """Return the tokens/s of all streams while all decode; 0.0 if they never do.
+    """Return the tokens/s of all streams while all decode, as `together` has them; 0.0 if they
+    never do."""
+    num_tokens, seconds = together(token_s, num_skipped, ends_early=ends_early)
+    return num_tokens / seconds if seconds > 0.0 else 0.0
+
+
+def together(
+    token_s: Sequence[Sequence[float]], num_skipped: int = 1, *, ends_early: bool = False
+) -> tuple[int, float]:
+    """Return the number of tokens of all streams while all decode, and the seconds of that time.
 
     token_s: times of each stream's tokens; a stream of num_skipped tokens or fewer does not count.
     The time begins when each other stream has num_skipped tokens, and ends with a stream's last.
-    ends_early: a stream that ends before all others have begun does not end the time.
+    ends_early: a stream that ends before all others have begun does not end the time. Returns 0
+    and 0.0 if they never decode at the same time.
     """
     several = [times for times in token_s if len(times) > num_skipped]
     began = max((times[num_skipped - 1] for times in several), default=0.0)
     ends = (times[-1] for times in several if times[-1] > began or not ends_early)
     ended = min(ends, default=0.0)
     if ended <= began:
-        return 0.0
-    return sum(began < at <= ended for times in several for at in times) / (ended - began)
+        return 0, 0.0
+    return sum(began < at <= ended for times in several for at in times), ended - began

@@ -3,103 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from bench import pairs
 from bench.harness.processes import cpu_s, tree
 from bench.load.asking import Endpoint, ask
-from bench.load.figures import Asked, Figures, Slo, figures_of
+from bench.load.figures import Asked, Figures, figures_of
 from bench.load.workloads import Workload
 
-# Enough for a reader of a chat: it begins within two seconds and has ten tokens a second.
-SLO = Slo(first_token_s=2.0, each_token_s=0.1)
-# Longest request in seconds; a slower system would take hours for all turns of a table.
-SLOW_S = 10.0
-Ask = Callable[[str], Awaitable[Asked]]
+# Work that one system does after its answers must not slow the next one.
+_PAUSE_S = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Load:
-    """A load: num_streams requests at once or, if `times` is not empty, requests at these times."""
+    """A load: num_streams requests at once, and num_groups times that in a turn, one group after
+    the other."""
 
     workload: Workload
     num_streams: int
-    times: tuple[float, ...] = ()
+    num_groups: int = 1
+
+    def prompt(self, index: int) -> tuple[str, str]:
+        """Return a prompt and its schema, or "", by a number that grows without end."""
+        at = index % len(self.workload.prompts)
+        return self.workload.prompts[at], self.workload.schemas[at] if self.workload.schemas else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A system that serves. pids: processes that, with their descendants, make up the system."""
+    """A system that serves. pid: the process that, with its descendants, makes up the system."""
 
     name: str
     endpoint: Endpoint
-    pids: tuple[int, ...]
+    pid: int
 
-    def cpu_s(self) -> float:
-        return sum(cpu_s(tree(pid)) for pid in self.pids)
+
+async def _ask(side: Side, load: Load, index: int) -> Asked:
+    prompt, schema = load.prompt(index)
+    length = load.workload.max_tokens
+    return await ask(side.endpoint, prompt, max_tokens=length, schema=schema)
 
 
 async def run_once(side: Side, load: Load, turn: int) -> Figures:
-    """Send the turn-th requests of a workload, the same ones to every side."""
-    workload = load.workload
-    at = turn * load.num_streams % len(workload.prompts)
-    prompts = workload.prompts[at:] + workload.prompts[:at]
-    schemas = dict(zip(workload.prompts, workload.schemas, strict=False))
-
-    async def one(prompt: str) -> Asked:
-        schema = schemas.get(prompt, "")
-        return await ask(side.endpoint, prompt, max_tokens=workload.max_tokens, schema=schema)
-
-    before = side.cpu_s()
-    requests = await ask_at(one, prompts, load.times or (0.0,) * load.num_streams)
-    return figures_of(requests, SLO, side.cpu_s() - before)
+    """Send the requests of a turn, the same ones to every side."""
+    before = cpu_s(tree(side.pid))
+    groups = []
+    for number in range(turn * load.num_groups, (turn + 1) * load.num_groups):
+        indices = range(number * load.num_streams, (number + 1) * load.num_streams)
+        groups.append(await asyncio.gather(*(_ask(side, load, index) for index in indices)))
+    return figures_of(groups, cpu_s(tree(side.pid)) - before)
 
 
-async def in_turns(
-    sides: Sequence[Side], load: Load, num_turns: int
-) -> list[tuple[Figures | None, ...]]:
-    """Return the figures of each turn, in the order of the sides; None if a side had no turn.
+async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[tuple[Figures, ...]]:
+    """Return the figures of each turn, in the order of the sides.
 
-    Each side first warms up with one more turn, with other prompts if the workload has enough. A
-    side that takes longer than SLOW_S for a single request has that as warm-up and only one turn.
+    Each side first warms up with one more turn, with other prompts if the workload has enough.
     """
-    alone = replace(load, num_streams=1, times=())
-    slow = set()
     for side in sides:
-        if (await run_once(side, alone, -1)).seconds > SLOW_S:
-            slow.add(side.name)
-        else:
-            await run_once(side, load, -1)
+        await run_once(side, load, -1)
 
-    async def one(side: Side, turn: int) -> Figures | None:
-        if turn and side.name in slow:
-            return None
+    async def one(side: Side, turn: int) -> Figures:
         figures = await run_once(side, load, turn)
-        # Work that one system does after its answers must not slow the next one.
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(_PAUSE_S)
         return figures
 
     return await pairs.in_turns(num_turns, *(partial(one, side) for side in sides))
 
 
-def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
-    """Return times of a Poisson process from 0 on; a seed gives every system the same times."""
-    source = random.Random(seed)
-    gaps_s = (source.expovariate(rate_per_s) for _ in itertools.count())
-    return list(itertools.takewhile(lambda at: at < seconds, itertools.accumulate(gaps_s)))
+async def tokens_within(side: Side, load: Load, turn: int, seconds: float) -> int:
+    """Return how many tokens come within some seconds. Each stream asks again after each answer.
 
-
-async def ask_at(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
-    """Send requests at the given times, however many are still being answered."""
+    Every turn asks other prompts, if the workload has enough.
+    """
     began = time.perf_counter()
 
-    async def one(index: int, at: float) -> Asked:
-        await asyncio.sleep(max(0.0, at - (time.perf_counter() - began)))
-        return await ask(prompts[index % len(prompts)])
+    async def stream(number: int) -> int:
+        index, num_tokens = turn + number, 0
+        while time.perf_counter() < began + seconds:
+            answer = await _ask(side, load, index)
+            num_tokens += sum(at <= began + seconds for at in answer.token_s)
+            index += load.num_streams
+        return num_tokens
 
-    return list(await asyncio.gather(*(one(index, at) for index, at in enumerate(times))))
+    return sum(await asyncio.gather(*map(stream, range(load.num_streams))))

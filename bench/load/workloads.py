@@ -59,9 +59,9 @@ def workload(name: str, num_prompts: int = 64) -> Workload:
             # Summaries and rewrites that copy from the prompt.
             prompts = _texts(COPYING, num_prompts)
         case "long-prompt":
-            # About 1,000 tokens to read, a short answer.
-            texts = _texts(COPYING, 4 * num_prompts)
-            prompts = ["\n\n".join(texts[4 * k : 4 * k + 4]) for k in range(num_prompts)]
+            # About 2,000 tokens to read, a short answer. No two of 50 prompts begin alike.
+            texts = _cycled(_texts(COPYING, 0), num_prompts + 10)
+            prompts = ["\n\n".join(texts[k : k + 10]) for k in range(num_prompts)]
             max_tokens = 32
         case "long-answer":
             # A short question, a long answer.
@@ -90,6 +90,7 @@ def turns_of(prompt: str) -> list[str]:
 
 
 def _texts(name: str, count: int) -> list[str]:
+    """Return texts of a file: all of them if count is 0."""
     return [text for _, text in held_out_texts(name, count)]
 
 

@@ -1,20 +1,25 @@
-"""Results as JSON: the command, the machine, and the figures. Pure."""
+"""Results of `equal-cores` as JSON lines: numbers as they were measured, one line each. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-SCHEMA: Final = "airdraft-bench/1"
 _CLOSED: Final = ConfigDict(extra="forbid")
+# The way of airdraft that leaves guesses and threads to it, and the one without guesses.
+AS_IT_COMES: Final = "as it comes"
+PLAIN: Final = "plain"
+# So many digits of a measured number are kept.
+_DIGITS: Final = 4
 
 
 class ResultError(Exception):
-    """A file is not a result of this schema; the text names the place and the reason."""
+    """A file is not a result of this schema; the text names the line, the place and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
@@ -30,71 +35,101 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
-class System:
-    """A system that was measured. settings: in words, such as threads and numerics."""
-
-    name: str
-    version: str
-    settings: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
-class Value:
-    """One figure of a system in a cell. low, high: its 95 % interval, or a range; None without."""
-
-    metric: str
-    unit: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
-class Cell:
-    """One system in one place of a table. ratios: ratios to `reference` from paired runs."""
-
-    suite: str
-    place: str
-    system: str
-    reference: str = ""
-    values: tuple[Value, ...] = ()
-    ratios: tuple[Value, ...] = ()
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
-class Results:
-    """One run of a bench command. made_at: UTC, ISO 8601. command: the command line.
-
-    skipped: parts that did not run, each with the reason. cores_at_once: work of all cores together
-    as a multiple of that of one alone, the least that was measured; None if not measured.
+class Run:
+    """The first line of a run; those up to the next one belong to it. made_at: UTC, ISO 8601.
+    ways: options of each way by its name. own: names of airdraft's ways. versions: of the programs.
+    read_bytes_per_s: what so many cores read from memory together, by their number. file_bytes: of
+    the target's file, by pair.
     """
 
-    schema: Literal["airdraft-bench/1"]
+    kind: Literal["run"] = "run"
+    schema: Literal["airdraft-bench/2"] = "airdraft-bench/2"
     made_at: str
     command: str
     commit: str
     machine: Machine
-    systems: tuple[System, ...]
-    cells: tuple[Cell, ...]
-    skipped: tuple[str, ...] = ()
-    is_quick: bool = False
-    cores_at_once: float | None = None
+    ways: Mapping[str, str]
+    own: tuple[str, ...]
+    versions: tuple[str, ...]
+    read_bytes_per_s: Mapping[str, float]
+    file_bytes: Mapping[str, int]
 
 
-_READER: Final = TypeAdapter(Results)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
+class Turn:
+    """One way in one turn of a cell, with figures as in bench.load.figures. num_compared: texts
+    that were compared with those of plain decoding, as all of airdraft's ways promise the same.
+    num_other_texts: those of them that differ."""
+
+    kind: Literal["turn"] = "turn"
+    cell: str
+    turn: int
+    way: str
+    tokens_per_s: float
+    first_token_s: float
+    cpu_s_a_token: float
+    num_texts: int
+    num_failed: int
+    error: str
+    num_compared: int
+    num_other_texts: int
 
 
-def to_json(results: Results) -> str:
-    return json.dumps(dataclasses.asdict(results), indent=1, ensure_ascii=False) + "\n"
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
+class Start:
+    """Tokens of one way in the first seconds of a fresh mesh, in one turn of a cell."""
+
+    kind: Literal["start"] = "start"
+    cell: str
+    turn: int
+    way: str
+    num_tokens: int
 
 
-def from_json(text: str | bytes) -> Results:
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
+class Cores:
+    """How many cores' work all cores did at once, as `bench/cores.py` measures it before a cell."""
+
+    kind: Literal["cores"] = "cores"
+    cell: str
+    at_once: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
+class Skipped:
+    """A way that did not run in a cell."""
+
+    kind: Literal["skipped"] = "skipped"
+    cell: str
+    way: str
+    reason: str
+
+
+Line = Run | Turn | Start | Cores | Skipped
+_READER: Final[TypeAdapter[Line]] = TypeAdapter(Annotated[Line, Field(discriminator="kind")])
+
+
+def to_line(line: Line) -> str:
+    """Return a line of a result, with its end."""
+    fields = {key: _kept(value) for key, value in dataclasses.asdict(line).items()}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def _kept(value: object) -> object:
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+
+def from_lines(text: bytes) -> list[Line]:
     """Read a result. Raises ResultError for anything that is not a result of this schema."""
-    try:
-        return _READER.validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ResultError(problem_of(error)) from None
+    found: list[Line] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found.append(_READER.validate_json(line))
+        except ValidationError as error:
+            raise ResultError(f"line {number}: {problem_of(error)}") from None
+    if found and not isinstance(found[0], Run):
+        raise ResultError("line 1: a result begins with its run")
+    return found
 
 
 def problem_of(error: ValidationError) -> str:

@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import math
+import os
 import re
 
 import pytest
 
 from bench.load import versus
 from bench.load.asking import Endpoint, ask
-from bench.load.figures import Asked, Slo, delays, figures_of, joint_rate
-from bench.load.versus import Load, Side, arrivals, ask_at, in_turns
+from bench.load.figures import Asked, figures_of, joint_rate
+from bench.load.versus import Load, Side, in_turns, run_once, tokens_within
 from bench.load.workloads import NAMES, Workload, workload
 
 
@@ -39,7 +39,7 @@ async def serving(answer, bodies=None):
     server = await asyncio.start_server(answer_one, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        yield Endpoint(url=f"http://127.0.0.1:{port}/v1", model="m", extra=(("more", 1),))
+        yield Endpoint(url=f"http://127.0.0.1:{port}/v1", model="m")
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -54,11 +54,11 @@ async def test_tokens_are_counted_by_what_the_answer_says_of_itself():
     bodies = []
     answer = OK + event("a") + event("bc") + event(usage={"completion_tokens": 5})
     made = await told(answer + b"data: [DONE]\n\n", bodies)
-    assert not made.error
+    assert (made.error, made.text) == ("", "abc")
     assert len(made.token_s) == 5
     assert made.asked_s < made.token_s[0] <= made.token_s[-1]
     assert bodies[0]["messages"] == [{"role": "user", "content": "hello"}]
-    assert (bodies[0]["max_tokens"], bodies[0]["seed"], bodies[0]["more"]) == (5, 1, 1)
+    assert (bodies[0]["max_tokens"], bodies[0]["seed"]) == (5, 1)
     # Those of one event come at its time, in proportion to its text.
     answer = OK + event("a") + event("bcd") + event(usage={"completion_tokens": 6})
     made = await told(answer + b"data: [DONE]\n\n")
@@ -85,119 +85,85 @@ async def test_what_goes_wrong_is_told_in_the_result():
     assert (await ask(gone, "x", max_tokens=1)).error
 
 
-async def test_a_system_that_does_not_count_is_counted_by_its_text():
-    body = b'data: {"choices": [{"index": 0, "text": "one two "}]}\n\n' + event("three")
-    async with serving(OK + body + b"data: [DONE]\n\n") as endpoint:
-        count = dataclasses.replace(endpoint, count=lambda text: len(text.split()))
-        made = await ask(count, "hello", max_tokens=5)
-        assert (len(made.token_s), made.error) == (3, "3 of 5 tokens")
-        early = dataclasses.replace(count, may_end_early=True)
-        assert not (await ask(early, "hello", max_tokens=5)).error
-
-
-SLO = Slo(first_token_s=1.0, each_token_s=0.5)
-
-
-def test_quantiles_are_values_that_were_seen():
-    found = delays("answer", [float(k) for k in range(1, 101)])
-    assert found == {"answer p50": 50.0, "answer p95": 95.0, "answer p99": 99.0}
-    assert delays("answer", [3.0])["answer p99"] == 3.0
-    assert math.isnan(delays("answer", [])["answer p50"])
-
-
-def test_rates_count_what_came_in_the_time_that_it_took():
-    requests = [Asked(0.0, (1.0, 2.0, 3.0)), Asked(0.5, (1.5, 2.5, 4.5))]
-    made = figures_of(requests, SLO, cpu_s=3.0)
-    assert made.seconds == 4.5
-    assert made.metrics["tokens/s"] == pytest.approx(6 / 4.5)
+def test_rates_count_the_time_in_which_all_streams_decode():
+    requests = [Asked(0.0, (1.0, 2.0, 3.0), "", "a"), Asked(0.5, (1.5, 2.5, 4.5), "", "b")]
+    made = figures_of([requests], cpu_s=3.0)
     # From 1.5, when both had begun, to 3.0, when the first had ended: 2.0, 2.5, 3.0.
-    assert made.metrics["decode tokens/s"] == pytest.approx(3 / 1.5)
-    assert made.metrics["first token p50"] == 1.0
-    assert made.metrics["time a token p50"] == 1.0
-    assert made.metrics["processor time a token"] == 0.5
+    assert made.tokens_per_s == pytest.approx(3 / 1.5)
+    assert (made.first_token_s, made.num_tokens, made.cpu_s_a_token) == (1.0, 6, 0.5)
+    assert (made.texts, made.num_failed, made.error) == (("a", "b"), 0, "")
+    # Groups count one after the other: the other one has 2 tokens in 1 second.
+    both = figures_of([requests, [Asked(9.0, (10.0, 10.5, 11.0))]], cpu_s=3.0)
+    assert both.tokens_per_s == pytest.approx(5 / 2.5)
 
 
-def test_goodput_counts_requests_that_were_good_enough():
-    fast, late, slow = (0.5, 0.9, 1.3), (1.5, 1.6, 1.7), (0.5, 1.5, 2.5)
-    failed = Asked(0.0, fast, "reset")
-    requests = [Asked(0.0, fast), Asked(0.0, late), Asked(0.0, slow), failed, Asked(0.0)]
-    made = figures_of(requests, SLO)
-    assert made.num_failed == 1
-    assert made.metrics["goodput"] == pytest.approx(1 / 2.5)
+def test_a_request_that_failed_has_no_text_and_no_rate():
+    made = figures_of([[Asked(0.0, (1.0, 2.0), "reset", "a")], [Asked(0.0)]], cpu_s=1.0)
+    assert (made.num_failed, made.error, made.texts) == (1, "reset", (None, ""))
+    assert (made.tokens_per_s, made.first_token_s, made.cpu_s_a_token) == (0.0, 0.0, 0.5)
 
 
 def test_requests_that_never_ran_together_have_no_common_rate():
     requests = [Asked(0.0, (1.0, 2.0)), Asked(0.0, (3.0, 4.0))]
-    assert figures_of(requests, SLO).metrics["decode tokens/s"] == 0.0
+    assert joint_rate([request.token_s for request in requests]) == 0.0
     # The first one has ended, so that the second one alone counts.
     assert joint_rate([(1.0, 2.0), (3.0, 4.0, 4.5)], ends_early=True) == pytest.approx(2 / 1.5)
     # A stream of two tokens does not count, and two of the other's are skipped.
     assert joint_rate([(1.0, 2.0), (0.5, 1.5, 4.0)], 2) == pytest.approx(1 / 2.5)
 
 
-LOAD = Load(workload=Workload("w", ("a", "b", "c", "d"), 3), num_streams=2)
+LOAD = Load(Workload("w", ("a", "b", "c", "d"), 3), num_streams=2)
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Who was asked for what; side "slow" takes a minute for each answer."""
+    """Who was asked for what."""
     found = []
 
     async def answer(endpoint, prompt, *, max_tokens, schema):
         found.append((endpoint.url, prompt))
-        each_s = 20.0 if endpoint.url == "slow" else 0.1
-        return Asked(0.0, tuple(each_s * k for k in range(1, max_tokens + 1)))
+        await asyncio.sleep(0)
+        return Asked(0.0, tuple(0.1 * k for k in range(1, max_tokens + 1)))
 
     monkeypatch.setattr(versus, "ask", answer)
     return found
 
 
+def sides(*names):
+    return [Side(name, Endpoint(url=name, model="m"), os.getpid()) for name in names]
+
+
 async def test_all_sides_have_the_same_requests_in_changing_order(asked):
-    sides = [Side(name, Endpoint(url=name, model="m"), ()) for name in ("one", "two")]
-    turns = await in_turns(sides, LOAD, 3)
-    assert [[figures.num_requests for figures in turn] for turn in turns] == [[2, 2]] * 3
+    turns = await in_turns(sides("one", "two"), LOAD, 3)
+    assert [[len(figures.texts) for figures in turn] for turn in turns] == [[2, 2]] * 3
     by_side = {name: [prompt for url, prompt in asked if url == name] for name in ("one", "two")}
-    # A request, a warm-up turn, and three turns that go on through the prompts.
-    assert by_side["one"] == ["d", "c", "d", "a", "b", "c", "d", "a", "b"]
+    # A turn to warm up, and three turns that go on through the prompts.
+    assert by_side["one"] == ["c", "d", "a", "b", "c", "d", "a", "b"]
     assert by_side["two"] == by_side["one"]
-    measured = [url for url, _ in asked[6:]]
+    measured = [url for url, _ in asked[4:]]
     assert measured == [*["one"] * 2, *["two"] * 4, *["one"] * 4, *["two"] * 2]
 
 
-async def test_a_slow_side_has_one_turn(asked):
-    sides = [Side(name, Endpoint(url=name, model="m"), ()) for name in ("fast", "slow")]
-    turns = await in_turns(sides, LOAD, 3)
-    assert [[figures is not None for figures in turn] for turn in turns] == [
-        [True, True],
-        [True, False],
-        [True, False],
-    ]
-    assert [url for url, _ in asked].count("slow") == 3
+async def test_groups_of_a_turn_have_prompts_of_their_own(asked):
+    load = dataclasses.replace(LOAD, num_streams=1, num_groups=3)
+    figures = await run_once(*sides("one"), load, 1)
+    assert len(figures.texts) == 3
+    assert [prompt for _, prompt in asked] == ["d", "a", "b"]
 
 
-def test_arrivals_come_at_their_rate_and_are_the_same_each_time():
-    times = arrivals(5.0, 1000.0, seed=3)
-    assert times == arrivals(5.0, 1000.0, seed=3)
-    assert times == sorted(times)
-    assert 4500 < len(times) < 5500
-    assert times[-1] < 1000.0
+async def test_only_tokens_within_the_time_count(monkeypatch):
+    now = 0.0
 
+    async def answer(endpoint, prompt, *, max_tokens, schema):
+        nonlocal now
+        began, now = now, now + 3.0
+        return Asked(began, (began + 1.0, began + 2.0, began + 3.0))
 
-async def test_requests_do_not_wait_for_answers():
-    gate = asyncio.Event()
-    asked = []
-
-    async def ask(prompt):
-        asked.append(prompt)
-        if len(asked) == 3:
-            gate.set()
-        await gate.wait()
-        return Asked(0.0, (1.0,))
-
-    async with asyncio.timeout(60):
-        answers = await ask_at(ask, ["a"], [0.0, 0.001, 0.002])
-    assert asked == ["a"] * 3
-    assert len(answers) == 3
+    monkeypatch.setattr(versus, "ask", answer)
+    monkeypatch.setattr(versus.time, "perf_counter", lambda: now)
+    load = dataclasses.replace(LOAD, num_streams=1)
+    # It asks at 0, 3 and 6 s, and the last token of the third answer comes too late.
+    assert await tokens_within(*sides("one"), load, 0, seconds=8.5) == 8
 
 
 def test_every_workload_has_prompts():

@@ -1,6 +1,5 @@
 """Results as files, and reports of them."""
 
-import dataclasses
 import json
 import sys
 
@@ -9,153 +8,168 @@ import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import bench
-from bench.load.figures import Asked, Slo, figures_of
+from bench.equal_cores.command import equal_cores_command
 from bench.options import listed
-from bench.peers.command import peers_command
 from bench.results.command import benchmarks, benchmarks_command, report_command
-from bench.results.making import cells_of, this_machine, typed_command
-from bench.results.report import markdown, section
+from bench.results.headline import headline
+from bench.results.kept import KEPT
+from bench.results.making import this_machine, typed_command
 from bench.results.schema import (
-    SCHEMA,
-    Cell,
+    Cores,
     Machine,
     ResultError,
-    Results,
-    System,
-    Value,
-    from_json,
-    to_json,
+    Run,
+    Skipped,
+    Start,
+    Turn,
+    from_lines,
+    to_line,
+)
+from bench.results.tables import cells_of, section
+
+RUN = Run(
+    made_at="2026-11-25T12:00:00+00:00",
+    command="python -m bench equal-cores",
+    commit="abc",
+    machine=Machine(
+        processor="a processor",
+        num_cores=2,
+        memory_bytes=8 << 30,
+        flags=("avx2",),
+        kernel="6.1",
+        python="3.11.2",
+    ),
+    ways={"as it comes": "", "plain": "-md none", "lookup": "-md ngram", "llama.cpp, plain": ""},
+    own=("as it comes", "plain", "lookup"),
+    versions=("airdraft 1",),
+    read_bytes_per_s={"2": 20e9},
+    file_bytes={"real": 10**9},
 )
 
-MACHINE = Machine(
-    processor="a processor",
-    num_cores=2,
-    memory_bytes=8 << 30,
-    flags=("avx2",),
-    kernel="6.1",
-    python="3.11.2",
-)
+
+def turns(cell, **speeds):
+    """Turns of a cell, from the tokens/s of each way by turn."""
+    names = {name.replace("_", " "): found for name, found in speeds.items()}
+    if "llama" in names:
+        names["llama.cpp, plain"] = names.pop("llama")
+    return [
+        Turn(
+            cell=cell,
+            turn=number,
+            way=way,
+            tokens_per_s=speed,
+            first_token_s=0.25,
+            cpu_s_a_token=0.05,
+            num_texts=2,
+            num_failed=int(speed == 0.0),
+            error="reset" if speed == 0.0 else "",
+            num_compared=2 * (way in ("as it comes", "lookup")),
+            num_other_texts=0,
+        )
+        for way, found in names.items()
+        for number, speed in enumerate(found)
+    ]
 
 
-CELL = Cell(
-    suite="peers",
-    place="Q8_0, chat, 1 stream",
-    system="ours",
-    reference="theirs",
-    ratios=(Value(metric="tokens/s", unit="x", value=1.2, low=1.1, high=1.3),),
-)
+def starts(cell, **counts):
+    return [
+        Start(cell=cell, turn=turn, way=name.replace("_", " "), num_tokens=count)
+        for name, found in counts.items()
+        for turn, count in enumerate(found)
+    ]
 
 
-def results(*cells, **changes):
-    made = Results(
-        schema=SCHEMA,
-        made_at="2026-11-25T12:00:00+00:00",
-        command="python -m bench peers",
-        commit="abc",
-        machine=MACHINE,
-        systems=(System(name="ours", version="1", settings="1 thread"),),
-        cells=cells,
-        skipped=("tightwad: not installed",),
-    )
-    return dataclasses.replace(made, **changes)
+CODE, CHAT = "real/code/1/2", "real/chat/4/2"
+LINES = [
+    RUN,
+    Cores(cell=CODE, at_once=1.75),
+    *turns(CODE, as_it_comes=(20.0, 30.0), plain=(10.0, 15.0), lookup=(16.0, 24.0), llama=(5, 5)),
+    *starts(CODE, as_it_comes=(90, 90), lookup=(100, 100)),
+    Skipped(cell=CHAT, way="lookup", reason="it was too slow"),
+    *turns(CHAT, as_it_comes=(40.0, 40.0), plain=(50.0, 50.0)),
+]
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda data: data.update(schema="other/1"), "schema: "),
+        (lambda data: data.update(schema="other/1"), "schema"),
         (lambda data: data.pop("machine"), "machine: Field required"),
         (lambda data: data.update(more=1), "more: Unexpected"),
-        (lambda data: data["cells"][0].update(place=3), "cells.0.place: "),
-        (lambda data: data["cells"].append(7), "cells.1: "),
-        (lambda data: data["machine"].update(num_cores=True), "machine.num_cores: "),
-        (lambda data: data["cells"][0]["ratios"][0].update(value="x"), "ratios.0.value: "),
-        (lambda data: data.update(cells={}), "cells: "),
+        (lambda data: data["machine"].update(num_cores="x"), "machine.num_cores: "),
+        (lambda data: data.update(kind="none"), "kind"),
     ],
 )
 def test_what_is_no_result_is_refused_with_the_place(change, says):
-    data = json.loads(to_json(results(CELL)))
-    assert from_json(json.dumps(data)) == results(CELL)
+    text = "".join(map(to_line, LINES))
+    assert from_lines(text.encode()) == LINES
+    data = json.loads(to_line(RUN))
     change(data)
-    with pytest.raises(ResultError) as error:
-        from_json(json.dumps(data))
+    with pytest.raises(ResultError, match="line 1: ") as error:
+        from_lines(json.dumps(data).encode())
     assert says in str(error.value)
-    for text in ("", "[]", "{"):
+    for wrong in (b"{}", b"[]", b"{", b"\xac", to_line(LINES[1]).encode()):
         with pytest.raises(ResultError):
-            from_json(text)
+            from_lines(wrong)
 
 
-def figures(rate):
-    request = Asked(0.0, tuple(k / rate for k in range(1, 11)))
-    return figures_of([request], Slo(1.0, 1.0))
+def test_a_number_keeps_the_digits_that_mean_something():
+    (made,) = turns(CODE, plain=(12.345678,))
+    assert '"tokens_per_s": 12.35,' in to_line(made)
 
 
-def test_cells_have_figures_of_each_and_ratios_of_ours_to_each_other():
-    turns = [[figures(20.0), figures(10.0)], [figures(24.0), None]]
-    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, ["ours"])
-    assert (ours.system, theirs.system, pair.reference) == ("ours", "theirs", "theirs")
-    by_metric = {value.metric: value for value in ours.values}
-    assert by_metric["tokens/s"].value == pytest.approx(22.0)
-    assert {value.metric for value in pair.ratios} == {"tokens/s", "decode tokens/s"}
-    # Compared in the turns that both had.
-    assert (ours.note, theirs.note) == ("", "1 of 2 turns")
-    assert pair.ratios[0].value == pytest.approx(2.0)
-    failed = figures_of([Asked(0.0, (), "reset")], Slo(1.0, 1.0))
-    (made,) = cells_of("peers", "here", ["ours"], [[failed]], ["ours"])
-    assert made.note == "1 of 1 failed"
+def test_what_comes_by_itself_is_compared_with_the_fastest_of_the_others():
+    code, chat = cells_of(LINES)
+    assert (code.best_other, code.best_llama) == ("lookup", "llama.cpp, plain")
+    assert (chat.best_other, chat.best_llama) == ("plain", "")
+    # In each of two turns 1.25 times lookup, 2 times plain, and 90 tokens to 100.
+    assert str(code.ratio("lookup")) == "1.250 (1.250 to 1.250)"
+    assert code.ratio("plain").median == 2.0
+    assert code.start_ratio.median == pytest.approx(0.9)
+    assert chat.start_ratio is None
 
 
-def test_turns_without_a_good_request_count() -> None:
-    bad = figures_of([Asked(0.0, (9.0, 18.0))], Slo(1.0, 1.0))
-    assert bad.metrics["goodput"] == 0.0
-    turns = [[bad], [bad], [figures(20.0)]]
-    (made,) = cells_of("peers", "here", ["ours"], turns, ["ours"])
-    (goodput,) = (value for value in made.values if value.metric == "goodput")
-    assert (goodput.value, goodput.low) == (0.0, 0.0)
+def test_a_turn_that_failed_is_no_part_of_a_ratio():
+    (cell,) = cells_of([RUN, *turns(CODE, as_it_comes=(20.0, 0.0), plain=(10.0, 10.0))])
+    assert cell.ratio("plain").median == 2.0
+    (none,) = cells_of([RUN, *turns(CODE, as_it_comes=(0.0,), plain=(10.0,))])
+    assert none.ratio("plain") is None
 
 
-def test_each_of_ours_is_compared_with_those_that_are_not_before_it() -> None:
-    names = ["a", "b", "theirs"]
-    turns = [[figures(20.0), figures(10.0), figures(5.0)]]
-    pairs = [(c.system, c.reference) for c in cells_of("s", "p", names, turns, ["a", "b"])]
-    assert pairs[3:] == [("a", "b"), ("a", "theirs"), ("b", "theirs")]
-    # One that did not run has no pairs.
-    alone = cells_of("s", "p", names[1:], [turns[0][1:]], ["a", "b"])
-    assert [(c.system, c.reference) for c in alone[2:]] == [("b", "theirs")]
-
-
-def test_a_report_and_a_section_have_rows_of_ours_beside_the_others() -> None:
-    turns = [[figures(20.0), figures(16.0), figures(5.0)]] * 2
-    names, ours = ["ours", "ours too", "theirs"], ["ours", "ours too"]
-    made = [
-        cell for place in ("here", "there") for cell in cells_of("s", place, names, turns, ours)
-    ]
-    # One did not run at one of the places.
-    made = [cell for cell in made if (cell.place, cell.reference) != ("there", "theirs")]
-    text = markdown(results(*made))
-    assert "| here | ours | 20.0 | 20.0 | 50 ms | 50 ms |" in text
-    assert "| here | ours | theirs | 4.00 (4.00 to 4.00) |" in text
-    text = section(results(*made))
-    assert "| here | 20.0 | 1.25 (1.25 to 1.25) | 4.00 (4.00 to 4.00) |\n" in text
-    assert "| there | 20.0 | 1.25 (1.25 to 1.25) | - |\n" in text
-    # It is of the first of ours.
-    assert "has all rows, *ours too* too." in text
-    assert "| here | 16.0 |" not in text
+def test_a_report_has_figures_of_all_ways_ratios_texts_and_the_bound_of_memory():
+    text = section(LINES)
+    assert "- *plain*: `-md none`\n" in text
+    assert "at once did 1.8 times" in text
+    assert ": code, 1 stream, 2 cores | 25.0; 50.0 | 12.5; 50.0 | 20.0; 50.0 | 5.00; 50.0 |" in text
+    assert "| 40.0; 50.0 | 50.0; 50.0 | - | - |\n" in text
+    assert "| 1.25 (1.25 to 1.25) lookup | 2.00 (2.00 to 2.00) |" in text
+    assert "| 5.00 (4.00 to 6.00) plain | 250, 250 ms | 0.90 (0.90 to 0.90) |\n" in text
+    assert "| 0.80 (0.80 to 0.80) plain | 0.80 (0.80 to 0.80) | - | 250, - ms | - |\n" in text
+    # The square root of 1.25 x 0.8.
+    assert "to the best other way is 1.000 over 2 cells" in text
+    assert "Of 12 texts with guesses 0 differ" in " ".join(text.split())
+    assert "failed" not in text
+    # 20 GB/s over 1 GB, of which plain decoding has 12.5 passes.
+    assert "1 stream, 2 cores | 20.0 | 1.00 | 20.0 | 12.5 | 0.62 |\n" in text
+    assert "- lookup, real/chat/4/2: it was too slow\n" in text
+    failed = section([RUN, *turns(CODE, as_it_comes=(20.0, 0.0), plain=(10.0, 10.0))])
+    assert "1 of 8 requests failed." in failed
+    assert section([]) == "No run is kept yet.\n"
 
 
 def test_a_result_describes_this_machine_and_does_not_tell_where_files_lie(monkeypatch):
     made = this_machine()
     assert min(made.num_cores, made.memory_bytes) >= 1
     assert made.kernel
-    typed = ["--out", "/home/somebody/r.json", "--llama-server=/home/somebody/server", "--quick"]
-    monkeypatch.setattr("sys.argv", ["x", "peers", *typed])
-    wanted = "python -m bench peers --out r.json --llama-server=server --quick"
+    typed = ["--out", "/home/somebody/r.json", "--llama-server=/home/somebody/server"]
+    monkeypatch.setattr("sys.argv", ["x", "equal-cores", *typed])
+    wanted = "python -m bench equal-cores --out r.json --llama-server=server"
     assert typed_command() == wanted
 
 
 def test_a_result_that_is_none_is_refused(tmp_path):
     path = tmp_path / "result.json"
-    for text, says in ((None, "No such file"), ("{}", "schema: Field required")):
+    for text, says in ((None, "No such file"), ("{}", "line 1: ")):
         if text is not None:
             path.write_text(text)
         done = CliRunner().invoke(report_command, [str(path)])
@@ -163,17 +177,16 @@ def test_a_result_that_is_none_is_refused(tmp_path):
         assert says in done.output
     path.write_bytes(b"\xac")
     assert CliRunner().invoke(report_command, [str(path)]).output.startswith("Error: ")
-    path.write_text(to_json(results(CELL)))
+    path.write_text("".join(map(to_line, LINES)))
     done = CliRunner().invoke(report_command, [str(path)])
-    assert done.exit_code == 0
-    assert "| Q8_0, chat, 1 stream | ours | theirs |" in done.output
+    assert (done.exit_code, done.output) == (0, section(LINES))
 
 
 def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
-    out = tmp_path / "none" / "result.json"
-    wrong = CliRunner().invoke(peers_command, ["--quick", "--out", str(out)])
-    assert wrong.exit_code == 2
-    assert "is not an existing folder" in wrong.output
+    out = tmp_path / "none" / "result.jsonl"
+    wrong = CliRunner().invoke(equal_cores_command, ["--cells", "toy/chat/1/1", "--out", str(out)])
+    assert wrong.exit_code == 1
+    assert "No such file or directory" in wrong.output
     wrong = CliRunner().invoke(bench, ["paper", "--quick", "--out", "/dev/null/x"])
     assert "Error: /dev/null/x: Not a directory" in wrong.output
 
@@ -204,18 +217,15 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("peers --streams 0", "numbers of 1 or more"),
+        ("live gateway --streams 0", "numbers of 1 or more"),
         ("speed --streams 1,-4", "numbers of 1 or more"),
-        ("peers --rates 0.01", "numbers of 0.3 or more"),
-        ("peers --rates 4,-1", "numbers of 0.3 or more"),
-        ("peers --rates 4,nan", "numbers of 0.3 or more"),
         ("chaos detect --over=", "the list is empty"),
         ("edge --rates-kbps 20,-1", "numbers of 0.001 or more"),
         ("first --lengths 0", "numbers of 1 or more"),
         ("law1 --prompts 0", "x>=1"),
         ("law1 --gammas 0,17", "unknown: 17"),
         ("distill sample --out x --width 0", "x>=1"),
-        ("peers --turns 0", "x>=1"),
+        ("equal-cores --turns 0", "x>=1"),
         ("speed --prompts 0", "x>=1"),
         ("bound --prompts 0", "x>=1"),
         ("speed --max-tokens 1", "x>=2"),
@@ -227,7 +237,7 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
         ("edge --turns 0", "x>=1"),
         ("sim --scenarios 0", "x>=1"),
         ("copies --seeds 0", "x>=1"),
-        ("peers --rates inf", "finite numbers of 0.3 or more"),
+        ("edge --rates-kbps inf", "finite numbers of 0.001 or more"),
         ("edge --seconds nan", "'nan' is not a number"),
         ("chaos links --seconds inf", "0.001<=x<inf"),
         ("chaos kills --mean-gap-s -1", "0.001<=x<inf"),
@@ -237,7 +247,7 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
         ("speed --temperature nan", "'nan' is not a number"),
         ("distill train --out x --seed -1", "x>=0"),
         ("hostile --frames -1", "x>=0"),
-        ("peers --llama-server /etc/passwd", "is not executable"),
+        ("equal-cores --llama-server /etc/passwd", "is not executable"),
         ("distill sample --out x --max-answer 2000", "1<=x<=768"),
     ],
 )
@@ -272,11 +282,39 @@ def test_the_committed_page_is_that_of_the_data():
     assert ran.exit_code == 0, ran.output
 
 
+def test_the_headline_has_rows_of_equal_cores_as_soon_as_a_run_is_kept(tmp_path):
+    for path in KEPT.glob("*.jsonl"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "run.jsonl").write_text("")
+    without = headline(tmp_path, "run.jsonl")
+    (tmp_path / "run.jsonl").write_text("".join(map(to_line, LINES)))
+    made = headline(tmp_path, "run.jsonl")
+    rows = [line for line in made.splitlines() if line not in without.splitlines()]
+    what = "| 2 cores, as it comes: code, chat |"
+    assert rows == [
+        f"{what} plain, the same cores | 2.00, - | -, 0.80 |",
+        f"{what} llama.cpp's server in its best mode, the same cores | 5.00, - | -, - |",
+    ]
+
+
+def test_all_kept_data_feeds_the_page_and_there_is_little_of_it():
+    names = {path.name for path in KEPT.iterdir()}
+    template = (KEPT / "benchmarks.md.in").read_text()
+    assert {name for name in names if f"{{{{{name}}}}}" in template} == names - {"benchmarks.md.in"}
+    assert sum(path.stat().st_size for path in KEPT.iterdir()) <= 200_000
+
+
 def test_a_table_stands_where_the_template_names_a_file_that_is_there(tmp_path):
-    (tmp_path / "benchmarks.md.in").write_text("# Page\n\n{{some.csv}}\n\nEnd.\n")
-    (tmp_path / "some.csv").write_text('a,b\n1,"2, 3"\n')
-    made = benchmarks(tmp_path)
-    assert made == "# Page\n\n| a | b |\n| --- | --- |\n| 1 | 2, 3 |\n\nEnd.\n"
-    (tmp_path / "some.csv").unlink()
-    with pytest.raises(OSError, match=r"some\.csv"):
+    (tmp_path / "benchmarks.md.in").write_text("# Page\n\n{{some.jsonl}}\n\nEnd.\n")
+    some = tmp_path / "some.jsonl"
+    columns = '{"columns": {"a": "{}", "b": "{:,}", "c": "{} ({} to {})"}}\n'
+    some.write_text(columns + '["x", 1200, [1.50, 1, 2.0]]\n["y", "-", "-"]\n')
+    rows = "| a | b | c |\n| --- | --- | --- |\n| x | 1,200 | 1.50 (1 to 2.0) |\n| y | - | - |"
+    assert benchmarks(tmp_path) == f"# Page\n\n{rows}\n\nEnd.\n"
+    for wrong in ("", "[1]\n", "{}\n", columns + "[1]\n", "x"):
+        some.write_text(wrong)
+        with pytest.raises(ResultError, match=r"some\.jsonl"):
+            benchmarks(tmp_path)
+    some.unlink()
+    with pytest.raises(OSError, match=r"some\.jsonl"):
         benchmarks(tmp_path)
