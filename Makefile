@@ -67,7 +67,7 @@ fix: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-bench models
+bench: $(VENV)/installed-dev models
 	$(BIN)/python -m bench
 
 # Not for a Python of the user's own: the package depends on the system's.
@@ -96,9 +96,7 @@ lock:
 		pyproject.toml requirements/run.in -o requirements/run.txt
 	$(RELOCK) -c requirements/build.txt -c requirements/run.txt --extra dev \
 		pyproject.toml -o requirements/dev.txt
-	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt --extra bench \
-		pyproject.toml -o requirements/bench.txt
-	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt -c requirements/bench.txt \
+	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt \
 		requirements/docs.in -o requirements/docs.txt
 	$(RELOCK) requirements/lock.in -o requirements/lock.txt
 
@@ -128,10 +126,6 @@ install: $(VENV)/locked
 
 $(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
 	$(LOCKED) -r requirements/dev.txt
-	@touch $@
-
-$(VENV)/installed-bench: requirements/bench.txt $(VENV)/installed
-	$(LOCKED) -r requirements/bench.txt
 	@touch $@
 
 # CMake is not asked for: requirements/build.txt brings it.

@@ -59,12 +59,12 @@ def asked_for(name):
         said = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
         lines = [line for line in said if not line.startswith("#")]
         return list(wanted(lines + (BUILD if name == "build" else [])))
-    extras = {"run": ("gateway", "grammar"), "dev": ("dev",), "bench": ("bench",)}[name]
+    extras = {"run": ("gateway", "grammar"), "dev": ("dev",)}[name]
     lines = [line for extra in extras for line in EXTRAS[extra]]
     return list(wanted([*PROJECT["dependencies"], *lines]))
 
 
-NAMES = ("build", "run", "dev", "bench", "docs", "lock")
+NAMES = ("build", "run", "dev", "docs", "lock")
 
 
 @pytest.mark.parametrize("name", NAMES)
