@@ -82,7 +82,8 @@ class Way:
             return f"airdraft {distribution_version('airdraft')}"
         command = [str(self.server), "--version"]
         output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-        return next((line for line in output.splitlines() if line.startswith("version")), "")
+        found = (line for line in output.splitlines() if line.startswith("version"))
+        return f"llama.cpp's server, {next(found, 'unknown')}"
 
 
 # The first one has no options, so that airdraft chooses guesses and threads.
