@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -22,7 +23,7 @@ from bench.equal_cores.ways import AIRDRAFT, Place, Way, file_of, llama_ways
 from bench.harness.fleet import FleetError
 from bench.load.figures import Figures
 from bench.load.versus import Load, in_turns, tokens_within
-from bench.load.workloads import PLAIN_NAMES, Workload, workload
+from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import at_least, listed
 from bench.results.making import this_commit, this_machine, typed_command
 from bench.results.schema import AS_IT_COMES, PLAIN, Cores, Line, Run, Skipped, Start, Turn, to_line
@@ -101,7 +102,7 @@ def cell_of(text: str) -> Cell:
 )
 @at_least("--turns", 5, "Turns of all ways, in changing order.")
 @at_least("--max-tokens", 128, "Most tokens of an answer.", least=2)
-@at_least("--prompts", 2, "Prompts of each stream in a turn.")
+@at_least("--prompts", 2, "Prompts in a turn; at least one for each stream.")
 @click.option(
     "--llama-server",
     type=click.Path(exists=True, dir_okay=False, executable=True, path_type=Path),
@@ -156,14 +157,10 @@ def equal_cores_command(
 
         write(_run_of(cells, chosen))
         for cell in cells:
-            load = Load(
-                _cut(workload(cell.workload), max_tokens), cell.num_streams, num_groups=prompts
-            )
+            made = workload(cell.workload)
+            made = replace(made, max_tokens=min(max_tokens, made.max_tokens))
+            load = Load(made, cell.num_streams, ceil(prompts / cell.num_streams))
             asyncio.run(_measure(cell, load, chosen, turns, cell in starts, write))
-
-
-def _cut(made: Workload, max_tokens: int) -> Workload:
-    return replace(made, max_tokens=min(max_tokens, made.max_tokens))
 
 
 def _run_of(cells: Sequence[Cell], ways: Sequence[Way]) -> Run:
@@ -207,7 +204,11 @@ async def _measure(
     }
     if has_start and AS_IT_COMES in own and others:
         best = max(others, key=lambda name: others[name])
-        await _starts(cell, load, [by_name[AS_IT_COMES], by_name[best]], num_turns, write)
+        try:
+            await _starts(cell, load, [by_name[AS_IT_COMES], by_name[best]], num_turns, write)
+        except FleetError as error:
+            # Hours of other cells may follow.
+            write(Skipped(cell=str(cell), way="start", reason=str(error)))
 
 
 def _turn(

@@ -29,8 +29,10 @@ _STARTS_WITHIN_S: Final = 120.0
 _STOP_LIMIT_S: Final = 10.0
 # What this process sets for engines of its own (`set_engine_environment`), and no other server.
 _OWN_VARIABLES: Final = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-# Of llama.cpp's server, whose slots share its cache evenly: a long prompt and its answer.
-_CELLS_A_SLOT: Final = 4096
+# Of llama.cpp's server, whose slots divide its cache: room for a long prompt of one stream, or for
+# ordinary prompts of several. With more, the memory of three servers would be short.
+_LEAST_CELLS: Final = 4096
+_CELLS_A_SLOT: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _llama(way: Way, place: Place) -> Iterator[Side]:
         "--host": "127.0.0.1",
         "--port": port,
         "--parallel": place.num_streams,
-        "--ctx-size": place.num_streams * _CELLS_A_SLOT,
+        "--ctx-size": max(_LEAST_CELLS, place.num_streams * _CELLS_A_SLOT),
         "--threads": count,
         "--threads-batch": count,
     }
