@@ -82,6 +82,7 @@ class Clocks:
 def main(endpoint: str, _keys: str, log: str, role: str, *options: str) -> None:
     # This must precede every import that loads llama.cpp.
     set_engine_environment()
+    import nodes.target.guessing as guessing
     import nodes.target.state as target_state
     from nodes.cli.main import main as airdraft
     from nodes.draft.state import DraftState
@@ -102,7 +103,7 @@ def main(endpoint: str, _keys: str, log: str, role: str, *options: str) -> None:
     clocks.around(LlamaModel, "truncate", "cache")
     clocks.around(Sampler, "verify" if role == "target" else "sample", "sampling")
     if role == "target":
-        clocks.around(target_state, "compose", "choosing")
+        clocks.around(guessing, "compose", "choosing")
         clocks.around(TargetStream, "until_end", "text", committed)
     state = target_state.TargetState if role == "target" else DraftState
     clocks.around(state, "step", STEP)
