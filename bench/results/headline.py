@@ -28,15 +28,16 @@ def headline(folder: Path, equal_cores: str) -> str:
 def _equal_cores(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
     """Yield rows of equal cores, with the workloads that were measured."""
     shown = [cell for cell in cells if (cell.pair, cell.num_cores) == (_PAIR, _CORES)]
-    kinds = dict.fromkeys(cell.workload for cell in shown if cell.num_streams in _COUNTS)
+    found = (cell for cell in shown if cell.num_streams in _COUNTS and cell.ratio(PLAIN))
+    kinds = dict.fromkeys(cell.workload for cell in found)
 
     def row(against: str, ratio: Callable[[Cell], Ratio | None]) -> tuple[str, ...]:
-        found = {
+        medians = {
             (cell.workload, cell.num_streams): f"{made.median:.2f}"
             for cell in shown
             if (made := ratio(cell)) is not None
         }
-        by_count = [[found.get((kind, count), "-") for kind in kinds] for count in _COUNTS]
+        by_count = [[medians.get((kind, count), "-") for kind in kinds] for count in _COUNTS]
         return (
             f"{_CORES} cores, as it comes: {', '.join(kinds)}",
             against,

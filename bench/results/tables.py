@@ -14,6 +14,8 @@ from bench.results.schema import AS_IT_COMES, PLAIN, Cores, Line, Run, Skipped, 
 
 # Of lines that are no rows of tables.
 _WIDTH: Final = 118
+# Cells of this workload are for their first tokens; their answers are too short to compare speeds.
+_READING: Final = "long-prompt"
 _LABELS: Final = {"real": "1.5B, 0.5B", "default": "SmolLM2", "code-edit": "edits", "json": "JSON"}
 
 
@@ -36,6 +38,10 @@ class Cell:
         """The workload's name as tables have it."""
         kind = self.name.split("/")[1]
         return _LABELS.get(kind, kind.replace("-", " "))
+
+    @property
+    def is_reading(self) -> bool:
+        return self.name.split("/")[1] == _READING
 
     @property
     def num_streams(self) -> int:
@@ -70,6 +76,8 @@ class Cell:
 
     def ratio(self, other: str) -> Ratio | None:
         """Return the speed of what comes by itself to that of another way, in pairs of turns."""
+        if self.is_reading:
+            return None
         both = zip(self.turns.get(other, ()), self.turns.get(AS_IT_COMES, ()), strict=False)
         return _ratio([(a.tokens_per_s, b.tokens_per_s) for a, b in both])
 
@@ -167,9 +175,9 @@ def _ratios(cells: Sequence[Cell]) -> str:
     rows = [
         (
             cell.label,
-            f"{_shown(cell.ratio(cell.best_other))} {cell.best_other}".strip(),
+            _shown(cell.ratio(cell.best_other), cell.best_other),
             _shown(cell.ratio(PLAIN)),
-            f"{_shown(cell.ratio(cell.best_llama))} {cell.best_llama.split(', ')[-1]}".strip(),
+            _shown(cell.ratio(cell.best_llama), cell.best_llama.split(", ")[-1]),
             f"{first_ms(cell, AS_IT_COMES)}, {first_ms(cell, cell.best_llama)} ms",
             _shown(cell.start_ratio),
         )
@@ -205,7 +213,7 @@ def _bounds(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[str]:
     num_bytes = {pair: size for run in runs for pair, size in run.file_bytes.items()}
     rows = []
     for cell in cells:
-        is_alone = cell.num_streams == 1 and PLAIN in cell.turns
+        is_alone = cell.num_streams == 1 and PLAIN in cell.turns and not cell.is_reading
         if is_alone and cell.pair in num_bytes and cell.num_cores in read:
             most = read[cell.num_cores] / num_bytes[cell.pair]
             plain = cell.speed(PLAIN)
@@ -228,10 +236,10 @@ def _cores(count: int) -> str:
     return f"{count} core{'s' * (count > 1)}"
 
 
-def _shown(ratio: Ratio | None) -> str:
+def _shown(ratio: Ratio | None, way: str = "") -> str:
     if ratio is None:
         return "-"
-    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) {way}".strip()
 
 
 def _short(value: float) -> str:

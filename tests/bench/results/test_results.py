@@ -129,6 +129,15 @@ def test_what_comes_by_itself_is_compared_with_the_fastest_of_the_others():
     assert chat.start_ratio is None
 
 
+def test_a_long_prompt_is_for_its_first_token_alone():
+    reading = "real/long-prompt/1/2"
+    lines = [RUN, *turns(reading, as_it_comes=(20.0,), plain=(10.0,), llama=(5.0,))]
+    (cell,) = cells_of(lines)
+    assert cell.ratio("plain") is None
+    row = "| 1.5B, 0.5B: long prompt, 1 stream, 2 cores | - | - | - | 250, 250 ms | - |"
+    assert row in section(lines)
+
+
 def test_a_turn_that_failed_is_no_part_of_a_ratio():
     (cell,) = cells_of([RUN, *turns(CODE, as_it_comes=(20.0, 0.0), plain=(10.0, 10.0))])
     assert cell.ratio("plain").median == 2.0
