@@ -69,10 +69,10 @@ class Turn:
     first_token_s: float
     cpu_s_a_token: float
     num_texts: int
-    num_failed: int
-    error: str
-    num_compared: int
-    num_other_texts: int
+    num_failed: int = 0
+    error: str = ""
+    num_compared: int = 0
+    num_other_texts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
@@ -110,9 +110,12 @@ _READER: Final[TypeAdapter[Line]] = TypeAdapter(Annotated[Line, Field(discrimina
 
 
 def to_line(line: Line) -> str:
-    """Return a line of a result, with its end."""
+    """Return a line of a result, with its end. Counts and texts that are 0 or "" are left out."""
     fields = {key: _kept(value) for key, value in dataclasses.asdict(line).items()}
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    defaults = {field.name: field.default for field in dataclasses.fields(line)}
+    named = ("kind", "schema")
+    kept = {key: value for key, value in fields.items() if key in named or value != defaults[key]}
+    return json.dumps(kept, ensure_ascii=False) + "\n"
 
 
 def _kept(value: object) -> object:
