@@ -25,6 +25,8 @@ DEFAULT_LIMIT_S: Final = 3600.0
 GRACE_S: Final = 0.75
 # The limit of queries that are answered at once.
 QUESTION_LIMIT_S: Final = 60.0
+# Not the module's generator, whose seed and numbers belong to the program around a client.
+_jitter = random.SystemRandom()
 
 
 class RequestFailedError(Exception):
@@ -46,7 +48,7 @@ def wait_before_s(num_tries: int) -> float:
     """The wait after so many tries without progress. Its bound doubles up to a maximum; within it
     the wait is drawn (full jitter), so that clients do not return in step."""
     # Beyond 2^16 the maximum applies anyway.
-    return random.uniform(0.0, min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** min(num_tries, 16)))
+    return _jitter.uniform(0.0, min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** min(num_tries, 16)))
 
 
 class TimeLimit:

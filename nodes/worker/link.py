@@ -43,6 +43,8 @@ _ANSWER_S = 5.0
 # Time to read messages that a coordinator sent before it closed the connection.
 _LAST_WORDS_S = 0.02
 _A_MOMENT_S = 0.01
+# Not the module's generator, whose seed and numbers belong to the program around a client.
+_jitter = random.SystemRandom()
 
 
 # The reason in the Bye of a node that stops in good order, so that no request is blamed for it.
@@ -234,7 +236,7 @@ class Link:
             least_s, most_s = 0.02, _WAIT_S if has_joined else _FIRST_WAIT_S
             if has_left:
                 least_s, most_s = _LEAST_ANSWER_WAIT_S, _ANSWER_WAIT_S
-            wait_s = random.uniform(least_s, most_s)
+            wait_s = _jitter.uniform(least_s, most_s)
             if not has_joined and limit is not None:
                 wait_s = min(wait_s, started + limit - now + _A_MOMENT_S)
             self._let_in.clear()

@@ -61,8 +61,7 @@ def test_errors_come_as_they_are(mesh: ToyMesh, tmp_path: Path) -> None:
 
 
 def test_a_closed_client_says_so(mesh: ToyMesh, caplog: pytest.LogCaptureFixture) -> None:
-    client = open_client(mesh.endpoint)
-    with held(mesh.model, after_passes=20):
+    with open_client(mesh.endpoint) as client, held(mesh.model, after_passes=20):
         stream = client.stream("hi", max_tokens=4000)
         next(stream)
         client.close()
@@ -119,8 +118,11 @@ def test_who_has_to_wait_may_close_the_client_but_not_wait_for_it(mesh: ToyMesh)
             errors.append(str(error))
         client.close()
 
-    client = open_client(mesh.endpoint, on_waiting=on_waiting)
-    with held(mesh.model, after_passes=20):
+    # In a block, because a client that a failed test leaves open disturbs those after it.
+    with (
+        open_client(mesh.endpoint, on_waiting=on_waiting) as client,
+        held(mesh.model, after_passes=20),
+    ):
         pieces = client.stream("hi", max_tokens=4000)
         next(pieces)
         mesh.stop_coordinator()

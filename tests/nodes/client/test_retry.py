@@ -1,18 +1,26 @@
+import random
+
 import pytest
 
 from nodes.client.inbox import TimeLimit, wait_before_s
 
 
 def test_waits_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    def longest(low: float, high: float) -> float:
+    def longest(_: random.Random, low: float, high: float) -> float:
         # Full jitter: anything from nothing on.
         assert low == 0.0
         return high
 
-    monkeypatch.setattr("random.uniform", longest)
+    monkeypatch.setattr("random.Random.uniform", longest)
     waits = list(map(wait_before_s, range(100)))
     assert waits[1:3] == [2 * waits[0], 4 * waits[0]]
     assert waits[-1] == waits[-2] > waits[3]
+
+
+def test_a_wait_takes_no_number_of_the_program_around_the_client() -> None:
+    before = random.getstate()
+    wait_before_s(3)
+    assert random.getstate() == before
 
 
 def test_a_limit_that_was_asked_for_is_told_and_kept() -> None:

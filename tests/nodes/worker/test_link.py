@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -110,6 +111,14 @@ async def test_a_node_says_hello_until_it_is_welcomed(eventually: Eventually) ->
         # A ping is answered with the progress.
         desk.say(Ping(3, 0))
         assert await desk.hear(Pong) == Pong(3, 42)
+
+
+async def test_waits_take_no_number_of_the_program_around_the_link() -> None:
+    before = random.getstate()
+    async with started() as (_, desk):
+        await desk.hear(Hello)
+        await desk.hear(Hello)
+    assert random.getstate() == before
 
 
 async def test_hellos_that_have_left_are_given_time_to_be_answered() -> None:
