@@ -245,7 +245,6 @@ def test_the_time_of_all_files_is_that_of_the_last_commit_unless_it_is_said(buil
     assert build_deb.epoch_s({}, tmp_path) == 100
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.skipif(CMAKE is None or COMPILER is None, reason="no CMake or no C++ compiler")
 def test_libraries_do_not_say_in_which_folder_they_were_compiled(tmp_path):
     made = []
@@ -270,7 +269,6 @@ def test_libraries_do_not_say_in_which_folder_they_were_compiled(tmp_path):
     assert made[0] == made[1]
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not here")
 def test_one_tree_is_one_package(build_deb, tmp_path):
     """Whatever the order, the times and the modes in which its files were made."""

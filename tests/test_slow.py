@@ -52,7 +52,6 @@ def test_a_file_is_slow_if_it_or_its_helper_starts_processes(tmp_path, text, is_
     assert starts_processes(path) is is_slow
 
 
-@pytest.mark.timeout(60)
 def test_what_starts_a_process_without_the_mark_fails(tmp_path):
     (tmp_path / "test_it.py").write_text(TESTS)
     options = ["-q", "-p", "tests.slow", "-p", "no:cacheprovider", "-W", "ignore"]

@@ -42,7 +42,6 @@ def test_generated_bodies_are_whole_requests(name: str) -> None:
             assert isinstance(json.loads(body), dict)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
@@ -67,7 +66,6 @@ async def test_nothing_ends_and_every_item_does(name: str, numbers: range) -> No
     assert turn.compared.gaps
 
 
-@pytest.mark.timeout(120)
 async def test_a_process_that_ends_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = {VARIABLE: "receive.NodesRequest:kill:40"}
     monkeypatch.setattr(searching, "Setup", partial(Setup, environ=failing))

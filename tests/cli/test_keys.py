@@ -88,8 +88,6 @@ def everything_others_see(commands: Commands) -> Iterator[str]:
             yield Path(f"/proc/{pid}/{name}").read_text(errors="replace")
 
 
-# A dozen commands, each a process.
-@pytest.mark.timeout(240)
 def test_a_client_may_neither_observe_nor_serve_until_it_is_invited_to(
     commands: Commands, here: Path, there: Path
 ) -> None:
@@ -109,8 +107,6 @@ def test_a_client_may_neither_observe_nor_serve_until_it_is_invited_to(
             assert commands.run(*command, "--keys", str(there)).returncode == 0
 
 
-# A dozen commands, each a process.
-@pytest.mark.timeout(240)
 def test_services_of_one_machine_have_a_key_each(commands: Commands, tmp_path: Path) -> None:
     """As docs/guides/deploy.md has it, without the users."""
     (tmp_path / "public").mkdir()

@@ -103,7 +103,6 @@ def test_models_that_do_not_fit_are_refused(commands: Commands) -> None:
     assert "SmolLM2" in line or DEFAULT_TARGET in line
 
 
-@pytest.mark.timeout(240)
 def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
     commands: Commands,
 ) -> None:
@@ -124,7 +123,6 @@ def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
             assert "every user" not in stopped(coordinator)
 
 
-@pytest.mark.timeout(240)
 def test_where_every_user_of_the_machine_may_join_it_is_said(
     commands: Commands, tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ from nodes.engine.grammar import GrammarError
 T = TypeVar("T")
 # Each takes up to 12 s of the wall clock, in which a question needs 2 or 3 s of the processor.
 _MOST_ASKED = 10
+# For a test that has two questions judged. Each time a process is ended, another one starts.
+LIMIT_S = 2 * _MOST_ASKED * (12 + 8)
 
 
 def judged(ask: Callable[[], T]) -> T:

@@ -167,7 +167,6 @@ print(sorted(ended))
 
 
 @needs_a_known_machine
-@pytest.mark.timeout(120)
 def test_every_call_that_is_not_listed_is_refused() -> None:
     # execve, ptrace, process_vm_readv, process_vm_writev and execveat.
     assert printed(TRY_ALL) in ("[59, 101, 310, 311, 322]", "[117, 221, 270, 271, 281]")

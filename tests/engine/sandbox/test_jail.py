@@ -16,7 +16,7 @@ needs_a_known_machine = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "aarch64") or sys.platform != "linux",
     reason="no filter of system calls is known for this machine",
 )
-pytestmark = [pytest.mark.timeout(60), needs_a_known_machine]
+pytestmark = needs_a_known_machine
 
 BEGIN = """
 import ctypes, fcntl, mmap, os, resource, signal, socket, subprocess, sys, threading

@@ -4,8 +4,6 @@ import pytest
 
 from tests.engine.printed import printed
 
-pytestmark = pytest.mark.timeout(60)
-
 SCRIPT = """
 import ctypes, os, signal, socket, sys
 from nodes.engine.sandbox import landlock

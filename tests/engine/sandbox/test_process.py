@@ -15,9 +15,9 @@ from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox.process import EndedError, SandboxProcess
 from tests.cli.commands import wait_until
 from tests.engine.printed import is_running, printed
-from tests.engine.sandbox.busy import judged
+from tests.engine.sandbox.busy import LIMIT_S, judged
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(LIMIT_S)
 
 SIMPLE = {"kind": "gbnf", "text": 'root ::= "a"'}
 COSTLY = {"kind": "json_schema", "text": '{"type": "integer", "multipleOf": 4999999}'}

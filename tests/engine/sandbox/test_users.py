@@ -19,7 +19,7 @@ from nodes.engine.rules import Grammar
 from nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 from tests.engine.llama_texts import vocabulary_of
-from tests.engine.sandbox.busy import judged
+from tests.engine.sandbox.busy import LIMIT_S, judged
 
 _STRING = 8
 
@@ -33,7 +33,7 @@ def copy_with(source: Path, to: Path, key: str, text: str) -> None:
     to.write_bytes(data[:at] + struct.pack("<Q", len(new)) + new + data[at + 8 + old_bytes :])
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S)]
 
 NUMBER = Grammar("json_schema", '{"type": "integer"}')
 # A conversation chooses what the template does.
