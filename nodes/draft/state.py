@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodes.draft.ended import Ended
 from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.output_limit import OutputLimit
-from nodes.draft.reading import Reading
+from nodes.draft.reading import Ended, Reading
 from nodes.engine.grammar import Grammars
 from nodes.engine.masks import MaskMissingError, MaskService
 from nodes.engine.protocol import Sequences, Span, StreamError
