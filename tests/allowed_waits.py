@@ -20,6 +20,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/worker/link.py Link._read await self._transport.recv",
         "nodes/worker/opening.py Opening.run await self._is_asked.wait",
         "nodes/service/runtime.py _until_signal await task",
+        "nodes/service/inside.py Inside.run await self._was_dropped.wait",
         "nodes/service/supervision.py until_parent_gone await loop.connect_read_pipe",
         "nodes/service/supervision.py until_parent_gone await reader.read",
         "nodes/target/text_reader.py TextReader.run await self._is_asked.wait",
@@ -98,7 +99,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/worker/mask_thread.py MaskThread.run await asyncio.to_thread",
         "nodes/worker/threads.py run_to_end await asyncio.shield",
         "nodes/worker/threads.py run_to_end await asyncio.wait",
-        "nodes/service/roles.py _opened await loading",
+        "nodes/service/runtime.py in_loading_thread await loading",
+        "nodes/service/inside.py Inside.run await asyncio.to_thread",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
         "nodes/service/supervision.py _lines_of await stream.readline",

@@ -114,6 +114,20 @@ def is_much_faster_now(model: Model, costs: NodeCosts) -> bool:
     return now_s < _MUCH_FASTER * costs.decode.at(num_tokens)
 
 
+def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
+    """Return lower costs if a pass takes much less time now than when they were measured.
+
+    It takes a few passes. So it is for a model that was calibrated beside other work, and whose
+    thread has other passes to run. The cache is empty before and afterwards.
+    """
+    num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
+    _time_pass(model, 0, 1, True)
+    factor = _time_pass(model, 0, num_tokens, True) / costs.decode.at(num_tokens)
+    if factor >= _MUCH_FASTER:
+        return costs
+    return NodeCosts(costs.decode.scaled(factor), costs.prefill.scaled(factor))
+
+
 def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
     """Return the seconds that each token of a pass pays for a used cell and for an own cell.
 

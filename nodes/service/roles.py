@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,25 +28,25 @@ from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.keyring import Keyring, keyring_of, make_private
-from nodes.service.runtime import LOADING, beside, raise_file_limit
+from nodes.service.runtime import beside, in_loading_thread, last_act, raise_file_limit
 from nodes.service.supervision import Parent, until_parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
 from nodes.worker.engines import (
+    CANNOT_DRAFT,
     calibration_of,
+    check_draft_inside,
     draft_inside,
     in_tokens_of_targets,
     open_engine,
     open_target,
+    opener_of,
 )
 
 if TYPE_CHECKING:
     from nodes.coordinator.service import Coordinator
     from nodes.draft.node import DraftNode
-    from nodes.engine.grammar import Grammars
-    from nodes.engine.protocol import EngineInfo
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
-    from nodes.target.turns import Turns
 
     Node = TargetNode | EmbeddingNode | DraftNode
 
@@ -57,7 +56,6 @@ T = TypeVar("T")
 
 NGRAM = "ngram"
 
-CANNOT_DRAFT = "a recurrent model cannot take wrong guesses back: choose another draft model"
 # FileDescriptorName= of the coordinator's socket unit.
 SOCKET_NAME = "mesh"
 
@@ -181,12 +179,16 @@ def _open_pair(
     progress: Progress | None = None,
     hash_of: Callable[[Path], str] = hash_file,
 ) -> tuple[Opened | EmbeddingModel, Opened | None]:
-    """Open a target's model and the draft model that it runs itself, if it has one."""
-    opened = open_target(settings, progress, hash_of)
+    """Open a target's model, and the draft model that it runs itself if that is no file.
+
+    A file is opened while the target serves already.
+    """
+    check_draft_inside(settings)
     inside = draft_inside(settings)
-    if inside is None or isinstance(opened, EmbeddingModel):
-        return opened, None
-    return opened, open_engine(inside, progress, is_draft=True)
+    emulated = None
+    if inside is not None and opener_of(inside.model):
+        emulated = open_engine(inside, is_draft=True)
+    return open_target(settings, progress, hash_of), emulated
 
 
 def _target_node(
@@ -196,10 +198,11 @@ def _target_node(
 ) -> Callable[..., Node]:
     """Open what a node needs besides, on the stack; returns what makes the node of a transport."""
     from nodes.engine.grammar import Grammars
+    from nodes.service.inside import Inside
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
 
-    opened, draft = pair
+    opened, emulated = pair
     if isinstance(opened, EmbeddingModel):
         opened.tokenizer.start()
         stack.enter_context(contextlib.closing(opened))
@@ -211,10 +214,11 @@ def _target_node(
     words = tokenizer.piece, info.num_vocab, info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     grammars = Grammars(*words, check)
-    turns = None
-    if draft is not None:
-        stack.enter_context(contextlib.closing(draft.model))
-        turns = _turns(config.engine, opened.model.info, draft, grammars)
+    inside = None
+    if config.engine.draft:
+        inside = Inside(config.engine, info, grammars, emulated=emulated)
+        stack.enter_context(contextlib.closing(inside))
+        stack.enter_context(last_act(inside.release))
     return partial(
         TargetNode,
         model=opened.model,
@@ -222,27 +226,8 @@ def _target_node(
         costs=opened.costs,
         prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
         grammars=grammars,
-        turns=turns,
+        inside=inside,
     )
-
-
-def _turns(
-    settings: EngineSettings, target: EngineInfo, draft: Opened, grammars: Grammars
-) -> Turns:
-    """Return the guesses of a draft model in the target's process. Raises ConfigError."""
-    from nodes.draft.output_limit import output_limit
-    from nodes.draft.state import DraftState
-    from nodes.target.turns import Turns
-
-    inside = draft_inside(settings)
-    assert inside is not None
-    model, _ = in_tokens_of_targets(draft, inside)
-    if not model.info.can_roll_back:
-        raise ConfigError(f"engine.draft = {settings.draft!r}: {CANNOT_DRAFT}")
-    if model.info.vocab_hash != target.vocab_hash:
-        raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
-    limit = output_limit(draft, model)
-    return Turns(DraftState(model, calibration_of(draft.model), grammars, limit), draft.costs)
 
 
 def _draft_node(
@@ -273,10 +258,4 @@ def keyring(directory: str | None = None) -> Keyring:
 async def _opened(work: Callable[[], T], manager: Manager) -> T:
     """Load the engine in a thread, and extend the manager's timeout meanwhile."""
     async with manager.patient("loading the model"):
-        # The thread must end after loading. While it exists, libgomp counts its helper threads as
-        # busy, and those of the engine's thread sleep instead of spinning (a pass of a 1.5B model
-        # on two cores took 76 ms instead of 46).
-        executor = ThreadPoolExecutor(1, LOADING)
-        loading = asyncio.get_running_loop().run_in_executor(executor, work)
-        executor.shutdown(wait=False)
-        return await loading
+        return await in_loading_thread(work)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
@@ -190,6 +191,18 @@ def run_to_end(
         let_go_of_stderr()
         end_at_once(code)
     sys.exit(code)
+
+
+async def in_loading_thread(work: Callable[[], T]) -> T:
+    """Call what loads a model in a thread that ends with it.
+
+    While such a thread exists, libgomp counts its helper threads as busy, and those of the engine's
+    thread sleep instead of spinning (a pass of a 1.5B model on two cores took 76 ms instead of 46).
+    """
+    executor = ThreadPoolExecutor(1, LOADING)
+    loading = asyncio.get_running_loop().run_in_executor(executor, work)
+    executor.shutdown(wait=False)
+    return await loading
 
 
 async def _until_signal(main: Callable[[], Awaitable[T]], stop_limit_s: float) -> T:

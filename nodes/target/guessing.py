@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from nodes.engine.protocol import Model, Span
+from nodes.engine.protocol import EngineError, Model, Span
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
 from nodes.target.lookup import Lookup
 from nodes.target.proposals import Proposer
@@ -35,8 +35,12 @@ class Guessing:
         self._columns = CostColumns(decode)
         self._turns = turns
         self._proposers: list[Proposer] = [Lookup(), *([turns] if turns is not None else [])]
+        # Streams that were open when the draft model was attached, and that it does not follow yet.
+        self._unfollowed: dict[StreamId, TargetStream] = {}
         # Whether the last step was one of the draft model in this process.
         self._is_turn = False
+        # Whether the next pass has guesses of that model; None if its streams want a fixed number.
+        self._is_guessed: bool | None = None
         # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
         # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
@@ -58,7 +62,20 @@ class Guessing:
         for proposer in self._proposers:
             proposer.committed(stream_id, token_ids)
 
+    def attach(self, turns: Turns, streams: Iterable[TargetStream]) -> None:
+        """Guess with a draft model from now on, also for the streams that are open."""
+        self._turns = turns
+        self._proposers.append(turns)
+        self._unfollowed = {stream.spec.stream_id: stream for stream in streams}
+
+    def _drop(self, turns: Turns, error: str = "") -> None:
+        self._turns = None
+        self._proposers.remove(turns)
+        self._unfollowed.clear()
+        turns.dropped(error)
+
     def ended(self, stream_id: StreamId) -> None:
+        self._unfollowed.pop(stream_id, None)
         for proposer in self._proposers:
             proposer.ended(stream_id)
 
@@ -71,17 +88,28 @@ class Guessing:
         streams; returns whether one has run."""
         if self._turns is None or not decoding:
             return False
+        if self._unfollowed:
+            # One before each pass, because a long text with rules takes some milliseconds.
+            _, stream = self._unfollowed.popitem()
+            self._turns.open(replace(stream.spec, token_ids=tuple(stream.token_ids)))
+        try:
+            with self._turns.at_work:
+                self._is_turn = self._step(self._turns, decoding)
+        except EngineError as error:
+            self._drop(self._turns, str(error))
+        return self._is_turn
+
+    def _step(self, turns: Turns, decoding: Sequence[TargetStream]) -> bool:
         waiting, num_read = self._waiting()
         own_cells = sum(len(stream.token_ids) for stream in decoding) / len(decoding)
-        others = [proposer for proposer in self._proposers if proposer is not self._turns]
-        self._is_turn = self._turns.step(
+        others = [proposer for proposer in self._proposers if proposer is not turns]
+        return turns.step(
             decoding,
             lambda stream: best_of(stream, others, MAX_GAMMA)[1],
             partial(self._costs.table.at, used_cells=self._used_cells, own_cells=own_cells),
             num_others=len(waiting),
             most=self._room(self._model.info.max_batch_tokens - len(decoding) - num_read),
         )
-        return self._is_turn
 
     def choose(
         self, decoding: Sequence[TargetStream], budget: int, score_budget: int
@@ -91,10 +119,11 @@ class Guessing:
         They leave room for a piece of a waiting text, so that none waits for guesses to become
         fewer.
         """
+        self._is_guessed = None
         if not any(stream.buffer.token_ids or stream.spec.num_guesses for stream in decoding):
             return [NOTHING] * len(decoding)
         waiting, num_read = self._waiting()
-        return compose(
+        chosen = compose(
             decoding,
             waiting,
             self._costs.table,
@@ -103,6 +132,10 @@ class Guessing:
             used_cells=self._used_cells,
             room=self._room(min(budget - num_read, score_budget // (MAX_TOP_LOGPROBS + 1))),
         )
+        # What a client pays for says nothing of what is worth it.
+        if all(stream.spec.num_guesses <= 0 for stream in decoding):
+            self._is_guessed = any(each.token_ids and each.source == "turns" for each in chosen)
+        return chosen
 
     def _waiting(self) -> tuple[list[TargetStream], int]:
         """Returns the streams whose texts are being read, and how much of them a pass reads."""
@@ -143,7 +176,9 @@ class Guessing:
                 plain_s = self._costs.table.at(num, used_cells, own_cells)
                 tokens = sum(committed.values()) / num
         if self._turns is not None:
-            self._turns.passed(seconds, tokens, plain_s)
+            self._turns.passed(seconds, tokens, plain_s, self._is_guessed)
+            if self._turns.savings.is_low:
+                self._drop(self._turns)
         return True
 
 

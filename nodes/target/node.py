@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 from mesh.transport import ClientTransport
 from nodes.engine.grammar import Grammars
@@ -29,11 +29,23 @@ from nodes.target.text_reader import TextReader, tokenize
 from nodes.target.turns import Turns
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.mask_thread import MaskThread
-from nodes.worker.node import Joining, Node
+from nodes.worker.node import Joining, Node, Part
 from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
 from nodes.worker.stream import StreamId
 from policies.latency import NodeCosts
+
+
+class DraftInside(Part, Protocol):
+    """Opens a draft model for the node's process while the node serves."""
+
+    def bind(
+        self,
+        attach: Callable[[Callable[[], Turns | None]], None],
+        say: Callable[[str, str], None],
+    ) -> None:
+        """attach: calls its argument in the engine's thread, between two passes, and attaches the
+        guesses that it returns. say: TargetNode.say_draft(), for the event loop."""
 
 
 class TargetNode(Node):
@@ -49,21 +61,15 @@ class TargetNode(Node):
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
-        turns: Turns | None = None,
+        inside: DraftInside | None = None,
         **joining: Unpack[Joining],
     ) -> None:
-        """declared: properties of the link that the settings state. prefix_cache_bytes, grammars,
-        turns: as in TargetState."""
+        """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
+        as in TargetState. inside: opens the draft model of this process, or None."""
         self._draft = DraftInsideNotice("", "")
         self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
         state = TargetState(
-            model,
-            tokenizer,
-            prefix_cache_bytes,
-            grammars,
-            costs=costs,
-            masks=self._masks,
-            turns=turns,
+            model, tokenizer, prefix_cache_bytes, grammars, costs=costs, masks=self._masks
         )
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(
@@ -72,12 +78,15 @@ class TargetNode(Node):
             lambda notice: self._link.send(notice),
         )
         self._texts = TextReader(partial(tokenize, tokenizer), lambda reply: self._link.send(reply))
+        if inside is not None:
+            inside.bind(lambda make: self._engine.post(partial(attach, make)), self.say_draft)
         super().__init__(
             transport,
             self._engine,
             self._opening,
             self._texts,
             self._masks,
+            *([] if inside is None else [inside]),
             role="target",
             profile=encode_profile(model.info, costs, link=declared),
             # A stream that waits for its grammar or a mask has no passes, so these count as well.
@@ -119,6 +128,12 @@ class TargetNode(Node):
     def _on_events(self, events: Sequence[object], seconds: float) -> None:
         for message in messages_of(events, seconds):
             self._link.send(message)
+
+
+def attach(make: Callable[[], Turns | None], state: TargetState) -> None:
+    """Have the state of a target guess with what `make` returns, if it returns something."""
+    if (turns := make()) is not None:
+        state.attach(turns)
 
 
 def apply(state: TargetState, message: Any) -> Sequence[Event]:

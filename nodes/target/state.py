@@ -117,6 +117,10 @@ class TargetState:
     def _num_scores_that_fit(self) -> int:
         return num_scores_that_fit(self._tokenizer, self._model.info.num_vocab)
 
+    def attach(self, turns: Turns) -> None:
+        """Guess with a draft model of this process from now on."""
+        self._guessing.attach(turns, self._streams.values())
+
     def close(self, stream_id: StreamId, generation: int) -> None:
         stream = self._streams.get(stream_id)
         # The coordinator may send the generation before a parking of which it has no notice yet.

@@ -12,6 +12,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Final
 
 from nodes.draft.followed import Followed
@@ -22,6 +23,7 @@ from nodes.target.stream import TargetStream
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import PASS_RATE, CostColumns, NodeCosts, TableRefit
+from policies.savings import Savings
 from policies.turns import Prices, Turn, net_of, repays, worthwhile
 
 # Unread tokens that a step with a guess may read. More of them are read first, in pieces, if the
@@ -33,13 +35,27 @@ _FORGOTTEN: Final = 0.002
 
 
 class Turns:
-    """Guesses of one draft model. draft: follows the streams. costs: those of its steps."""
+    """Guesses of one draft model.
+
+    draft: follows the streams. costs: those of its steps. at_work: a context for each of its steps.
+    """
 
     source: ClassVar[Source] = "turns"
 
-    def __init__(self, draft: DraftState, costs: NodeCosts) -> None:
+    def __init__(
+        self,
+        draft: DraftState,
+        costs: NodeCosts,
+        at_work: AbstractContextManager[None] | None = None,
+        dropped: Callable[[str], None] = lambda _error: None,
+    ) -> None:
+        """dropped: called once no more guesses are wanted, to free the model; it gets the model's
+        error, or "" if the draft has had its trial and does not pay."""
         self._draft = draft
         self._columns = CostColumns(costs.decode)
+        self.at_work = at_work or nullcontext()
+        self.dropped = dropped
+        self.savings = Savings()
         size = costs.prefill.sizes[-1]
         self._read_s = costs.prefill.at(size) / size
         self._seen: dict[StreamId, AcceptanceEstimate] = {}
@@ -185,11 +201,19 @@ class Turns:
             self._costs.observe(self._step_tokens, seconds)
         self._draft.passed(seconds, 0.0)
 
-    def passed(self, seconds: float, tokens_a_stream: float, plain_s: float) -> None:
+    def passed(
+        self, seconds: float, tokens_a_stream: float, plain_s: float, is_guessed: bool | None = None
+    ) -> None:
         """Note a pass. tokens_a_stream: that it committed, on average; 0.0 if it read prompts,
         whose time says nothing of guesses. plain_s: seconds of the same pass without guesses.
+        is_guessed: whether it had guesses of the draft; None if its streams did not leave that to
+        this target.
         """
         if tokens_a_stream:
+            if is_guessed is not None:
+                self.savings.passed(
+                    seconds, self.turn_s, tokens_a_stream, plain_s, is_guessed=is_guessed
+                )
             gain = tokens_a_stream * plain_s / (seconds + self._guess_s)
             self._gain += PASS_RATE * (gain - self._gain)
         self._has_read, self._guess_s, self.turn_s = False, 0.0, 0.0

@@ -26,6 +26,8 @@ from policies.acceptance import CALIBRATION_KEY, DraftCalibration
 
 logger = logging.getLogger(__name__)
 
+CANNOT_DRAFT = "a recurrent model cannot take wrong guesses back: choose another draft model"
+
 _TOY = "toy:"
 _SLOWEST_TOY_MS = 10_000.0
 
@@ -116,6 +118,30 @@ def draft_inside(settings: EngineSettings) -> EngineSettings | None:
         draft="",
         vocabulary=settings.model if are_files else "",
     )
+
+
+def check_draft_inside(settings: EngineSettings) -> None:
+    """Find what is wrong with a target's draft model without opening it.
+
+    Raises ConfigError, or CatalogError if it is neither an installed catalogue name nor a file.
+    """
+    if (inside := draft_inside(settings)) is None:
+        return
+    if (opener_of(settings.model) is None) != (opener_of(settings.draft) is None):
+        raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
+    if opener_of(inside.model) is None:
+        model_path(Catalog(default_cache_dir(environment())), inside.model, inside.model_dir)
+
+
+def opened_inside(opened: Opened, inside: EngineSettings) -> Sequences:
+    """Returns a draft model that guesses in a target's process, in the target's tokens.
+
+    inside: as from draft_inside(). Raises ConfigError, CatalogError, EngineError or ModelFileError.
+    """
+    model, _ = in_tokens_of_targets(opened, inside)
+    if not model.info.can_roll_back:
+        raise ConfigError(f"engine.draft = {inside.model!r}: {CANNOT_DRAFT}")
+    return model
 
 
 def _open_toy(settings: EngineSettings, *, is_draft: bool) -> Opened:

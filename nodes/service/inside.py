@@ -1,0 +1,261 @@
+"""Opens a draft model in a target's process while the target serves, and lets it end nothing.
+
+Its file is tried in a process of its own first. A record on this machine says how it has done
+before. Whatever goes wrong, the target serves without it and says so in one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from nodes.catalog import default_cache_dir
+from nodes.config.settings import ConfigError, EngineSettings, environment
+from nodes.draft.output_limit import output_limit
+from nodes.draft.state import DraftState
+from nodes.engine.calibrate import as_fast_as_now
+from nodes.engine.cores import this_device
+from nodes.engine.grammar import Grammars
+from nodes.engine.llama_abi import library_hash
+from nodes.engine.load import Opened
+from nodes.engine.protocol import EngineError, EngineInfo, Sequences
+from nodes.service.runtime import in_loading_thread
+from nodes.target.turns import Turns
+from nodes.worker.engines import (
+    calibration_of,
+    checked_model,
+    draft_inside,
+    open_engine,
+    opened_inside,
+    opener_of,
+)
+from nodes.worker.inside_record import InsideRecord, key_of
+from nodes.worker.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+# The loading thread and the trial yield to the engine's threads: with 10 they get a tenth of a core
+# that these want.
+_NICENESS: Final = 10
+# Between two looks at what the draft saves, which is said if it has changed.
+_SAY_EVERY_S: Final = 10.0
+# A notice holds 1,024 bytes of a reason.
+_MOST_CHARS: Final = 250
+
+
+class Inside:
+    """The draft model of one target, from the trial of its file to its end.
+
+    emulated: the opened draft, if it is no file. There is nothing to be tried then, nor a record.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        target: EngineInfo,
+        grammars: Grammars,
+        *,
+        emulated: Opened | None = None,
+        trial: Trial | None = None,
+    ) -> None:
+        """settings, target, grammars: those of the target. Raises ConfigError for an emulated draft
+        with other tokens."""
+        inside = draft_inside(settings)
+        assert inside is not None
+        if emulated is not None and emulated.model.info.vocab_hash != target.vocab_hash:
+            raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
+        self._settings, self._target, self._grammars = inside, target, grammars
+        self._emulated = emulated
+        self._trial = trial or Trial()
+        self._name = inside.model if opener_of(inside.model) else Path(inside.model).name
+        self._text, self._reason = "is being loaded", ""
+        self._attach: Callable[[Callable[[], Turns | None]], None] = lambda _make: None
+        self._say: Callable[[str, str], None] = lambda _model, _why: None
+        # Guards the four below: the loading thread may still run when all else has ended.
+        self._lock = threading.Lock()
+        self._record: InsideRecord | None = None
+        self._opened: Opened | None = None
+        # The opened model in the target's tokens.
+        self._model: Sequences | None = None
+        self._is_over = False
+        self._turns: Turns | None = None
+        # Whether the draft did not pay, and whether the engine's thread needs it no longer.
+        self._is_slow = False
+        self._was_dropped = asyncio.Event()
+
+    def bind(
+        self,
+        attach: Callable[[Callable[[], Turns | None]], None],
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._attach, self._say = attach, say
+
+    @property
+    def text(self) -> str:
+        """What was chosen of the draft and why."""
+        turns, text = self._turns, self._text
+        if turns is not None and turns.savings.has_been_tried:
+            text += f", which saves {turns.savings.share:.0%} of the time"
+        return f"the draft model {self._name} {text}"
+
+    async def run(self) -> None:
+        """Load and attach the draft, say what becomes of it, and keep what is found of it."""
+        self._say("", self.text[:_MOST_CHARS])
+        if await in_loading_thread(self._load):
+            self._attach(partial(self._make, asyncio.get_running_loop()))
+        said = ""
+        while not self._was_dropped.is_set():
+            if self.text != said:
+                said = self.text
+                self._say(self._name if self._turns else "", said[:_MOST_CHARS])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._was_dropped.wait(), _SAY_EVERY_S)
+        self._say("", self.text[:_MOST_CHARS])
+        await asyncio.to_thread(self._clean_up)
+
+    def _clean_up(self) -> None:
+        """Free a dropped draft and keep why. Both would hold up passes in the engine's thread:
+        freeing SmolLM2's draft took 28 to 42 ms on a busy machine, more than a pass.
+        """
+        self._free()
+        record = self._record
+        if self._is_slow and record is not None:
+            try:
+                record.store("slow", self._reason)
+            except OSError as error:
+                logger.warning("%s cannot be kept for the next start: %s", record.path, error)
+
+    def release(self) -> None:
+        """Note that the process ends, which is then no fault of the draft."""
+        with self._lock:
+            self._is_over = True
+            if self._record is not None:
+                self._record.release()
+
+    def close(self) -> None:
+        """End the trial and free the model. No thread may run its passes any longer."""
+        self.release()
+        self._trial.stop()
+        self._free()
+
+    # -- in the loading thread ---------------------------------------------------------------------
+
+    def _load(self) -> bool:
+        """Open the draft; returns whether it can be attached."""
+        with contextlib.suppress(AttributeError, OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        try:
+            reason = self._open()
+        except Exception as error:
+            # Whatever it is, the target serves without the draft.
+            logger.debug("the draft cannot be opened", exc_info=True)
+            reason = str(error) or type(error).__name__
+        if reason:
+            is_news = self._record is None or self._record.state != "slow"
+            self._leave_out(reason, logging.WARNING if is_news else logging.INFO)
+        return not reason
+
+    def _open(self) -> str:
+        """Open the draft; returns why it is left out, or ""."""
+        if self._emulated is not None:
+            self._opened, self._model = self._emulated, self._emulated.model
+            return ""
+        record = self._recorded()
+        state, reason = record.state, record.reason
+        if state == "slow":
+            return f"{reason} less than a day ago"
+        if state == "untried":
+            if reason := self._trial.failure(self._settings):
+                if not self._is_over:
+                    record.store("bad", reason)
+                return f"{reason}; remove {record.path} to have it tried again"
+            record.store("good")
+        elif state != "good":
+            return f"{reason}; remove {record.path} to have it tried again"
+        with record:
+            opened = open_engine(self._settings, is_draft=True)
+            try:
+                model: Sequences = opened.model
+                if opened.model.info.vocab_hash != self._target.vocab_hash:
+                    model = opened_inside(opened, self._settings)
+            except BaseException:
+                opened.model.close()
+                raise
+        with self._lock:
+            if self._is_over:
+                opened.model.close()
+            else:
+                self._opened, self._model = opened, model
+        return ""
+
+    def _recorded(self) -> InsideRecord:
+        """Returns the record. Raises OSError or CatalogError."""
+        cache = default_cache_dir(environment())
+        wanted = self._settings
+        _, model_hash = checked_model(wanted, cache)
+        numbers = wanted.threads, wanted.gpu_layers, wanted.cells, wanted.max_streams
+        build = library_hash(), this_device()
+        key = key_of(model_hash, self._target.model_hash, *build, wanted.weights, *numbers)
+        record = InsideRecord(cache / "inside", key)
+        with self._lock:
+            self._record = record
+            if self._is_over:
+                record.release()
+        return record
+
+    def _leave_out(self, reason: str, level: int = logging.WARNING) -> None:
+        self._text, self._reason = f"is left out: {reason}", reason
+        if not self._is_over:
+            logger.log(level, "%s", self.text)
+
+    # -- in the engine's thread --------------------------------------------------------------------
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> Turns | None:
+        """Returns the guesses of the draft; None if it fails now."""
+        opened, model = self._opened, self._model
+        assert opened is not None
+        assert model is not None
+        at_work = self._record or contextlib.nullcontext()
+        costs = opened.costs
+        try:
+            if self._emulated is None:
+                with at_work:
+                    # It may have been calibrated beside the passes of this target.
+                    costs = as_fast_as_now(opened.model, costs)
+        except EngineError as error:
+            self._dropped(loop, str(error))
+            return None
+        limit = output_limit(opened, model)
+        draft = DraftState(model, calibration_of(opened.model), self._grammars, limit)
+        dropped = partial(self._dropped, loop)
+        self._turns = Turns(draft, costs, at_work, dropped)
+        self._text = "guesses in turns with passes"
+        logger.info("%s", self.text)
+        loop.call_soon_threadsafe(self._say, self._name, self.text[:_MOST_CHARS])
+        return self._turns
+
+    def _dropped(self, loop: asyncio.AbstractEventLoop, error: str) -> None:
+        turns, self._turns = self._turns, None
+        if error or turns is None:
+            self._leave_out(f"it failed: {error}")
+        else:
+            self._is_slow = True
+            share, num_tokens = turns.savings.share, turns.savings.num_tokens
+            reason = f"it saved {share:.1%} of the time of {num_tokens:.0f} tokens"
+            self._leave_out(reason, logging.INFO)
+        with contextlib.suppress(RuntimeError):
+            # The loop is closed if the process is ending.
+            loop.call_soon_threadsafe(self._was_dropped.set)
+
+    def _free(self) -> None:
+        with self._lock:
+            if self._opened is not None:
+                self._opened.model.close()
+            self._opened = self._model = None
