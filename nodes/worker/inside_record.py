@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import mmap
-import os
 import secrets
 import time
 from pathlib import Path
@@ -52,11 +51,13 @@ class InsideRecord:
         with self._locked():
             if self._take_stale(boot):
                 self._write("ended", "it was at work when the process of an earlier target died")
-            self._descriptor = os.open(self._mark, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-                os.write(self._descriptor, (b"\0" + boot).ljust(_MARK_BYTES, b"\0"))
-                self._bytes = mmap.mmap(self._descriptor, _MARK_BYTES)
+                with self._mark.open("x+b") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    file.write((b"\0" + boot).ljust(_MARK_BYTES, b"\0"))
+                    file.flush()
+                    # It has a descriptor of its own, which keeps the lock.
+                    self._bytes = mmap.mmap(file.fileno(), _MARK_BYTES)
             except BaseException:
                 self.release()
                 raise

@@ -66,6 +66,8 @@ class Trial:
         finally:
             child.kill()
             child.wait()
+            assert child.stdout is not None
+            child.stdout.close()
         logger.debug("the trial of %s: %s", settings.model, output)
         if child.returncode == -signal.SIGKILL:
             return "the process of its trial was killed, perhaps for lack of memory"

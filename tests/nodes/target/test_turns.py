@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.draft.state import DraftState
+from nodes.engine.protocol import EngineError, Logits, Span
+from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.target.state import TargetState
 from nodes.target.stream import Beside, Committed, Event
@@ -23,9 +25,20 @@ PASS_S = 0.03
 PASSES = NodeCosts(CostTable((1, 512), (PASS_S, PASS_S)), CostTable((32,), (PASS_S,)))
 
 
+class FailingModel(RecordingModel):
+    """Fails in its passes from when it is told to."""
+
+    fails = False
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        if self.fails:
+            raise EngineError("llama_decode failed")
+        return super().forward(spans)
+
+
 class Pair:
     """A target with a draft inside. step_s: seconds of its steps. read_s: seconds in which it reads
-    32 tokens."""
+    32 tokens. is_late: the draft is not attached yet."""
 
     def __init__(
         self,
@@ -34,12 +47,16 @@ class Pair:
         *,
         read_s: float = 0.005,
         num_draft_cells: int = 4096,
+        is_late: bool = False,
     ) -> None:
         self.model = RecordingModel(ToyConfig())
-        self.draft = RecordingModel(ToyConfig(agreement=agreement, num_cells=num_draft_cells))
+        self.draft = FailingModel(ToyConfig(agreement=agreement, num_cells=num_draft_cells))
+        # What was said when the draft was dropped.
+        self.errors: list[str] = []
         self._step_s = step_s
         steps = NodeCosts(CostTable((1, 512), (step_s, 2 * step_s)), CostTable((32,), (read_s,)))
-        turns = Turns(DraftState(self.draft), steps)
+        self.turns = Turns(DraftState(self.draft), steps, dropped=self.errors.append)
+        turns = None if is_late else self.turns
         self.state = TargetState(self.model, ToyTokenizer(96), costs=PASSES, turns=turns)
 
     def open(self, *specs: StreamSpec) -> None:
@@ -173,3 +190,71 @@ def test_a_stream_that_is_closed_or_comes_anew_has_no_guesses_of_before() -> Non
     pair.step()
     pair.state.forget_all()
     assert pair.is_empty
+
+
+@given(
+    agreement=st.sampled_from([0.0, 0.8, 1.0]),
+    prompts=st.lists(st.lists(st.integers(1, 95), min_size=2, max_size=90), min_size=1, max_size=3),
+    attached_at=st.integers(0, 40),
+    num_with=st.integers(0, 60),
+    temperature=st.sampled_from([0.0, 1.0]),
+)
+def test_texts_are_the_same_if_it_comes_and_goes_in_the_middle_of_them(
+    agreement: float, prompts: list[list[int]], attached_at: int, num_with: int, temperature: float
+) -> None:
+    pair = Pair(agreement, step_s=0.0001, is_late=True)
+    sampling = Sampling(temperature=temperature, seed=7)
+    specs = [
+        make_stream(number, prompt=tuple(prompt), max_tokens=60, sampling=sampling)
+        for number, prompt in enumerate(prompts, 1)
+    ]
+    pair.open(*specs)
+    events = list[Event]()
+    for number in range(attached_at + num_with):
+        if number == attached_at:
+            pair.state.attach(pair.turns)
+        events += pair.step() if pair.state.has_work() else []
+    pair.draft.fails = True
+    events += pair.run()
+    for spec in specs:
+        assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
+    assert pair.model.free_cells() == pair.model.config.num_cells
+
+
+def test_streams_that_were_open_before_it_came_get_its_guesses() -> None:
+    pair = Pair(agreement=1.0, is_late=True)
+    pair.open(*(make_stream(number) for number in (1, 2, 3)))
+    for _ in range(20):
+        assert num_guesses(pair.step()) == 0
+    # One that has ended by then is not followed.
+    pair.state.close(ONE, 1)
+    pair.state.attach(pair.turns)
+    assert num_guesses(pair.run()) > 100
+    assert pair.is_empty
+
+
+def test_one_that_fails_is_dropped_and_the_pass_runs_without_it() -> None:
+    pair = Pair(agreement=1.0)
+    pair.open(make_stream())
+    events = list[Event]()
+    while not num_guesses(events):
+        events += pair.step()
+    pair.draft.fails = True
+    events += pair.run()
+    assert pair.errors == ["llama_decode failed"]
+    assert tokens_of(events) == alone(make_stream()).token_ids
+
+
+def test_one_that_does_not_pay_is_dropped_after_a_trial() -> None:
+    for agreement, is_dropped in ((0.0, True), (1.0, False)):
+        pair = Pair(agreement)
+        for number in range(1, 8):
+            pair.open(make_stream(number, max_tokens=1000))
+            pair.run()
+        assert pair.errors == ([""] if is_dropped else [])
+        # Answers with a number of guesses that their clients want say nothing of that.
+        pair = Pair(agreement, step_s=2 * PASS_S)
+        for number in range(1, 8):
+            pair.open(make_stream(number, max_tokens=1000, num_guesses=1))
+            pair.run()
+        assert pair.errors == []
