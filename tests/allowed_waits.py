@@ -20,7 +20,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/worker/link.py Link._read await self._transport.recv",
         "nodes/worker/opening.py Opening.run await self._is_asked.wait",
         "nodes/service/runtime.py _until_signal await task",
-        "nodes/service/inside.py Inside.run await self._was_dropped.wait",
         "nodes/service/supervision.py until_parent_gone await loop.connect_read_pipe",
         "nodes/service/supervision.py until_parent_gone await reader.read",
         "nodes/target/text_reader.py TextReader.run await self._is_asked.wait",

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 # that these want.
 _NICENESS: Final = 10
 # Between two looks at what the draft saves, which is said if it has changed.
-_SAY_EVERY_S: Final = 10.0
+_TELL_EVERY_S: Final = 10.0
 # A notice holds 1,024 bytes of a reason.
 _MOST_CHARS: Final = 250
 
@@ -78,6 +78,7 @@ class Inside:
         self._text, self._reason = "is being loaded", ""
         self._attach: Callable[[Callable[[], Turns | None]], None] = lambda _make: None
         self._say: Callable[[str, str], None] = lambda _model, _why: None
+        self._told = ""
         # Guards the four below: the loading thread may still run when all else has ended.
         self._lock = threading.Lock()
         self._record: InsideRecord | None = None
@@ -91,9 +92,7 @@ class Inside:
         self._was_dropped = asyncio.Event()
 
     def bind(
-        self,
-        attach: Callable[[Callable[[], Turns | None]], None],
-        say: Callable[[str, str], None],
+        self, attach: Callable[[Callable[[], Turns | None]], None], say: Callable[[str, str], None]
     ) -> None:
         self._attach, self._say = attach, say
 
@@ -107,18 +106,20 @@ class Inside:
 
     async def run(self) -> None:
         """Load and attach the draft, say what becomes of it, and keep what is found of it."""
-        self._say("", self.text[:_MOST_CHARS])
+        self._tell()
         if await in_loading_thread(self._load):
             self._attach(partial(self._make, asyncio.get_running_loop()))
-        said = ""
         while not self._was_dropped.is_set():
-            if self.text != said:
-                said = self.text
-                self._say(self._name if self._turns else "", said[:_MOST_CHARS])
+            self._tell()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._was_dropped.wait(), _SAY_EVERY_S)
-        self._say("", self.text[:_MOST_CHARS])
+                await asyncio.wait_for(self._was_dropped.wait(), _TELL_EVERY_S)
+        self._tell()
         await asyncio.to_thread(self._clean_up)
+
+    def _tell(self) -> None:
+        if (text := self.text[:_MOST_CHARS]) != self._told:
+            self._told = text
+            self._say(self._name if self._turns is not None else "", text)
 
     def _clean_up(self) -> None:
         """Free a dropped draft and keep why. Both would hold up passes in the engine's thread:
@@ -238,7 +239,7 @@ class Inside:
         self._turns = Turns(draft, costs, at_work, dropped)
         self._text = "guesses in turns with passes"
         logger.info("%s", self.text)
-        loop.call_soon_threadsafe(self._say, self._name, self.text[:_MOST_CHARS])
+        loop.call_soon_threadsafe(self._tell)
         return self._turns
 
     def _dropped(self, loop: asyncio.AbstractEventLoop, error: str) -> None:

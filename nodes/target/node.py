@@ -40,9 +40,7 @@ class DraftInside(Part, Protocol):
     """Opens a draft model for the node's process while the node serves."""
 
     def bind(
-        self,
-        attach: Callable[[Callable[[], Turns | None]], None],
-        say: Callable[[str, str], None],
+        self, attach: Callable[[Callable[[], Turns | None]], None], say: Callable[[str, str], None]
     ) -> None:
         """attach: calls its argument in the engine's thread, between two passes, and attaches the
         guesses that it returns. say: TargetNode.say_draft(), for the event loop."""

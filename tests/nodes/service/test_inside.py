@@ -59,7 +59,8 @@ class Target:
         grammars = Grammars(tokenizer.piece, 96, model.info.eog_token_ids)
         settings = EngineSettings(model="target.gguf", draft=str(folder / "draft.gguf"))
         self.inside = Inside(settings, model.info, grammars, trial=trial)
-        self.inside.attach_by(self._attach)
+        self.said: list[str] = []
+        self.inside.bind(self._attach, lambda model, _why: self.said.append(model))
         self.state = TargetState(model, tokenizer, costs=FLAT)
         self._is_attached = False
 
@@ -138,6 +139,7 @@ async def test_a_good_draft_is_attached_and_guesses(
         await eventually(target.is_attached)
         assert target.decode(100) > 70
         assert "draft.gguf guesses in turns" in target.inside.text
+        await eventually(lambda: target.said == ["", "draft.gguf"])
         assert len(machine.marks) == 1
     assert machine.marks == []
 
@@ -185,6 +187,7 @@ async def test_one_that_does_not_pay_gives_its_memory_back_until_the_next_day(
             target.decode(1000)
         await eventually(closed.is_set)
         await eventually(lambda: "slow" in machine.records[0].read_text())
+        assert target.said == ["", "draft.gguf", ""]
         num_steps = target.draft.num_forward_passes
         target.decode(1000)
         assert target.draft.num_forward_passes == num_steps

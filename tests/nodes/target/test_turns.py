@@ -230,7 +230,6 @@ def test_streams_that_were_open_before_it_came_get_its_guesses() -> None:
     pair.state.close(ONE, 1)
     pair.state.attach(pair.turns)
     assert num_guesses(pair.run()) > 100
-    assert pair.is_empty
 
 
 def test_one_that_fails_is_dropped_and_the_pass_runs_without_it() -> None:
