@@ -107,13 +107,13 @@ def main() -> None:
         logger.debug("the trial may outlive a lack of memory: %s", error)
     settings = EngineSettings(**json.loads(given))
     try:
-        _run_passes(opened_inside(open_engine(settings, is_draft=True), settings))
+        run_passes(opened_inside(open_engine(settings, is_draft=True), settings))
     except (EngineError, CatalogError, ConfigError, OSError) as error:
         print(f"error: {error}")
         sys.exit(1)
 
 
-def _run_passes(model: Sequences) -> None:
+def run_passes(model: Sequences) -> None:
     """Read, guess for one and for two sequences, copy and take back, as a draft does."""
     token_ids = [7919 * (place + 1) % model.info.num_vocab for place in range(2 * _NUM_STEPS)]
     length = min(len(token_ids), model.info.max_batch_tokens)

@@ -10,7 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from nodes.engine import calibrate as calibrate_module
-from nodes.engine.calibrate import cache_key, calibrate, is_much_faster_now, load_cached, store
+from nodes.engine.calibrate import (
+    as_fast_as_now,
+    cache_key,
+    calibrate,
+    is_much_faster_now,
+    load_cached,
+    store,
+)
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.selftest import SelfTest
@@ -121,6 +128,10 @@ def test_a_calibration_of_a_busy_machine_is_recognised(priced, factor, is_faster
     costs = calibrate(priced)
     known = NodeCosts(costs.decode.scaled(factor), costs.prefill.scaled(factor))
     assert is_much_faster_now(priced, known) == is_faster
+    # Without another calibration its costs are scaled.
+    now = as_fast_as_now(priced, known)
+    assert now.decode.at(4) == pytest.approx((costs if is_faster else known).decode.at(4))
+    assert (now is known) != is_faster
     assert priced.free_cells() == priced.info.num_cells
 
 

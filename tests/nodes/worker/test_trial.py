@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from nodes.config.settings import EngineSettings
-from nodes.worker.trial import Trial
+from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.worker.trial import Trial, run_passes
 
 TOY = EngineSettings(model="toy:0.5")
 
@@ -26,6 +27,14 @@ def trial(script: str, **limits: float) -> Trial:
 
 def test_a_draft_that_runs_is_good() -> None:
     assert Trial().failure(TOY) == ""
+
+
+@pytest.mark.parametrize("max_sequences", [1, 16])
+def test_its_passes_are_those_of_guessing(max_sequences: int) -> None:
+    model = ToyModel(ToyConfig(max_sequences=max_sequences, max_batch_tokens=10, num_cells=64))
+    run_passes(model)
+    assert model.num_forward_passes > 8
+    assert model.length(0) == 11
 
 
 @pytest.mark.parametrize(
