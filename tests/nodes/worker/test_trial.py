@@ -72,23 +72,18 @@ def test_a_trial_that_is_stopped_ends(tmp_path: Path) -> None:
     assert "stopped" in hangs.failure(TOY)
 
 
-def test_a_trial_ends_with_its_parent(tmp_path: Path) -> None:
-    """The parent is killed, as by a lack of memory."""
-    noted = tmp_path / "pid"
-    child = (
-        "from nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "
-        f"import os, time; open({str(noted)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(3600)"
-    )
+def test_a_trial_ends_with_its_parent() -> None:
+    """The parent is killed, as by a lack of memory; each pass of the draft takes 10 s."""
     parent = (
-        "import sys; from nodes.config.settings import EngineSettings; "
-        "from nodes.worker.trial import Trial; "
-        f"Trial((sys.executable, '-c', {child!r})).failure(EngineSettings(model='toy:0.5'))"
+        "from nodes.config.settings import EngineSettings; from nodes.worker.trial import Trial; "
+        "Trial().failure(EngineSettings(model='toy:0.5@10000ms'))"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])
-    wait_for(lambda: noted.exists() and noted.read_text().endswith(" "))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_for(lambda: bool(children.read_text()))
+    (pid,) = map(int, children.read_text().split())
     process.send_signal(signal.SIGKILL)
     process.wait(60)
-    pid = int(noted.read_text())
     wait_for(lambda: not is_running(pid))
 
 
