@@ -16,7 +16,8 @@ Scheme: TypeAlias = Callable[[CycleProblem], CyclePlan]
 
 
 def policy_of(name: str, scheme: Scheme, **handicap: bool) -> Policy:
-    """Returns a scheme as a policy. handicap: overlap or equal_shares, as in Plan."""
+    """Returns a scheme as a policy. handicap: overlap or equal_shares, as in
+    `evaluate`."""
 
     def policy(observation: Observation) -> Plan:
         early = trivial_plan(observation, name)
@@ -45,7 +46,7 @@ def describe(
 ) -> Plan:
     """Returns a cycle as a plan. Streams without guesses become plain.
 
-    overlap, equal_shares: as in Plan.
+    overlap, equal_shares: as in `evaluate`.
     """
     cost = evaluate(problem, chosen, equal_shares=equal_shares, overlap=overlap)
     batches, times = [], []
@@ -63,9 +64,6 @@ def describe(
         batches=tuple(batches),
         plain=tuple(plain),
         policy=name,
-        min_cycle_s=cost.cycle_s if batches and cost.cycle_s > cost.natural_s * 1.001 else 0.0,
-        overlap=overlap,
-        equal_shares=equal_shares,
         prediction=Prediction(
             cost.cycle_s,
             _bound(problem, cost, bool(batches)),

@@ -147,18 +147,12 @@ class Prediction:
 class Plan:
     """Batches that circulate, and streams that the target decodes plainly beside them.
 
-    A stream in neither counts as plain. min_cycle_s: least seconds between two starts of a batch;
-    plain streams use the target meanwhile. overlap: False for one batch at a time. equal_shares:
-    the plan was priced for links of a medium that send at once with equal shares, instead of one
-    after the other.
+    A stream in neither counts as plain.
     """
 
     batches: tuple[Batch, ...] = ()
     plain: tuple[int, ...] = ()
     policy: str = ""
-    min_cycle_s: float = 0.0
-    overlap: bool = True
-    equal_shares: bool = False
     prediction: Prediction | None = None
 
 

@@ -36,13 +36,17 @@ _PLACES: Final = {
     "nodes": "nodes.nodes_group",
     "plan": "plan.plan_command",
     "top": "top.top_command",
-    "trace": "trace.trace_group",
+    "trace": "trace.trace_command",
     "keys": "keys.keys_group",
     "join": "keys.join_command",
     "doctor": "doctor.doctor_command",
     "completion": "main.completion_command",
     "install-units": "units.install_units_command",
 }
+
+# Words of commands and options that are gone -> what to do instead. It is said when a command line
+# that has all the words is refused.
+_REMOVED: Final = {"trace replan": "`airdraft plan SCENARIO.toml --policy NAME` plans a scenario"}
 
 
 class _Lazy(click.Group):
@@ -129,6 +133,15 @@ def completion_command(context: click.Context, shell: str) -> None:
     click.echo(made.source_template % made.source_vars())
 
 
+def _removed() -> str:
+    """Return what to do instead of a command or option of this command line that is gone."""
+    typed = {word.partition("=")[0] for word in sys.argv[1:]}
+    for words, says in _REMOVED.items():
+        if typed.issuperset(words.split()):
+            return f"airdraft has no {words} any more: {says}"
+    return ""
+
+
 def main() -> None:
     hold_standard_files()
     set_engine_environment()
@@ -140,7 +153,8 @@ def main() -> None:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         # One line with what, where and what to do; click's own form takes three lines.
-        print_error(" ".join(error.format_message().split()))
+        refused = _removed() if isinstance(error, click.UsageError) else ""
+        print_error(refused or " ".join(error.format_message().split()))
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
         sys.exit(report(error))

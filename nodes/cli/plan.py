@@ -1,4 +1,4 @@
-"""`airdraft plan`: plans a scenario and explains the plan."""
+"""`airdraft plan`: plans a scenario, with the reasons."""
 
 import json
 from dataclasses import asdict
@@ -14,7 +14,10 @@ from policies.baselines import POLICIES
 from policies.explain import explain, text_of
 from policies.scenario import ScenarioError, scenario_from
 
-policy_option = click.option(
+
+@click.command("plan")
+@click.argument("path", metavar="SCENARIO.toml", type=FILE)
+@click.option(
     "--policy",
     type=click.Choice(list(POLICIES)),
     default="joint",
@@ -22,14 +25,9 @@ policy_option = click.option(
     metavar="NAME",
     help=f"Planner to use: {', '.join(POLICIES)}.",
 )
-
-
-@click.command("plan")
-@click.argument("path", metavar="SCENARIO.toml", type=FILE)
-@policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan_command(path: Path, policy: str, as_json: bool) -> None:
-    """Plan a scenario and explain the plan: batches, guesses, timeline, alternatives.
+    """Plan a scenario, and say why each group of streams has its guesses or none.
 
     All times are predictions from the costs in the scenario; no model is run.
 
@@ -48,7 +46,7 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
         found = {"scenario": str(path), "name": title, **asdict(explanation)}
         click.echo(json.dumps(found, allow_nan=False))
     else:
-        click.echo(text_of(explanation, observation, title or path.name))
+        click.echo(text_of(explanation, title or path.name))
 
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:

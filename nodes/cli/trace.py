@@ -2,36 +2,28 @@
 
 import asyncio
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from nodes.cli.connection import with_client
-from nodes.cli.options import FILE, FiniteRange, mesh_options, verbose_option
+from nodes.cli.options import FiniteRange, mesh_options, verbose_option
 from nodes.cli.output_file import write_output
-from nodes.cli.plan import policy_option
 from nodes.client.client import Client
-from nodes.config.settings import ConfigError
 from nodes.messages import TraceReply
 from nodes.service.runtime import run_to_end, set_up_logging
 from nodes.telemetry.counts import Ratios
 from nodes.telemetry.trace.chrome import chrome_trace
-from nodes.telemetry.trace.records import KINDS, PassRecord, PlanRecord, Record, from_line
-from policies.baselines import POLICIES
-from policies.explain import ranges
-from policies.plan import Batch, Plan, Policy
+from nodes.telemetry.trace.records import KINDS, PassRecord, Record, from_line
 
 _POLL_S = 0.25
-_MAX_BATCHES_SHOWN = 4
 
 
-@click.group("trace", invoke_without_command=True)
+@click.command("trace")
 @click.option(
     "--seconds",
     type=FiniteRange(0, 3600, min_open=True),
@@ -49,12 +41,11 @@ _MAX_BATCHES_SHOWN = 4
     "--raw",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
-    help="Write the records, one JSON object per line, for `airdraft trace replan`.",
+    help="Write the records, one JSON object per line.",
 )
 @mesh_options
 @verbose_option
-@click.pass_context
-def trace_group(context: click.Context, /, **values: Any) -> None:
+def trace_command(**values: Any) -> None:
     """Record plans, passes and guesses of a running mesh, and write them to files.
 
     Records contain stream ids, counts and times, but never text or tokens. If links have keys, the
@@ -64,10 +55,7 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
     Examples:
       airdraft trace --seconds 10 --output trace.json
       airdraft trace --raw trace.jsonl
-      airdraft trace replan trace.jsonl --policy max-batch
     """
-    if context.invoked_subcommand is not None:
-        return
     set_up_logging(values["verbose"])
     output, raw = values["output"], values["raw"]
     if output is None and raw is None:
@@ -150,101 +138,3 @@ async def poll(client: Client, seconds: float, replies: list[TraceReply]) -> Non
                 break
             await asyncio.sleep(min(_POLL_S, max(0.0, ends_at - loop.time())))
         reply = await client.trace(reply.last)
-
-
-@trace_group.command("replan")
-@click.argument("path", metavar="FILE.jsonl", type=FILE)
-@policy_option
-def replan_command(path: Path, policy: str) -> None:
-    """Plan recorded observations again, and compare the result with the recorded plans.
-
-    Prices are predictions: the sum over all streams of seconds per token. A recorded plan is the
-    result of the joint planner. It was in force only if it beat open flow, in which no stream waits
-    for another.
-
-    \b
-    Example:
-      airdraft trace replan trace.jsonl --policy alternating
-    """
-    found = replan(_plans_of(path), POLICIES[policy])
-    if not found:
-        raise click.UsageError(f"{path} has no plan with streams: record while streams are decoded")
-    click.echo(table_of(found, policy))
-
-
-def _plans_of(path: Path) -> list[PlanRecord]:
-    plans = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            record = from_line(line)
-        except ValueError as error:
-            says = "a file that `airdraft trace --raw` wrote is accepted"
-            raise ConfigError(f"{path}, line {number}: {error}; {says}") from None
-        if isinstance(record, PlanRecord):
-            plans.append(record)
-    return plans
-
-
-# -- recorded plans beside those of another policy -------------------------------------------------
-
-
-def replan(records: Iterable[PlanRecord], policy: Policy) -> list[tuple[PlanRecord, Plan]]:
-    """Return a policy's plan for each record; observations without a plan are left out."""
-    found = []
-    for record in records:
-        if record.prediction is None or not record.observation.streams:
-            continue
-        plan = policy(record.observation)
-        if plan.prediction is not None:
-            found.append((record, plan))
-    return found
-
-
-def price_s(made: PlanRecord | Plan) -> float:
-    """Return the predicted price of a plan that has one."""
-    assert made.prediction is not None
-    return made.prediction.price_s
-
-
-def table_of(replanned: Sequence[tuple[PlanRecord, Plan]], policy: str) -> str:
-    """Return a table of 80 columns: for each record its own plan and the policy's."""
-    origin_s = replanned[0][0].at_s
-    lines = [f"{'at s':>7} {'streams':>7}  {'plan':<25}{'price ms':>9} {'ratio':>6}  batches"]
-    ratios = []
-    for record, plan in replanned:
-        # Below 1.0 the other plan is cheaper.
-        ratio = price_s(plan) / price_s(record)
-        ratios.append(ratio)
-        head = f"{record.at_s - origin_s:>7.2f} {len(record.observation.streams):>7}"
-        lines += _rows(head, f"recorded ({record.policy})", record, 1.0)
-        lines += _rows(f"{'':15}", policy, plan, ratio)
-    mean = math.exp(np.mean(np.log(ratios)))
-    lines += [
-        "",
-        f"{policy} to recorded, {len(ratios)} plans: prices {mean:.3f} on average (geometric), "
-        f"{min(ratios):.3f} to {max(ratios):.3f}",
-    ]
-    return "\n".join(lines)
-
-
-def _rows(head: str, name: str, made: PlanRecord | Plan, ratio: float) -> list[str]:
-    """Return the row of a plan with its first batch, and the other batches on lines below."""
-    head = f"{head}  {name:<25}{price_s(made) * 1e3:>9.2f} {ratio:>6.3f}"
-    shown = [_batch(batch) for batch in made.batches[:_MAX_BATCHES_SHOWN]]
-    if len(made.batches) > len(shown):
-        shown.append(f"and {len(made.batches) - len(shown)} more")
-    if made.plain:
-        shown.append(f"plain {ranges(made.plain)}")
-    first, *rest = shown
-    return [f"{head}  {first}", *(f"{'':{len(head)}}  {text}" for text in rest)]
-
-
-def _batch(batch: Batch) -> str:
-    """Return streams with their gammas, such as `1-3,7: 4 4 4 2`; one gamma if all are equal.
-
-    Both are in the order of the streams, which may differ from that of the batch.
-    """
-    pairs = sorted(zip(batch.stream_ids, batch.gammas, strict=True))
-    gammas = [gamma for _, gamma in pairs]
-    shown = gammas[:1] if len(set(gammas)) == 1 else gammas
-    return f"{ranges(batch.stream_ids)}: {' '.join(map(str, shown))}"

@@ -259,5 +259,5 @@ def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data)
         assert "\n" not in refusal
         assert refusal.startswith("bad.toml: ")
         return
-    text = text_of(explain(found, data.draw(st.sampled_from(list(POLICIES)))), found, "x")
+    text = text_of(explain(found, data.draw(st.sampled_from(list(POLICIES)))), "x")
     assert [line for line in text.splitlines() if len(line) > 80] == []

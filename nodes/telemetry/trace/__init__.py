@@ -1,1 +1,1 @@
-"""Records of the schedulers' plans and passes: stores, encodes, draws and replans them."""
+"""Records of the schedulers' plans and passes: stores, encodes and draws them."""
