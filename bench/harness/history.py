@@ -67,6 +67,12 @@ class Record:
                 self.figures = event.figures
                 self.events.append(Seen(at_s, "finished", choice, num_tokens=count, reason=reason))
 
+    def begin_again(self) -> None:
+        """Drop the events, because the answer comes from its beginning again. Wrong ones stay, so
+        that they are a fault at the end."""
+        if not any(_choice_faults(self)):
+            self.events.clear()
+
     def stalls_s(self) -> Iterator[float]:
         """Yield the longest time between two events of each choice."""
         for choice in range(self.case.options.num_choices):
@@ -97,11 +103,14 @@ def faults_of(record: Record) -> list[str]:
             found.append(f"no end: none within {record.deadline_s:g} s")
         elif took_s > record.deadline_s + GRACE_S:
             found.append(f"late: ended after {took_s:.2f} s of {record.deadline_s:g} s")
-    for choice, undisturbed in enumerate(expected):
-        own = [event for event in events if event.what != "started" and event.choice == choice]
+    return [*found, *_choice_faults(record)]
+
+
+def _choice_faults(record: Record) -> Iterator[str]:
+    for choice, undisturbed in enumerate(record.case.expected):
+        own = [e for e in record.events if e.what != "started" and e.choice == choice]
         if fault := _of_choice(own, undisturbed, record):
-            found.append(f"{fault}, choice {choice}")
-    return found
+            yield f"{fault}, choice {choice}"
 
 
 def _of_choice(events: list[Seen], expected: Expected, record: Record) -> str:

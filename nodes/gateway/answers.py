@@ -30,22 +30,13 @@ _MOST_SCORES_OF_PART: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event adds to one choice. begins: it is the first part of the choice.
-
-    told_tokens: in a resumed stream, tokens before `tokens` that the reader already has.
-    """
+    """What one event adds to one choice. begins: it is the first part of the choice."""
 
     index: int
     text: str
     tokens: Sequence[ScoredToken]
     begins: bool
     finish_reason: str | None = None
-    told_tokens: Sequence[ScoredToken] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it contains nothing to send."""
-        return not (self.begins or self.text or self.tokens or self.finish_reason)
 
 
 class Joined:
@@ -74,7 +65,7 @@ def split(delta: Delta) -> Iterator[Delta]:
     for start in starts:
         part = replace(delta, tokens=delta.tokens[start : start + at_a_time])
         if start > 0:
-            part = replace(part, text="", begins=False, told_tokens=())
+            part = replace(part, text="", begins=False)
         if start < starts[-1]:
             part = replace(part, finish_reason=None)
         yield part

@@ -26,7 +26,6 @@ from nodes.gateway.bodies import (
 )
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.items import ItemReader, Step, finish_reason, items_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING
@@ -177,7 +176,7 @@ def job_as_chat(
         job = job_of_chat(body, limits, fits=fits)
     except ApiError as error:
         raise renamed(error, names) from error
-    return replace(job, has_ids=False, echoed=echoed or {})
+    return replace(job, echoed=echoed or {})
 
 
 def _variables_of(body: ChatBody) -> tuple[dict[str, Any], bool | None]:
@@ -220,29 +219,23 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
 class ChatShape(ChunkWriter):
     kind, chunk_kind = "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, answers: Answers, told: Told | None = None) -> None:
-        super().__init__(answers, told)
+    def __init__(self, answers: Answers) -> None:
+        super().__init__(answers)
         self._readers = defaultdict[int, ItemReader](lambda: ItemReader(self._job))
 
     def chunks(self, delta: Delta) -> bytes:
         """Write the events of a delta; its tokens go with the first part of its text."""
-        index, tokens, told, events = delta.index, delta.tokens, self._told, b""
+        index, tokens, events = delta.index, delta.tokens, b""
         reader = self._readers[index]
         added = [each for step in reader.read(delta) for each in self._added(index, step)]
         if tokens and not added:
             added = [{"content": ""}]
         if delta.begins:
-            events = b"" if told is None else told.line(index)
-            events += self._change(index, {"role": "assistant", "content": ""})
+            events = self._change(index, {"role": "assistant", "content": ""})
         for each in added:
-            if told is not None:
-                # Text is not parsed if events have ids, so the whole text is one part.
-                events += told.line(index, delta.text, len(tokens))
             events += self._change(index, each, tokens)
             tokens = ()
         if delta.finish_reason is not None:
-            if told is not None:
-                events += told.line(index, ends=True)
             reason = finish_reason(delta.finish_reason, reader.items)
             events += self._change(index, {}, reason=reason)
         return events

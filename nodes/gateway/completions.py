@@ -11,7 +11,6 @@ from nodes.client.generation import Prompt
 from nodes.gateway.answers import Answers, Delta
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.scored import ScoredToken
 from nodes.gateway.shape import Api, ChunkWriter, list_pieces
@@ -115,11 +114,6 @@ class CompletionLogprobs:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_chars = 0
 
-    def skip(self, tokens: Iterable[ScoredToken]) -> None:
-        """Count tokens that the reader of a resumed stream already has."""
-        for token in tokens:
-            self._num_chars += len(self._decoder.decode(token.scores.chosen.piece))
-
     def lists(self, tokens: Sequence[ScoredToken]) -> dict[str, Iterator[object]]:
         """The lists of the next tokens, each made as it is read. text_offset: the number of
         characters before each token."""
@@ -162,24 +156,16 @@ def _token_text(piece: bytes) -> str:
 class CompletionShape(ChunkWriter):
     kind = chunk_kind = "text_completion"
 
-    def __init__(self, answers: Answers, told: Told | None = None) -> None:
-        super().__init__(answers, told)
+    def __init__(self, answers: Answers) -> None:
+        super().__init__(answers)
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
     def chunks(self, delta: Delta) -> bytes:
         logprobs = None
-        if self._job.has_logprobs and (delta.tokens or delta.told_tokens):
+        if self._job.has_logprobs and delta.tokens:
             of_choice = self._logprobs.setdefault(delta.index, CompletionLogprobs())
-            of_choice.skip(delta.told_tokens)
-            if delta.tokens:
-                logprobs = of_choice.of(delta.tokens)
-        if delta.is_empty:
-            return b""
-        event = self.choice({**_choice(delta), "logprobs": logprobs}, delta.tokens)
-        if self._told is None:
-            return event
-        ends = delta.finish_reason is not None
-        return self._told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
+            logprobs = of_choice.of(delta.tokens)
+        return self.choice({**_choice(delta), "logprobs": logprobs}, delta.tokens)
 
     def whole_choice(self, choice: Delta) -> dict[str, Any]:
         return _choice(choice)

@@ -14,7 +14,6 @@ from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers, Delta, Joined, split
 from nodes.gateway.errors import ApiError, unavailable
-from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import connection_of, metrics_of
 from nodes.gateway.running import Run, result_of
@@ -30,19 +29,11 @@ class Exchange:
     """One request and its answer. answers: what has arrived so far. failure: why the rest is
     missing, or None.
 
-    scope: of the HTTP request, whose connection may have to be closed. told: for a stream whose
-    events have ids, the part that its reader has; only the rest is sent.
+    scope: of the HTTP request, whose connection may have to be closed.
     """
 
     def __init__(
-        self,
-        mesh: Client,
-        job: Job,
-        api: Api,
-        run: Run,
-        scores: ScoresOfAnswer,
-        scope: Scope,
-        told: Told | None,
+        self, mesh: Client, job: Job, api: Api, run: Run, scores: ScoresOfAnswer, scope: Scope
     ) -> None:
         self._mesh = mesh
         self._job = job
@@ -50,10 +41,9 @@ class Exchange:
         self._scores = scores
         self._metrics = metrics_of(scope)
         self._connection = connection_of(scope)
-        self._told = told
         self._largest_bytes = 0
         self.answers = Answers(job, run.request_id, now_unix())
-        self._shape = api.shape(self.answers, told)
+        self._shape = api.shape(self.answers)
         # Whether any part of the answer has been handed to the client.
         self.has_told = False
         self._was_dropped = False
@@ -93,13 +83,10 @@ class Exchange:
         telling = asyncio.Lock()
 
         async def on_delta(delta: Delta) -> None:
-            if self._told is not None:
-                delta = self._told.rest(delta)
-                self._told.fingerprint = self.answers.fingerprint
             parts = list(split(delta))
             async with telling:
                 for part in parts:
-                    # The content is empty if the reader already has this part.
+                    # The content is empty while a text may be the beginning of a call.
                     if content := self._shape.chunks(part):
                         await self._tell(content, send, max_unsent_bytes)
                     if len(parts) > 1:

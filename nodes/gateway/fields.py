@@ -44,9 +44,8 @@ class Job:
     functions that the answer may call. thinks: whether thinking is switched on or off; None leaves
     it to the model. tool_style, thinking: how the model writes calls, and how it thinks before it
     answers; "" until they are known. has_format: an answer without calls follows a
-    JSON schema. has_ids: a stream with a key can be resumed after each event. echoed: fields of the
-    body that the answer repeats. model_hashes: of the models for which the request was read; no
-    other may answer. None allows any.
+    JSON schema. echoed: fields of the body that the answer repeats. model_hashes: of the models for
+    which the request was read; no other may answer. None allows any.
     """
 
     prompts: tuple[Prompt, ...]
@@ -63,7 +62,6 @@ class Job:
     tool_style: str = ""
     thinking: str = ""
     has_format: bool = False
-    has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
     model_hashes: frozenset[str] | None = None
 

@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -16,12 +17,11 @@ from nodes.client.generation import common_sampling
 from nodes.engine.chat.tools import HERMES
 from nodes.engine.metadata import HARMONY
 from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
-from nodes.gateway import event_ids, idempotency
+from nodes.gateway import idempotency
 from nodes.gateway.apikeys import ApiKey
-from nodes.gateway.bodies import BodyReader, Hint, parse_json, read
+from nodes.gateway.bodies import BodyReader, Hint, parse_json, read, wrong
 from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
@@ -37,6 +37,8 @@ from nodes.messages import ChatMessage, NodeFields
 from nodes.messages.fingerprint import parts_of
 
 logger = logging.getLogger(__name__)
+
+_REMOVED_HEADER: Final = "Last-Event-ID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Generate:
         self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.config.limits, key)
+        if _values(scope, _REMOVED_HEADER):
+            # Who goes on after an event would take the whole answer for the rest of it.
+            reason = "answers come whole: ask again with the Idempotency-Key alone"
+            raise wrong(_REMOVED_HEADER, reason)
         chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))
         keyed = None if chosen is None else Keyed(key.name, chosen)
         async with contextlib.AsyncExitStack() as until_sent, contextlib.AsyncExitStack() as stack:
@@ -94,30 +100,21 @@ class Generate:
             record.ignored = job.ignored
             job = job.with_options(user=owner_of(key, job.options.user))
             scores = until_sent.enter_context(shared.scores.entered(job, key.name))
-            told = _sent_before(scope, keyed, job, content)
             # The traits are those of the model that answered before, so this comes first.
-            job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
+            job = _pinned(job, shared.keyed.fingerprint_of(keyed))
             candidates = await shared.models.candidates(job.options.model, job.options.model_hash)
             job = _for_model(job, self._traits(job, candidates))
             hashes = frozenset(target.model_hash for target in candidates)
             job = replace(job, model_hashes=hashes)
-            if not job.has_ids:
-                told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
-                holding = shared.keyed.entered(
-                    keyed,
-                    scope["path"],
-                    content,
-                    connection_of(scope),
-                    takes_over=bool(_values(scope, event_ids.HEADER)),
-                )
+                holding = shared.keyed.entered(keyed, scope["path"], content, connection_of(scope))
                 remembered = await stack.enter_async_context(holding)
                 record.request_id = run.request_id = keyed.request_id(self._api.prefix)
                 # An earlier request with this key may have ended only now.
-                job = _pinned(job, told, remembered.fingerprint)
+                job = _pinned(job, remembered.fingerprint)
             # Free the memory of the body before the answer is generated.
             del content, read_body
-            exchange = Exchange(shared.mesh, job, self._api, run, scores, scope, told)
+            exchange = Exchange(shared.mesh, job, self._api, run, scores, scope)
             record.exchange = exchange
             if keyed is not None:
                 stack.callback(_remember, exchange, remembered)
@@ -172,15 +169,12 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
         # A message of a channel may be any text, so the grammar need not know of channels.
         known = "" if thinking == HARMONY else thinking
         options = in_style(options, job.tools, style, known)
-    # Parsed answers have no event ids: a parser holds text back, and ids count the text sent.
-    has_ids = job.has_ids and not style and not thinking
     return replace(
         job,
         options=options,
         tool_style=style,
         thinking=thinking,
         has_format=has_grammar and not must_call,
-        has_ids=has_ids,
     )
 
 
@@ -193,30 +187,14 @@ def _values(scope: Scope, name: str) -> list[bytes]:
     return [value for found, value in scope["headers"] if found == wanted]
 
 
-def _sent_before(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
-    """What the reader of a stream has received so far; None if its events have no ids."""
-    num_choices = len(job.prompts) * job.options.num_choices
-    last = _values(scope, event_ids.HEADER)
-    if keyed is None or not job.stream or num_choices > event_ids.MAX_CHOICES or not job.has_ids:
-        if last:
-            raise event_ids.refused(
-                "this needs stream: true, the Idempotency-Key of the stream, and an answer without "
-                f"calls and thoughts of at most {event_ids.MAX_CHOICES} choices"
-            )
-        return None
-    tag = keyed.tag(scope["path"], content)
-    return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)
-
-
-def _pinned(job: Job, told: Told | None, answered: str) -> Job:
+def _pinned(job: Job, answered: str) -> Job:
     """Pin the job to the model and numerics class of its earlier answer: no other makes that text.
 
     answered: the fingerprint of the last answer with its key; "" if there was none.
     """
-    before = (told.fingerprint if told is not None else "") or answered
-    if not before or job.options.numerics_class:
+    if not answered or job.options.numerics_class:
         return job
-    model_hash, numerics_class = parts_of(before)
+    model_hash, numerics_class = parts_of(answered)
     return job.with_options(model_hash=model_hash, numerics_class=numerics_class)
 
 

@@ -62,10 +62,6 @@ class Keyed:
     def request_id(self, prefix: str) -> str:
         return f"{prefix}-{self._derived('id', 12, prefix.encode()).hex()}"
 
-    def tag(self, path: str, body: bytes) -> str:
-        """A short hash of key, path and body, which identifies the request in event ids."""
-        return self._derived("event", 6, path.encode(), body).hex()
-
 
 @dataclass(slots=True)
 class Remembered:
@@ -102,18 +98,17 @@ class KeyedRequests:
 
     @contextlib.asynccontextmanager
     async def entered(
-        self, keyed: Keyed, path: str, body: bytes, reader: Connection, *, takes_over: bool = False
+        self, keyed: Keyed, path: str, body: bytes, reader: Connection
     ) -> AsyncIterator[Remembered]:
-        """Hold the key for one request, which may change what is remembered of it. Raises ApiError:
-        422 if the key was used with another body, 409 while a request with it is under way.
+        """Hold the key for one request, which may change what is remembered of it.
 
-        takes_over: the client resumes the stream under way, so that one has lost its reader and is
-        ended.
+        A request with the key that is under way is ended: who asks again has lost its answer, even
+        if nothing says so, as where a link is dead. Raises ApiError: 422 if the key was used with
+        another body, 409 if the earlier request does not end soon.
         """
         remembered = self._of_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
-            if takes_over:
-                other.reader.abort()
+            other.reader.abort()
             await self._ended(other)
         mine = self._under_way[keyed] = _UnderWay(reader)
         try:
@@ -123,15 +118,12 @@ class KeyedRequests:
             mine.has_ended.set()
 
     async def _ended(self, other: _UnderWay) -> None:
-        """Wait for another request to end. Raises ApiError if its client still reads the answer."""
-        if other.reader.is_closing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ENDING_LIMIT_S):
-                    await other.has_ended.wait()
-                    return
-        reason = (
-            "a request with this key is under way: wait for its answer, or close its connection"
-        )
+        """Wait for another request to end. Raises ApiError if it takes too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING_LIMIT_S):
+                await other.has_ended.wait()
+                return
+        reason = "an earlier request with this key has not ended yet: ask again"
         raise _refused(409, reason, "request_in_progress", retry_after_s=1)
 
     def _of_body(self, keyed: Keyed, path: str, body: bytes) -> Remembered:

@@ -15,7 +15,6 @@ from nodes.gateway.answers import Answers, Delta
 from nodes.gateway.bodies import Body, compact
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.items import Item, ItemReader, Step, items_of
 from nodes.gateway.scored import ScoredToken
@@ -56,12 +55,11 @@ def named_event(kind: str, **fields: Any) -> bytes:
 
 
 class Shape(ABC):
-    """How one API writes an answer. told: makes the ids of events; None if they have none."""
+    """How one API writes an answer."""
 
-    def __init__(self, answers: Answers, told: Told | None = None) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._job = answers.job
-        self._told = told
 
     @abstractmethod
     def chunks(self, delta: Delta) -> bytes:
@@ -101,7 +99,7 @@ class Api:
     body: type[Body]
     summary: str
     job: Callable[[Any, GatewayLimits], Job]
-    shape: Callable[[Answers, Told | None], Shape]
+    shape: Callable[[Answers], Shape]
 
 
 class ChunkWriter(Shape):
@@ -124,12 +122,10 @@ class ChunkWriter(Shape):
         return self._event([choice], **more)
 
     def end(self) -> bytes:
-        """The end mark, after the usage if it was requested and not sent before."""
-        told = self._told
-        if not self._job.include_usage or (told is not None and told.has_usage):
+        """The end mark, after the usage if it was requested."""
+        if not self._job.include_usage:
             return DONE
-        line = b"" if told is None else told.usage_line()
-        return line + self._event([], usage=self._answers.usage()) + DONE
+        return self._event([], usage=self._answers.usage()) + DONE
 
     def failed(self, error: ApiError) -> bytes:
         return b"data: " + error.content() + b"\n\n"
@@ -184,10 +180,10 @@ def _row(token: ScoredToken) -> list[object]:
 
 
 class ItemShape(Shape):
-    """Writes an answer of one choice as items, in an API whose events have names but no ids."""
+    """Writes an answer of one choice as items, in an API whose events have names."""
 
-    def __init__(self, answers: Answers, told: Told | None = None) -> None:
-        super().__init__(answers, told)
+    def __init__(self, answers: Answers) -> None:
+        super().__init__(answers)
         self._reader = ItemReader(self._job)
         self._finish_reason: str | None = None
 

@@ -42,10 +42,6 @@ def parts_of(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def is_fingerprint(text: str) -> bool:
-    return _FORM.fullmatch(text) is not None
-
-
 def is_meant(wanted: str, found: str) -> bool:
     """Returns whether a hash or class matches the wanted one.
 

@@ -19,8 +19,8 @@ from typing import Final
 
 import httpx
 
+from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop, over_the_wire
-from bench.chaos.kills.resuming import Reader
 from bench.emulate.open import LiveCell, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.harness.cases import Case, toy_cases
@@ -277,7 +277,7 @@ async def _apart(
 async def _over_http(mesh: Fleet, run: Run, live: LiveCell, host: str) -> AsyncIterator[Ask]:
     """Send requests over HTTP from the far end.
 
-    host: of the gateway. If it is at the hub, a request that was cut off is continued.
+    host: of the gateway. If it is at the hub, who is cut off asks again.
     """
     base = f"http://{host}:{mesh.port(_GATEWAY)}"
     is_far = host == live.hub_host

@@ -19,8 +19,8 @@ from typing import Any, Final
 import click
 import httpx
 
+from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import left_behind
-from bench.chaos.kills.resuming import Reader
 from bench.harness.cases import toy_cases
 from bench.harness.fleet import Fleet, Setup, fleet
 from bench.harness.history import Record, faults_of

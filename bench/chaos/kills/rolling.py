@@ -1,6 +1,6 @@
 """`python -m bench chaos rolling`: restart every role in turn by SIGTERM.
 
-Clients that can resume send requests over HTTP meanwhile.
+Clients over HTTP meanwhile ask again, by their keys, for what was cut off.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 import click
 import httpx
 
+from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop, run_option
-from bench.chaos.kills.resuming import Reader
 from bench.harness.cases import Case, toy_cases
 from bench.harness.fleet import Fleet, Setup
 from bench.harness.history import Record, Tally
@@ -33,7 +33,7 @@ _DEADLINE_S: Final = 120.0
 _SETUP: Final = Setup(
     num_drafts=1,
     num_gateways=2,
-    # A gateway that stops cuts streams after this time; they continue at the other gateway.
+    # A gateway that stops cuts streams after this time; the other one makes them again.
     environ={"AIRDRAFT_LIMITS__STOP_TIMEOUT_S": "0.3"},
 )
 
@@ -46,7 +46,7 @@ def rolling_command(run: Run, rounds: int, roles: list[str]) -> None:
     """Restart every role by SIGTERM under load; every text must be whole and without error.
 
     The mesh has two targets, a draft node and two gateways with toy engines. Clients that are cut
-    off continue at the other gateway with Idempotency-Key and Last-Event-ID.
+    off ask the other gateway with the same Idempotency-Key; what they had must come again.
 
     \b
     Example:
@@ -78,7 +78,7 @@ async def run_rolling(run: Run, num_rounds: int, roles: Sequence[str]) -> Tally:
                 reader = Reader(http, number, case, run.deadline_s, is_stream=is_stream)
                 record = await reader.read(urls, drawing.randrange(len(urls)))
                 counts.update({f"x {what}": n for what, n in reader.outcomes.items()})
-                counts["resumed at another gateway"] += reader.was_resumed
+                counts["came again from another gateway"] += reader.came_again
                 if is_stream:
                     waits_s[under].append(reader.longest_wait_s)
                 return record
@@ -98,7 +98,7 @@ async def run_rolling(run: Run, num_rounds: int, roles: Sequence[str]) -> Tally:
     if failed := tally.ends["failed"]:
         tally.wrong("not answered", f"{failed} requests")
     waits = "; ".join(f"{role} {spread(found)}" for role, found in waits_s.items() if role)
-    tally.lines.append(f"longest wait of each stream for an event, by restarted role: {waits}")
+    tally.lines.append(f"longest wait of each stream for more text, by restarted role: {waits}")
     return tally
 
 

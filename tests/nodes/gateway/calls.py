@@ -117,31 +117,21 @@ class Call:
     @property
     def events(self) -> list[Any]:
         """What a stream has said so far; "[DONE]" as it is."""
-        return [event for _, event in self.marked_events]
-
-    @property
-    def marked_events(self) -> list[tuple[str, Any]]:
-        """Events with their ids, "" where they have none."""
-        return events_of(self.body, "id: ")
-
-
-def events_of(body: bytes, mark: str) -> list[tuple[str, Any]]:
-    """The events of a stream, each with the rest of its line that begins with the mark, or ""."""
-    found = []
-    for event in body.decode().split("\n\n")[:-1]:
-        *lines, data = event.split("\n")
-        assert len(lines) <= 1
-        assert all(line.startswith(mark) for line in lines)
-        assert data.startswith("data: ")
-        text = data.removeprefix("data: ")
-        marked = lines[0].removeprefix(mark) if lines else ""
-        found.append((marked, text if text == "[DONE]" else json.loads(text)))
-    return found
+        return [event for _, event in named_events(self)]
 
 
 def named_events(call: Call) -> list[tuple[str, Any]]:
-    """Events of a stream whose events have names."""
-    return events_of(call.body, "event: ")
+    """The events of a stream with their names, "" where they have none."""
+    found = []
+    for event in call.body.decode().split("\n\n")[:-1]:
+        *lines, data = event.split("\n")
+        assert len(lines) <= 1
+        assert all(line.startswith("event: ") for line in lines)
+        assert data.startswith("data: ")
+        text = data.removeprefix("data: ")
+        name = lines[0].removeprefix("event: ") if lines else ""
+        found.append((name, text if text == "[DONE]" else json.loads(text)))
+    return found
 
 
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:

@@ -43,4 +43,4 @@ class Jobs:
         """What writes an answer of toy-1, which has begun."""
         answers = Answers(job, object_id, 5)
         answers.on_event(0, started())
-        return self.api.shape(answers, None)
+        return self.api.shape(answers)

@@ -1,4 +1,4 @@
-"""A client over HTTP that continues a request at another gateway."""
+"""A client over HTTP that asks again, by its key, for an answer that was cut off."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SAME: Final = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed")
 
 
 class Reader:
-    """One request, which is sent to gateways until one has answered it whole.
+    """One request, which is sent to gateways with one key until one has answered it whole.
 
-    It keeps its Idempotency-Key and names the last event that it has received. outcomes: counts of
-    tries that failed. longest_wait_s: of a stream, for its first or next event.
+    came_again: whether a part that it had came again. outcomes: counts of tries that failed.
+    longest_wait_s: of a stream, for the first or next text that it did not have.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Reader:
         *,
         is_stream: bool,
     ) -> None:
-        self.was_resumed = False
+        self.came_again = False
         self.outcomes = Counter[str]()
         self.longest_wait_s = 0.0
         self._http = http
@@ -52,6 +52,8 @@ class Reader:
         self._now = asyncio.get_running_loop().time
         self._record = Record(number, case, self._now(), deadline_s, has_token_ids=False)
         self._heard_at = self._record.asked_at_s
+        # Bytes of text that came by this try, and by the one that came furthest.
+        self._num_bytes = self._most_bytes = 0
 
     async def read(self, urls: Sequence[str], first: int) -> Record:
         """Send the request until it is answered or its deadline is over.
@@ -80,7 +82,9 @@ class Reader:
 
         Raises RequestFailedError if it is wrong, or if repeating the request is of no use.
         """
-        self.was_resumed |= "last-event-id" in self._headers
+        self.came_again |= bool(self._record.events)
+        self._record.begin_again()
+        self._num_bytes = 0
         try:
             async with self._http.stream(
                 "POST", f"{url}/completions", content=self._body, headers=self._headers
@@ -99,27 +103,26 @@ class Reader:
 
     async def _read_events(self, response: httpx.Response) -> str:
         """Return "" at the end of the stream, or what ended it early."""
-        event_id = ""
         async for line in response.aiter_lines():
-            if line.startswith("id: "):
-                event_id = line.removeprefix("id: ")
-            elif line == "data: [DONE]":
+            if line == "data: [DONE]":
                 return ""
             elif line.startswith("data: "):
                 event = json.loads(line.removeprefix("data: "))
                 if "error" in event:
                     return "error event"
-                now = self._now()
-                self.longest_wait_s = max(self.longest_wait_s, now - self._heard_at)
-                self._heard_at = now
                 self._take(event)
-                self._headers["last-event-id"] = event_id
+                if self._num_bytes > self._most_bytes:
+                    now, self._most_bytes = self._now(), self._num_bytes
+                    self.longest_wait_s = max(self.longest_wait_s, now - self._heard_at)
+                    self._heard_at = now
         raise RequestFailedError("cut", "a stream ended without [DONE] and without an error")
 
     def _take(self, body: dict[str, Any]) -> None:
         now, events = self._now(), self._record.events
         for choice in body["choices"]:
             index, reason = choice["index"], choice["finish_reason"]
-            events.append(Seen(now, "tokens", index, text=choice["text"].encode()))
+            text = choice["text"].encode()
+            self._num_bytes += len(text)
+            events.append(Seen(now, "tokens", index, text=text))
             if reason is not None:
                 events.append(Seen(now, "finished", index, reason=reason))
