@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,8 +24,7 @@ OWN_KEY_FILE: Final = "node.key"
 # The next own key, which the coordinator may not know yet.
 NEXT_KEY_FILE: Final = "node.key.next"
 COORDINATOR_KEY_FILE: Final = "coordinator.key"
-NEXT_COORDINATOR_KEY_FILE: Final = "coordinator.key.next"
-# The coordinator's public keys, for nodes of its own machine.
+# The coordinator's public key, for nodes of its own machine.
 COORDINATOR_PUBLIC_FILE: Final = "coordinator.pub"
 COORDINATOR_FILE: Final = "coordinator.toml"
 AUTHORIZED_FILE: Final = "authorized_nodes.toml"
@@ -44,36 +43,25 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class KnownCoordinator:
-    """The endpoint and public key of the coordinator that a node has joined.
-
-    next_key: the key that the coordinator has announced as its next one, "" if none.
-    """
+    """The endpoint and public key of the coordinator that a node has joined."""
 
     endpoint: str
     key: str
-    next_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorPublic:
-    """The public key of a coordinator, and the key that it will change to, "" if none."""
+    """The public key of a coordinator."""
 
     key: str
-    next_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
-    """The keys of a connecting side: its own pair, and the key that the other side must have.
-
-    next_server_key: the key to which the other side may have changed. keep: stores both keys; it is
-    called when the other side, authenticated by the first, announces the next.
-    """
+    """The keys of a connecting side: its own pair, and the key that the other side must have."""
 
     own: KeyPair
     server_key: str
-    next_server_key: str = ""
-    keep: Callable[[str, str], None] = field(default=lambda _key, _next: None, compare=False)
 
 
 def is_key(text: str) -> bool:
@@ -133,7 +121,7 @@ def read_public(path: Path) -> CoordinatorPublic | None:
 
 
 def write_public(path: Path, public: CoordinatorPublic) -> None:
-    """Write public keys to a file that every user with access to the directory can read."""
+    """Write a public key to a file that every user with access to the directory can read."""
     header = "# Written by `airdraft keys` and by the coordinator when it starts; no secret.\n"
     try:
         write_whole(path, (header + as_toml(public)).encode(), 0o644, masked=False)
@@ -158,7 +146,6 @@ def _read(path: Path, cls: type[K], remedy: str = "") -> K | None:
         return None
     except ValueError as error:
         raise KeysError(f"{path}: {error}{remedy}") from None
-    # An empty next key is left out.
     keys = (text for name, text in as_object(found).items() if name != "endpoint")
     if not all(map(is_key, keys)):
         raise KeysError(f"{path}: a key is 40 characters of Z85{remedy}")

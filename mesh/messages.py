@@ -183,10 +183,3 @@ class EnrolReply:
     error: Reason
     name: Name
     roles: Annotated[tuple[Name, ...], MaxLen(8)]
-
-
-@message(10)
-class KeyNotice:
-    """The coordinator will change to this public key; "" if it keeps the present one."""
-
-    next_key: Annotated[str, MaxLen(40)]

@@ -66,13 +66,7 @@ class ClientTransport(Protocol):
         """Queue a message without waiting. Raises BackpressureError if full or not connected."""
 
     def retry(self) -> None:
-        """Connect again, because a connection refused for its key is not retried automatically.
-
-        If the other side has announced another key, each call switches between the two keys.
-        """
-
-    def expect_key(self, next_key: str) -> None:
-        """Note the key that the other side has announced as its next one; "" for no change."""
+        """Connect again, because a connection refused for its key is not retried automatically."""
 
     def close(self) -> None:
         """Close the connection. A task waiting in recv gets LocalProtocolError."""

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import logging
 import os
-from dataclasses import replace
 from typing import Final
 
 import zmq
@@ -15,8 +14,6 @@ import zmq
 from mesh.accepting import AcceptGate
 from mesh.endpoints import ipc_path
 from mesh.errors import BackpressureError, PeerGoneError
-from mesh.keys import ClientKeys
-from mesh.security import client_options
 from mesh.tcp import cut, quiet_s, retransmit_soon
 from mesh.transport import MAX_FRAMES, Frames, Received
 from mesh.unread import BarredKeys, Unread
@@ -164,12 +161,9 @@ class ZmqServer(ZmqEndpoint):
 class ZmqClient(ZmqEndpoint):
     """A connecting DEALER socket. It reconnects automatically, as a new peer of the server."""
 
-    def __init__(
-        self, socket: zmq.Socket[bytes], address: str, keys: ClientKeys | None = None
-    ) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], address: str) -> None:
         super().__init__(socket)
         self._address = address
-        self._keys = keys
         # Descriptor of the connection of the last message, while closings are watched.
         self._connection_fd: int | None = None
 
@@ -178,19 +172,8 @@ class ZmqClient(ZmqEndpoint):
         self._check_open()
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disconnect(self._address)
-        if self._keys is not None and self._keys.next_server_key:
-            swapped = self._keys.next_server_key, self._keys.server_key
-            self._keys = replace(self._keys, server_key=swapped[0], next_server_key=swapped[1])
-            for option, value in client_options(self._keys).items():
-                self._socket.setsockopt(option, value)
         self._socket.connect(self._address)
         self._wake_waiters()
-
-    def expect_key(self, next_key: str) -> None:
-        # The announcing side has proven the key in use.
-        if self._keys is not None:
-            self._keys = replace(self._keys, next_server_key=next_key)
-            self._keys.keep(self._keys.server_key, next_key)
 
     async def recv(self) -> Frames:
         frames, _ = await self._recv(MAX_FRAMES)

@@ -148,7 +148,7 @@ class ZmqContext:
         except zmq.ZMQError as error:
             socket.close()
             raise EndpointError(endpoint, str(error.strerror)) from error
-        client = ZmqClient(socket, address, keys)
+        client = ZmqClient(socket, address)
         self._endpoints.append(client)
         return client
 

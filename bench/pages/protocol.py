@@ -12,7 +12,6 @@ from mesh.messages import (
     MAX_TAG,
     Bye,
     EnrolReply,
-    KeyNotice,
     MaxLen,
     MessageSpec,
     Ping,
@@ -29,7 +28,7 @@ _ALL: Final = "all members"
 # What the coordinator sends, by who takes it; who sends what to the coordinator is declared in
 # nodes.messages.access.
 _TAKERS: Final[dict[type, str]] = {
-    **dict.fromkeys((Welcome, Refuse, Ping, Pong, Bye, EnrolReply, KeyNotice), _ALL),
+    **dict.fromkeys((Welcome, Refuse, Ping, Pong, Bye, EnrolReply), _ALL),
     **dict.fromkeys((of_nodes.OpenStreamRequest, of_nodes.CloseStreamNotice), "target, draft"),
     of_nodes.TokenizeRequest: "target",
     of_nodes.LeaseRequest: "target",

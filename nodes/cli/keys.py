@@ -11,7 +11,7 @@ import click
 from mesh.authorized import Entry
 from mesh.endpoints import check_connect
 from mesh.errors import KeysError
-from mesh.keys import COORDINATOR_KEY_FILE, ClientKeys, KeyPair, KnownCoordinator, is_name
+from mesh.keys import ClientKeys, KeyPair, KnownCoordinator, is_name
 from mesh.security import new_key_pair
 from nodes.cli.connection import coordinator_keyring
 from nodes.cli.options import keys_option, mesh_options
@@ -212,45 +212,6 @@ def rotate_command(keys: str | None, connect: str | None) -> None:
     run_to_end(lambda: _rotate(endpoint, old, pair))
     ring.adopt_next()
     click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
-
-
-@keys_group.command("rotate-coordinator")
-@keys_option
-@click.option("--finish", "step", flag_value="finish", help="Use the next key from now on.")
-@click.option("--cancel", "step", flag_value="cancel", help="Drop the next key.")
-def rotate_coordinator_command(keys: str | None, step: str | None) -> None:
-    """Change the key of the coordinator in two steps.
-
-    The first step creates the next key; machines that connect to the running coordinator store it
-    beside the present one. Once all of them have been connected, run the command again with
-    --finish and restart the coordinator.
-
-    \b
-    Example:
-      airdraft keys rotate-coordinator
-      airdraft keys rotate-coordinator --finish
-    """
-    ring = coordinator_keyring(keys)
-    if ring.coordinator_pair() is None:
-        raise KeysError(
-            f"{ring.directory} has no {COORDINATOR_KEY_FILE}: rotate it in the directory from "
-            f"which its unit loads it"
-        )
-    if step == "cancel":
-        ring.drop_next_coordinator_pair()
-        click.echo("the coordinator keeps its key")
-    elif step == "finish":
-        pair = ring.adopt_next_coordinator_pair()
-        click.echo(
-            f"the coordinator's public key is now {pair.public}; restart it. Machines that were "
-            f"not connected meanwhile have to join again"
-        )
-    else:
-        pair = ring.make_next_coordinator_pair()
-        click.echo(
-            f"the coordinator's next public key is {pair.public}; machines store it when they "
-            f"connect. Then run `airdraft keys rotate-coordinator --finish`"
-        )
 
 
 async def _rotate(endpoint: str, old: ClientKeys, pair: KeyPair) -> None:

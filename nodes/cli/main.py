@@ -46,7 +46,13 @@ _PLACES: Final = {
 
 # Words of commands and options that are gone -> what to do instead. It is said when a command line
 # that has all the words is refused.
-_REMOVED: Final = {"trace replan": "`airdraft plan SCENARIO.toml --policy NAME` plans a scenario"}
+_REMOVED: Final = {
+    "trace replan": "`airdraft plan SCENARIO.toml --policy NAME` plans a scenario",
+    "keys rotate-coordinator": (
+        "remove coordinator.key and coordinator.pub, run `airdraft keys init`, and invite each "
+        "machine again"
+    ),
+}
 
 
 class _Lazy(click.Group):

@@ -37,7 +37,7 @@ from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import CoordinatorConfig
-from nodes.coordinator.members.authentication import Authentication, Rotation
+from nodes.coordinator.members.authentication import Authentication
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.sends import Send, coalesced
@@ -112,21 +112,18 @@ class Coordinator:
         config: CoordinatorConfig = _DEFAULTS,
         *,
         authorized: Callable[[], AuthorizedNodes] | None = None,
-        next_key: Callable[[], str] | None = None,
         clock: Callable[[], float] | None = None,
         mode: Mode | None = None,
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
-        next_key: returns the public key that the coordinator will change to, "" if there is none;
-        None where links need no keys. clock: seconds; the event loop's by default. mode: how
+        clock: seconds; the event loop's by default. mode: how
         streams are planned, instead of as `config` says.
         """
         self._clock = clock or _loop_time
         self._pauses = PauseState()
         self._transport = transport
         self._authentication = Authentication(authorized)
-        self._rotation = Rotation(next_key)
         self._rate_limits = RateLimits()
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
@@ -318,8 +315,6 @@ class Coordinator:
         roles = self.state.roster.roles()
         for peer in self._authentication.revoked(roles):
             self._send_all(self.state.revoked(peer, now))
-        if notice := self._rotation.changed(now):
-            self._send_all([Send(peer, notice) for peer in roles])
         if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
             self._credits.keep(roles)
         self._send_all(self.state.tick(now))
@@ -362,8 +357,6 @@ class Coordinator:
                 pending = deque(other for other in pending if other.peer != send.peer)
                 pending += self.state.peer_gone(send.peer, now)
             else:
-                if isinstance(send.message, Welcome) and (notice := self._rotation.notice()):
-                    pending.appendleft(Send(send.peer, notice))
                 pending.extendleft(reversed(self.state.sent(send, num_bytes, now)))
         if self.state.is_plan_due:
             self._plan_due.set()

@@ -53,12 +53,7 @@ def _known(ring: Keyring) -> list[Finding]:
     known = ring.known_coordinator()
     if known is None:
         return []
-    findings = [ok(f"joined the coordinator at {known.endpoint}")]
-    if known.next_key:
-        findings.append(
-            note("the coordinator is about to change its key; this machine has the new one")
-        )
-    return findings
+    return [ok(f"joined the coordinator at {known.endpoint}")]
 
 
 def _coordinator(ring: Keyring) -> list[Finding]:
@@ -79,7 +74,4 @@ def _coordinator(ring: Keyring) -> list[Finding]:
         )
     if invited:
         findings.append(note(f"{len(invited)} open invitation(s)", "airdraft keys list"))
-    if ring.next_coordinator_key(pair.public):
-        mend = "airdraft keys rotate-coordinator --finish, once all machines have been connected"
-        findings.append(note("a change of the coordinator's key is not finished", mend))
     return findings

@@ -93,8 +93,7 @@ async def enrol(endpoint: str, keys: ClientKeys, public_key: str, name: str) -> 
 
 
 async def _repeat(transport: ClientTransport, request: list[bytes]) -> None:
-    """Send the request again and again, over a new connection while there is none: the coordinator
-    may have changed to the next key that it announced."""
+    """Send the request again and again, over a new connection while there is none."""
     loop = asyncio.get_running_loop()
     connecting_since = loop.time()
     while True:

@@ -1,9 +1,8 @@
 """The keys of this machine: their files and places, and the keys that each link needs."""
 
-import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from mesh.security import ServerKeys, new_key_pair
 from mesh.whole_files import sync_directory
 from nodes.config.settings import LOOPBACK_ENDPOINT
 from nodes.messages.access import ROLES
-
-logger = logging.getLogger(__name__)
 
 _SOCKET = "mesh.sock"
 
@@ -81,11 +78,8 @@ class Keyring:
         return pair
 
     def adopt_next(self) -> None:
-        self._rename(keys.NEXT_KEY_FILE, keys.OWN_KEY_FILE)
-
-    def _rename(self, name: str, to: str) -> None:
         # This is atomic: readers see the key either as the next or as the present one.
-        (self.directory / name).replace(self.directory / to)
+        (self.directory / keys.NEXT_KEY_FILE).replace(self.directory / keys.OWN_KEY_FILE)
         sync_directory(self.directory)
 
     def make_coordinator_pair(self) -> KeyPair:
@@ -102,7 +96,7 @@ class Keyring:
         return (self.public or self.directory) / keys.COORDINATOR_PUBLIC_FILE
 
     def coordinator_public(self) -> CoordinatorPublic | None:
-        """Return the public keys of this machine's coordinator, None if it has none.
+        """Return the public key of this machine's coordinator, None if it has none.
 
         The secret file is read only if the public one does not exist yet. Raises KeysError.
         """
@@ -110,12 +104,10 @@ class Keyring:
 
     def _public_of_pair(self) -> CoordinatorPublic | None:
         pair = self.coordinator_pair()
-        if pair is None:
-            return None
-        return CoordinatorPublic(pair.public, self.next_coordinator_key(pair.public))
+        return None if pair is None else CoordinatorPublic(pair.public)
 
     def publish(self) -> None:
-        """Bring the public file in line with the secret ones. Raises KeysError.
+        """Bring the public file in line with the secret one. Raises KeysError.
 
         Only the owner of the coordinator's key calls this: without a key the file is removed.
         """
@@ -135,50 +127,6 @@ class Keyring:
         probe = self.directory / ".room"
         keys.write_private(probe, "#" * 4096)
         probe.unlink(missing_ok=True)
-
-    # -- the coordinator's next key ------------------------------------------------------------
-
-    def make_next_coordinator_pair(self) -> KeyPair:
-        """Return the pair the coordinator will change to; a running one announces it to members."""
-        self._check_changeable(keys.COORDINATOR_KEY_FILE)
-        pair = self._drawn(keys.NEXT_COORDINATOR_KEY_FILE)
-        self.publish()
-        return pair
-
-    def next_coordinator_key(self, in_use: str) -> str:
-        """Return the public key that a coordinator using `in_use` will change to, "" if none."""
-        pair = keys.read_key_pair(self.directory / keys.NEXT_COORDINATOR_KEY_FILE)
-        # After the next pair became the present one, the coordinator uses the old key until it
-        # restarts.
-        pair = pair or self.coordinator_pair()
-        return "" if pair is None or pair.public == in_use else pair.public
-
-    def adopt_next_coordinator_pair(self) -> KeyPair:
-        pair = keys.read_key_pair(self.directory / keys.NEXT_COORDINATOR_KEY_FILE)
-        if pair is None:
-            raise KeysError("no rotation has begun: run `airdraft keys rotate-coordinator` first")
-        self._rename(keys.NEXT_COORDINATOR_KEY_FILE, keys.COORDINATOR_KEY_FILE)
-        self.publish()
-        return pair
-
-    def drop_next_coordinator_pair(self) -> None:
-        (self.directory / keys.NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
-        self.publish()
-
-    def _keeper(self, endpoint: str) -> Callable[[str, str], None]:
-        """Return a function that stores the keys which the coordinator of an endpoint announces."""
-
-        def keep(key: str, next_key: str) -> None:
-            announced = KnownCoordinator(endpoint, key, next_key)
-            try:
-                known = self.known_coordinator()
-                # Another process of this machine may have stored them already.
-                if known is not None and known.endpoint == endpoint and known != announced:
-                    self.keep_coordinator(announced)
-            except KeysError as error:
-                logger.warning("the coordinator's next key cannot be stored: %s", error)
-
-        return keep
 
     def authorized(self) -> AuthorizedNodes:
         return AuthorizedNodes(self.directory, ROLES)
@@ -215,12 +163,12 @@ class Keyring:
         own, server = self.own(), self.coordinator_public()
         known = self.known_coordinator()
         if own is not None and known is not None and known.endpoint == endpoint:
-            return ClientKeys(own, known.key, known.next_key, self._keeper(endpoint))
+            return ClientKeys(own, known.key)
         if own is not None and server is not None:
-            return ClientKeys(own, server.key, server.next_key)
+            return ClientKeys(own, server.key)
         if own is not None and known is not None and not is_loopback(endpoint):
             # This may be another address of the coordinator that was joined.
-            return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
+            return ClientKeys(own, known.key)
         check_secure(endpoint)
         return None
 

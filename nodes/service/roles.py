@@ -97,14 +97,11 @@ def bound_coordinator(
     """
     from nodes.coordinator.service import Coordinator
 
-    secured, next_key = ring.server_keys(listen), None
-    if secured is not None:
-        next_key = partial(ring.next_coordinator_key, secured.own.public)
+    secured = ring.server_keys(listen)
     coordinator = Coordinator(
         context.bind(listen, secured, interactive=config.mark_air, fd=fd),
         config,
         authorized=ring.authorized if secured is not None else None,
-        next_key=next_key,
     )
     # After the bind: if that fails, the error is the only line.
     if secured is None and ipc_path(coordinator.endpoint) is None:

@@ -13,18 +13,7 @@ from typing import Any, Final, Protocol
 from mesh.codec import decode, encode
 from mesh.credits import Meter
 from mesh.errors import BackpressureError, DecodeError, MeshError
-from mesh.keys import is_key
-from mesh.messages import (
-    PROTOCOL_VERSION,
-    Bye,
-    Credit,
-    Hello,
-    KeyNotice,
-    Ping,
-    Pong,
-    Refuse,
-    Welcome,
-)
+from mesh.messages import PROTOCOL_VERSION, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from mesh.padding import pad
 from mesh.pauses import PauseState
 from mesh.transport import ClientTransport
@@ -195,11 +184,6 @@ class Link:
                 self._lose("stopped", logging.INFO)
             case Ping(seq=seq):
                 self.send(Pong(seq, self._progress()))
-            case KeyNotice(next_key=next_key):
-                if not next_key or is_key(next_key):
-                    self._transport.expect_key(next_key)
-                else:
-                    self.num_dropped += 1
             case _:
                 self._handler.on_message(message)
 

@@ -118,9 +118,6 @@ class MemoryClient(_Endpoint):
         peer, server = connection or (b"", self)
         self._put(server.inbox, peer, frames)
 
-    def expect_key(self, next_key: str) -> None:
-        """There is no handshake here that would need it."""
-
     def retry(self) -> None:
         """Nothing is ever refused here."""
 

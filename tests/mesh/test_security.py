@@ -12,7 +12,6 @@ from mesh.errors import InsecureEndpointError, KeysError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.messages import MAX_MESSAGE_BYTES
 from mesh.security import ServerKeys, new_key_pair, server_options
-from mesh.zmq_transport import ZmqContext
 from tests.mesh.zmq_pairs import send_when_room
 
 TCP = "tcp://127.0.0.1:0"
@@ -217,40 +216,6 @@ async def test_garbage_on_the_port_keeps_nobody_waiting(contexts, monkeypatch):
         await shout(friend, [b"hello"])
         message = await server.recv()
         assert (message.frames, message.key) == ([b"hello"], known.public)
-
-
-async def test_a_client_follows_the_other_side_to_its_next_key(contexts):
-    first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
-    kept = []
-    keys = ClientKeys(own, first.public, keep=lambda *told: kept.append(told))
-    with ZmqContext() as context:
-        server, _ = served(context, own, pair=first)
-        endpoint = server.endpoint
-        client = contexts[1].connect(endpoint, keys)
-        await client.writable()
-        client.expect_key(second.public)
-        assert kept == [(first.public, second.public)]
-    server, _ = served(contexts[0], own, pair=second, endpoint=endpoint)
-    client.retry()
-    await shout(client, [b"under the next key"])
-    assert (await server.recv()).key == own.public
-    client.expect_key("")
-    assert kept[1:] == [(second.public, "")]
-    # From now on there is one key to try.
-    client.retry()
-    await client.writable()
-
-
-async def test_a_client_that_expects_the_next_key_still_finds_the_present_one(contexts):
-    first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
-    server, _ = served(contexts[0], own, pair=first)
-    client = contexts[1].connect(server.endpoint, ClientKeys(own, second.public, first.public))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SILENCE_S):
-            await shout(client, [b"x"])
-    client.retry()
-    await shout(client, [b"y"])
-    assert (await server.recv()).frames == [b"y"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a connection received")

@@ -40,7 +40,7 @@ WRITERS: dict[str, Writer] = {
     ),
     "own": lambda ring: ring.make_own(),
     "coordinator": lambda ring: ring.make_coordinator_pair(),
-    "next": lambda ring: ring.make_next_coordinator_pair(),
+    "next": lambda ring: ring.make_next(),
     "known": lambda ring: ring.keep_coordinator(KnownCoordinator(ENDPOINT, new_key_pair().public)),
     "room": lambda ring: ring.check_room(),
     "api key": lambda ring: ApiKeys(ring.directory / "apikeys.toml").add(

@@ -110,7 +110,6 @@ def _writers(mesh: Up, disk: Path, attempt: int) -> dict[str, list[str]]:
     return {
         "keys add": ["keys", "add", "--name", name, "--role", "client", *keys, "--", public],
         "keys invite": ["keys", "invite", "--role", "draft", "--endpoint", mesh.endpoint, *keys],
-        "keys rotate-coordinator": ["keys", "rotate-coordinator", *keys],
         "keys init elsewhere": ["keys", "init", "--keys", str(disk / name)],
         "apikeys add": ["apikeys", "add", name, *keys],
         "trace": [

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 from mesh.authorized import AuthorizedNodes, Entries
 from mesh.errors import KeysError
-from mesh.messages import EnrolReply, EnrolRequest, KeyNotice
+from mesh.messages import EnrolReply, EnrolRequest
 from nodes.messages.access import ANYBODY, GUEST, Caller
 
 logger = logging.getLogger(__name__)
@@ -118,35 +118,3 @@ class Authentication:
             return EnrolReply(str(error)[:_MAX_REASON], "", ())
         logger.info("%s is authorized with a new key", entry.name)
         return EnrolReply("", entry.name, tuple(sorted(entry.roles)))
-
-
-class Rotation:
-    """read_next: returns the next public key, "" if there is none; None without keys."""
-
-    def __init__(self, read_next: Callable[[], str] | None) -> None:
-        self._read_next = read_next
-        # None until it could be read.
-        self._next_key: str | None = None
-        self._last_error = ""
-        self._looked_at = float("-inf")
-
-    def notice(self) -> KeyNotice | None:
-        """Return the notice for a member that has just been welcomed, if the key is known."""
-        return None if self._next_key is None else KeyNotice(self._next_key)
-
-    def changed(self, now: float) -> KeyNotice | None:
-        """Return the notice for all members if the next key has changed; reads once a second."""
-        if self._read_next is None or now < self._looked_at + _POLL_S:
-            return None
-        self._looked_at = now
-        try:
-            found = self._read_next()
-        except KeysError as error:
-            if str(error) != self._last_error:
-                self._last_error = str(error)
-                logger.error("the coordinator's next key cannot be announced: %s", error)
-            return None
-        if found == self._next_key:
-            return None
-        self._next_key = found
-        return KeyNotice(found)

@@ -26,15 +26,3 @@ async def test_a_machine_is_told_why_its_key_is_not_taken(answer: Refuse | Enrol
         server.send(received.peer, encode(answer))
         with pytest.raises(EnrolError, match=r"^why$"):
             await enrolling
-
-
-async def test_a_key_is_replaced_at_a_coordinator_that_has_changed_to_its_next_key() -> None:
-    before, now, own = (new_key_pair() for _ in range(3))
-    with ZmqContext() as context:
-        server = context.bind("tcp://127.0.0.1:0", ServerKeys(now, own.public.__eq__))
-        keys = ClientKeys(own, before.public, now.public)
-        enrolling = asyncio.create_task(enrol(server.endpoint, keys, "k" * 40, ""))
-        async with asyncio.timeout(60):
-            received = await server.recv()
-        server.send(received.peer, encode(EnrolReply("", "nano", ("draft",))))
-        assert (await enrolling).name == "nano"

@@ -131,35 +131,14 @@ def services(tmp_path: Path) -> Callable[[str], Keyring]:
     return ring
 
 
-def test_services_know_the_coordinator_of_their_machine_and_its_next_key_without_its_secret(
+def test_services_know_the_coordinator_of_their_machine_without_its_secret(
     tmp_path: Path, services: Callable[[str], Keyring]
 ) -> None:
     hub, target = services("coordinator"), services("target")
-    own, before = target.make_own(), hub.make_coordinator_pair()
-
-    def known() -> tuple[str, str]:
-        keys = client_keys(services("target"), LOOPBACK)
-        assert keys.own == own
-        return keys.server_key, keys.next_server_key
-
-    assert known() == (before.public, "")
-    with pytest.raises(KeysError, match="no rotation has begun"):
-        hub.adopt_next_coordinator_pair()
-    # It can be given up, and begun anew.
-    for _ in range(2):
-        after = hub.make_next_coordinator_pair()
-        assert hub.make_next_coordinator_pair() == after
-        assert known() == (before.public, after.public)
-        for _ in range(2):
-            hub.drop_next_coordinator_pair()
-        assert known() == (before.public, "")
-    after = hub.make_next_coordinator_pair()
-    assert hub.adopt_next_coordinator_pair() == hub.coordinator_pair() == after
-    assert known() == (after.public, "")
-    # A coordinator that has not been started anew goes on telling of it.
-    assert hub.next_coordinator_key(before.public) == after.public
-    secrets = {"coordinator.key", "coordinator.key.next", "node.key"}
-    assert not secrets & {path.name for path in (tmp_path / "public").iterdir()}
+    own, pair = target.make_own(), hub.make_coordinator_pair()
+    keys = client_keys(services("target"), LOOPBACK)
+    assert (keys.own, keys.server_key) == (own, pair.public)
+    assert not {"coordinator.key", "node.key"} & {f.name for f in (tmp_path / "public").iterdir()}
 
 
 def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
@@ -178,7 +157,7 @@ def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
         services("target").client_keys(LOOPBACK)
 
 
-@pytest.mark.parametrize("text", ["key = 1", 'key = "short"', "[[", 'next_key = "x"'])
+@pytest.mark.parametrize("text", ["key = 1", 'key = "short"', "[[", 'other = "x"'])
 def test_a_public_file_that_is_none_is_said(ring: Keyring, tmp_path: Path, text: str) -> None:
     ring.make_own()
     (tmp_path / "coordinator.pub").write_text(text)
@@ -252,27 +231,6 @@ def test_a_torn_token_is_one_line_that_shows_none_of_it(change: object) -> None:
     assert not text or text not in str(caught.value)
 
 
-def test_what_the_coordinator_says_of_its_keys_is_remembered(
-    ring: Keyring, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    ring.make_own()
-    first, second = new_key_pair().public, new_key_pair().public
-    ring.keep_coordinator(KnownCoordinator(WIFI, first))
-    client_keys(ring, WIFI).keep(first, second)
-    assert ring.known_coordinator() == KnownCoordinator(WIFI, first, second)
-    again = client_keys(ring, WIFI)
-    assert (again.server_key, again.next_server_key) == (first, second)
-    again.keep(second, "")
-    assert ring.known_coordinator() == KnownCoordinator(WIFI, second)
-    # This machine has joined another coordinator meanwhile.
-    ring.keep_coordinator(KnownCoordinator("tcp://10.0.0.9:7411", first))
-    again.keep(second, first)
-    assert ring.known_coordinator() == KnownCoordinator("tcp://10.0.0.9:7411", first)
-    (tmp_path / "coordinator.toml").write_text("half a file")
-    again.keep(second, first)
-    assert "cannot be stored" in caplog.text
-
-
 def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> None:
     state, given = tmp_path / "state", tmp_path / "credentials"
     Keyring(state).make_own()
@@ -291,7 +249,7 @@ def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> Non
     assert (state / "coordinator.key").exists()
     Keyring(given).make_coordinator_pair()
     with pytest.raises(KeysError, match=r"coordinator\.key is a credential"):
-        ring.make_next_coordinator_pair()
+        ring.make_coordinator_pair()
     path.chmod(0o444)
     with pytest.raises(KeysError, match="other users can read"):
         ring.own()

@@ -20,7 +20,6 @@ from mesh.messages import (
     Bye,
     Credit,
     Hello,
-    KeyNotice,
     Ping,
     Pong,
     Refuse,
@@ -131,21 +130,6 @@ async def test_hellos_that_have_left_are_given_time_to_be_answered() -> None:
     gaps = [b - a for a, b in itertools.pairwise(said_at)]
     # A narrow link is not filled with them; what a sleep takes beyond is the machine's.
     assert min(gaps) > 0.45
-
-
-async def test_a_key_notice_is_for_the_transport(
-    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
-) -> None:
-    told: list[str] = []
-    async with joined() as (node, desk):
-        monkeypatch.setattr(node.transport, "expect_key", told.append)
-        for key in ("k" * 40, "", "no key"):
-            desk.say(KeyNotice(key))
-        desk.say(KeyNotice("k" * 40), cluster="another")
-        desk.say(NodesRequest(7))
-        await eventually(lambda: node.messages)
-        assert told == ["k" * 40, ""]
-        assert node.link.num_dropped == 2
 
 
 async def test_where_the_coordinator_pads_so_do_its_members(eventually: Eventually) -> None:
