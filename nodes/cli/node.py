@@ -69,7 +69,6 @@ _engine_overrides = adds(
         help="auto runs a compact copy of a draft model if that guesses faster.",
     ),
     click.option("--supervised", is_flag=True, hidden=True),
-    click.option("--hashed", default="", hidden=True),
     verbose_option,
 )
 
@@ -84,7 +83,7 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
     """Load a node's config and run it; a supervised node reports progress as lines."""
     set_up_logging(values["verbose"])
     config = load(config_class, values["config"], _overrides(values))
-    parent = Parent(values["hashed"]) if values["supervised"] else None
+    parent = Parent() if values["supervised"] else None
     with Progress() as bar:
         progress = bar if parent is None else parent.progress
 

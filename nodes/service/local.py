@@ -109,9 +109,9 @@ class LocalMesh:
         """Return the process id of the node of a role."""
         return self._children[role].pid
 
-    async def _start(self, role: str, engine: EngineSettings, hashed: str) -> Child:
-        """Start the node of a role. hashed: That of the previous Child."""
-        command = node_command(role, self.endpoint, engine, hashed)
+    async def _start(self, role: str, engine: EngineSettings) -> Child:
+        """Start the node of a role."""
+        command = node_command(role, self.endpoint, engine)
         process = await asyncio.create_subprocess_exec(
             *command,
             env=node_environment(),
@@ -132,10 +132,10 @@ class LocalMesh:
         Returns if the node is not restarted but the mesh can serve without it. Raises
         NodeFailedError if it cannot: a node never joins, or the target ends without a restart.
         """
-        deaths, hashed = Restarts(), ""
+        deaths = Restarts()
         while True:
             try:
-                child = await self._start(role, engine, hashed)
+                child = await self._start(role, engine)
             except OSError as error:
                 # Memory or a number of processes may be short for a while.
                 if not (self._restarts and self.is_up):
@@ -147,7 +147,6 @@ class LocalMesh:
             # Wait for the last lines, but not for ever: a process that the node has started may
             # keep its standard error open.
             await asyncio.wait({child.reader}, timeout=_LAST_WORDS_S)
-            hashed = child.hashed or hashed
             how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"
             wait_s = None
             if self._restarts:

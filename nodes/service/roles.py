@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mesh.endpoints import ipc_path
@@ -24,7 +23,6 @@ from nodes.config.settings import (
 )
 from nodes.engine.calibrate import Progress
 from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.keyring import Keyring, keyring_of, make_private
@@ -148,8 +146,7 @@ async def run_node(
         load, build = _open_pair, _target_node
     endpoint, keys = keyring(config.keys).link(config.connect)
     manager = Manager(environment()) if parent is None else parent
-    hash_of = hash_file if parent is None else parent.hash_file
-    work = partial(load, config.engine, progress, hash_of=hash_of)
+    work = partial(load, config.engine, progress)
 
     async def serve() -> None:
         opened: Any = await _opened(work, manager)
@@ -172,9 +169,7 @@ async def run_node(
 
 
 def _open_pair(
-    settings: EngineSettings,
-    progress: Progress | None = None,
-    hash_of: Callable[[Path], str] = hash_file,
+    settings: EngineSettings, progress: Progress | None = None
 ) -> tuple[Opened | EmbeddingModel, Opened | None]:
     """Open a target's model, and the draft model that it runs itself if that is no file.
 
@@ -185,7 +180,7 @@ def _open_pair(
     emulated = None
     if inside is not None and opener_of(inside.model):
         emulated = open_engine(inside, is_draft=True)
-    return open_target(settings, progress, hash_of), emulated
+    return open_target(settings, progress), emulated
 
 
 def _target_node(

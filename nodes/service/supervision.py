@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Final, NoReturn
 
 from mesh.pauses import PauseState
@@ -25,14 +24,12 @@ from nodes.config.settings import (
     variable_of,
 )
 from nodes.engine.calibrate import Progress
-from nodes.engine.llama_abi import hash_file
 from nodes.service.runtime import StoppedError
 from nodes.service.systemd import PING, READY, Manager
 
 logger = logging.getLogger(__name__)
 
 PROGRESS: Final = "progress: "
-HASHED: Final = "hashed: "
 _MOST_LINES: Final = 20
 _POLL_S: Final = 0.02
 # The time without a sign of life after which a node is killed; half of it is given to a pass. It is
@@ -47,13 +44,10 @@ class Parent(Manager):
     """The process that started this node for its own mesh, and restarts it when it ends.
 
     It is a service manager that gets its reports as lines.
-    hashed: The previous node's report about its model file. The file is not hashed again if neither
-    the file nor its place has changed since.
     """
 
-    def __init__(self, hashed: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__({"WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6))})
-        self._hashed = hashed
 
     def progress(self, label: str, done: int, total: int | None) -> None:
         _write_line(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
@@ -61,22 +55,6 @@ class Parent(Manager):
     def _send(self, line: str) -> None:
         if line in (READY, PING):
             _write_line(line)
-
-    def hash_file(self, path: Path) -> str:
-        """Return the SHA-256 of a file in hexadecimal digits. Raises OSError."""
-        # Taken before the file is read, so that the next node notices changes made meanwhile.
-        state = _state_of(path)
-        known, _, sha256 = self._hashed.partition("=")
-        if known != state:
-            sha256 = hash_file(path)
-        _write_line(f"{HASHED}{state}={sha256}")
-        return sha256
-
-
-def _state_of(path: Path) -> str:
-    """Return a text that changes whenever a file is written, replaced or renamed."""
-    found = path.stat()
-    return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
 def _write_line(line: str) -> None:
@@ -111,14 +89,12 @@ async def until_parent_gone() -> NoReturn:
 program = "nodes.cli"
 
 
-def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str = "") -> list[str]:
+def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
     """Return the command line that starts a supervised node of this installation.
 
-    With -P Python ignores modules in the current folder. hashed: As in Parent.
+    With -P Python ignores modules in the current folder.
     """
     command = [sys.executable, "-P", "-m", program, role, "--supervised", "--connect", endpoint]
-    if hashed:
-        command += ["--hashed", hashed]
     return command + engine_options(engine)
 
 
@@ -160,14 +136,12 @@ async def _lines_of(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]
 class Child:
     """One process of a node. The constructor starts a task that reads its lines.
 
-    progress: Gets its progress, and the label "" when it has joined the mesh. hashed: The node's
-    report about its model file, for the next process. reader: The task, which ends when no process
-    has the node's standard error open.
+    progress: Gets its progress, and the label "" when it has joined the mesh. reader: The task,
+    which ends when no process has the node's standard error open.
     """
 
     def __init__(self, role: str, process: asyncio.subprocess.Process, progress: Progress) -> None:
         self.role = role
-        self.hashed = ""
         self._process = process
         self._progress = progress
         self._joined_at: float | None = None
@@ -198,8 +172,6 @@ class Child:
             if line.startswith(PROGRESS):
                 label, done, total = line.removeprefix(PROGRESS).rsplit(" ", 2)
                 self._progress(label, int(done), None if total == "-" else int(total))
-            elif line.startswith(HASHED):
-                self.hashed = line.removeprefix(HASHED)
             elif line == PING:
                 self._pinged_at = asyncio.get_running_loop().time()
             elif line == READY:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from mesh.whole_files import write_whole
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
 from nodes.catalog.compact import compact_copy
 from nodes.catalog.gguf import traits_of_file
@@ -39,24 +40,26 @@ class Opener(Protocol):
 
 
 def open_engine(
-    settings: EngineSettings,
-    progress: Progress | None = None,
-    hash_of: Callable[[Path], str] = hash_file,
-    *,
-    is_draft: bool = False,
+    settings: EngineSettings, progress: Progress | None = None, *, is_draft: bool = False
 ) -> Opened:
     """Open the engine that the settings name: a catalogue model, a GGUF path, or `toy:AGREEMENT` or
     `toy:AGREEMENT@NUMBERms` for tests.
 
-    hash_of: returns the SHA-256 of a file. is_draft: a compact copy of the file may be used. Raises
-    ConfigError for a wrong toy, and what checked_model(), open_model() and other OPENERS raise.
+    is_draft: a compact copy of the file may be used. Raises ConfigError for a wrong toy, and what
+    checked_model(), open_model() and other OPENERS raise.
     """
     if opener := opener_of(settings.model):
         return opener(settings, is_draft=is_draft)
     cache = default_cache_dir(environment())
-    path, model_hash = checked_model(settings, cache, hash_of)
+    path, model_hash = checked_model(settings, cache)
     if is_draft and settings.weights == "auto":
         path, model_hash = compact_copy(path, model_hash, cache, progress)
+    return _open_file(settings, path, model_hash, cache, progress)
+
+
+def _open_file(
+    settings: EngineSettings, path: Path, model_hash: str, cache: Path, progress: Progress | None
+) -> OpenedModel:
     config = LlamaConfig(
         path=path,
         profile="exact" if settings.profile == "exact" else "fast",
@@ -79,22 +82,19 @@ def _num_threads(settings: EngineSettings) -> int:
 
 
 def open_target(
-    settings: EngineSettings,
-    progress: Progress | None = None,
-    hash_of: Callable[[Path], str] = hash_file,
+    settings: EngineSettings, progress: Progress | None = None
 ) -> Opened | EmbeddingModel:
     """Open the engine of a target, whose model may be an embedding model.
 
     Raises what open_engine raises.
     """
     if opener_of(settings.model):
-        return open_engine(settings, progress, hash_of)
-    path, model_hash = checked_model(settings, default_cache_dir(environment()), hash_of)
+        return open_engine(settings, progress)
+    cache = default_cache_dir(environment())
+    path, model_hash = checked_model(settings, cache)
     if not traits_of_file(path).embeds:
-        # The hash is passed on, because hashing a large file takes seconds.
-        opened = open_engine(settings, progress, lambda _path: model_hash)
-        if isinstance(opened, OpenedModel):
-            opened.model.find_thinking()
+        opened = _open_file(settings, path, model_hash, cache, progress)
+        opened.model.find_thinking()
         return opened
     return EmbeddingModel(
         path,
@@ -189,9 +189,30 @@ def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
     return path
 
 
-def checked_model(
-    settings: EngineSettings, cache: Path, hash_of: Callable[[Path], str] = hash_file
-) -> tuple[Path, str]:
+def kept_hash(path: Path, directory: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits. Raises OSError.
+
+    It is kept in a directory, because hashing a large file takes seconds, and taken from there as
+    long as the file has not been written, replaced or renamed since.
+    """
+    # Taken before the file is read, so that changes made meanwhile are noticed the next time.
+    found = path.stat()
+    state = f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+    kept = directory / f"{found.st_dev}-{found.st_ino}.sha256"
+    with contextlib.suppress(OSError, ValueError):
+        known, sha256 = kept.read_text(encoding="ascii").split()
+        if known == state:
+            return sha256
+    sha256 = hash_file(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, f"{state} {sha256}\n".encode(), 0o644)
+    except OSError as error:
+        logger.warning("the model's hash cannot be kept in %s: %s", directory, error.strerror)
+    return sha256
+
+
+def checked_model(settings: EngineSettings, cache: Path) -> tuple[Path, str]:
     """Returns a node's model file and its SHA-256, checked before libllama opens it.
 
     Raises CatalogError if the model is neither an installed catalogue name nor a good file, if the
@@ -200,7 +221,7 @@ def checked_model(
     catalog = Catalog(cache)
     path = model_path(catalog, settings.model, settings.model_dir)
     wanted = catalog.sha256(settings.model)
-    found = hash_of(path)
+    found = kept_hash(path, cache / "calibration")
     for known in (wanted, settings.model_sha256 or None):
         if known is not None and found != known.lower():
             raise CatalogError(

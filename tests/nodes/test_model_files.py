@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from nodes.catalog import DEFAULT_TARGET, CatalogError
 from nodes.config.settings import ConfigError, EngineSettings
-from nodes.worker.engines import checked_model
+from nodes.worker.engines import checked_model, kept_hash
 from tests.nodes.catalog.fakes import gguf_bytes
 
 CONTENT = gguf_bytes()
@@ -59,3 +60,50 @@ def test_a_file_of_the_catalogue_that_was_changed_is_not_opened(
     path.write_bytes(CONTENT[:-1] + b"!")
     with pytest.raises(CatalogError, match="get the file again"):
         checked_model(settings, tmp_path)
+
+
+# -- hashes that are kept --------------------------------------------------------------------------
+
+
+def test_a_file_that_has_not_changed_is_not_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, kept = tmp_path / "model.gguf", tmp_path / "kept"
+    path.write_bytes(b"a model")
+    sha256 = hashlib.sha256(b"a model").hexdigest()
+    assert kept_hash(path, kept) == sha256
+
+    def hashed(_path: Path) -> str:
+        pytest.fail("it is hashed again")
+
+    monkeypatch.setattr("nodes.worker.engines.hash_file", hashed)
+    assert kept_hash(path, kept) == sha256
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "nonsense"])
+def test_a_file_that_has_changed_is_hashed_again(tmp_path: Path, how: str) -> None:
+    path, other, kept = tmp_path / "model.gguf", tmp_path / "other.gguf", tmp_path / "kept"
+    path.write_bytes(b"a model")
+    other.write_bytes(b"another")
+    kept_hash(path, kept)
+    if how == "written":
+        path.write_bytes(b"another")
+        # A clock may be too coarse to have moved on.
+        os.utime(path, (1, 1))
+    elif how == "replaced":
+        other.replace(path)
+    else:
+        (file,) = kept.iterdir()
+        file.write_text("nonsense")
+    for _ in range(2):
+        assert kept_hash(path, kept) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_hash_that_cannot_be_kept_is_said_and_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, kept = tmp_path / "model.gguf", tmp_path / "kept"
+    path.write_bytes(b"a model")
+    kept.write_text("no directory")
+    assert kept_hash(path, kept) == hashlib.sha256(b"a model").hexdigest()
+    assert "the model's hash cannot be kept" in caplog.text

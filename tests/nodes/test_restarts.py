@@ -69,25 +69,6 @@ async def test_texts_go_on_with_the_next_node(role: str, eventually: Eventually)
     assert second in (first, f"{first} in {WAITS_S[1]:g} s")
 
 
-async def test_the_next_node_need_not_read_the_whole_model_file_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    commands: list[list[str]] = []
-
-    def command(role: str, endpoint: str, engine: EngineSettings, hashed: str) -> list[str]:
-        commands.append([role, hashed])
-        said = "hashed: 1:2=3" if len(commands) == 1 else "nothing"
-        code = f"import sys; print({said!r}, file=sys.stderr); sys.exit({len(commands)})"
-        return [sys.executable, "-c", code]
-
-    monkeypatch.setattr(local, "node_command", command)
-    monkeypatch.setattr("nodes.service.local.WAITS_S", (0.0,))
-    with pytest.raises(NodeFailedError):
-        await LocalMesh("nowhere", restarts=True).keep("target", TOY)
-    # The second one has the code of a mistake.
-    assert commands == [["target", ""], ["target", "1:2=3"]]
-
-
 @pytest.mark.parametrize(
     ("code", "restarts", "num_starts"),
     [

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import signal
@@ -19,52 +18,11 @@ import pytest
 from nodes.config.settings import EngineSettings
 from nodes.engine.calibrate import Progress
 from nodes.service import supervision
-from nodes.service.supervision import HASHED, Child, Parent, node_command
+from nodes.service.supervision import Child, Parent, node_command
 from tests.cli.commands import wait_until
 
 LIMIT_S = 60.0
 Eventually = Callable[..., Awaitable[None]]
-
-
-def said(capfd: pytest.CaptureFixture[str]) -> str:
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(HASHED)
-    return line.removeprefix(HASHED)
-
-
-def test_a_file_that_has_not_changed_is_not_hashed_again(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"a model")
-    sha256 = hashlib.sha256(b"a model").hexdigest()
-    assert Parent().hash_file(path) == sha256
-    line = said(capfd)
-    assert line.endswith(f"={sha256}")
-    # What it is told is believed, and passed on to the one after it.
-    told = line.replace(sha256, "f" * 64)
-    assert Parent(told).hash_file(path) == "f" * 64
-    assert said(capfd) == told
-
-
-@pytest.mark.parametrize("how", ["written", "replaced", "nonsense"])
-def test_a_file_that_has_changed_is_hashed_again(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], how: str
-) -> None:
-    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
-    path.write_bytes(b"a model")
-    other.write_bytes(b"another")
-    Parent().hash_file(path)
-    told = said(capfd)
-    if how == "written":
-        path.write_bytes(b"another")
-        # A clock may be too coarse to have moved on.
-        os.utime(path, (1, 1))
-    elif how == "replaced":
-        other.replace(path)
-    else:
-        told = "nonsense"
-    assert Parent(told).hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path: Path) -> None:
