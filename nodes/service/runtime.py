@@ -20,7 +20,7 @@ from nodes.catalog import CatalogError, ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError, environment
 from nodes.engine.protocol import EngineError
-from nodes.service.systemd import JournalFormatter, Manager, is_journal
+from nodes.service.systemd import Manager, is_journal, with_priority
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 logger = logging.getLogger(__name__)
@@ -147,8 +147,18 @@ class TextFormatter(logging.Formatter):
         return one_line(super().formatMessage(record))
 
 
+class JournalFormatter(TextFormatter):
+    """Makes the same without a time, which journald adds, and with the priority."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_priority(super().format(record), record.levelno)
+
+
 def set_up_logging(verbose: int) -> None:
-    """Log to standard error, in the form for journald if that is where it goes."""
+    """Log to standard error, with priorities if journald reads it."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
     if is_journal(environment(), sys.stderr):
@@ -287,13 +297,10 @@ def report(error: BaseException) -> int:
 
 
 def print_error(text: str) -> None:
-    """Print `error: TEXT` on standard error, for journald as a record with its priority."""
-    line = f"error: {text}"
+    """Print `error: TEXT` on standard error, with its priority if journald reads it."""
+    line = one_line(f"error: {text}")
     if is_journal(environment(), sys.stderr):
-        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, line, (), None)
-        line = JournalFormatter().format(record)
-    else:
-        line = one_line(line)
+        line = with_priority(line, logging.ERROR)
     # If standard error is closed, only the exit code shows the error.
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr)

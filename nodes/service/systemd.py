@@ -5,7 +5,6 @@ Without systemd all of them do nothing.
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -191,16 +190,7 @@ def is_journal(environ: Mapping[str, str], stream: IO[str]) -> bool:
     return bool(colon) and (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
-class JournalFormatter(logging.Formatter):
-    """Makes lines `<4>{"level": "warning", "logger": ..., "message": ...}`, some with traceback."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        priority = _PRIORITIES.get(record.levelno, _DEBUG)
-        return f"<{priority}>{json.dumps(fields, ensure_ascii=False)}"
+def with_priority(text: str, level: int) -> str:
+    """Return lines that begin with the priority of a level, such as `<4>`, which journald takes."""
+    priority = _PRIORITIES.get(level, _DEBUG)
+    return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))

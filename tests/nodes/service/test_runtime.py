@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import json
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
 from nodes.catalog import ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError
-from nodes.service.runtime import StoppedError, TextFormatter, print_line, report
+from nodes.service.runtime import JournalFormatter, StoppedError, TextFormatter, print_line, report
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 
@@ -57,17 +56,17 @@ def test_the_journal_has_the_error_as_a_record_with_the_priority_of_one(
     found = os.fstat(sys.stderr.fileno())
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
     assert report(ConfigError("no file,\nno fun")) == 78
-    line = capfd.readouterr().err
-    assert (line[:3], line.count("\n")) == ("<3>", 1)
-    assert json.loads(line[3:])["message"] == "error: no file,\nno fun"
+    assert capfd.readouterr().err == "<3>error: no file,\\nno fun\n"
 
 
 def test_a_name_with_control_characters_makes_no_further_line_of_a_log_or_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = "é x\nERROR forged \x1b[2J"
-    record = logging.makeLogRecord({"msg": "draft %s joined", "args": (name,)})
-    assert TextFormatter().format(record) == "draft é x\\nERROR forged \\x1b[2J joined"
+    record = logging.LogRecord("x", logging.WARNING, "", 1, "draft %s joined", (name,), None)
+    said = "draft é x\\nERROR forged \\x1b[2J joined"
+    assert TextFormatter().format(record) == said
+    assert JournalFormatter().format(record) == f"<4>WARNING x: {said}"
     assert report(RequestFailedError("bad_request", f"present nodes: {name}")) == 1
     said = capsys.readouterr().err
     assert said == "error: present nodes: é x\\nERROR forged \\x1b[2J\n"

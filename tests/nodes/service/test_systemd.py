@@ -1,16 +1,14 @@
 """What systemd is told, what it passes on, and lines of a log as journald reads them."""
 
-import json
 import logging
 import os
 import socket
-import sys
 import time
 
 import pytest
 
 from nodes.config.settings import ConfigError
-from nodes.service.systemd import JournalFormatter, Manager, endpoint_of, inherited, is_journal
+from nodes.service.systemd import Manager, endpoint_of, inherited, is_journal, with_priority
 from tests.nodes.service.fake_manager import FakeManager
 
 
@@ -157,30 +155,12 @@ def test_a_listening_socket_has_an_endpoint_and_any_other_is_an_error(tmp_path):
 # -- lines of the log ------------------------------------------------------------------------------
 
 
-def record(level=logging.WARNING, message="a %s", args=("b",), exc_info=None):
-    return logging.LogRecord("nodes.x", level, "x.py", 1, message, args, exc_info)
-
-
 @pytest.mark.parametrize(
     ("level", "priority"),
     [(logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (10, 7)],
 )
-def test_a_line_begins_with_its_priority(level, priority):
-    line = JournalFormatter().format(record(level))
-    assert line.startswith(f"<{priority}>{{")
-
-
-def test_a_record_is_one_line_of_json_whatever_it_says_with_its_traceback():
-    line = JournalFormatter().format(record(message='two\nlines "quoted" é', args=()))
-    said = json.loads(line[3:])
-    message = 'two\nlines "quoted" é'
-    assert said == {"level": "warning", "logger": "nodes.x", "message": message}
-    try:
-        raise ValueError("why")
-    except ValueError:
-        failed = JournalFormatter().format(record(exc_info=sys.exc_info()))
-    assert "ValueError: why" in json.loads(failed[3:])["traceback"]
-    assert "\n" not in line + failed
+def test_every_line_begins_with_its_priority(level, priority):
+    assert with_priority("a b\nTraceback", level) == f"<{priority}>a b\n<{priority}>Traceback"
 
 
 def test_a_stream_is_the_journal_s_if_it_is_the_one_that_was_named(tmp_path):
