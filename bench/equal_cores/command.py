@@ -19,7 +19,7 @@ import click
 
 from bench import pairs
 from bench.cores import cores_at_once, read_bytes_per_s
-from bench.equal_cores.ways import AIRDRAFT, Place, Way, file_of, llama_ways
+from bench.equal_cores.ways import AIRDRAFT, Place, Way, file_of, llama_ways, wait_for_drafts
 from bench.harness.fleet import FleetError
 from bench.load.figures import Figures
 from bench.load.versus import Load, in_turns, tokens_within
@@ -190,7 +190,10 @@ async def _measure(
         sides = []
         for way in ways:
             try:
-                sides.append(await asyncio.to_thread(stack.enter_context, way.started(place)))
+                side = await asyncio.to_thread(stack.enter_context, way.started(place))
+                if way.server is None:
+                    await asyncio.to_thread(wait_for_drafts, side)
+                sides.append(side)
             except FleetError as error:
                 write(Skipped(cell=str(cell), way=way.name, reason=str(error)))
         own = {side.name for side in sides if by_name[side.name].server is None}

@@ -27,6 +27,8 @@ from nodes.worker.engines import opener_of
 
 _STARTS_WITHIN_S: Final = 120.0
 _STOP_LIMIT_S: Final = 10.0
+# The first start with a draft tries it in a process of its own, and may make a compact copy.
+_LOADS_WITHIN_S: Final = 300.0
 # What this process sets for engines of its own (`set_engine_environment`), and no other server.
 _OWN_VARIABLES: Final = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 # Of llama.cpp's server, whose slots divide its cache: room for a long prompt of one stream, or for
@@ -118,6 +120,24 @@ def _airdraft(way: Way, place: Place) -> Iterator[Side]:
     words = ("--model", place.target, *way.words(place))
     with up(*words, prefix=place.prefix) as mesh:
         yield Side(way.name, Endpoint(url=mesh.url, model=""), mesh.process.pid)
+
+
+def wait_for_drafts(side: Side) -> None:
+    """Wait until a mesh has loaded the draft model in its target's process, or left it out.
+
+    Raises FleetError if it takes too long.
+    """
+    give_up_at = time.monotonic() + _LOADS_WITHIN_S
+    url = side.endpoint.url.removesuffix("/v1") + "/api/status"
+    while any("is being loaded" in node["draft_why"] for node in _nodes(url)):
+        if time.monotonic() > give_up_at:
+            raise FleetError(f"{side.name}: the draft was not loaded in {_LOADS_WITHIN_S:.0f} s")
+        time.sleep(0.5)
+
+
+def _nodes(url: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = httpx.get(url, timeout=10.0, trust_env=False).json()["nodes"]
+    return found
 
 
 @contextlib.contextmanager

@@ -119,6 +119,7 @@ class TargetState:
 
     def attach(self, turns: Turns) -> None:
         """Guess with a draft model of this process from now on."""
+        turns.compute_masks_by(self._masks.service)
         self._guessing.attach(turns, self._streams.values())
 
     def close(self, stream_id: StreamId, generation: int) -> None:

@@ -17,6 +17,7 @@ from typing import ClassVar, Final
 
 from nodes.draft.followed import Followed
 from nodes.draft.state import DraftState
+from nodes.engine.masks import MaskService
 from nodes.messages import MAX_GAMMA
 from nodes.target.proposals import Proposal, Source
 from nodes.target.stream import TargetStream
@@ -71,6 +72,11 @@ class Turns:
     @property
     def _costs(self) -> TableRefit:
         return self._columns.of(self._draft.num_threads)
+
+    def compute_masks_by(self, service: MaskService) -> None:
+        """Have the masks of streams that are yet to be opened computed by a service, so that a
+        grammar whose masks take long delays nobody else."""
+        self._draft.compute_masks_by(service)
 
     def open(self, spec: StreamSpec) -> None:
         if spec.num_guesses:

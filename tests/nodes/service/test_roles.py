@@ -70,7 +70,7 @@ async def test_the_thread_that_loads_a_model_ends_with_it(
     def added() -> set[str]:
         return {thread.name for thread in threading.enumerate()} - before
 
-    await eventually(lambda: added() == {"engine", "masks"})
+    await eventually(lambda: added() == {"engine", "masks", "masks apart"})
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
 
