@@ -136,7 +136,9 @@ def wait_for_drafts(side: Side) -> None:
 
 
 def _nodes(url: str) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = httpx.get(url, timeout=10.0, trust_env=False).json()["nodes"]
+    found: list[dict[str, str]] = httpx.get(url, timeout=10.0, trust_env=False).json()["status"][
+        "nodes"
+    ]
     return found
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # The share of prompts is capped, because decoding goes on beside any number of them.
 _MAX_PREFILL_SHARE: Final = 0.8
+# So long a target's observed speed counts without a further pass.
+_SEEN_FOR_S: Final = 60.0
 
 
 class TargetCosts:
@@ -33,8 +35,12 @@ class TargetCosts:
     def __init__(self, calibrated: NodeCosts) -> None:
         self.calibrated = calibrated.decode
         self._prefill = calibrated.prefill
-        self.decode = TableRefit(calibrated.decode)
         self._prompts = Load()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what passes have taken since the calibration."""
+        self.decode = TableRefit(self.calibrated)
 
     def now(self, own_cells: float = 0.0) -> NodeCosts:
         """Returns the present costs for streams that have own_cells cells each."""
@@ -75,6 +81,10 @@ class ObservedSpeed:
         self.ratio = 1.0
         self._last: tuple[float, frozenset[int]] = (0.0, frozenset())
 
+    def is_old(self, now: float) -> bool:
+        """Whether the target has had no pass for a minute."""
+        return now - self._last[0] > _SEEN_FOR_S
+
     def passed(self, reply: CommitReply, predicted_s: float, now: float) -> None:
         """Note a pass. Its time is known where a stream decoded in the one before as well."""
         at, before = self._last
@@ -87,6 +97,17 @@ class ObservedSpeed:
         most = MAX_RATIO * self.ratio if rate == PASS_RATE else math.inf
         found = (now - at) / (predicted_s + reply.turn_s)
         self.ratio += rate * (min(most, found) - self.ratio)
+
+
+def forget_old(scheduler: Scheduler, now: float) -> None:
+    """Forget the speed of a target that has had no pass for a minute.
+
+    It may have been slow for a moment, and while it counts as slow others get all requests by which
+    that would be seen. By its calibration alone it counts as a new one.
+    """
+    if scheduler.observed.is_old(now):
+        scheduler.observed = ObservedSpeed()
+        scheduler.target.forget()
 
 
 def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:

@@ -208,7 +208,8 @@ def kept_hash(path: Path, directory: Path) -> str:
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(kept, f"{state} {sha256}\n".encode(), 0o644)
     except OSError as error:
-        logger.warning("the model's hash cannot be kept in %s: %s", directory, error.strerror)
+        # The calibration, which lies there as well, is warned of.
+        logger.debug("the model's hash cannot be kept in %s: %s", directory, error.strerror)
     return sha256
 
 

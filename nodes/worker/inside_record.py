@@ -25,8 +25,10 @@ from nodes.engine.cores import read
 # ended: it was at work when a target's process died. slow: it did not pay.
 State = Literal["untried", "good", "bad", "ended", "slow"]
 
-# A draft that did not pay is tried again at a start after so long: other requests may come then.
-_SLOW_FOR_S: Final = 24 * 3600.0
+# What verdicts become after a day: other requests may come then, and a trial may have failed for
+# lack of memory.
+_AFTER_A_DAY: Final[dict[State, State]] = {"slow": "good", "bad": "untried"}
+_DAY_S: Final = 24 * 3600.0
 _MARK_BYTES: Final = 64
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -99,10 +101,11 @@ class InsideRecord:
 
     @property
     def state(self) -> State:
-        """The verdict; that of a slow draft holds for a day."""
+        """The verdict. That of a slow draft, or of a trial that failed, holds for a day."""
         state, _, at = self._read()
-        is_over = state == "slow" and not 0.0 <= time.time() - at < _SLOW_FOR_S
-        return "good" if is_over else state
+        if state in _AFTER_A_DAY and not 0.0 <= time.time() - at < _DAY_S:
+            return _AFTER_A_DAY[state]
+        return state
 
     @property
     def reason(self) -> str:
@@ -112,7 +115,7 @@ class InsideRecord:
     def store(self, state: State, reason: str = "") -> None:
         """Keep a verdict, unless a target has come to know worse of the draft. Raises OSError."""
         with self._locked():
-            if self._read()[0] not in ("bad", "ended"):
+            if self.state not in ("bad", "ended"):
                 self._write(state, reason)
 
     def _write(self, state: State, reason: str) -> None:

@@ -249,6 +249,9 @@ class Placement:
             held = self._ledger.streams
             return sum(s in held and held[s].request is not choice.request for s in target.streams)
 
+        for target in targets if len(targets) > 1 else ():
+            if target.scheduler is not None:
+                passes.forget_old(target.scheduler, now)
         return min(targets, key=lambda n: (num_untried(n), price_s(n), n.admitted_cells))
 
     def evacuated(self, choice: Choice, now: float) -> Move | None:

@@ -69,7 +69,7 @@ def test_on_a_disk_that_takes_nothing_all_is_served_and_nothing_is_damaged(
 ) -> None:
     found = on_a_disk(kind)
     assert lasting(found.faults) == []
-    assert sum(says in line for line in found.lines) == 6, found
+    assert sum(says in line for line in found.lines) == 5, found
 
 
 def test_with_all_files_on_a_full_disk_every_role_serves_and_starts_again() -> None:

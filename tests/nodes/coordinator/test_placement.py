@@ -45,6 +45,16 @@ def test_streams_go_where_a_token_takes_the_least_whatever_a_target_says(told_ms
     assert placed[:4] == ["fast"] * 4
 
 
+def test_a_target_that_was_slow_once_is_tried_again_after_a_minute_without_a_pass() -> None:
+    mesh = mesh_of(slow=profile(10), fast=profile(10))
+    observed(mesh, slow=2000, fast=10)
+    assert mesh.submit(1, max_tokens=200, now=30.0).where() == ["fast"]
+    for token in range(10):
+        mesh.commit(3, 3 + token, pass_s=0.01, now=100.0 + 0.01 * token, peer=b"fast")
+    placed = [mesh.submit(n, max_tokens=200, now=101.0).where()[0] for n in (2, 3, 4)]
+    assert sorted(placed) == ["fast", "fast", "slow"]
+
+
 def test_a_target_that_was_never_seen_to_decode_has_one_request_at_a_time() -> None:
     mesh = mesh_of(honest=profile(10))
     observed(mesh, honest=10)
