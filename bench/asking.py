@@ -22,6 +22,7 @@ from nodes.engine.rules import NO_RULES, Grammar, LogitRules
 from nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
 
 _USERS = itertools.count()
+_INSIDE = "inside:"
 Requests = Sequence[tuple[str, GenerateOptions]]
 
 
@@ -49,12 +50,13 @@ class Pair:
         catalog = Catalog(default_cache_dir(environment()))
         path = str(Path(catalog.ensure(self.target)).resolve())
         target = EngineSettings(model=path, max_streams=16, threads=1)
-        way, _, name = self.draft.rpartition(":") if self.draft != "inside" else ("inside", "", "")
-        name = name or catalog.draft_of(self.target) or DEFAULT_DRAFT
+        is_inside = f"{self.draft}:".startswith(_INSIDE)
+        given = self.draft.removeprefix("inside").removeprefix(":") if is_inside else self.draft
+        name = given or catalog.draft_of(self.target) or DEFAULT_DRAFT
         if name == "none":
             return target, None
         draft = str(Path(catalog.ensure(name)).resolve())
-        if way == "inside":
+        if is_inside:
             return replace(target, draft=draft, weights=self.weights), None
         fast = replace(target, model=draft, profile="fast")
         return target, replace(fast, vocabulary=path, weights=self.weights)

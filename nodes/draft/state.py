@@ -219,7 +219,7 @@ class DraftState(Worker):
         """Run at most one forward pass."""
         streams = list(self._streams.values())
         # This comes first, because it copies tokens that then need not be run.
-        waiting = self.waiting()
+        waiting = self.find_readers()
         guessing = self._extended([stream for stream in streams if self.is_ready(stream)])
         waiting = [each for each in waiting if not any(each is other for other in guessing)]
         budget = self._model.info.max_batch_tokens
@@ -231,8 +231,9 @@ class DraftState(Worker):
         parts = tuple(part for s in self._streams.values() if (part := s.unsent()) is not None)
         return [*events, Guessed(parts)] if parts else events
 
-    def waiting(self) -> list[Followed]:
-        """Returns the streams whose texts a step may read, in order, after copying what it can."""
+    def find_readers(self) -> list[Followed]:
+        """Copy what can be copied of unread texts, and return the streams whose texts a step may
+        read, in order."""
         return self._reading.order(list(self._streams.values()))
 
     def advance(

@@ -132,8 +132,8 @@ class Guessing:
             used_cells=self._used_cells,
             room=self._room(min(budget - num_read, score_budget // (MAX_TOP_LOGPROBS + 1))),
         )
-        # What a client pays for says nothing of what is worth it.
-        if all(stream.spec.num_guesses <= 0 for stream in decoding):
+        # A number that a client fixes, 0 too, says nothing of what guesses are worth.
+        if all(stream.spec.num_guesses < 0 for stream in decoding):
             self._is_guessed = any(each.token_ids and each.source == "turns" for each in chosen)
         return chosen
 

@@ -31,7 +31,7 @@ from policies.turns import Prices, Turn, net_of, repays, worthwhile
 # answer is expected to be long enough for that.
 _MOST_UNREAD: Final = 8
 # What is known of a stream's guesses loses this share with each pass that compares none, so that a
-# draft that was wrong is asked again after some fifty passes.
+# draft that was always wrong is asked again after some hundred passes.
 _FORGOTTEN: Final = 0.002
 
 
@@ -137,15 +137,16 @@ class Turns:
         """
         weights = [stream.spec.weight / stream.tokens_a_pass for stream in decoding]
         num_own = len(decoding) + num_others
-        plain = num_own / max(1, len(weights)) * sum(weights) / pass_s(num_own)
+        plain = num_own / len(weights) * sum(weights) / pass_s(num_own)
         prices = Prices(max(1.0, self._gain) * plain, pass_s, self._costs.table.at)
-        waiting = self._draft.waiting()
+        waiting = self._draft.find_readers()
         guessing, turns, wanted = list[Followed](), list[Turn](), list[Followed]()
+        num_guesses = 0
         for stream, weight in zip(decoding, weights, strict=True):
             followed = self._draft.followed(stream.spec.stream_id)
             if followed is None or not stream.may_guess:
                 continue
-            most -= len(followed.guesses)
+            num_guesses += len(followed.guesses)
             fixed, worth = stream.spec.num_guesses, math.inf
             if len(followed.guesses) >= (MAX_GAMMA if fixed < 0 else fixed):
                 continue
@@ -171,8 +172,7 @@ class Turns:
             self._has_read = True
             self._draft.advance([], reading, max(1, int(pass_s(num_own) / self._read_s)))
             return True
-        num_guesses = sum(len(followed.guesses) for followed in guessing)
-        chosen = worthwhile(turns, prices, num_own + num_guesses)[: max(0, most)]
+        chosen = worthwhile(turns, prices, num_own + num_guesses)[: max(0, most - num_guesses)]
         self._step_tokens = sum(turns[index].num_new for index in chosen)
         if chosen:
             self._draft.advance([guessing[index] for index in chosen], [], 0)
