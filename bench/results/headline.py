@@ -58,8 +58,8 @@ def _another_device(folder: Path) -> Iterator[tuple[str, ...]]:
     ):
         kept, kinds = Kept(folder / file), ("code", "code edit", "JSON by schema", "chat", last)
         yield (
-            f"a draft on a core of its own, {name}: {', '.join(kinds)}",
-            "plain, without that core",
+            f"a core more for a draft, {name}: {', '.join(kinds).replace(' by schema', '')}",
+            "plain without it",
             *(
                 ", ".join(str(kept.found(of, kind, *more)) for kind in kinds)
                 for of in (_ONE, _FOUR)

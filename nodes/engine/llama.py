@@ -19,6 +19,7 @@ from nodes.engine.diagnosis import first_difference
 from nodes.engine.kernels.library import left_attention, limit_output
 from nodes.engine.llama_abi import (
     build_name,
+    check_kind,
     hash_file,
     kernels,
     library,
@@ -35,7 +36,6 @@ from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
-    ModelFileError,
     SavedPrefix,
     Span,
     check_spans,
@@ -145,7 +145,7 @@ class LlamaModel(LlamaContext):
         self.has_kernels = self._has_products
         self._load(repack=config.repack)
         try:
-            self._check_form()
+            check_kind(self._model, self._path.name)
             self._open_context()
         except BaseException:
             self.close()
@@ -173,16 +173,6 @@ class LlamaModel(LlamaContext):
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
         self._num_output_tokens = 0
-
-    def _check_form(self) -> None:
-        """Raise ModelFileError for a model on whose passes libllama would end this process."""
-        llama, model = self._llama, self._model
-        if llama.llama_model_is_diffusion(model) or llama.llama_model_has_encoder(model):
-            what = "models that write a text token by token are served, not diffusion or T5"
-            raise ModelFileError(f"{self._path.name} is of another kind: {what}")
-        if self.metadata("general.architecture") == "plamo2":
-            # It writes the states of several sequences to wrong places.
-            raise ModelFileError(f"{self._path.name}: libllama runs no two streams of a PLaMo 2")
 
     def _context_params(self) -> Any:
         config = self.config
@@ -394,8 +384,7 @@ class LlamaModel(LlamaContext):
         )
 
     def limit_output(self, num_tokens: int) -> None:
-        """Let later passes compute the logits of the first num_tokens tokens only; those of the
-        others become -1e30. 0 stands for all tokens. For draft models alone."""
+        """Have later passes of a draft compute the first num_tokens logits only; 0 for all."""
         self._num_output_tokens = num_tokens
 
     @property

@@ -173,6 +173,17 @@ def metadata_of(model: Any, key: str) -> str:
     return buffer.value.decode("utf-8", "replace") if 0 < count < _MAX_METADATA_BYTES else ""
 
 
+def check_kind(model: Any, name: str) -> None:
+    """Raise ModelFileError for a model on whose passes libllama would end this process."""
+    llama = library()
+    if llama.llama_model_is_diffusion(model) or llama.llama_model_has_encoder(model):
+        what = "models that write a text token by token are served, not diffusion or T5"
+        raise ModelFileError(f"{name} is of another kind: {what}")
+    if metadata_of(model, "general.architecture") == "plamo2":
+        # It writes the states of several sequences to wrong places.
+        raise ModelFileError(f"{name}: libllama runs no two streams of a PLaMo 2")
+
+
 def quantize_model(source: Path, destination: Path, file_type: str) -> None:
     """Write a copy of `source` with the weights in another type.
 

@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from nodes.engine import llama
+from nodes.engine import llama, llama_abi
 from nodes.engine.cells import CellLog
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.noise import drawn_ids
@@ -78,8 +78,7 @@ def test_the_self_test_sees_a_log_of_another_order(path, repack, monkeypatch):
 
 
 def test_plamo_2_is_refused_before_it_can_end_the_process(path, monkeypatch):
-    found = {"general.architecture": "plamo2"}
-    monkeypatch.setattr(LlamaModel, "metadata", lambda _self, key: found.get(key, ""))
+    monkeypatch.setattr(llama_abi, "metadata_of", lambda _model, _key: "plamo2")
     with pytest.raises(ModelFileError, match="no two streams of a PLaMo 2"):
         LlamaModel(LlamaConfig(path=path))
 
