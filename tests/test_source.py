@@ -121,12 +121,8 @@ IMPURE = {
     *("datetime", "random", "secrets", "time", "uuid"),
 }
 EXCEPTIONS = {
-    # The seed of a request that names none, which its client is told.
-    "nodes/coordinator/requests/request.py": {"import secrets"},
-    # A name that no client may know.
-    "nodes/coordinator/status/document.py": {"import secrets"},
     # Defaults of arguments, which tests replace.
-    "nodes/telemetry/metrics/gateway.py": {"import time"},
+    "nodes/telemetry/metrics/gateway.py": {"import time"}
 }
 
 

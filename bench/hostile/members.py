@@ -22,11 +22,11 @@ from mesh.errors import BackpressureError
 from mesh.messages import Bye, Hello, Welcome
 from mesh.security import client_options
 from mesh.zmq_transport import ZmqContext
+from nodes.coordinator.dispatch import kinds_of
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.keys.keyring import Keyring
 from nodes.messages import NodesRequest, SubmitRequest
-from nodes.messages.access import MAY_SEND
 from nodes.worker.link import Link
 from nodes.worker.profile import encode_profile
 
@@ -158,7 +158,7 @@ def _message(
     generator = Generator(f"{seed} {number}", cluster, epoch)
     if choice.random() < 0.3:
         return member, generator.frames()
-    return member, generator.message(MAY_SEND[member.role] - _NEVER, member.ids)
+    return member, generator.message(kinds_of(member.role) - _NEVER, member.ids)
 
 
 async def _flood(context: ZmqContext, endpoint: str, folder: Path, number: int) -> tuple[str, str]:

@@ -22,7 +22,8 @@ from mesh.messages import (
     spec_of_tag,
 )
 from mesh.schema import TokenIdsMarker, unwrapped
-from nodes.messages.access import GUEST, MAY_SEND
+from nodes.coordinator.dispatch import kinds_of
+from nodes.messages.access import Role
 
 _ALL: Final = "all members"
 # What the coordinator sends, by who takes it; who sends what to the coordinator is declared in
@@ -78,8 +79,8 @@ def messages() -> str:
 
 def _row(spec: MessageSpec) -> tuple[str, ...]:
     cls = spec.layout.cls
-    roles = [role for role in MAY_SEND if role != GUEST and cls in MAY_SEND[role]]
-    senders = [_ALL] if len(roles) == len(MAY_SEND) - 1 else roles
+    roles = [str(role) for role in Role if cls in kinds_of(role)]
+    senders = [_ALL] if len(roles) == len(Role) else roles
     takers = []
     if roles:
         takers.append("coordinator")

@@ -39,11 +39,11 @@ from mesh.transport import Received, ServerTransport
 from nodes.config.settings import CoordinatorConfig
 from nodes.coordinator.members.authentication import Authentication
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
-from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.record import TargetRecord
 from nodes.coordinator.sends import Send, coalesced
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
-from nodes.messages.access import Caller, ForbiddenError
+from nodes.messages.access import NODE_ROLES, Caller, ForbiddenError
 from nodes.scheduler.planning import MODES, Made, Mode, Planning
 from policies.plan import Plan
 
@@ -57,10 +57,10 @@ _PROBES_AFTER_S = (0.01, 0.05)
 # Turns of the event loop after which it has noticed a readable socket and the reader has read it.
 _TURNS_TO_READ = 3
 _MAX_ENROLLING = 8
+_SECRET_BYTES = 32
 # Seconds after which the thread that plans lets go of the interpreter if a message waits for it.
 # With Python's 5 ms the p99 of a Ping beside 64 streams was 2.1 to 3.8 ms, with this 1.4 to 2.1 ms.
 _SWITCH_S = 0.0005
-_NODE_ROLES = frozenset({"target", "draft"})
 # Replies, some of them large, that every member may request repeatedly.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
@@ -135,6 +135,7 @@ class Coordinator:
         self.state = CoordinatorState(
             mode or MODES[config.plan.policy],
             Welcome("", config.cluster, epoch, *times_s, config.pad_messages),
+            secret=secrets.token_bytes(_SECRET_BYTES),
             lookup=config.prompt_lookup,
             limits=config.limits,
             version=_version(),
@@ -236,7 +237,7 @@ class Coordinator:
             self._send_all([Send(peer, Refuse("too many members use this key"))])
             return False
         # All clients of a machine come back at once, and its nodes must not wait for their turns.
-        return self._rate_limits.joins.take((key or peer, role in _NODE_ROLES), 1.0, now)
+        return self._rate_limits.joins.take((key or peer, role in NODE_ROLES), 1.0, now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
         """Refuse who asks to join in another protocol version, so that it can read the answer.
@@ -304,7 +305,7 @@ class Coordinator:
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
 
-    def take_plan(self, target: NodeRecord, made: Made) -> None:
+    def take_plan(self, target: TargetRecord, made: Made) -> None:
         """Put a plan in force and send the messages that it starts."""
         self._send_all(self.state.take_plan(target, made, self._clock()))
 
@@ -336,7 +337,7 @@ class Coordinator:
         now = self._clock()
         # Nodes come first: they can start work, while clients only read.
         ordered = coalesced(sends)
-        ordered.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
+        ordered.sort(key=lambda send: self.state.roster.role_of(send.peer) not in NODE_ROLES)
         pending = deque(ordered)
         while pending:
             send = pending.popleft()

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mesh.json_form import copied_from
-from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.record import TargetRecord
 from nodes.messages import MAX_TRACE_BYTES, ChainPart, CommitReply, TraceReply, TraceRequest
-from nodes.scheduler import Scheduler
 from nodes.scheduler.stream import Stream
 from nodes.telemetry.trace.records import (
     FollowRecord,
@@ -27,7 +26,6 @@ LINGER_S: Final = 5.0
 # block of plans in force is not small.
 _SAME_START_S: Final = 1.0
 
-Schedulers = Iterable[tuple[NodeRecord, Scheduler]]
 Ids = tuple[int, ...]
 
 
@@ -42,7 +40,9 @@ class Tracing:
         # By target and stream: the draft node that was last reported.
         self._followers: dict[str, dict[StreamId, str]] = {}
 
-    def answer(self, request: TraceRequest, schedulers: Schedulers, now: float) -> TraceReply:
+    def answer(
+        self, request: TraceRequest, targets: Iterable[TargetRecord], now: float
+    ) -> TraceReply:
         after = request.after
         is_new = self._until is None or (after < 0 and now >= self._started_at + _SAME_START_S)
         self._until = now + LINGER_S
@@ -50,29 +50,29 @@ class Tracing:
             # A new client gets the plans in force first; clients already reading get them again.
             self._start, self._started_at = self._ring.last, now
             self._followers.clear()
-            for target, scheduler in schedulers:
-                self.planned(target, scheduler, now)
-                self._followed(target, scheduler, now)
+            for target in targets:
+                self.planned(target, now)
+                self._followed(target, now)
         if after < 0:
             after = self._start
         return self._ring.after(after, MAX_TRACE_BYTES, request.request_id)
 
-    def target_joined(self, target: NodeRecord) -> None:
+    def target_joined(self, target: TargetRecord) -> None:
         """Forget the followers of an earlier target of this name."""
         self._followers.pop(target.name, None)
 
-    def tick(self, schedulers: Schedulers, now: float) -> None:
+    def tick(self, targets: Iterable[TargetRecord], now: float) -> None:
         """Report followers, or stop recording when no request has come for LINGER_S."""
         if self._until is not None and now > self._until:
             self._until = None
             self._ring.clear()
         elif self._until is not None:
-            for target, scheduler in schedulers:
-                self._followed(target, scheduler, now)
+            for target in targets:
+                self._followed(target, now)
 
-    def planned(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
+    def planned(self, target: TargetRecord, now: float) -> None:
         """Record the last plan of a target."""
-        made = scheduler.last_made
+        made = target.scheduler.last_made
         if self._until is not None and made is not None:
             record = copied_from(
                 made.grouped,
@@ -80,14 +80,14 @@ class Tracing:
                 at_s=now,
                 target=target.name,
                 observation=made.observation,
-                is_grouped=scheduler.is_grouped,
+                is_grouped=target.scheduler.is_grouped,
                 open_price_s=made.open_s,
             )
             self._ring.add(record)
 
-    def _followed(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
+    def _followed(self, target: TargetRecord, now: float) -> None:
         """Report streams whose draft node has begun or ceased to guess since the last call."""
-        streams, before = scheduler.streams, self._followers.get(target.name, {})
+        streams, before = target.streams, self._followers.get(target.name, {})
         new = {s: x.follow.node for s, x in streams.items() if x.follow and x.follow.is_ready}
         self._followers[target.name] = new
         for stream_id in dict.fromkeys([*before, *new]):
@@ -97,27 +97,34 @@ class Tracing:
                 self._ring.add(FollowRecord(now, target.name, stream_id, node, reason))
 
     def guessed(
-        self, target: NodeRecord, node: str, parts: Sequence[tuple[ChainPart, Ids]], now: float
+        self, target: TargetRecord, node: str, parts: Sequence[tuple[ChainPart, Ids]], now: float
     ) -> None:
         """Record a message with guesses of a draft node."""
         if self._until is not None:
             num_tokens = sum(len(token_ids) for _, token_ids in parts)
             self._ring.add(GuessRecord(now, target.name, node, len(parts), num_tokens))
 
+    def streams_before(self, target: TargetRecord) -> Mapping[StreamId, Stream]:
+        """Return a target's streams before a pass, if the pass will be recorded."""
+        return dict(target.streams) if self._until is not None else {}
+
     def committed(
-        self, target: NodeRecord, streams: Mapping[StreamId, Stream], reply: CommitReply, now: float
+        self,
+        target: TargetRecord,
+        streams: Mapping[StreamId, Stream],
+        reply: CommitReply,
+        now: float,
     ) -> None:
-        """Record a pass. streams: those of the target, with the ones that ended in the pass."""
-        scheduler = target.scheduler
-        if self._until is None or scheduler is None:
+        """Record a pass. streams: from streams_before(), with the ones that ended in the pass."""
+        if self._until is None:
             return
         labels = {stream_id: stream.plain for stream_id, stream in streams.items()}
         entries = tuple(
             copied_from(entry, PassStream, plain=labels.get(StreamId(entry.stream_id), ""))
             for entry in reply.entries
         )
-        times = reply.pass_s, scheduler.predicted_s, target.heartbeat.rtt_s or 0.0
+        times = reply.pass_s, target.scheduler.predicted_s, target.heartbeat.rtt_s or 0.0
         self._ring.add(
             PassRecord(now, target.name, *times, entries, reply.num_read_tokens, reply.turn_s)
         )
-        self._followed(target, scheduler, now)
+        self._followed(target, now)

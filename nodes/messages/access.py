@@ -1,66 +1,34 @@
-"""Access rules: roles by key, messages by role. A message that is not listed is refused."""
+"""Roles, and who may join in which. The coordinator's dispatch says what each role may send."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
-
-from mesh.messages import Bye, Credit, EnrolRequest, Hello, Ping, Pong
-from nodes.messages import (
-    CancelRequest,
-    CommitReply,
-    DraftInsideNotice,
-    GuessNotice,
-    NodeCommandRequest,
-    NodesRequest,
-    ProbeReply,
-    PromptScoresNotice,
-    StatusRequest,
-    StreamFailedNotice,
-    StreamParkedNotice,
-    StreamReadyNotice,
-    SubmitRequest,
-    TokenizeReply,
-    TraceRequest,
-    UploadOffer,
-    UploadPiece,
-)
 
 
 class ForbiddenError(Exception):
     """A member sent what its role may not send."""
 
 
-# The role of an invitation's key, until its machine has enrolled its own key.
+class Role(StrEnum):
+    """What a member joins as."""
+
+    TARGET = "target"
+    DRAFT = "draft"
+    CLIENT = "client"
+    # A client that sends requests for many users.
+    GATEWAY = "gateway"
+    ADMIN = "admin"
+
+
+# The role of an invitation's key, until its machine has enrolled its own key. Nobody joins in it.
 GUEST: Final = "guest"
-# A client that sends requests for many users.
-GATEWAY: Final = "gateway"
-_OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
-_OF_CLIENTS: Final = _OF_MEMBERS | {
-    SubmitRequest,
-    CancelRequest,
-    NodesRequest,
-    EnrolRequest,
-    UploadOffer,
-    UploadPiece,
-}
-# The replies show the streams of all users: how many tokens each has had, and when.
-_OBSERVING: Final = frozenset({StatusRequest, TraceRequest})
-MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
-    "target": _OF_MEMBERS
-    | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
-    | {StreamParkedNotice, PromptScoresNotice, ProbeReply, DraftInsideNotice},
-    "draft": _OF_MEMBERS | {GuessNotice, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
-    "client": _OF_CLIENTS,
-    # A gateway needs the status for its status page and metrics, which require the scope admin.
-    GATEWAY: _OF_CLIENTS | {StatusRequest},
-    "admin": _OF_CLIENTS | _OBSERVING | {NodeCommandRequest},
-    GUEST: frozenset({EnrolRequest}),
-}
-ROLES: Final = frozenset(MAY_SEND) - {GUEST}
-# Roles without an engine.
-CLIENT_ROLES: Final = ROLES - {"target", "draft"}
+GATEWAY: Final = Role.GATEWAY
+ROLES: Final = frozenset(role.value for role in Role)
+# Roles with an engine, and those without.
+NODE_ROLES: Final = frozenset({Role.TARGET.value, Role.DRAFT.value})
+CLIENT_ROLES: Final = ROLES - NODE_ROLES
 _MAX_NAME_CHARS: Final = 64
 
 
@@ -77,15 +45,6 @@ class Caller:
 
     def may_join_as(self, role: str) -> bool:
         return role in ROLES and (self.roles is None or role in self.roles)
-
-    def may_send(self, role: str, message: object) -> bool:
-        """Whether a member that joined in `role` may send this message now.
-
-        Without keys every client may request status and traces, because it could join as admin.
-        """
-        if self.roles is None and role in CLIENT_ROLES and type(message) in _OBSERVING:
-            return True
-        return self.may_join_as(role) and type(message) in MAY_SEND[role]
 
     def node_name(self, wanted: str) -> str:
         """Return a node's full name, which begins with its key's name if there are keys.

@@ -139,11 +139,15 @@ class Scheduler:
         self.drafts.give_back(self.name)
         return streams, out
 
-    def cancel(self, stream_id: StreamId) -> list[Instruction]:
+    def close(self, stream_id: StreamId) -> list[Instruction]:
+        """Close a stream without a Finish, if it is still here."""
         stream = self.streams.get(stream_id)
-        if stream is None:
-            return []
-        return [_close(stream), *self.finish(stream, "cancelled")]
+        return [] if stream is None else [_close(stream), *self._remove(stream)]
+
+    def cancel(self, stream_id: StreamId) -> list[Instruction]:
+        """Close a stream with a Finish, if it is still here."""
+        stream = self.streams.get(stream_id)
+        return [] if stream is None else [_close(stream), *self.finish(stream, "cancelled")]
 
     def finish(self, stream: Stream, reason: str) -> list[Instruction]:
         finish = Finish(stream.spec.stream_id, reason, stream.figures, summary(self, stream))

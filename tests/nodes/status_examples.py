@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nodes.coordinator.requests.ledger import OUTCOMES
+from nodes.coordinator.requests.book import OUTCOMES
 from nodes.messages import MAX_GAMMA
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, STAGES, TOKEN_KINDS
 from nodes.telemetry.status import (

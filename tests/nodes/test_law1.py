@@ -177,5 +177,6 @@ def test_guesses_are_taken_where_passes_take_longer_than_they() -> None:
     for number in (1, 2):
         world.submit(client, make_submit(number, max_tokens=200, ignore_eog=True))
     world.settle()
-    ((_, scheduler),) = world.coordinator.state.roster.schedulers()
+    (target,) = world.coordinator.state.roster.targets()
+    scheduler = target.scheduler
     assert scheduler.counts.tokens["accepted"] > 100

@@ -36,7 +36,8 @@ def test_a_guess_goes_through_few_modules() -> None:
             world.move()
     finally:
         sys.setprofile(None)
-    ((_, scheduler),) = world.coordinator.state.roster.schedulers()
+    (target,) = world.coordinator.state.roster.targets()
+    scheduler = target.scheduler
     assert scheduler.counts.tokens["accepted"] > 10
     ours = [Path(name) for name in seen if name.startswith(str(_ROOT))]
     paths = {path.relative_to(_ROOT).as_posix() for path in ours}

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.latest import Latest
-from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.record import TargetRecord
 from nodes.coordinator.sends import Send
 from nodes.messages import APART, ProbeReply, ProbeRequest
 
@@ -38,19 +38,19 @@ class Challenges:
         # The first answer, and the node that gave it, by model hash and class.
         self._first = Latest[tuple[str, str], tuple[str, str]](_MAX_CLASSES)
 
-    def ask(self, node: NodeRecord, now: float) -> Send:
+    def ask(self, node: TargetRecord, now: float) -> Send:
         """Return the probe for a target, which gets no streams before it answers."""
         if node.unverified_since is None:
             node.unverified_since = now
         node.probed_at = now
         return Send(node.peer, ProbeRequest(self._seed(node)))
 
-    def _seed(self, node: NodeRecord) -> int:
+    def _seed(self, node: TargetRecord) -> int:
         profile = node.profile
         drawn = repr((self._epoch, profile.model_hash, profile.numerics_class)).encode()
         return int.from_bytes(hashlib.sha256(drawn).digest()[:8]) >> 1
 
-    def answered(self, node: NodeRecord, reply: ProbeReply) -> bool:
+    def answered(self, node: TargetRecord, reply: ProbeReply) -> bool:
         """Take a target's answer; False if it matches no outstanding probe.
 
         A target that does not promise equal bits is accepted with any answer.
@@ -62,7 +62,7 @@ class Challenges:
             self._compare(node, reply.digest)
         return True
 
-    def _compare(self, node: NodeRecord, digest: str) -> None:
+    def _compare(self, node: TargetRecord, digest: str) -> None:
         profile = node.profile
         key = profile.model_hash, profile.numerics_class
         first, by = self._first[key] = self._first.get(key, (digest, node.name))
@@ -76,12 +76,12 @@ class Challenges:
         )
         node.profile = replace(profile, numerics_class=name)
 
-    def due(self, nodes: Iterable[NodeRecord], now: float) -> list[Send]:
+    def due(self, nodes: Iterable[TargetRecord], now: float) -> list[Send]:
         """Return the probes to repeat to targets that have not answered for a while."""
         waiting = [node for node in nodes if node.unverified_since is not None]
         return [self.ask(node, now) for node in waiting if now - node.probed_at >= _ASK_AGAIN_S]
 
-    def overdue(self, nodes: Iterable[NodeRecord], now: float) -> list[NodeRecord]:
+    def overdue(self, nodes: Iterable[TargetRecord], now: float) -> list[TargetRecord]:
         """Return the targets whose answer is so late that they must leave."""
         return [
             node

@@ -1,10 +1,11 @@
-"""The coordinator's record of one target or draft node. Pure."""
+"""The coordinator's records of targets and draft nodes. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from mesh.grants import Air
 from mesh.heartbeat import HeartbeatState
@@ -13,6 +14,7 @@ from mesh.messages import Welcome
 from mesh.padding import SIZES
 from nodes.config.settings import LEAST_INTERVALS
 from nodes.messages import EngineProfile
+from nodes.messages.access import Role
 from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.stream import Stream
@@ -40,34 +42,32 @@ def ping_bits(*, pads: bool) -> int:
     return 8 * ((SIZES[0] if pads else _PING_BYTES) + _AROUND_BYTES)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class NodeRecord:
-    """A target or draft node; targets have a scheduler."""
+    """What the coordinator knows of any node with an engine."""
 
+    role: ClassVar[Role]
     name: str
-    role: str
     peer: bytes
     profile: EngineProfile
     costs: NodeCosts
     member: Member
-    scheduler: Scheduler | None = None
     # As declared by the node; measured_link() adds what it has not declared.
-    link: Link = field(default_factory=Link)
-    ping_bits: int = 0
+    link: Link
+    ping_bits: int
     # Seconds of work that the node has reported.
     busy_s: float = 0.0
-    # Why a target has the draft model in its process that it has, or has none.
-    draft_why: str = ""
     # Bytes that the coordinator received from the node, and those that it sent.
     bytes_in: int = 0
     bytes_out: int = 0
-    # A draining target takes no new streams, and leaves when it has none left.
+    # A draining target takes no new streams, and leaves when it has none left. Draft nodes leave at
+    # once.
     is_draining: bool = False
-    # Of a target whose numerics class is not verified: when it was first and last sent a probe.
-    unverified_since: float | None = None
-    probed_at: float = -math.inf
-    # When it last answered a PROOF, and so was alive when the suspect stream behind it came.
-    proved_at: float = -math.inf
+
+    @property
+    def num_streams(self) -> int:
+        """The streams that a target serves; a draft node has none of its own."""
+        return 0
 
     @property
     def heartbeat(self) -> HeartbeatState:
@@ -101,14 +101,6 @@ class NodeRecord:
         rtt_s = (clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
         return replace(link, rtt_s=max(0.0, rtt_s))
 
-    def target_link(self) -> Link:
-        """Return the link of a target. An undeclared link counts as a wire, on which messages take
-        negligible time."""
-        declared = self.profile.link
-        if declared.air or declared.rate_bps:
-            return self.measured_link()
-        return Link(rtt_s=declared.rtt_s or self.heartbeat.rtt_s or 0.0)
-
     def text_sent(self, num_bytes: int, air: Air, now: float) -> None:
         """Reserve the node's medium for a text, or its first piece, that has just been sent."""
         if self.link.medium:
@@ -129,21 +121,46 @@ class NodeRecord:
         self.heartbeat.period_s = max(interval_s, period_s)
         self.heartbeat.interval_s = max(interval_s, min(period_s, timeout_s / LEAST_INTERVALS))
 
+
+@dataclass(slots=True, eq=False)
+class TargetRecord(NodeRecord):
+    """A target with its scheduler."""
+
+    role: ClassVar[Role] = Role.TARGET
+    scheduler: Scheduler = field(kw_only=True)
+    # Why it has the draft model in its process that it has, or has none.
+    draft_why: str = ""
+    # While its numerics class is not verified: when it was first and last sent a probe.
+    unverified_since: float | None = None
+    probed_at: float = -math.inf
+    # When it last answered a PROOF, and so was alive when the suspect stream behind it came.
+    proved_at: float = -math.inf
+
+    @property
+    def num_streams(self) -> int:
+        return len(self.scheduler.streams)
+
     @property
     def streams(self) -> Mapping[StreamId, Stream]:
-        """The streams that a target serves; a draft node has none of its own."""
-        return self.scheduler.streams if self.scheduler is not None else {}
+        return self.scheduler.streams
+
+    def target_link(self) -> Link:
+        """Return the link of a target. An undeclared link counts as a wire, on which messages take
+        negligible time."""
+        declared = self.profile.link
+        if declared.air or declared.rate_bps:
+            return self.measured_link()
+        return Link(rtt_s=declared.rtt_s or self.heartbeat.rtt_s or 0.0)
 
     @property
     def is_observed(self) -> bool:
-        """Whether the speed of a target is known by the passes that it made."""
-        observed = self.scheduler is not None and self.scheduler.observed.num_passes
-        return observed >= _OBSERVED_PASSES
+        """Whether its speed is known by the passes that it made."""
+        return self.scheduler.observed.num_passes >= _OBSERVED_PASSES
 
     @property
     def admitted_cells(self) -> int:
-        """KV cells that admission counts for a target's streams, with room for each to grow."""
-        return self.scheduler.admitted_cells if self.scheduler is not None else 0
+        """KV cells that admission counts for its streams, with room for each to grow."""
+        return self.scheduler.admitted_cells
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -159,19 +176,25 @@ class NodeRecord:
         # Their cells are those that they take at first, as their target counts them.
         cells = sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
         return (
-            self.scheduler is not None
-            and self.unverified_since is None
+            self.unverified_since is None
             and len(self.streams) + len(streams) <= self.profile.max_streams
             and self.admitted_cells + cells <= self.profile.num_cells
             and all(self.can_hold(stream.spec) for stream in streams)
         )
+
+
+@dataclass(slots=True, eq=False)
+class DraftRecord(NodeRecord):
+    """A draft node. The schedulers of all targets share its load (scheduler/drafts.py)."""
+
+    role: ClassVar[Role] = Role.DRAFT
 
     def draft_for(self, scheduler: Scheduler) -> list[Instruction]:
         """Add this draft node to a target's scheduler, with its costs and link as known now."""
         known = self.costs, self.measured_link(), self.profile.max_streams
         return scheduler.draft_joined(self.name, *known)
 
-    def can_draft_for(self, target: NodeRecord) -> bool:
+    def can_draft_for(self, target: TargetRecord) -> bool:
         """Whether vocabularies match and the target can roll back guesses."""
         can_take_back = target.profile.can_roll_back
         return can_take_back and same_vocabulary(self.profile, target.profile)

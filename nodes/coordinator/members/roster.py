@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
 from mesh.latest import Latest
 from mesh.membership import REPLACED, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, Bye, Hello, Ping, Pong, Refuse, Welcome
-from nodes.coordinator.members.record import NodeRecord, ping_bits
+from nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord, ping_bits
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields
-from nodes.messages.access import key_name
+from nodes.messages.access import NODE_ROLES, Role, key_name
 from nodes.scheduler import Scheduler
 from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
+from policies.latency import NodeCosts
+from policies.plan import Link
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +72,13 @@ def _refusal(peer: bytes, reason: str, code: str = "") -> Send:
 class Roster:
     """Keeps the members with their roles and records. membership: with their heartbeats."""
 
-    def __init__(self, welcome: Welcome) -> None:
-        """welcome: what is sent to each member, with its name."""
+    def __init__(
+        self, welcome: Welcome, new_scheduler: Callable[[str, EngineProfile, NodeCosts], Scheduler]
+    ) -> None:
+        """welcome: what is sent to each member, with its name. new_scheduler: called for each
+        target that joins."""
         self.welcome = welcome
+        self._new_scheduler = new_scheduler
         self.membership = MembershipState(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
         self._nodes: dict[str, NodeRecord] = {}
         # Why a process, by name and incarnation, may not join again.
@@ -100,12 +106,18 @@ class Roster:
         member = self.membership.by_peer(peer)
         return self.node_of(member) if member is not None else None
 
-    def nodes(self, role: str | None = None) -> list[NodeRecord]:
-        return [n for n in self._nodes.values() if role in (None, n.role)]
+    def nodes(self) -> list[NodeRecord]:
+        return list(self._nodes.values())
 
-    def schedulers(self) -> list[tuple[NodeRecord, Scheduler]]:
-        """Every target with its scheduler."""
-        return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
+    def target(self, name: str) -> TargetRecord | None:
+        node = self._nodes.get(name)
+        return node if isinstance(node, TargetRecord) else None
+
+    def targets(self) -> list[TargetRecord]:
+        return [node for node in self._nodes.values() if isinstance(node, TargetRecord)]
+
+    def drafts(self) -> list[DraftRecord]:
+        return [node for node in self._nodes.values() if isinstance(node, DraftRecord)]
 
     def shown(self) -> list[NodeRecord]:
         """Return the nodes that others see, as many as fit into one message.
@@ -122,7 +134,7 @@ class Roster:
             key = node.role, key_name(node.name)
             turns[node.name] = num_before[key]
             num_before[key] += 1
-        nodes.sort(key=lambda n: (not n.is_draining, n.role != "target", turns[n.name]))
+        nodes.sort(key=lambda n: (not n.is_draining, n.role != Role.TARGET, turns[n.name]))
         return nodes[:_MAX_NODES_SHOWN]
 
     def fields(self) -> tuple[NodeFields, ...]:
@@ -130,11 +142,11 @@ class Roster:
         return tuple(
             NodeFields(
                 n.name,
-                n.role,
+                n.role.value,
                 n.profile.model[:MAX_MODEL_CHARS],
                 n.profile.exact,
                 n.profile.emulated,
-                len(n.streams),
+                n.num_streams,
                 n.is_draining,
                 # A node may answer an old Ping an hour late.
                 min(_MOST_RTT_US, round(1e6 * (n.heartbeat.rtt_s or 0.0))),
@@ -157,14 +169,14 @@ class Roster:
             left = self.remove(held.peer, REPLACED, has_died=False)
         if reason := self._dismissed.get(process, ""):
             return [*left, _refusal(peer, reason, DISMISSED), NodeLives(*process)]
-        if hello.role in ("target", "draft"):
+        if hello.role in NODE_ROLES:
             try:
                 profile = decode_profile(hello.profile)
                 costs = costs_of(profile)
                 link = link_of(profile)
             except (DecodeError, ValueError) as error:
                 return [_refusal(peer, f"malformed profile: {error}", OTHER_PROTOCOL)]
-            reason = self._mismatch(profile) if hello.role == "draft" else ""
+            reason = self._mismatch(profile) if hello.role == Role.DRAFT else ""
             if reason:
                 # No code: its target may still come, so a supervisor starts it again.
                 return [_refusal(peer, reason)]
@@ -186,17 +198,28 @@ class Roster:
                 if profile is None:
                     continue
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
-                record = NodeRecord(hello.node, hello.role, peer, profile, costs, event.member)
-                record.link, record.ping_bits = link, ping_bits(pads=self.welcome.pads)
+                record = self._record(hello, profile, costs, link, event.member)
                 record.pace_heartbeats(self.welcome)
                 self._nodes[hello.node] = record
                 out.append(record)
-                if hello.role == "target":
+                if isinstance(record, TargetRecord):
                     out += self._dismiss_drafts()
         if not events:
             # The first Welcome was lost, or a repeated Hello crossed it.
             out.append(welcome)
         return out
+
+    def _record(
+        self, hello: Hello, profile: EngineProfile, costs: NodeCosts, link: Link, member: Member
+    ) -> NodeRecord:
+        bits = ping_bits(pads=self.welcome.pads)
+        known = hello.node, member.peer, profile, costs, member, link, bits
+        if hello.role == Role.DRAFT:
+            return DraftRecord(*known)
+        scheduler = self._new_scheduler(hello.node, profile, costs)
+        target = TargetRecord(*known, scheduler=scheduler)
+        scheduler.link = target.target_link()
+        return target
 
     def _dismiss_drafts(self) -> list[RosterEvent]:
         """Dismiss draft nodes that fit no target, now that a target has joined.
@@ -204,7 +227,7 @@ class Roster:
         They joined before it, and a draft node never prevents a target from joining.
         """
         out: list[RosterEvent] = []
-        for draft in self.nodes("draft"):
+        for draft in self.drafts():
             reason = self._mismatch(draft.profile)
             if reason:
                 out.append(_refusal(draft.peer, reason))
@@ -214,7 +237,7 @@ class Roster:
     def _mismatch(self, draft: EngineProfile) -> str:
         """Return why a draft's vocabulary fits no target that generates text; "" if it fits one or
         there is no target."""
-        targets = [node for node in self.nodes("target") if not node.profile.traits.embeds]
+        targets = [node for node in self.targets() if not node.profile.traits.embeds]
         if not targets or any(same_vocabulary(draft, n.profile) for n in targets):
             return ""
         return (
@@ -275,22 +298,21 @@ class Roster:
         member = self.membership.by_peer(peer)
         return member.heartbeat.rtt_s or 0.0 if member is not None else 0.0
 
-    def pong(self, member: Member, pong: Pong, now: float) -> None:
-        node = self.node_of(member)
-        busy = node is not None and bool(node.streams)
-        self.membership.on_pong(member.peer, pong, busy, now)
+    def pong(self, peer: bytes, pong: Pong, now: float) -> None:
+        node = self.node_at(peer)
+        busy = node is not None and bool(node.num_streams)
+        self.membership.on_pong(peer, pong, busy, now)
         if node is None:
             return
         node.pace_heartbeats(self.welcome)
-        if pong.seq == PROOF:
+        if isinstance(node, TargetRecord) and pong.seq == PROOF:
             node.proved_at = now
         if node.heartbeat.rtt_s is None:
             return
-        if node.scheduler is not None:
+        if isinstance(node, TargetRecord):
             node.scheduler.link = node.target_link()
-        if node.role == "draft":
-            for _, scheduler in self.schedulers():
-                scheduler.draft_link(node.name, node.measured_link())
+        for target in self.targets() if isinstance(node, DraftRecord) else ():
+            target.scheduler.draft_link(node.name, node.measured_link())
 
     def _left(self, event: Left, *, has_died: bool) -> RosterEvent:
         member, record = event.member, self.node_of(event.member)

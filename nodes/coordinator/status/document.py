@@ -1,13 +1,12 @@
 """Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
 Events are counted where they happen: by schedulers (`telemetry/counts.py`), with requests
-(`requests/ledger.py`) and with bytes (Traffic). This module combines the counts.
+(`requests/book.py`) and with bytes (Traffic). This module combines the counts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
@@ -16,10 +15,10 @@ from typing import Final
 from mesh.grants import Air
 from mesh.latest import Latest
 from mesh.messages import PROTOCOL_VERSION
-from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.record import NodeRecord, TargetRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.requests.ledger import OUTCOMES
-from nodes.coordinator.serving import Serving
+from nodes.coordinator.requests.book import OUTCOMES, Requests
+from nodes.coordinator.requests.request import Waiting
 from nodes.coordinator.status import parts
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
@@ -106,9 +105,15 @@ class Reporting:
     """Keeps the counts that outlive members, and builds the document from all parts."""
 
     def __init__(
-        self, version: str, roster: Roster, serving: Serving, air: Air, drafts: Drafts
+        self,
+        version: str,
+        secret: bytes,
+        roster: Roster,
+        requests: Requests,
+        air: Air,
+        drafts: Drafts,
     ) -> None:
-        self._version, self._roster, self._serving = version, roster, serving
+        self._version, self._roster, self._requests = version, roster, requests
         self._air, self._drafts = air, drafts
         self.traffic = Traffic()
         self.num_submitted = 0
@@ -122,15 +127,15 @@ class Reporting:
         self._recent = Recent()
         self._started_at: float | None = None
         self._made: tuple[float, bytes] | None = None
-        # Salts the aliases that stand for the names of clients and users.
-        self._salt = secrets.token_bytes(16)
+        # Makes the aliases that stand for the names of clients and users.
+        self._secret = secret
 
     # -- events ------------------------------------------------------------------------------------
 
     def counts_of(self, target: str) -> Counts:
         """Return the counts of a target name; a returning target continues its old counts."""
         if target not in self._counts and len(self._counts) >= _MAX_TARGETS:
-            here = {node.name for node in self._roster.nodes("target")}
+            here = {node.name for node in self._roster.targets()}
             gone = next((name for name in self._counts if name not in here), None)
             if gone is None:
                 return Counts()
@@ -142,7 +147,7 @@ class Reporting:
         self._recent.forget(("busy", node.name))
 
     def node_out(self, node: NodeRecord, reason: str, now: float) -> None:
-        if node.scheduler is not None:
+        if isinstance(node, TargetRecord):
             self.num_stale += node.scheduler.num_stale
         self._left[node.name] = parts.node_status(node, state="left", reason=reason), now
 
@@ -159,8 +164,8 @@ class Reporting:
         for name, counts in self._counts.items():
             yield ("tokens", name), counts.num_tokens
             yield ("passes", name), counts.num_passes
-        for _, scheduler in self._roster.schedulers():
-            for stream in scheduler.streams.values():
+        for target in self._roster.targets():
+            for stream in target.streams.values():
                 yield stream.spec.stream_id, len(stream.token_ids)
         for medium, reserved_s in self._air.reserved_s():
             yield ("air", medium), reserved_s
@@ -184,9 +189,9 @@ class Reporting:
             window_s=WINDOW_S,
             ratio_bounds=RATIO_BOUNDS,
             nodes=tuple(self._nodes(now)),
-            num_streams=len(self._serving.ledger.streams),
+            num_streams=len(self._requests.streams),
             streams=tuple(self._streams(now)),
-            phases=parts.phases_of(scheduler for _, scheduler in self._roster.schedulers()),
+            phases=parts.phases_of(target.scheduler for target in self._roster.targets()),
             waiting=self._waiting(now),
             targets=tuple(self._targets(now)),
             media=tuple(self._media(now)),
@@ -204,7 +209,7 @@ class Reporting:
                 silent_s=silent_s,
                 joined_s=joined_s,
                 busy=min(1.0, self._recent.rate(("busy", node.name), node.busy_s, now)),
-                num_streams=len(draft.followed if draft is not None else node.streams),
+                num_streams=node.num_streams if draft is None else len(draft.followed),
                 costs=parts.costs_now(node, self._drafts),
             )
         for left, at in self._left.values():
@@ -213,17 +218,15 @@ class Reporting:
 
     def _streams(self, now: float) -> Iterator[StreamStatus]:
         """Yield the streams, those that have a place first."""
-        schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
-        streams = sorted(self._serving.ledger.streams.items(), key=lambda each: not each[1].target)
-        for index, (stream_id, choice) in enumerate(streams[:_MAX_STREAMS]):
-            request = choice.request
-            scheduler = schedulers.get(choice.target)
-            stream = scheduler.streams.get(stream_id) if scheduler is not None else None
+        streams = sorted(self._requests.streams.items(), key=lambda each: not each[1].target)
+        for index, (stream_id, mine) in enumerate(streams[:_MAX_STREAMS]):
+            request, target = mine.request, mine.target
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
-            known = choice, aliases, now - request.arrived_at
-            if stream is None or scheduler is None:
+            known = mine, aliases, now - request.arrived_at
+            if target is None:
                 yield parts.stream_status(*known, None)
                 continue
+            scheduler, stream = target.scheduler, target.streams[stream_id]
             plain = "" if isinstance(stream.phase, Opening) else stream.plain
             # Building the line is most of the work, so only the first streams get one.
             reason = plain_line(scheduler, stream) if plain and index < _MAX_WHY else ""
@@ -233,21 +236,23 @@ class Reporting:
     def _alias(self, kind: str, name: str) -> str:
         if not name:
             return ""
-        return f"{kind}-{hashlib.blake2b(name.encode(), key=self._salt, digest_size=4).hexdigest()}"
+        return (
+            f"{kind}-{hashlib.blake2b(name.encode(), key=self._secret, digest_size=4).hexdigest()}"
+        )
 
     def _waiting(self, now: float) -> WaitingStatus:
-        waiting = self._serving.placement.waiting
-        by_priority = Counter(str(choice.request.submit.priority) for choice in waiting)
-        tokenizing = self._serving.ledger.tokenizing
+        phases = [(s, s.phase) for s in self._requests.lines]
+        times = [phase.since for _, phase in phases if isinstance(phase, Waiting)]
+        by_priority = Counter(str(stream.request.submit.priority) for stream, _ in phases)
         return WaitingStatus(
             num_streams=by_priority.total(),
-            num_tokenizing=sum(request.needs_reading for request, _ in tokenizing),
-            oldest_s=now - waiting.oldest_since(now),
+            num_tokenizing=sum(request.needs_reading for request in self._requests.reading),
+            oldest_s=now - min(times, default=now),
             by_priority=dict(by_priority),
         )
 
     def _targets(self, now: float) -> Iterator[TargetStatus]:
-        here = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
+        here = {target.name: target.scheduler for target in self._roster.targets()}
         for name, counts in self._counts.items():
             scheduler = here.get(name)
             plan = observed = None
@@ -273,12 +278,11 @@ class Reporting:
             yield MediumStatus(parts.cut(name), reserved_s, busy)
 
     def _all(self) -> Totals:
-        schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
-        late = sum(scheduler.num_stale for scheduler in schedulers)
+        late = sum(target.scheduler.num_stale for target in self._roster.targets())
         return Totals(
-            requests={outcome: self._serving.ledger.outcomes[outcome] for outcome in OUTCOMES},
+            requests={outcome: self._requests.outcomes[outcome] for outcome in OUTCOMES},
             num_submitted=self.num_submitted,
-            num_moved=self._serving.num_moved,
+            num_moved=self._requests.num_moved,
             num_stale=self.num_stale + late,
             num_dropped=self.num_dropped,
             wire=tuple(self.traffic.totals()),

@@ -8,8 +8,8 @@ from itertools import chain, repeat
 from typing import Final
 
 from mesh.json_form import copied_from
-from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.requests.request import Choice
+from nodes.coordinator.members.record import NodeRecord, TargetRecord
+from nodes.coordinator.requests.request import RequestStream
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.stream import Opening, Stream
@@ -42,7 +42,7 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 
 def costs_now(node: NodeRecord, drafts: Drafts) -> NodeCosts | None:
     """Return a node's pass costs as observed since its calibration; None if it has no streams."""
-    if node.scheduler is not None:
+    if isinstance(node, TargetRecord):
         return node.scheduler.target.now()
     record = drafts.get(node.name)
     return record.costs if record is not None else None
@@ -61,6 +61,7 @@ def node_status(
 ) -> NodeStatus:
     """Return the entry of a node. costs: as observed since its calibration."""
     profile, heartbeat = node.profile, node.heartbeat
+    target = node if isinstance(node, TargetRecord) else None
     declared, measured = profile.link.rate_bps, heartbeat.rate.bps
     now = (costs or node.costs).decode
     points = tuple(
@@ -68,7 +69,7 @@ def node_status(
     )
     return NodeStatus(
         name=node.name,
-        role=node.role,
+        role=node.role.value,
         model=cut(profile.model),
         engine=cut(profile.engine),
         exact=profile.exact,
@@ -84,15 +85,15 @@ def node_status(
         num_streams=num_streams,
         max_streams=profile.max_streams,
         # A node that left holds no stream, but its record was made while it still did.
-        used_cells=0 if state == "left" else node.admitted_cells,
+        used_cells=0 if target is None or state == "left" else target.admitted_cells,
         num_cells=profile.num_cells,
         busy=busy,
         busy_s=node.busy_s,
         bytes_in=node.bytes_in,
         bytes_out=node.bytes_out,
         costs=points,
-        draft=cut(node.scheduler.inside) if node.scheduler is not None else "",
-        draft_why=cut(node.draft_why, _MAX_LINE),
+        draft="" if target is None else cut(target.scheduler.inside),
+        draft_why="" if target is None else cut(target.draft_why, _MAX_LINE),
         model_hash=cut(profile.model_hash),
         numerics_class=cut(profile.numerics_class),
     )
@@ -102,7 +103,7 @@ def node_status(
 
 
 def stream_status(
-    choice: Choice,
+    mine: RequestStream,
     aliases: tuple[str, str],
     age_s: float,
     stream: Stream | None,
@@ -114,18 +115,18 @@ def stream_status(
     aliases: of its client and user. stream: None while it waits. plain: label and line that explain
     why it had no guesses in its last pass; both are empty if it had some.
     """
-    spec = choice.spec
+    spec = mine.spec
     known = stream if stream is not None else Stream(spec, [])
     return StreamStatus(
         stream_id=spec.stream_id,
         client=aliases[0],
         user=aliases[1],
-        priority=choice.request.submit.priority,
-        target=choice.target,
+        priority=mine.request.submit.priority,
+        target=mine.target_name,
         draft=known.follow.node if known.follow is not None else "",
         phase=_phase(stream),
         num_prompt_tokens=spec.num_prompt_tokens,
-        num_tokens=choice.num_tokens,
+        num_tokens=mine.num_tokens,
         max_tokens=spec.max_tokens,
         gamma=known.num_guesses,
         acceptance=known.acceptance.alpha if stream is not None else 0.0,

@@ -60,8 +60,7 @@ class ToyMesh:
         self.model, self.nodes = members.model, members.tasks
 
     def num_streams(self) -> int:
-        schedulers = self.coordinator.state.roster.schedulers()
-        return sum(len(scheduler.streams) for _, scheduler in schedulers)
+        return sum(target.num_streams for target in self.coordinator.state.roster.targets())
 
     def say_bye(self) -> None:
         """The coordinator stops, as its members see it."""

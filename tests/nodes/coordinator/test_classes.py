@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.placing.choosing import LATELY_S, SETTLED_S, classes_in_order, standings_of
-from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
+from nodes.coordinator.requests.classes import (
+    LATELY_S,
+    SETTLED_S,
+    STRANDED_LIMIT_S,
+    classes_in_order,
+    standings_of,
+)
 from nodes.messages import EngineProfile, RequestFailedNotice, StartedNotice, TokenizeRequest
 from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
 

@@ -62,6 +62,5 @@ def test_more_right_guesses_than_were_compared_do_not_make_a_chance_above_one() 
     mesh.commit(1, 3, num_compared=1, num_right=2**31 - 1)
     (stream,) = mesh.status().streams
     assert 0.7 < stream.acceptance <= 1.0
-    (node,) = mesh.state.roster.nodes("target")
-    assert node.scheduler is not None
+    (node,) = mesh.state.roster.targets()
     assert node.scheduler.alphas["draft"].alpha <= 1.0

@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.requests.ledger import (
-    MAX_OF_ALL,
-    MAX_OF_CONNECTION,
-    MAX_OF_TENANT,
-    STRANDED_LIMIT_S,
-)
+from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from nodes.coordinator.requests.quota import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
 from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar, LogitRules
 from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, RequestFailedNotice, TokenizeRequest
 from nodes.messages.access import ANYBODY, Caller

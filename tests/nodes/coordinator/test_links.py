@@ -12,6 +12,8 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields, NodesRequest
+from nodes.scheduler import Scheduler
+from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import begin_plan
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
@@ -27,7 +29,9 @@ class OneNode:
     def __init__(
         self, declared: LinkFields = UNDECLARED, role: str = "draft", *, pads: bool = False
     ) -> None:
-        self.roster = Roster(Welcome("", "c", 1, 0.05, 5.0, pads))
+        self.roster = Roster(
+            Welcome("", "c", 1, 0.05, 5.0, pads), lambda _, __, costs: Scheduler(costs, Drafts())
+        )
         profile = encode_struct(replace(make_profile(0.8), link=declared))
         self.roster.hello(DRAFT, Hello("n", role, 1, PROTOCOL_VERSION, profile), 0.0)
         (self.node,) = self.roster.nodes()
@@ -35,8 +39,8 @@ class OneNode:
         self.answer(send.message, 1.0 + RTT_S)
 
     def answer(self, ping: Ping, now: float) -> None:
-        member = self.roster.membership.on_message(DRAFT, now)
-        self.roster.pong(member, Pong(ping.seq, 0), now)
+        self.roster.membership.on_message(DRAFT, now)
+        self.roster.pong(DRAFT, Pong(ping.seq, 0), now)
 
     def sent(self, num_bytes: int, now: float) -> Ping | None:
         return self.roster.sent(DRAFT, num_bytes, now, is_ping=False)
@@ -106,7 +110,8 @@ def test_plans_of_a_target_know_the_ways_to_it_and_to_the_draft_nodes() -> None:
     mesh.submit(now=2.0, max_tokens=50)
     for peer in (DRAFT, second):
         mesh.ready(peer=peer, now=2.0)
-    ((_, scheduler),) = mesh.state.roster.schedulers()
+    (target,) = mesh.state.roster.targets()
+    scheduler = target.scheduler
     planning = begin_plan(scheduler, 2.0)
     (draft,) = planning.observation.drafts
     assert draft.link.rtt_s == pytest.approx(RTT_S + 0.3)

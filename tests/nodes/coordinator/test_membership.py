@@ -21,7 +21,7 @@ from mesh.messages import (
     Welcome,
 )
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
-from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
+from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CloseStreamNotice,
@@ -301,8 +301,8 @@ def test_texts_wait_for_a_target_that_is_taken_back() -> None:
     mesh.submit(2, **TEXT_PROMPT)
     mesh.command("drain", "target")
     mesh.gone(TARGET)
-    assert mesh.command("undrain", "other").said(TokenizeRequest, OTHER)
-    assert mesh.tokenized(1, 4, 5, peer=OTHER).opened(OTHER) == [2]
+    (text,) = mesh.command("undrain", "other").said(TokenizeRequest, OTHER)
+    assert mesh.tokenized(text.request_id, 4, 5, peer=OTHER).opened(OTHER) == [2]
 
 
 def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> None:

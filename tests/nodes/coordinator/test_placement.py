@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.placing.placement import LOOK_S
 from nodes.coordinator.sends import Send
+from nodes.coordinator.state import LOOK_S
 from nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
@@ -171,12 +171,13 @@ def test_when_a_waiting_request_leaves_the_next_one_gets_the_room(how: str) -> N
     assert mesh.submit(1, peer=OTHER, max_tokens=80, deadline_s=1.0) == []
     assert mesh.submit(2, max_tokens=1) == []
     if how == "cancel":
-        mesh.cancel(1, 0.1, OTHER)
+        left = mesh.cancel(1, 0.1, OTHER)
     elif how == "bye":
-        mesh.bye(OTHER, 0.1)
-    now = 1.1 if how == "deadline" else 0.1
-    assert mesh.tick(now).opened() == [3]
-    assert mesh.tick(now).opened() == []
+        left = mesh.bye(OTHER, 0.1)
+    else:
+        left = mesh.tick(1.1)
+    assert left.opened() == [3]
+    assert mesh.tick(1.2).opened() == []
 
 
 def test_one_that_only_the_largest_target_holds_leaves_the_others_to_those_behind_it() -> None:

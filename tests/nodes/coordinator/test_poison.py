@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from mesh.messages import Ping, Pong, Refuse
-from nodes.coordinator.placing.remembered import PROVEN_S, SUSPECTED_S
-from nodes.coordinator.placing.suspects import RETURN_S
-from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
+from nodes.coordinator.requests.suspects import PROVEN_S, RETURN_S, SUSPECTED_S
+from nodes.coordinator.requests.texts import MAX_AT_ONCE
 from nodes.messages import OpenStreamRequest, StreamFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.fleet import Fleet, profile

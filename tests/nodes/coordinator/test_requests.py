@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
-from nodes.coordinator.requests.prompt_hash import prompt_hash
+from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from nodes.coordinator.requests.submission import prompt_hash
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.messages import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.requests.prompt_hash import prompt_hash
+from nodes.coordinator.requests.submission import prompt_hash
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     ChainPart,
@@ -74,7 +74,8 @@ def test_without_a_target_a_request_is_refused() -> None:
 
 
 def test_what_a_target_reads_of_prompts_beside_its_streams_counts_as_its_load(mesh: Mesh) -> None:
-    ((_, scheduler),) = mesh.state.roster.schedulers()
+    (target,) = mesh.state.roster.targets()
+    scheduler = target.scheduler
     mesh.submit()
     mesh.hear(TARGET, StreamReadyNotice(1, 1, 3), 1.0)
     shares = []

@@ -11,7 +11,7 @@ import pytest
 from mesh.codec import encode
 from mesh.messages import Pong
 from mesh.padding import SIZES, pad
-from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
+from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
 from nodes.coordinator.status.document import WINDOW_S, Recent
 from nodes.messages import (
     MAX_GAMMA,

@@ -205,7 +205,8 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     mesh.tick(1.0)
     (plan,) = (record for record in lines_of(mesh, now=1.0) if isinstance(record, PlanRecord))
     assert (plan.at_s, plan.is_grouped) == (1.0, True)
-    ((_, scheduler),) = mesh.state.roster.schedulers()
+    (target,) = mesh.state.roster.targets()
+    scheduler = target.scheduler
     made = scheduler.last_made
     assert made is not None
     assert (plan.batches, plan.open_price_s) == (scheduler.plan.batches, made.open_s)

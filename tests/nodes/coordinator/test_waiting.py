@@ -10,29 +10,28 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nodes.coordinator.placing.suspects import Suspicion
-from nodes.coordinator.placing.waiting import STEP_S, Kind, Waiting, Waits
-from nodes.coordinator.requests.request import Choice, Request
+from nodes.coordinator.requests.book import Requests
+from nodes.coordinator.requests.lines import STEP_S
+from nodes.coordinator.requests.request import Kind, Request, RequestStream, Waiting
+from nodes.coordinator.requests.suspects import Suspicion
 from tests.nodes.builders import make_spec, make_submit
+from tests.nodes.coordinator.script import make_mesh
 
 ONE = frozenset({("m", "a")})
 OTHER = frozenset({("m", "b")})
 
 
-def choice_of(request: Request) -> Choice:
-    (choice,) = request.choices.values()
-    return choice
+def stream_of(request: Request) -> RequestStream:
+    (stream,) = request.streams.values()
+    return stream
 
 
 @dataclass
 class Line:
     """A line and how many have been put into it."""
 
-    waits: Waits = field(default_factory=Waits)
+    book: Requests = field(default_factory=Requests)
     num_added: int = 0
-
-    def __post_init__(self) -> None:
-        self.waiting = Waiting(self.waits)
 
     def add(
         self,
@@ -47,21 +46,22 @@ class Line:
         request = Request(b"c", make_submit(self.num_added, priority=priority), 7)
         request.arrived_at, request.tenant, request.owner = arrived_at, tenant, tenant + user
         request.role = "gateway" if tenant else "client"
-        choice = Choice(request, make_spec(self.num_added), num_tokens=num_tokens)
-        request.choices[choice.spec.stream_id] = choice
-        self.waiting.add(choice, kinds, now=0.0)
+        (stream,) = self.book.serve(request, [make_spec(self.num_added)], (5,), "", 0.0)
+        stream.num_tokens = num_tokens
+        self.book.wait(stream, kinds, 0.0)
         return request
 
     def remove(self, request: Request) -> None:
-        self.waiting.remove(choice_of(request))
+        self.book.end(request, "left", 0.0)
 
     def heads(self) -> list[int]:
-        return [head.choice.request.request_id for head in self.waiting.heads()]
+        return [head.request.request_id for head in self.book.lines.heads()]
 
     def serve(self, now: float) -> Request:
-        head = next(iter(self.waiting.heads()))
-        self.waiting.take(head.choice, now)
-        return head.choice.request
+        head = self.book.lines.heads()[0]
+        (target,) = make_mesh().state.roster.targets()
+        self.book.place(head, target, now)
+        return head.request
 
     def tenants(self, times: Sequence[float]) -> str:
         """Whose streams are served at these times."""
@@ -69,8 +69,7 @@ class Line:
 
     def order(self) -> list[int]:
         """All of them as they are served, from now on."""
-        assert len(list(self.waiting)) == len(self.waiting)
-        return [self.serve(1e6).request_id for _ in range(len(self.waiting))]
+        return [self.serve(1e6).request_id for _ in list(self.book.lines)]
 
 
 @pytest.fixture
@@ -108,23 +107,19 @@ def test_lines_are_by_targets_and_those_of_none_are_not_looked_at(line: Line) ->
     line.add(1.0, kinds=frozenset())
     line.add(2.0)
     line.add(4.0)
-    assert [(h.choice.request.request_id, h.kinds) for h in line.waiting.heads()] == [
-        (3, ONE),
-        (1, OTHER),
-    ]
-    assert len(line.waiting) == 4
+    heads = [(head.request.request_id, head.phase) for head in line.book.lines.heads()]
+    assert [(n, p.kinds) for n, p in heads if isinstance(p, Waiting)] == [(3, ONE), (1, OTHER)]
+    assert len(line.book.lines) == 4
 
 
 def test_suspects_have_lines_of_their_own(line: Line) -> None:
     for number in range(4):
         request = line.add(float(number))
         if number in (1, 2):
-            line.remove(request)
-            choice_of(request).suspicion = Suspicion(("t", 1))
-            line.waiting.add(choice_of(request), ONE, now=0.0)
+            line.book.suspect(stream_of(request), Suspicion(("t", 1)), 0.0)
     assert line.heads() == [1, 2]
-    for head in line.waiting.heads():
-        line.waiting.change(head.choice, OTHER)
+    for head in line.book.lines.heads():
+        line.book.change_kinds(head, OTHER, 0.0)
     assert line.heads() == line.order() == [1, 2, 3, 4]
 
 
@@ -155,7 +150,7 @@ class Lines(RuleBasedStateMachine):
     @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER, ONE | OTHER]))
     def change(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
         request = data.draw(st.sampled_from(self.requests))
-        self.line.waiting.change(choice_of(request), kinds)
+        self.line.book.change_kinds(stream_of(request), kinds, 0.0)
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -190,15 +185,17 @@ class Lines(RuleBasedStateMachine):
         self.served.remove(request)
         self.requests.append(request)
         self.returned.add(request.request_id)
-        self.line.waiting.add(choice_of(request), kinds, now=0.0)
+        self.line.book.wait(stream_of(request), kinds, 0.0)
 
     @invariant()
     def all_are_there(self) -> None:
-        heads = self.line.waiting.heads()
-        assert len(list(self.line.waiting)) == len(self.line.waiting) == len(self.requests)
-        assert self.line.waits.num_of("gateway") == len(self.requests)
-        assert all(choice_of(each).spec.stream_id in self.line.waiting for each in self.requests)
-        assert {id(head.choice.request) for head in heads} <= {id(each) for each in self.requests}
+        book = self.line.book
+        waiting = [stream.request for stream in book.lines]
+        assert len(waiting) == len(book.lines) == len(self.requests)
+        assert book.quota.num_waiting("gateway") == len(self.requests)
+        assert {id(request) for request in waiting} == {id(each) for each in self.requests}
+        heads = book.lines.heads()
+        assert {id(head.request) for head in heads} <= {id(each) for each in self.requests}
         assert bool(heads) == bool(self.requests)
 
 

@@ -116,7 +116,7 @@ async def test_what_a_key_began_is_answered_again_in_its_class(
 ) -> None:
     """Though one that comes first is there meanwhile."""
     # Otherwise the class that has served stays in force for new requests as well.
-    monkeypatch.setattr("nodes.coordinator.placing.choosing.SETTLED_S", math.inf)
+    monkeypatch.setattr("nodes.coordinator.requests.classes.SETTLED_S", math.inf)
     key = {"idempotency-key": "k"}
     body = {"prompt": PROMPT, "max_tokens": 120, "seed": 5, "temperature": 0.9, "n": 2}
     texts = [text_alone(120, temperature=0.9, seed=5, choice=c) for c in range(2)]

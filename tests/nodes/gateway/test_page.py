@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 
-from nodes.coordinator.requests.ledger import OUTCOMES
+from nodes.coordinator.requests.book import OUTCOMES
 from nodes.gateway import page as page_module
 from nodes.gateway.page import SCRIPTS, STYLE, page
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS

@@ -16,21 +16,23 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mesh.latest import Latest
-from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, NodeOut, Roster
-from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
+from nodes.coordinator.members.record import TargetRecord
+from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, Roster
 from nodes.coordinator.requests.request import Request
-from nodes.coordinator.requests.tokenizing import Tokenizing
+from nodes.coordinator.requests.texts import Texts
 from nodes.messages import EMBEDDING, EngineProfile
 from nodes.messages.fingerprint import is_meant, is_named, model_ids
 from nodes.worker.profile import costs_of
 
+# A request that no target can serve is kept for this long, because a target may restart.
+STRANDED_LIMIT_S = 30.0
 # A target that left counts as present for this long, because it may only be restarting.
 LATELY_S = 300.0
 _MOST_LEFT = 256
 # So long after the first target has joined, what joins may still take over: after a restart of the
 # coordinator all targets join again within two seconds, and their order must not decide.
 SETTLED_S = 4.0
+_MOST_SEEN = 64
 # More than the names of 64 models with all abbreviations of their hashes.
 _MOST_IN_FORCE = 4096
 
@@ -109,7 +111,7 @@ class _Left:
     is_expected: bool
 
 
-class Choosing:
+class Classes:
     """Chooses among the targets that are present or left recently."""
 
     def __init__(self, roster: Roster) -> None:
@@ -122,20 +124,28 @@ class Choosing:
         # and the class in force of each model.
         self._models = Latest[tuple[str, bool], str](_MOST_IN_FORCE)
         self._classes = Latest[str, str](_MOST_IN_FORCE)
+        # The models of targets since the coordinator started, by name and hash.
+        self._seen = Latest[tuple[str, str], EngineProfile](_MOST_SEEN)
         # When the first target joined.
         self._began_at = math.inf
 
-    def target_came(self, now: float) -> None:
+    def target_came(self, target: TargetRecord, now: float) -> None:
+        profile = target.profile
+        self._seen[profile.model, profile.model_hash] = profile
         self._began_at = min(self._began_at, now)
 
-    def left(self, gone: NodeOut, now: float) -> None:
+    def has_seen(self, model: str) -> bool:
+        """Whether any target has had this model since the coordinator started."""
+        return bool(hashes_in_order(list(self._seen.values()), model))
+
+    def left(self, target: TargetRecord, reason: str, now: float) -> None:
         """Note that a target left; its profile counts as present for a while."""
-        is_expected = gone.reason not in (DRAINED, DROPPED)
-        self._left[gone.record.name] = _Left(gone.record.profile, now, is_expected)
+        is_expected = reason not in (DRAINED, DROPPED)
+        self._left[target.name] = _Left(target.profile, now, is_expected)
 
     def known(self, now: float) -> list[EngineProfile]:
         """Returns the profiles of the targets that are present or left recently."""
-        here = self._roster.nodes("target")
+        here = self._roster.targets()
         names = {node.name for node in here}
         lately = [
             left.profile
@@ -163,8 +173,8 @@ class Choosing:
         return self._known_standings
 
     def of_first_class(
-        self, targets: Sequence[NodeRecord], request: Request, now: float
-    ) -> list[NodeRecord]:
+        self, targets: Sequence[TargetRecord], request: Request, now: float
+    ) -> list[TargetRecord]:
         """Returns those of the targets that have the class that a request goes to.
 
         targets: all have the same model.
@@ -185,10 +195,10 @@ class Choosing:
         return [target for target in targets if target.profile.numerics_class == first]
 
     def _of_first_model(
-        self, targets: Iterable[NodeRecord], request: Request, now: float
-    ) -> list[NodeRecord]:
+        self, targets: Iterable[TargetRecord], request: Request, now: float
+    ) -> list[TargetRecord]:
         """Returns those of the targets that have the model that a request goes to."""
-        by_hash: dict[str, list[NodeRecord]] = {}
+        by_hash: dict[str, list[TargetRecord]] = {}
         for target in targets:
             by_hash.setdefault(target.profile.model_hash, []).append(target)
         key = request.submit.model, request.submit.wants == EMBEDDING
@@ -203,19 +213,18 @@ class Choosing:
             self._models[key] = hashes[0]
         return next((by_hash[found] for found in hashes if found in by_hash), [])
 
-    def reader_of(self, request: Request, now: float, tokenizing: Tokenizing) -> NodeRecord | None:
+    def reader_of(self, request: Request, texts: Texts, now: float) -> TargetRecord | None:
         """Returns the target that reads the prompt of a request, if there is one.
 
         Targets take turns. Those that do not answer texts are chosen only if all are silent.
         """
-        # A target without a scheduler yet replaces one of its name whose loss is being handled.
-        able = [n for n, _ in self._roster.schedulers() if is_of_kind(n.profile, request)]
+        able = [n for n in self._roster.targets() if is_of_kind(n.profile, request)]
         staying = [n for n in able if not n.is_draining]
         if request.is_resumed and request.model_hash:
             # It must continue with the model it began with, for which a draining target will do.
             staying = staying or able
         else:
             staying = self._of_first_model(staying, request, now)
-        answering = [n for n in staying if n.name not in tokenizing.silent]
+        answering = [n for n in staying if n not in texts.silent]
         found = self.of_first_class(answering or staying, request, now)
-        return min(found, key=lambda n: tokenizing.turn_of(n.name), default=None)
+        return min(found, key=texts.turn_of, default=None)

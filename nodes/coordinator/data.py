@@ -1,0 +1,57 @@
+"""The coordinator's data: what its functions read and change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.grants import Air
+from mesh.messages import Welcome
+from nodes.config.settings import LimitSettings
+from nodes.coordinator.members.challenge import Challenges
+from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.requests.book import Requests
+from nodes.coordinator.requests.classes import Classes
+from nodes.coordinator.requests.suspects import Remembered
+from nodes.coordinator.requests.uploads import Uploads
+from nodes.coordinator.status.document import Reporting
+from nodes.coordinator.tracing import Tracing
+from nodes.messages.access import Caller
+from nodes.scheduler.drafts import Drafts
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Everything that the coordinator knows, but for keys, credits and rate limits.
+
+    secret: random bytes, from which seeds and the aliases of clients are derived.
+    """
+
+    secret: bytes
+    welcome: Welcome
+    limits: LimitSettings
+    roster: Roster
+    challenges: Challenges
+    requests: Requests
+    classes: Classes
+    remembered: Remembered
+    uploads: Uploads
+    drafts: Drafts
+    air: Air
+    reporting: Reporting
+    tracing: Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a message, in which role, and how many bytes it had."""
+
+    peer: bytes
+    role: str
+    caller: Caller
+    num_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The name under which its requests share prefixes: of its key, whichever connection they
+        arrive on, or of its connection if there are no keys."""
+        return self.caller.name or self.peer.hex()

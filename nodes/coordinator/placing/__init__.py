@@ -1,1 +1,0 @@
-"""Chooses the target of each stream, and handles streams that have none."""
