@@ -8,6 +8,7 @@ from mesh.grants import Air
 from mesh.messages import Welcome
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.members.challenge import Challenges
+from nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.book import Requests
 from nodes.coordinator.requests.classes import Classes
@@ -43,12 +44,23 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sent a message, in which role, and how many bytes it had."""
+    """Who sent a message, in which role, and how many bytes it had. node: None for clients."""
 
     peer: bytes
     role: str
     caller: Caller
+    node: NodeRecord | None
     num_bytes: int
+
+    @property
+    def target(self) -> TargetRecord:
+        assert isinstance(self.node, TargetRecord)
+        return self.node
+
+    @property
+    def draft(self) -> DraftRecord:
+        assert isinstance(self.node, DraftRecord)
+        return self.node
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from mesh.messages import (
     MAX_TAG,
@@ -25,52 +25,26 @@ from mesh.messages import (
 from nodes import messages
 from nodes.coordinator import membership
 from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord
 from nodes.coordinator.requests import followers, intake, running
 from nodes.coordinator.sends import Send
 from nodes.messages.access import CLIENT_ROLES, GUEST, ROLES, Caller, Role
 
 M = TypeVar("M")
-Handler: TypeAlias = Callable[[Data, Sender, NodeRecord | None, Any, float], list[Send]]
-OfMember: TypeAlias = Callable[[Data, Sender, M, float], list[Send]]
-OfTarget: TypeAlias = Callable[[Data, Sender, TargetRecord, M, float], list[Send]]
-OfDraft: TypeAlias = Callable[[Data, Sender, DraftRecord, M, float], list[Send]]
+Handler: TypeAlias = Callable[[Data, Sender, M, float], list[Send]]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Row(Generic[M]):
     """A message class of members in these roles, with its handler."""
 
-    kind: type
+    kind: type[M]
     roles: frozenset[str]
-    handler: Handler
+    handler: Handler[M]
 
 
-def _of_members(kind: type[M], handler: OfMember[M], roles: frozenset[str] = ROLES) -> Row:
-    def handle(data: Data, sender: Sender, _: NodeRecord | None, m: M, now: float) -> list[Send]:
-        return handler(data, sender, m, now)
-
-    return Row(kind, roles, handle)
-
-
-def _of_clients(kind: type[M], handler: OfMember[M], *roles: Role) -> Row:
-    return _of_members(kind, handler, frozenset(roles) or CLIENT_ROLES)
-
-
-def _of_targets(kind: type[M], handler: OfTarget[M]) -> Row:
-    def handle(data: Data, sender: Sender, node: NodeRecord | None, m: M, now: float) -> list[Send]:
-        assert isinstance(node, TargetRecord)
-        return handler(data, sender, node, m, now)
-
-    return Row(kind, frozenset({Role.TARGET}), handle)
-
-
-def _of_drafts(kind: type[M], handler: OfDraft[M]) -> Row:
-    def handle(data: Data, sender: Sender, node: NodeRecord | None, m: M, now: float) -> list[Send]:
-        assert isinstance(node, DraftRecord)
-        return handler(data, sender, node, m, now)
-
-    return Row(kind, frozenset({Role.DRAFT}), handle)
+def _on(kind: type[M], handler: Handler[M], *roles: str) -> Row[M]:
+    """Return the row of a message that all members may send, or those in some roles."""
+    return Row(kind, frozenset(roles) or ROLES, handler)
 
 
 def _handled_before(_: Data, __: Sender, ___: object, ____: float) -> list[Send]:
@@ -78,34 +52,34 @@ def _handled_before(_: Data, __: Sender, ___: object, ____: float) -> list[Send]
     return []
 
 
-_ROWS: Final = (
-    _of_members(Hello, _handled_before),
-    _of_members(EnrolRequest, _handled_before, ROLES | {GUEST}),
-    _of_members(Credit, _handled_before),
-    _of_members(Ping, membership.pinged),
-    _of_members(Pong, membership.ponged),
-    _of_members(Bye, membership.said_bye),
-    _of_targets(messages.ProbeReply, membership.probed),
-    _of_targets(messages.TokenizeReply, intake.tokenized),
-    _of_targets(messages.CommitReply, running.committed),
-    _of_targets(messages.PromptScoresNotice, running.scored),
-    _of_targets(messages.StreamReadyNotice, running.ready),
-    _of_targets(messages.StreamFailedNotice, running.failed),
-    _of_targets(messages.StreamParkedNotice, running.parked),
-    _of_targets(messages.DraftInsideNotice, running.draft_inside),
-    _of_drafts(messages.GuessNotice, followers.guessed),
-    _of_drafts(messages.StreamReadyNotice, followers.ready),
-    _of_drafts(messages.StreamFailedNotice, followers.failed),
-    _of_clients(messages.SubmitRequest, intake.submitted),
-    _of_clients(messages.CancelRequest, intake.cancelled),
-    _of_clients(messages.UploadOffer, intake.offered),
-    _of_clients(messages.UploadPiece, intake.uploaded),
-    _of_clients(messages.NodesRequest, membership.nodes_asked),
+_ROWS: Final[tuple[Row[Any], ...]] = (
+    _on(Hello, _handled_before),
+    _on(EnrolRequest, _handled_before, *ROLES, GUEST),
+    _on(Credit, _handled_before),
+    _on(Ping, membership.pinged),
+    _on(Pong, membership.ponged),
+    _on(Bye, membership.said_bye),
+    _on(messages.ProbeReply, membership.probed, Role.TARGET),
+    _on(messages.TokenizeReply, intake.tokenized, Role.TARGET),
+    _on(messages.CommitReply, running.committed, Role.TARGET),
+    _on(messages.PromptScoresNotice, running.scored, Role.TARGET),
+    _on(messages.StreamReadyNotice, running.ready, Role.TARGET),
+    _on(messages.StreamFailedNotice, running.failed, Role.TARGET),
+    _on(messages.StreamParkedNotice, running.parked, Role.TARGET),
+    _on(messages.DraftInsideNotice, running.draft_inside, Role.TARGET),
+    _on(messages.GuessNotice, followers.guessed, Role.DRAFT),
+    _on(messages.StreamReadyNotice, followers.ready, Role.DRAFT),
+    _on(messages.StreamFailedNotice, followers.failed, Role.DRAFT),
+    _on(messages.SubmitRequest, intake.submitted, *CLIENT_ROLES),
+    _on(messages.CancelRequest, intake.cancelled, *CLIENT_ROLES),
+    _on(messages.UploadOffer, intake.offered, *CLIENT_ROLES),
+    _on(messages.UploadPiece, intake.uploaded, *CLIENT_ROLES),
+    _on(messages.NodesRequest, membership.nodes_asked, *CLIENT_ROLES),
     # The replies show the streams of all users: how many tokens each has had, and when. A gateway
     # needs the status for its status page and metrics, which require the scope admin.
-    _of_clients(messages.StatusRequest, membership.status_asked, Role.GATEWAY, Role.ADMIN),
-    _of_clients(messages.TraceRequest, membership.trace_asked, Role.ADMIN),
-    _of_clients(messages.NodeCommandRequest, membership.commanded, Role.ADMIN),
+    _on(messages.StatusRequest, membership.status_asked, Role.GATEWAY, Role.ADMIN),
+    _on(messages.TraceRequest, membership.trace_asked, Role.ADMIN),
+    _on(messages.NodeCommandRequest, membership.commanded, Role.ADMIN),
 )
 # Without keys every client may request these, because it could join as admin.
 _OBSERVING: Final = frozenset({messages.StatusRequest, messages.TraceRequest})
@@ -123,8 +97,8 @@ _SENT_ONLY: Final = frozenset(
 )
 
 
-def _by_kind() -> dict[type, dict[str, Handler]]:
-    found: dict[type, dict[str, Handler]] = {}
+def _by_kind() -> dict[type, dict[str, Handler[Any]]]:
+    found: dict[type, dict[str, Handler[Any]]] = {}
     for row in _ROWS:
         handlers = found.setdefault(row.kind, {})
         assert not handlers.keys() & row.roles, f"{row.kind.__name__} has two handlers for a role"
@@ -153,11 +127,9 @@ def kinds_of(role: str) -> frozenset[type]:
     return frozenset(kind for kind, handlers in _HANDLERS.items() if role in handlers)
 
 
-def handle(
-    data: Data, sender: Sender, node: NodeRecord | None, message: object, now: float
-) -> list[Send]:
-    """Handle a message that its sender may send. node: the sender's record, if it is a node."""
+def handle(data: Data, sender: Sender, message: object, now: float) -> list[Send]:
+    """Handle a message that its sender may send."""
     handlers = _HANDLERS[type(message)]
     # Without keys a client may observe what only others may with keys.
     handler = handlers.get(sender.role) or next(iter(handlers.values()))
-    return handler(data, sender, node, message, now)
+    return handler(data, sender, message, now)

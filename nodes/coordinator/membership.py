@@ -69,9 +69,9 @@ def _node_out(data: Data, event: NodeOut, now: float) -> list[Send]:
     return followers.draft_out(data, node, has_died=has_died, now=now)
 
 
-def probed(data: Data, _: Sender, target: TargetRecord, reply: ProbeReply, __: float) -> list[Send]:
+def probed(data: Data, sender: Sender, reply: ProbeReply, _: float) -> list[Send]:
     """Let streams go to a target that answered its probe, by the class that it has proven."""
-    if data.challenges.answered(target, reply):
+    if data.challenges.answered(sender.target, reply):
         data.requests.due.targets = True
     else:
         data.reporting.num_stale += 1

@@ -136,8 +136,8 @@ class CoordinatorState:
         node = self.roster.node_of(member)
         if node is not None:
             node.bytes_in += num_bytes
-        sender = Sender(peer, role, caller, num_bytes)
-        return self._settled(dispatch.handle(self.data, sender, node, message, now), now)
+        sender = Sender(peer, role, caller, node, num_bytes)
+        return self._settled(dispatch.handle(self.data, sender, message, now), now)
 
     def _on_hello(self, peer: bytes, hello: Hello, caller: Caller, now: float) -> list[Send]:
         if not caller.may_join_as(hello.role):

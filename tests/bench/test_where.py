@@ -54,5 +54,7 @@ def test_the_default_pair_is_measured() -> None:
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")]
     figures = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows}
     assert figures["streams"] == ["1, with guesses", "1, plain"]
-    for label in ("tokens/s, all streams", "ms a pass", "target: between passes"):
+    for label in ("tokens/s, all streams", "ms a pass"):
         assert all(float(value) > 0 for value in figures[label]), label
+    # Beside slow passes this may round to nothing.
+    assert all(float(value) >= 0 for value in figures["target: between passes"])

@@ -329,5 +329,5 @@ class Requests:
 
 
 def _check(before: RequestPhase | StreamPhase | None, after: RequestPhase | StreamPhase) -> None:
-    pair = None if before is None else type(before), type(after)
-    assert pair in TRANSITIONS, f"no phase {pair[1].__name__} follows {before}"
+    allowed = TRANSITIONS[None if before is None else type(before)]
+    assert type(after) in allowed, f"{before} cannot become {after}"

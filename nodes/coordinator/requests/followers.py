@@ -21,10 +21,9 @@ def _target_of(data: Data, stream_id: int) -> TargetRecord | None:
     return None if stream is None else stream.target
 
 
-def guessed(
-    data: Data, sender: Sender, draft: DraftRecord, notice: GuessNotice, now: float
-) -> list[Send]:
+def guessed(data: Data, sender: Sender, notice: GuessNotice, now: float) -> list[Send]:
     """Pass guesses on to the targets that serve their streams."""
+    draft = sender.draft
     draft.busy_s += notice.draft_us / 1e6
     data.requests.count_bytes(notice, sender.num_bytes, to_draft=True)
     found: dict[TargetRecord, list[tuple[ChainPart, tuple[int, ...]]]] = {}
@@ -39,18 +38,16 @@ def guessed(
     return out
 
 
-def ready(
-    data: Data, _: Sender, draft: DraftRecord, notice: StreamReadyNotice, now: float
-) -> list[Send]:
+def ready(data: Data, sender: Sender, notice: StreamReadyNotice, now: float) -> list[Send]:
+    draft = sender.draft
     if (target := _target_of(data, notice.stream_id)) is not None:
         stream_id = StreamId(notice.stream_id)
         target.scheduler.draft_ready(draft.name, stream_id, notice.generation)
     return []
 
 
-def failed(
-    data: Data, _: Sender, draft: DraftRecord, notice: StreamFailedNotice, now: float
-) -> list[Send]:
+def failed(data: Data, sender: Sender, notice: StreamFailedNotice, now: float) -> list[Send]:
+    draft = sender.draft
     if (target := _target_of(data, notice.stream_id)) is None:
         return []
     failure = StreamId(notice.stream_id), notice.generation, notice.reason, notice.code

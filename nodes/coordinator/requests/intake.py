@@ -258,9 +258,8 @@ def ask(data: Data, now: float) -> list[Send]:
     return out
 
 
-def tokenized(
-    data: Data, _: Sender, target: TargetRecord, reply: TokenizeReply, now: float
-) -> list[Send]:
+def tokenized(data: Data, sender: Sender, reply: TokenizeReply, now: float) -> list[Send]:
+    target = sender.target
     data.requests.texts.answered(target, reply.request_id)
     request = data.requests.with_text(reply.request_id)
     phase = None if request is None else request.phase

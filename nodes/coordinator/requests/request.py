@@ -122,36 +122,17 @@ RequestPhase: TypeAlias = Reading | Serving | Over
 StreamPhase: TypeAlias = AwaitsScores | Waiting | Placed | Over
 
 # From which phase to which; None is before the first one. docs/design/requests.md says when.
-TRANSITIONS: Final[frozenset[tuple[type | None, type]]] = frozenset(
-    {
-        (None, NoReader),
-        (None, Queued),
-        (None, Serving),
-        (None, Over),
-        (NoReader, Queued),
-        (NoReader, Serving),
-        (Queued, Asked),
-        (Queued, Queued),
-        (Queued, NoReader),
-        (Asked, Queued),
-        (Asked, NoReader),
-        (Asked, Serving),
-        (Queued, Serving),
-        (NoReader, Over),
-        (Queued, Over),
-        (Asked, Over),
-        (Serving, Over),
-        (None, AwaitsScores),
-        (None, Waiting),
-        (AwaitsScores, Waiting),
-        (Waiting, Placed),
-        (Placed, Placed),
-        (Placed, Waiting),
-        (AwaitsScores, Over),
-        (Waiting, Over),
-        (Placed, Over),
-    }
-)
+TRANSITIONS: Final[dict[type | None, tuple[type, ...]]] = {
+    None: (NoReader, Queued, Serving, Over, AwaitsScores, Waiting),
+    NoReader: (Queued, Serving, Over),
+    Queued: (Queued, Asked, NoReader, Serving, Over),
+    Asked: (Queued, NoReader, Serving, Over),
+    Serving: (Over,),
+    AwaitsScores: (Waiting, Over),
+    Waiting: (Placed, Over),
+    Placed: (Placed, Waiting, Over),
+    Over: (),
+}
 
 
 @dataclass(slots=True, eq=False)

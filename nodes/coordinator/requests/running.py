@@ -278,9 +278,8 @@ def target_lives(data: Data, process: Process, now: float) -> list[Send]:
 # -- messages of targets ---------------------------------------------------------------------------
 
 
-def committed(
-    data: Data, sender: Sender, target: TargetRecord, reply: CommitReply, now: float
-) -> list[Send]:
+def committed(data: Data, sender: Sender, reply: CommitReply, now: float) -> list[Send]:
+    target = sender.target
     data.requests.count_bytes(reply, sender.num_bytes, to_draft=False)
     target.busy_s += reply.pass_s + reply.turn_s
     out: list[Send] = []
@@ -294,10 +293,9 @@ def committed(
     return [*out, *deliver(data, target, instructions, now)]
 
 
-def scored(
-    data: Data, _: Sender, target: TargetRecord, notice: PromptScoresNotice, now: float
-) -> list[Send]:
+def scored(data: Data, sender: Sender, notice: PromptScoresNotice, now: float) -> list[Send]:
     """Pass prompt scores on to the client."""
+    target = sender.target
     stream_id = StreamId(notice.stream_id)
     stream, journal = data.requests.streams.get(stream_id), target.streams.get(stream_id)
     is_current = journal is not None and journal.spec.generation == notice.generation
@@ -319,9 +317,8 @@ def scored(
     return [Send(request.client, fresh)]
 
 
-def ready(
-    data: Data, _: Sender, target: TargetRecord, notice: StreamReadyNotice, now: float
-) -> list[Send]:
+def ready(data: Data, sender: Sender, notice: StreamReadyNotice, now: float) -> list[Send]:
+    target = sender.target
     stream_id, generation = StreamId(notice.stream_id), notice.generation
     out = target.scheduler.target_ready(
         stream_id, generation, notice.num_read, has_begun=notice.has_begun
@@ -329,24 +326,21 @@ def ready(
     return deliver(data, target, out, now)
 
 
-def failed(
-    data: Data, _: Sender, target: TargetRecord, notice: StreamFailedNotice, now: float
-) -> list[Send]:
+def failed(data: Data, sender: Sender, notice: StreamFailedNotice, now: float) -> list[Send]:
+    target = sender.target
     code = notice.code if notice.code in _CODES_OF_TARGETS else "unavailable"
     stream_id, generation = StreamId(notice.stream_id), notice.generation
     out = target.scheduler.target_failed(stream_id, generation, notice.reason, code)
     return deliver(data, target, out, now)
 
 
-def parked(
-    data: Data, _: Sender, target: TargetRecord, notice: StreamParkedNotice, now: float
-) -> list[Send]:
+def parked(data: Data, sender: Sender, notice: StreamParkedNotice, now: float) -> list[Send]:
+    target = sender.target
     out = target.scheduler.target_parked(StreamId(notice.stream_id), notice.generation)
     return deliver(data, target, out, now)
 
 
-def draft_inside(
-    _: Data, __: Sender, target: TargetRecord, notice: DraftInsideNotice, ___: float
-) -> list[Send]:
+def draft_inside(_: Data, sender: Sender, notice: DraftInsideNotice, __: float) -> list[Send]:
+    target = sender.target
     target.scheduler.inside, target.draft_why = notice.model, notice.why
     return []

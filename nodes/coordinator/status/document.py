@@ -236,9 +236,8 @@ class Reporting:
     def _alias(self, kind: str, name: str) -> str:
         if not name:
             return ""
-        return (
-            f"{kind}-{hashlib.blake2b(name.encode(), key=self._secret, digest_size=4).hexdigest()}"
-        )
+        digest = hashlib.blake2b(name.encode(), key=self._secret, digest_size=4)
+        return f"{kind}-{digest.hexdigest()}"
 
     def _waiting(self, now: float) -> WaitingStatus:
         phases = [(s, s.phase) for s in self._requests.lines]
