@@ -19,7 +19,6 @@ from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
 from nodes.coordinator.requests.lines import Lines
 from nodes.coordinator.requests.quota import Quota
 from nodes.coordinator.requests.request import (
-    TRANSITIONS,
     Asked,
     AwaitsScores,
     Kind,
@@ -33,6 +32,7 @@ from nodes.coordinator.requests.request import (
     Serving,
     StreamPhase,
     Waiting,
+    check_transition,
 )
 from nodes.coordinator.requests.suspects import Suspicion
 from nodes.coordinator.requests.texts import Texts
@@ -118,7 +118,7 @@ class Requests:
     def _change(self, request: Request, phase: RequestPhase, now: float) -> None:
         """Give back what the present phase owns, and take what the next one does."""
         before = request.phase
-        _check(before, phase)
+        check_transition(before, phase)
         match before:
             case None:
                 self._requests.setdefault(request.client, {})[request.request_id] = request
@@ -222,7 +222,7 @@ class Requests:
     # -- phases of streams -------------------------------------------------------------------------
 
     def _change_stream(self, stream: RequestStream, phase: StreamPhase, now: float) -> None:
-        _check(stream.phase, phase)
+        check_transition(stream.phase, phase)
         if isinstance(stream.phase, Waiting):
             self.lines.remove(stream)
             self.quota.wait(stream.request, -1)
@@ -326,8 +326,3 @@ class Requests:
             share = num_bytes // len(streams)
             stream.draft_bytes += share * to_draft
             stream.target_bytes += share * (not to_draft)
-
-
-def _check(before: RequestPhase | StreamPhase | None, after: RequestPhase | StreamPhase) -> None:
-    allowed = TRANSITIONS[None if before is None else type(before)]
-    assert type(after) in allowed, f"{before} cannot become {after}"

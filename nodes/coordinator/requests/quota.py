@@ -45,6 +45,11 @@ class Quota:
             if not self._held[key]:
                 del self._held[key]
 
+    @property
+    def num_held(self) -> int:
+        """The characters and token ids that are kept for all clients."""
+        return self._held["all", ""]
+
     def wait(self, request: Request, num: int) -> None:
         """Count so many more streams of a request as waiting, or fewer."""
         for key in ("role", request.role), ("tenant", request.tenant):

@@ -135,6 +135,14 @@ TRANSITIONS: Final[dict[type | None, tuple[type, ...]]] = {
 }
 
 
+def check_transition(
+    before: RequestPhase | StreamPhase | None, after: RequestPhase | StreamPhase
+) -> None:
+    """Raise AssertionError if a phase cannot follow another one; None is before the first."""
+    allowed = TRANSITIONS[None if before is None else type(before)]
+    assert type(after) in allowed, f"{before} cannot become {after}"
+
+
 @dataclass(slots=True, eq=False)
 class RequestStream:
     """One of a request's choices.

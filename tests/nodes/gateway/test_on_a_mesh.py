@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 import math
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -24,6 +26,9 @@ from tests.nodes.gateway.fake_mesh import Eventually
 from tests.nodes.gateway.served import serving
 from tests.nodes.memory_mesh import Members, Passing, mesh
 
+_ROOT = Path(__file__).parents[3]
+# By folder: how many of its modules a request passes, but for the engine's, which make logits.
+_MOST_MODULES = {"nodes/gateway/": 25, "nodes/coordinator/": 26, "nodes/scheduler/": 10}
 Body = dict[str, Any]
 NODES = {"target", "draft-0"}
 FIRST = ToyConfig(seed=7, max_sequences=3)
@@ -177,3 +182,26 @@ async def test_a_gateway_joins_as_one_who_asks_for_many(
         assert mesh.num_received("UploadPiece") >= 3
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_request_goes_through_few_modules(tmp_path: Path) -> None:
+    """From HTTP to its last token: whoever follows one has to know what each of these is for."""
+    async with gateway(tmp_path) as asked:
+        seen: set[str] = set()
+
+        def note(frame: FrameType, event: str, _arg: object) -> None:
+            if event == "call":
+                seen.add(frame.f_code.co_filename)
+
+        sys.setprofile(note)
+        try:
+            await asked.answer({"prompt": PROMPT, "max_tokens": 20})
+        finally:
+            sys.setprofile(None)
+    ours = [Path(name) for name in seen if name.startswith(str(_ROOT))]
+    modules = {path.relative_to(_ROOT).as_posix() for path in ours}
+    counts = {
+        folder: sum(module.startswith(folder) for module in modules) for folder in _MOST_MODULES
+    }
+
+    assert all(num <= _MOST_MODULES[folder] for folder, num in counts.items()), sorted(modules)

@@ -33,6 +33,7 @@ from policies.latency import NodeCosts
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.checks import check, check_empty, left_of_requests
 from tests.nodes.machine.client import Asked, ClientProcess
+from tests.nodes.machine.invariants import check_phases
 from tests.nodes.machine.network import Connection, Disorder, Network
 from tests.nodes.machine.process import NodeProcess, Process
 from tests.nodes.machine.setup import DRAFT_COSTS, TARGET_COSTS, Setup, alone, tokenized
@@ -208,6 +209,7 @@ class World:
             self.check()
 
     def check(self) -> None:
+        check_phases(self.coordinator.state.data)
         if (status := self.status()) is not None:
             check(status)
 
