@@ -24,7 +24,7 @@ class Role(StrEnum):
 
 # The role of an invitation's key, until its machine has enrolled its own key. Nobody joins in it.
 GUEST: Final = "guest"
-GATEWAY: Final = Role.GATEWAY
+GATEWAY: Final[str] = Role.GATEWAY.value
 ROLES: Final = frozenset(role.value for role in Role)
 # Roles with an engine, and those without.
 NODE_ROLES: Final = frozenset({Role.TARGET.value, Role.DRAFT.value})

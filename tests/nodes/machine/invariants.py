@@ -23,7 +23,7 @@ def check_phases(data: Data) -> None:
     """Check everything that is derived from phases against the phases."""
     book = data.requests
     due = book.due
-    assert not (due.moves or due.targets or due.places), "an event was not settled"
+    assert not any((due.moves, due.targets, due.places)), "an event was not settled"
     requests = [request for peer in data.roster.peers() for request in book.of_client(peer)]
     streams = [stream for request in requests for stream in request.streams.values()]
     assert {s.stream_id: s for s in streams} == book.streams, "a stream is of no living request"
