@@ -173,7 +173,7 @@ class Coordinator:
         if self._pauses.late_s(now, _TICK_S):
             # After a pause messages are read before the tick that accounts for it.
             self.state.roster.forget_pings(peer)
-        if not self._rate_limits.may_speak(peer, now, cost_of(role)):
+        if not self._rate_limits.count_message(peer, now, cost_of(role)):
             if role:
                 self._ignore(peer, "it sends too many messages", now)
             return

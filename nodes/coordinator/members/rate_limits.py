@@ -73,7 +73,7 @@ class RateLimits:
         # By peer; MAX_OFFENCES of one that is banned.
         self._num_offences = Latest[bytes, int](_MAX_PEERS)
 
-    def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
+    def count_message(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
         """Count a message; False if it must be ignored without decoding it."""
         if not self.is_banned(peer) and not self._messages.take(peer, cost, now):
             self.ban(peer)
