@@ -7,13 +7,10 @@ import click
 from bench.live.edge import edge_command
 from bench.live.gateway import gateway_command
 from bench.live.machine import machine_command
-from bench.live.mixed import mixed_command
 from bench.live.scale import scale_command
 
 
-@click.group(
-    "live", commands=[edge_command, gateway_command, machine_command, mixed_command, scale_command]
-)
+@click.group("live", commands=[edge_command, gateway_command, machine_command, scale_command])
 def live() -> None:
     """Measure whole meshes and their references in one run.
 

@@ -1,36 +1,16 @@
-"""Short forms on real models: `bench first`, `law1`, `live mixed` and `kernels`."""
+"""Short forms on real models: `bench law1` and `kernels`."""
 
-import re
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from bench.asking import Pair
-from bench.first import FIRST_HEAD, GAPS_HEAD, first_command
 from bench.harness.cases import make_prompts
 from bench.kernels import measure
 from bench.law1 import run_law1
-from bench.live.mixed import MESHES, mixed_command
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
-
-ASKED = "--lengths 16,40 --workloads chat --repeats 2 --max-tokens 12"
-
-
-@pytest.mark.model
-@pytest.mark.timeout(600)
-def test_first_tokens_and_gaps_are_measured_with_guesses_and_without() -> None:
-    made = CliRunner().invoke(first_command, ASKED)
-    assert made.exit_code == 0, made.output
-    assert FIRST_HEAD in made.output
-    assert GAPS_HEAD in made.output
-    rows = [[cell.strip() for cell in line.split("|")] for line in made.output.splitlines()]
-    rows = [cells[1:-1] for cells in rows if cells[2] in ("none", "as planned")]
-    lengths = [(k, g) for k in ("16", "40", "chat") for g in ("none", "as planned")]
-    assert [(cells[0], cells[1]) for cells in rows] == lengths
-    assert all(float(cells[3]) > 0.0 for cells in rows)
 
 
 @pytest.mark.model
@@ -47,17 +27,6 @@ def test_the_real_pair_gives_the_tokens_of_a_plain_loop() -> None:
         num_texts, _, num_guesses, num_accepted = (int(c) for c in row.split("|")[5:9])
         assert num_texts == len(texts)
         assert 0 < num_accepted < num_guesses
-
-
-def test_every_mesh_has_a_row_and_the_texts_of_plain_decoding() -> None:
-    made = CliRunner().invoke(mixed_command, "--streams 2 --max-tokens 24 --turns 1")
-    assert made.exit_code == 0, made.output
-    rows = made.output.splitlines()[2:-1]
-    for (name, (_, drafts)), row in zip(MESHES.items(), rows, strict=True):
-        assert row.startswith(f"| {name} |")
-        assert row.endswith("| 2 of 2 |")
-        guesses = re.search(r"(\d+) guesses", row)
-        assert (guesses is not None and int(guesses[1]) > 0) == bool(drafts), row
 
 
 _TEXT = Path(__file__).parents[2] / "LICENSE"
