@@ -28,7 +28,6 @@ _COMMANDS: Final = {
     "chaos": "bench.chaos.command:chaos",
     "clients": "bench.clients.command:clients_command",
     "distill": "bench.distill.commands:distill",
-    "edge": "bench.sim.edge:edge_command",
     "equal-cores": "bench.equal_cores.command:equal_cores_command",
     "hostile": "bench.hostile.port:hostile_command",
     "hostile-search": "bench.hostile.search:hostile_search_command",

@@ -8,11 +8,12 @@ Coordinator, nodes, keys, messages and TCP are real.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from statistics import fmean
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
 
@@ -31,39 +32,61 @@ from bench.live.edge_cell import (
     Figures,
     Setting,
     Turns,
-    edge_options,
-    edge_settings,
     faults_of,
     node_file,
     row_of,
     summary,
 )
-from bench.options import at_least
+from bench.options import NUMBERS, at_least, listed, names_option
 from bench.pairs import in_turns
+from bench.sim.edge import run_edge
+from nodes.scheduler.planning import MODES
 
 _START_LIMIT_S = 120.0
 
 
 @click.command("edge")
-@edge_options
+@click.option("--rates-kbps", type=NUMBERS, default="200,2000,20000", help="Of the cell.")
+@click.option("--alphas", type=listed(float, lambda: ALPHAS), default="0.4,0.6,0.7,0.8,0.9")
+@names_option("--policies", dict.fromkeys(("plain", "auto", *MODES)), "Planning modes.")
+@click.option(
+    "--ideal-air", "has_ideal_air", is_flag=True, help="Send in order of arrival, not by back-off."
+)
+@click.option(
+    "--target-on-air", "is_target_on_air", is_flag=True, help="Make the target a station, too."
+)
 @at_least("--streams", 16, None, "num_streams")
 @at_least("--seconds", 16.0, "Measured seconds of each policy's turn.")
 @at_least("--warm-up", 8.0, "Seconds of a turn before measuring.", "warm_up_s", least=0)
 @at_least("--turns", 1, "Turns of each policy; several show the noise.")
-@click.option("--means", type=click.Choice(get_args(Means)), default="auto")
-def edge_command(policies: list[str], turns: int, means: Means, **cells: Any) -> None:
+@click.option("--means", type=click.Choice([*get_args(Means), "simulated"]), default="auto")
+def edge_command(
+    rates_kbps: list[float],
+    alphas: list[float],
+    policies: list[str],
+    turns: int,
+    means: Literal[Means, "simulated"],
+    **fields: Any,
+) -> None:
     """EMULATED: measure a mesh on one radio cell.
 
-    One strong target has four small draft nodes, whose links have different rates.
+    One strong target has four small draft nodes, whose links have different rates. With --means
+    simulated all of it runs in virtual time, with the same texts, times and air.
 
     \b
     Example:
       python -m bench live edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
     found: dict[Setting, Turns] = {}
-    click.echo(f"emulated devices, emulated air\n{HEAD}")
-    for setting in edge_settings(**cells):
-        found[setting] = asyncio.run(run_setting(setting, policies, means, turns))
+    how = "simulated" if means == "simulated" else "emulated"
+    click.echo(f"{how} devices, {how} air\n{HEAD}")
+    for rate_kbps, alpha in itertools.product(rates_kbps, alphas):
+        setting = Setting(rate_bps=rate_kbps * 1e3, alpha=alpha, **fields)
+        if means == "simulated":
+            made = {p: [run_edge(setting, p, turn) for turn in range(turns)] for p in policies}
+            found[setting] = made
+        else:
+            found[setting] = asyncio.run(run_setting(setting, policies, means, turns))
         for policy in policies:
             click.echo(row_of(setting, policy, found[setting]))
     conclude(Findings([summary(found)], faults_of(found)))

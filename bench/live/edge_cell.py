@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
-
-import click
 
 from bench.asking import Taken
 from bench.emulate.cell import Cell, Station
 from bench.harness.report import head, row
 from bench.harness.streams import EMULATED
-from bench.options import NUMBERS, listed, names_option
 from bench.pairs import paired_ratio
-from nodes.scheduler.planning import MODES
 
 AIR = "cell"
 NUM_DRAFTS = 4
@@ -72,33 +66,6 @@ class Setting:
 def node_file(draft: str = "") -> Path:
     """Return the description of a draft node that replays a draft; by default of the target."""
     return EMULATED / "nodes" / f"edge-{draft or 'target'}.toml"
-
-
-def edge_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a radio cell, which may be emulated or simulated."""
-    for option in (
-        click.option(
-            *("--target-on-air", "is_target_on_air"),
-            is_flag=True,
-            help="Make the target a station, too.",
-        ),
-        click.option(
-            *("--ideal-air", "has_ideal_air"),
-            is_flag=True,
-            help="Send in order of arrival, not by back-off.",
-        ),
-        names_option("--policies", dict.fromkeys(("plain", "auto", *MODES)), "Planning modes."),
-        click.option("--alphas", type=listed(float, lambda: ALPHAS), default="0.4,0.6,0.7,0.8,0.9"),
-        click.option("--rates-kbps", type=NUMBERS, default="200,2000,20000", help="Of the cell."),
-    ):
-        command = option(command)
-    return command
-
-
-def edge_settings(rates_kbps: list[float], alphas: list[float], **fields: Any) -> list[Setting]:
-    """Return the cells of these options, with further fields."""
-    both = itertools.product(rates_kbps, alphas)
-    return [Setting(rate_bps=rate * 1e3, alpha=alpha, **fields) for rate, alpha in both]
 
 
 @dataclass(slots=True)
@@ -187,7 +154,7 @@ def faults_of(found: Mapping[Setting, Turns]) -> list[str]:
     made = [(name, turn) for by in found.values() for name, turns in by.items() for turn in turns]
     num_wrong = sum(turn.num_wrong for _, turn in made)
     faults = [f"{num_wrong} texts differ from the recording"] if num_wrong else []
-    guessing = [turn.guessing_share for name, turn in made if name == "auto"]
-    if guessing and not max(guessing):
+    guesses = [turn.num_guesses for name, turn in made if name == "auto"]
+    if guesses and not max(guesses):
         faults.append("auto took no guesses")
     return faults

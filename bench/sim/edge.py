@@ -6,33 +6,12 @@ processes and sockets is left out, so the result repeats exactly and needs no id
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
-from typing import Any
-
-import click
 
 from bench.emulate.recording import RecordedText, read_recording
 from bench.emulate.replay import read_config
 from bench.harness.streams import RECORDING, first_length
-from bench.live.edge_cell import (
-    AIR,
-    ALPHAS,
-    FRAME_S,
-    HEAD,
-    RATES,
-    Figures,
-    Setting,
-    Turns,
-    edge_options,
-    edge_settings,
-    node_file,
-    row_of,
-    summary,
-)
-from bench.options import at_least
+from bench.live.edge_cell import AIR, ALPHAS, FRAME_S, RATES, Figures, Setting, node_file
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
@@ -80,34 +59,8 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     )
 
 
-@click.command("edge")
-@edge_options
-@at_least("--seconds", 32.0, "Virtual seconds of each policy's turn.")
-@at_least("--turns", 3, "Turns of each policy, each with other texts.")
-@at_least("--processes", 1)
-def edge_command(policies: list[str], turns: int, processes: int, **cells: Any) -> None:
-    """Simulate the cell of `live edge` in virtual time.
-
-    Nodes and air are simulated, and texts are recorded.
-
-    \b
-    Example:
-      python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
-    """
-    settings = edge_settings(**cells)
-    found: dict[Setting, Turns] = {}
-    click.echo(f"simulated devices, simulated air\n{HEAD}")
-    jobs = list(itertools.product(settings, policies, range(turns)))
-    with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(run_edge, *zip(*jobs, strict=True))
-        for setting in settings:
-            found[setting] = {policy: list(islice(results, turns)) for policy in policies}
-            for policy in policies:
-                click.echo(row_of(setting, policy, found[setting]))
-    click.echo(summary(found))
-
-
 def run_edge(setting: Setting, policy: str, turn: int = 0) -> Figures:
+    """Run one policy in virtual time. Passes of the target are not counted."""
     made = World(edge_scenario(setting, turn), MODES[policy]).run()
     return Figures(
         tokens_per_s=sum(client.num_tokens for client in made.clients) / setting.seconds,
