@@ -37,7 +37,6 @@ _COMMANDS: Final = {
     "pages": "bench.pages.command:pages_command",
     "paper": "bench.paper.report:paper_command",
     "portable": "bench.portable:portable_command",
-    "portable-kernels": "bench.portable:portable_kernels_command",
     "record": "bench.emulate.record:record_command",
     "report": "bench.results.command:report_command",
     "sim": "bench.sim.closed_loop:sim_command",

@@ -22,10 +22,11 @@ from nodes.engine.golden import sampling_digest
 from nodes.engine.kernels.build import BuildError, build
 
 # The least that numpy needs (SSE4.2), then with AVX2 and FMA, then everything that QEMU has.
-X86_CPUS = ("Nehalem", "Haswell", "max")
+_X86_CPUS = ("Nehalem", "Haswell", "max")
 _SHOW = "from nodes.engine.golden import sampling_digest; print(sampling_digest())"
 _DRIVER = Path(__file__).with_name("portable_kernels.cpp")
 _LIMIT_S = 600.0
+_HERE = platform.machine()
 
 
 @click.command("portable")
@@ -34,42 +35,60 @@ _LIMIT_S = 600.0
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder with an arm64 Python and numpy; CONTRIBUTING.md describes how to make it.",
 )
-def portable_command(arm_root: Path | None) -> None:
-    """Check that sampling gives the same bits on other CPUs.
+@click.option("--arm-compiler", help="Adds kernels on arm64: aarch64-linux-gnu-g++.")
+def portable_command(arm_root: Path | None, arm_compiler: str | None) -> None:
+    """Check that sampling and kernels give the same bits on other CPUs.
 
-    QEMU emulates the CPUs.
+    Kernels of all instruction sets of this CPU are compared, and sampling on x86 CPUs that QEMU
+    emulates. The options add arm64.
 
     \b
     Example:
-      python -m bench portable
+      python -m bench portable --arm-compiler aarch64-linux-gnu-g++
     """
-    digests = {f"this one, {platform.machine()}": sampling_digest()}
-    if platform.machine() == "x86_64":
-        digests |= {f"x86_64, QEMU's {cpu}": emulated_x86(cpu) for cpu in X86_CPUS}
+    machines: dict[str, tuple[str, tuple[str, ...]]] = {_HERE: ("c++", ())}
+    if arm_compiler is not None:
+        # The folder with the libraries has the name with which the compiler's begins.
+        root = "/usr/" + arm_compiler.removesuffix("-g++")
+        machines["aarch64"] = (arm_compiler, ("qemu-aarch64", "-L", root))
+    # A missing compiler or emulator is said before any kernels are compiled.
+    programs = [
+        name for compiler, emulator in machines.values() for name in (compiler, *emulator[:1])
+    ]
+    for program in (*programs, *["qemu-x86_64"] * (_HERE == "x86_64")):
+        _run([program, "--version"])
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for machine, (compiler, emulator) in machines.items():
+        for line in _digests(machine, compiler, emulator):
+            what, name, digest = line.split()
+            found[f"kernels, {what}"][f"{name}, {machine}"] = digest
+    found["sampling"][f"this one, {_HERE}"] = sampling_digest()
+    if _HERE == "x86_64":
+        for cpu in _X86_CPUS:
+            found["sampling"][f"x86_64, QEMU's {cpu}"] = emulated_x86(cpu)
     if arm_root is not None:
-        digests["aarch64, QEMU's max"] = emulated_arm(arm_root)
-    found = Findings([head("CPU", "digest"), *(row(*item) for item in digests.items())])
-    if len(set(digests.values())) > 1:
-        found.faults.append("the digests differ")
-    conclude(found)
+        found["sampling"]["aarch64, QEMU's max"] = _emulated_arm(arm_root)
+    table = Findings([head("what", "CPU", "digest")])
+    for what, digests in found.items():
+        table.lines += [row(what, *item) for item in digests.items()]
+        if len(set(digests.values())) > 1:
+            table.faults.append(f"{what}: the digests differ")
+    conclude(table)
 
 
 def emulated_x86(cpu: str) -> str:
     """Return the digest by this Python on one of QEMU's x86 CPUs. Raises ClickException."""
-    interpreter = Path(sys.executable).resolve()
-    return _digest(["qemu-x86_64", "-cpu", cpu, str(interpreter)], Path(np.__file__).parents[1])
+    interpreter = str(Path(sys.executable).resolve())
+    return _sampled(["qemu-x86_64", "-cpu", cpu, interpreter], Path(np.__file__).parents[1])
 
 
-def emulated_arm(root: Path) -> str:
-    """Return the digest on an emulated arm64. Raises ClickException.
-
-    root: folder with an unpacked Python at usr/bin/python3, its libraries, and numpy in site/.
-    """
-    python = root / "usr/bin/python3"
-    return _digest(["qemu-aarch64", "-L", str(root), str(python.resolve())], root / "site")
+def _emulated_arm(root: Path) -> str:
+    """root: folder with an unpacked Python at usr/bin/python3, its libraries, and numpy in site/."""
+    python = str((root / "usr/bin/python3").resolve())
+    return _sampled(["qemu-aarch64", "-L", str(root), python], root / "site")
 
 
-def _digest(command: list[str], packages: Path) -> str:
+def _sampled(command: list[str], packages: Path) -> str:
     here = Path(__file__).resolve().parents[1]
     return _run([*command, "-c", _SHOW], path=os.pathsep.join((str(here), str(packages))))
 
@@ -90,39 +109,6 @@ def _run(command: list[str], path: str = "") -> str:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise click.ClickException(f"{name}: {last}")
     return done.stdout.strip()
-
-
-@click.command("portable-kernels")
-@click.option("--arm-compiler", default="aarch64-linux-gnu-g++")
-def portable_kernels_command(arm_compiler: str) -> None:
-    """Check that kernels give the same bits on arm64.
-
-    The kernels run on this CPU and on an arm64 CPU that QEMU emulates.
-
-    \b
-    Example:
-      python -m bench portable-kernels
-    """
-    machines: dict[str, tuple[str, tuple[str, ...]]] = {platform.machine(): ("c++", ())}
-    if platform.machine() != "aarch64":
-        # The folder with the libraries has the name with which the compiler's begins.
-        root = "/usr/" + arm_compiler.removesuffix("-g++")
-        machines["aarch64"] = (arm_compiler, ("qemu-aarch64", "-L", root))
-    # A missing compiler or emulator is said before any kernels are compiled.
-    for compiler, emulator in machines.values():
-        for program in (compiler, *emulator[:1]):
-            _run([program, "--version"])
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for machine, (compiler, emulator) in machines.items():
-        for line in _digests(machine, compiler, emulator):
-            what, name, digest = line.split()
-            found[what][f"{name}, {machine}"] = digest
-    table = Findings([head("", *next(iter(found.values())))])
-    for what, digests in found.items():
-        table.lines.append(row(what, *digests.values()))
-        if len(set(digests.values())) > 1:
-            table.faults.append(f"{what}: the digests differ")
-    conclude(table)
 
 
 def _digests(machine: str, compiler: str, emulator: tuple[str, ...]) -> list[str]:

@@ -203,7 +203,7 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
 def test_a_compiler_that_is_missing_is_said_before_anything_is_compiled(monkeypatch):
     monkeypatch.setattr("bench.portable.build", lambda *_, **__: pytest.fail("it compiles"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    wrong = CliRunner().invoke(bench, ["portable-kernels", "--arm-compiler", "no-such-g++"])
+    wrong = CliRunner().invoke(bench, ["portable", "--arm-compiler", "no-such-g++"])
     assert wrong.exit_code == 1
     assert "no-such-g++ is missing" in wrong.output
 
