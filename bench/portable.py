@@ -83,7 +83,7 @@ def emulated_x86(cpu: str) -> str:
 
 
 def _emulated_arm(root: Path) -> str:
-    """root: folder with an unpacked Python at usr/bin/python3, its libraries, and numpy in site/."""
+    """root: has an unpacked Python at usr/bin/python3, its libraries, and numpy in site/."""
     python = str((root / "usr/bin/python3").resolve())
     return _sampled(["qemu-aarch64", "-L", str(root), python], root / "site")
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import venv
 from pathlib import Path
 from typing import Final
 
 import click
 
-_FOLDER: Final = Path(__file__).with_name("scripts")
-_LIMIT_S: Final = 600
+from bench.harness.up import up
+from bench.options import model_file
 
+_SCRIPTS: Final = Path(__file__).with_name("scripts")
+# Environments of clients, found again by the next run.
+_ENVIRONMENTS: Final = Path("build", "clients")
+_LIMIT_S: Final = 600
 
 # What pip installs for each script, in an environment of its own.
 _CLIENTS: Final = {
     "lang_chain": "langchain-openai",
-    "lite_llm": "litellm",
     "pydantic_agent": "pydantic-ai-slim[openai]",
-    "openai_agents": "openai-agents",
     "anthropic_client": "anthropic",
-    "llm_command": "llm",
     "home_assistant": "openai",
     "aider_edit": "aider-chat",
 }
@@ -30,49 +30,40 @@ _CLIENTS: Final = {
 
 @click.command("clients")
 @click.option("--model", default="qwen2.5-coder-1.5b", help="Of the mesh: a name or a GGUF file.")
-@click.option(
-    "--environment",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the clients are installed, and found again; default a folder that goes.",
-)
-def clients_command(model: str, environment: Path | None) -> None:
+def clients_command(model: str) -> None:
     """Everyday clients with their own packages: chats, tools, typed output, an edit.
 
-    Needs a package registry.
+    They are installed from a package registry into build/clients.
 
     \b
     Example:
-      python -m bench clients --environment build/clients
+      python -m bench clients
     """
-    from bench.harness.up import up
-    from bench.options import model_file
-
     # A file's path is no name of a model in the API.
     served = model_file(model).name
     is_right = True
-    with tempfile.TemporaryDirectory(prefix="airdraft-clients-") as name:
-        folder = environment or Path(name)
-        pythons = {script: _installed(folder / script, what) for script, what in _CLIENTS.items()}
-        with up("--model", model) as mesh:
-            for script, python in pythons.items():
-                done = subprocess.run(
-                    [python, str(_FOLDER / f"{script}.py"), mesh.url, served],
-                    capture_output=True,
-                    text=True,
-                    timeout=_LIMIT_S,
-                    check=False,
-                )
-                lines = done.stdout.strip().splitlines()
-                if done.returncode:
-                    is_right = False
-                    lines += done.stderr.strip().splitlines()[-1:]
-                click.echo(_version(python, _CLIENTS[script].partition("[")[0]))
-                click.echo("".join(f"  {line}\n" for line in lines), nl=False)
+    pythons = {script: _installed(script, what) for script, what in _CLIENTS.items()}
+    with up("--model", model) as mesh:
+        for script, python in pythons.items():
+            done = subprocess.run(
+                [python, str(_SCRIPTS / f"{script}.py"), mesh.url, served],
+                capture_output=True,
+                text=True,
+                timeout=_LIMIT_S,
+                check=False,
+            )
+            lines = done.stdout.strip().splitlines()
+            if done.returncode:
+                is_right = False
+                lines += done.stderr.strip().splitlines()[-1:]
+            click.echo(_version(python, _CLIENTS[script].partition("[")[0]))
+            click.echo("".join(f"  {line}\n" for line in lines), nl=False)
     sys.exit(not is_right)
 
 
-def _installed(folder: Path, requirement: str) -> str:
-    """The Python of an environment that has a client."""
+def _installed(script: str, requirement: str) -> str:
+    """Return the Python of an environment that has a client. Raises ClickException."""
+    folder = _ENVIRONMENTS.absolute() / script
     python = str(folder / "bin" / "python")
     if not Path(python).exists():
         venv.create(folder, with_pip=True)
