@@ -61,12 +61,6 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 @click.option("--max-answer", type=_ANSWER_LENGTHS, default=224, help="Most tokens of an answer.")
 @_seed
 @at_least("--threads", 1)
-@click.option(
-    "--engine",
-    type=click.Choice(["llama.cpp", "torch"]),
-    default="llama.cpp",
-    help="torch: plain llama models only; faster without AMX, at width 96.",
-)
 def sample_(
     target: str, corpus: Path | None, out: Path, num_tokens: int, seed: int, **options: Any
 ) -> None:

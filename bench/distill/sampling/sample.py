@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,6 @@ from bench.distill.sampling.prompts import Prompt, Prompts
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import InvalidInputError, Logits, Sequences, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample, top_k_ids
-
-if TYPE_CHECKING:
-    from bench.distill.sampling.teacher import TorchTarget
 
 _MAX_SELF_PROMPT = 80
 _MAX_PROMPT = 480
@@ -217,10 +213,17 @@ def sample_answers(
     num_tokens: int = 1 << 40,
     width: int = 24,
     threads: int = 1,
-    engine: str = "llama.cpp",
 ) -> tuple[AnswerFolder, int]:
     """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
-    with closing(_teacher(target, width, threads, engine)) as model:
+    # One sequence more than `width` for what all prompts share.
+    config = LlamaConfig(
+        path=target,
+        num_cells=(width + 1) * _CELLS_PER_SEQUENCE,
+        max_sequences=width + 1,
+        max_batch_tokens=512,
+        num_threads=threads,
+    )
+    with closing(LlamaModel(config)) as model:
         recipe = Recipe(
             model_hash=model.info.model_hash,
             vocab_hash=model.info.vocab_hash,
@@ -234,23 +237,3 @@ def sample_answers(
         sampler = Sampler(model, model.tokenizer, answers, prompts)
         with Reporter() as reporter, stop_flag() as should_stop:
             return answers, sampler.run(num_tokens, reporter, should_stop=should_stop)
-
-
-def _teacher(target: Path, width: int, threads: int, engine: str) -> LlamaModel | TorchTarget:
-    """One sequence more than `width` for what all prompts share."""
-    if engine == "torch":
-        # torch takes seconds to load.
-        from bench.distill.sampling.teacher import TorchTarget
-
-        return TorchTarget(
-            target, max_sequences=width + 1, max_length=_CELLS_PER_SEQUENCE, threads=threads
-        )
-    return LlamaModel(
-        LlamaConfig(
-            path=target,
-            num_cells=(width + 1) * _CELLS_PER_SEQUENCE,
-            max_sequences=width + 1,
-            max_batch_tokens=512,
-            num_threads=threads,
-        )
-    )

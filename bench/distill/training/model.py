@@ -5,10 +5,9 @@ Its embedding can be trained as blocks of 32 values, which is what a Q4_0 file w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,36 +35,31 @@ class Shape:
 class Layer(nn.Module):
     """Attention and gated feed-forward, each added to the stream. Names follow GGUF's."""
 
-    def __init__(self, shape: Shape, num_kv_heads: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         width, hidden = shape.width, shape.num_hidden
         self._head_size = shape.head_size
-        kv_width = num_kv_heads * shape.head_size
         self.attn_norm = nn.RMSNorm(width, shape.norm_eps)
         self.attn_q = nn.Linear(width, width, bias=False)
-        self.attn_k = nn.Linear(width, kv_width, bias=False)
-        self.attn_v = nn.Linear(width, kv_width, bias=False)
+        self.attn_k = nn.Linear(width, width, bias=False)
+        self.attn_v = nn.Linear(width, width, bias=False)
         self.attn_output = nn.Linear(width, width, bias=False)
         self.ffn_norm = nn.RMSNorm(width, shape.norm_eps)
         self.ffn_gate = nn.Linear(width, hidden, bias=False)
         self.ffn_up = nn.Linear(width, hidden, bias=False)
         self.ffn_down = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor, attend: Attention) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
         y = self.attn_norm(x)
         q, k, v = (
             linear(y).unflatten(-1, (-1, self._head_size)).transpose(1, 2)
             for linear in (self.attn_q, self.attn_k, self.attn_v)
         )
-        mixed = attend(rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype), v)
+        q, k = (rotate(each, rotation).to(v.dtype) for each in (q, k))
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attn_output(mixed.transpose(1, 2).flatten(2))
         y = self.ffn_norm(x)
         return x + self.ffn_down(functional.silu(self.ffn_gate(y)) * self.ffn_up(y))
-
-
-# Takes queries, keys and values, each (rows, heads, length, size); returns the shape of queries.
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-causal: Attention = partial(functional.scaled_dot_product_attention, is_causal=True)
 
 
 def rotations(length: int, size: int, base: float) -> Tensor:
@@ -86,13 +80,12 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 class DraftModel(nn.Module):
     """forward gives the normed last states; logits are their products with the embedding."""
 
-    def __init__(self, shape: Shape, *, seed: int = 0, num_kv_heads: int | None = None) -> None:
+    def __init__(self, shape: Shape, *, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
-        num_kv_heads = num_kv_heads or shape.num_heads
         generator = torch.Generator().manual_seed(seed)
         self.token_embd = nn.Embedding(shape.num_vocab, shape.width)
-        self.blk = nn.ModuleList(Layer(shape, num_kv_heads) for _ in range(shape.num_layers))
+        self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
         self.output_norm = nn.RMSNorm(shape.width, shape.norm_eps)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
@@ -106,7 +99,7 @@ class DraftModel(nn.Module):
         rotation = rotations(token_ids.shape[1], self.shape.head_size, self.shape.rope_base)
         x = self.token_embd(token_ids)
         for layer in self.blk:
-            x = layer(x, rotation, causal)
+            x = layer(x, rotation)
         states: Tensor = self.output_norm(x)
         return states
 

@@ -1,41 +1,6 @@
-"""A tokenizer with a chat template over the toy's vocabulary, and a file with a vocabulary."""
+"""A file with a vocabulary."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-from nodes.engine.protocol import Message
-from nodes.engine.toy import TOY_EOG
-
-NUM_VOCAB = 96
-PREFIX = [7, 8, 9]
-SUFFIX = [TOY_EOG, 5, 6]
-
-
-def silent(_label: str, _done: int, _total: int | None) -> None:
-    """Progress that nobody sees."""
-
-
-class FramedTokenizer:
-    """Bytes as tokens, folded; a chat prompt gets a beginning and an end."""
-
-    num_vocab = NUM_VOCAB
-
-    def eog_token_ids(self) -> frozenset[int]:
-        return frozenset({TOY_EOG})
-
-    def content_hash(self) -> str:
-        return "framed"
-
-    def encode(self, text: str) -> list[int]:
-        return [10 + byte % (NUM_VOCAB - 10) for byte in text.encode()]
-
-    def encode_chat(
-        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
-    ) -> list[int]:
-        return [*PREFIX, *(i for _, content in messages for i in self.encode(content)), *SUFFIX]
-
-    def piece(self, token_id: int) -> bytes:
-        return b"%d " % token_id
 
 
 def write_target(path: Path, *, num_vocab: int = 288, width: int = 64) -> None:
