@@ -1,11 +1,10 @@
 """A process that measures the delays of replies, beside the clients of a measurement.
 
-    python -m bench.live.probe ENDPOINT KEYS SECONDS [--bare]
+    python -m bench.live.probe ENDPOINT KEYS SECONDS
 
-It sends a Ping to a coordinator every 10 ms, or with --bare an echo to the relay of
-bench/live/relay.py. Keys are not used. It has priority on its core if the system permits it, so it
-measures only the other side's delay and the round trip. It prints a line when it is ready. After
-SIGUSR1 it measures, and prints JSON.
+It sends a Ping to a coordinator every 10 ms. Keys are not used. It has priority on its core if the
+system permits it, so it measures only the other side's delay and the round trip. It prints a line
+when it is ready. After SIGUSR1 it measures, and prints JSON.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-
-import zmq
 
 from mesh.codec import decode, encode
 from mesh.credits import Meter
@@ -38,18 +34,8 @@ def _first_in_line() -> bool:
     return True
 
 
-async def _delays(seconds: float, ask: Callable[[int], Awaitable[None]]) -> list[float]:
-    """Return how long each answer took. ask: takes the number of the question."""
-    delays: list[float] = []
-    end = time.perf_counter() + seconds
-    while (sent := time.perf_counter()) < end:
-        await ask(len(delays))
-        delays.append(time.perf_counter() - sent)
-        await asyncio.sleep(_INTERVAL_S)
-    return delays
-
-
-async def _of_coordinator(endpoint: str, seconds: float) -> list[float]:
+async def _delays(endpoint: str, seconds: float) -> list[float]:
+    """Return how long each answer took."""
     with ZmqContext() as context:
         transport = context.connect(endpoint)
         await transport.writable()
@@ -61,35 +47,26 @@ async def _of_coordinator(endpoint: str, seconds: float) -> list[float]:
         def send(message: object) -> None:
             transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
 
-        async def ping(number: int) -> None:
-            send(Ping(number, 0))
+        delays: list[float] = []
+        end = time.perf_counter() + seconds
+        while (sent := time.perf_counter()) < end:
+            send(Ping(len(delays), 0))
             message = None
-            while not (isinstance(message, Pong) and message.seq == number):
+            while not (isinstance(message, Pong) and message.seq == len(delays)):
                 message = decode(await transport.recv()).message
                 if granted := meter.read():
                     send(Credit(granted))
-
-        return await _delays(seconds, ping)
-
-
-async def _of_relay(endpoint: str, seconds: float) -> list[float]:
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.connect(endpoint)
-
-        async def echo(_number: int) -> None:
-            socket.send_multipart([b"", b"echo"])
-            socket.recv_multipart()
-
-        # The first echo waits for the connection.
-        return (await _delays(seconds, echo))[1:]
+            delays.append(time.perf_counter() - sent)
+            await asyncio.sleep(_INTERVAL_S)
+        return delays
 
 
-def main(endpoint: str, _keys: str, seconds: str, *bare: str) -> None:
+def main(endpoint: str, _keys: str, seconds: str) -> None:
     is_first = _first_in_line()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     print(flush=True)
     signal.sigwait({signal.SIGUSR1})
-    delays_s = asyncio.run((_of_relay if bare else _of_coordinator)(endpoint, float(seconds)))
+    delays_s = asyncio.run(_delays(endpoint, float(seconds)))
     print(json.dumps({"is_first": is_first, "delays_s": delays_s}))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +19,6 @@ from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.processes import cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
-from bench.live.relay import Traffic, probed, relayed
 from bench.options import at_least, streams_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -35,7 +36,6 @@ class Carried:
     """Figures of one load. passes_per_s: passes, counted for each stream alone. delay_s: p50, p99
     and greatest delay of replies to Pings among the other messages.
 
-    relay_s: the same of a bare relay under as many messages of the same sizes, right afterwards.
     coordinator_busy, others_busy: used parts of the coordinator's core and of the cores that nodes
     and clients share. If the latter is nearly 1, tokens are limited by the nodes and clients.
     num_wrong: notices with tokens other than those of law 1. is_probe_first: whether the process
@@ -46,7 +46,6 @@ class Carried:
     passes_per_s: float
     tokens_per_s: float
     delay_s: tuple[float, float, float]
-    relay_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
     coordinator_busy: float
     others_busy: float
     num_wrong: int
@@ -54,14 +53,13 @@ class Carried:
 
     def __str__(self) -> str:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
-        bare = " / ".join(f"{seconds * 1e3:.1f}" for seconds in self.relay_s)
         late = "" if self.is_probe_first else " (delays include waits of the Pings for a core)"
         return (
             f"{self.num_streams} streams: {self.passes_per_s:.0f} stream passes/s, "
             f"{self.tokens_per_s:.0f} tokens/s; a Ping is answered after {p50} ms (median), "
-            f"{p99} ms (p99), {most} ms (most), by a bare relay after {bare} ms; coordinator busy "
-            f"{self.coordinator_busy:.0%} of its core, nodes and clients {self.others_busy:.0%} of "
-            f"theirs; {self.num_wrong} wrong texts{late}"
+            f"{p99} ms (p99), {most} ms (most); coordinator busy {self.coordinator_busy:.0%} of "
+            f"its core, nodes and clients {self.others_busy:.0%} of theirs; {self.num_wrong} wrong "
+            f"texts{late}"
         )
 
 
@@ -117,10 +115,7 @@ async def measure(
             async with mesh.clients(1) as (client,):
                 most_choices = min(_CHOICES, per_target)
                 async with _streams(client, num_streams, gamma, most_choices) as counts:
-                    carried = await _measure(counts, num_streams, mesh, names)
-        traffic = Traffic(num_targets, min(per_target, num_streams), gamma, pass_ms / 1e3)
-        delays_s = await relayed(cores[0], traffic, seconds)
-        return replace(carried, relay_s=quantiles(delays_s))
+                    return await _measure(counts, num_streams, mesh, names)
     finally:
         os.sched_setaffinity(0, set(cores))
 
@@ -189,7 +184,11 @@ async def _measure(counts: _Counts, num_streams: int, mesh: Fleet, names: Sequen
     await mesh.has_printed("probe", _START_LIMIT_S)
     before, started = replace(counts), time.perf_counter()
     busy_s, others_s = cpu_s(coordinator), cpu_s(others)
-    found = await probed(mesh)
+    mesh.expect_end("probe")
+    probe = mesh.process("probe")
+    probe.signal(signal.SIGUSR1)
+    await probe.ended.wait()
+    found = json.loads(mesh.log("probe").read_text().splitlines()[-1])
     took_s = time.perf_counter() - started
     busy_s, others_s = cpu_s(coordinator) - busy_s, cpu_s(others) - others_s
     return Carried(

@@ -98,7 +98,6 @@ async def test_what_a_coordinator_carries_is_counted_from_outside() -> None:
     assert carried.tokens_per_s >= carried.passes_per_s > 0
     p50, p99, most = carried.delay_s
     assert 0 < p50 <= p99 <= most
-    assert 0 < carried.relay_s[0] <= carried.relay_s[2]
     assert 0 < carried.coordinator_busy <= 1.5
     assert 0 < carried.others_busy <= 1.5
 
