@@ -98,7 +98,6 @@ class Answer:
     token_ids: tuple[int, ...]
     text: str
     figures: tuple[StreamFigures, ...]
-    asked_s: float
     token_s: tuple[float, ...]
     seconds: float
 
@@ -143,7 +142,6 @@ async def ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answe
     times: list[float] = []
     text = b""
     figures = None
-    asked_s = time.perf_counter()
     async for event in client.generate(prompt, options):
         if isinstance(event, TokensNotice):
             times += [time.perf_counter()] * len(event.token_ids)
@@ -154,7 +152,7 @@ async def ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answe
     assert figures is not None
     seconds = max(1e-9, times[-1] - times[0]) if times else 1e-9
     decoded = text.decode("utf-8", "replace")
-    return Answer(tuple(token_ids), decoded, (figures,), asked_s, tuple(times), seconds)
+    return Answer(tuple(token_ids), decoded, (figures,), tuple(times), seconds)
 
 
 async def converse(client: Client, prompt: str, options: GenerateOptions) -> Answer:
@@ -170,7 +168,6 @@ async def converse(client: Client, prompt: str, options: GenerateOptions) -> Ans
         tuple(token_id for answer in made for token_id in answer.token_ids),
         made[-1].text,
         tuple(figures for answer in made for figures in answer.figures),
-        made[0].asked_s,
         tuple(at for answer in made for at in answer.token_s),
         sum(answer.seconds for answer in made),
     )

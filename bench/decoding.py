@@ -9,7 +9,6 @@ from statistics import median
 
 import numpy as np
 
-from nodes.engine.grammar import Grammars
 from nodes.engine.llama_abi import load_model
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampler import Sampler
@@ -17,7 +16,7 @@ from nodes.engine.sampling import Sampling, probability
 from nodes.engine.vocab import LlamaTokenizer
 
 _CHUNK = 64
-_LEAST_ROUNDS = 5
+_ROUNDS = 5
 
 
 def tokenizer_of(path: Path) -> LlamaTokenizer:
@@ -46,16 +45,13 @@ def output_rows(
     model.truncate(0, 0)
 
 
-def sampler_of(
-    model: Model, sampling: Sampling, prompt_ids: Sequence[int], grammars: Grammars | None = None
-) -> Sampler:
+def _sampler_of(model: Model, sampling: Sampling, prompt_ids: Sequence[int]) -> Sampler:
     """Return a sampler of the text after a prompt."""
     return Sampler(
         sampling,
         num_vocab=model.info.num_vocab,
         token_ids=prompt_ids,
         num_prompt_tokens=len(prompt_ids),
-        grammars=grammars,
     )
 
 
@@ -67,7 +63,7 @@ def decoded(
     The caller empties the sequence.
     """
     read(model, prompt_ids[:-1])
-    sampler, last = sampler_of(model, sampling, prompt_ids), prompt_ids[-1]
+    sampler, last = _sampler_of(model, sampling, prompt_ids), prompt_ids[-1]
     for position in range(len(prompt_ids), len(prompt_ids) + max_tokens):
         last = sampler.sample(model.forward([Span(0, position - 1, [last], 1)])[0], position)
         yield last
@@ -77,14 +73,10 @@ def decoded(
 
 
 def guesses_of(
-    draft: Model,
-    prompt_ids: Sequence[int],
-    output_ids: Sequence[int],
-    sampling: Sampling,
-    grammars: Grammars | None = None,
+    draft: Model, prompt_ids: Sequence[int], output_ids: Sequence[int], sampling: Sampling
 ) -> tuple[list[int], list[float]]:
     """Return a draft's guess at each output position, and its own probability of the guess."""
-    sampler = sampler_of(draft, sampling, prompt_ids, grammars)
+    sampler = _sampler_of(draft, sampling, prompt_ids)
     token_ids, probabilities = list[int](), list[float]()
     rows = zip(output_ids, output_rows(draft, prompt_ids, output_ids), strict=True)
     for position, (output_id, logits) in enumerate(rows, len(prompt_ids)):
@@ -94,18 +86,15 @@ def guesses_of(
     return token_ids, probabilities
 
 
-def pass_times(
-    model: Model, sizes: Sequence[int], cells: int, for_s: float = 0.0
-) -> dict[int, float]:
+def pass_times(model: Model, sizes: Sequence[int], cells: int) -> dict[int, float]:
     """Return the median seconds of passes of one sequence behind `cells` tokens, by their size.
 
-    Passes of all sizes take turns, _LEAST_ROUNDS times and for for_s seconds at least.
+    Passes of all sizes take turns, _ROUNDS times.
     """
     ids = np.random.default_rng(1).integers(0, model.info.num_vocab, cells + max(sizes)).tolist()
     read(model, ids[:cells])
     found: dict[int, list[float]] = {size: [] for size in sizes}
-    end = time.perf_counter() + for_s
-    while len(found[sizes[0]]) < _LEAST_ROUNDS or time.perf_counter() < end:
+    for _ in range(_ROUNDS):
         for size, seconds in found.items():
             began = time.perf_counter()
             model.forward([Span(0, cells, ids[cells : cells + size], size)])

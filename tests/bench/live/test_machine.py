@@ -62,7 +62,7 @@ async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> N
     assert joint_rate([answer.token_s for answer in made]) > 0
     for answer in made:
         assert len(answer.token_s) == len(answer.token_ids) == 400
-        assert answer.asked_s < answer.token_s[0] < answer.token_s[-1]
+        assert answer.token_s[0] < answer.token_s[-1]
     assert taken.acceptance == 1.0
     assert 0.0 < taken.guessing_share <= 1.0
 
@@ -71,11 +71,22 @@ def test_a_conversation_is_as_fast_as_its_turns() -> None:
     """Two turns of three tokens, each with two tokens in two seconds behind its first one."""
     figures = StreamFigures(0, 6, 0, 0, 0, 0, "")
     times = (1.0, 2.0, 3.0, 11.0, 12.0, 13.0)
-    both = Answer((1,) * 6, "", (figures, figures), 0.0, times, 4.0)
+    both = Answer((1,) * 6, "", (figures, figures), times, 4.0)
     assert rate([both]) == 1.0
-    one = Answer((1,) * 3, "", (figures,), 0.0, times[:3], 2.0)
+    one = Answer((1,) * 3, "", (figures,), times[:3], 2.0)
     assert rate([one]) == 1.0
     assert rate([one, one]) == 2.0
+
+
+def test_answers_without_a_second_token_have_no_rate() -> None:
+    figures = StreamFigures(0, 0, 0, 0, 0, 0, "")
+    nothing, one, three = (
+        Answer(tuple(range(len(at))), "", (figures,), at, max(1e-9, *at, 0.0))
+        for at in ((), (1.0,), (2.0, 3.0, 4.0))
+    )
+    for answers in ([nothing], [one], [nothing, nothing], [nothing, one]):
+        assert rate(answers) == 0.0
+    assert rate([nothing, three]) == 1.0
 
 
 @pytest.mark.skipif(find_spec("gguf") is None, reason="the extra `distill` is not installed (gguf)")
