@@ -130,16 +130,6 @@ def with_learnt_acceptance(scenario: Scenario, evenness: float | None = None) ->
     return replace(scenario, clients=tuple(clients))
 
 
-def steady(scenario: Scenario) -> Scenario:
-    """Return the same mesh with no stream or node coming or going, as a plan assumes."""
-    clients = tuple(
-        replace(client, max_tokens=(100_000, 100_000), think_s=0.0, starts_at=0.0)
-        for client in scenario.clients
-    )
-    drafts = tuple(replace(draft, away=None) for draft in scenario.drafts)
-    return replace(scenario, clients=clients, drafts=drafts)
-
-
 # "auto" is the default of real meshes; each of the others forces one mode of planning.
 COMPARED = ("auto", *(name for name in MODES if name != "auto"))
 BELIEFS: dict[str, Callable[[Scenario], Scenario]] = {
@@ -203,21 +193,6 @@ def _beside_plain(scenario: Scenario) -> tuple[float, float]:
     return auto, plain
 
 
-def steady_report(seeds: Sequence[int], num_passes: int) -> str:
-    """Return how close simulated prices are to predictions if no stream or node comes or goes."""
-    worlds = (World(steady(random_scenario(seed, num_passes))) for seed in seeds)
-    results = [world.run() for world in worlds]
-    lines = [f"{len(results)} simulated steady meshes, simulated over predicted price"]
-    for name, wanted in (("plain", False), ("with guesses", True)):
-        ratios = sorted(r.promised for r in results if r.promised and (r.num_guesses > 0) is wanted)
-        if ratios:
-            lines.append(
-                f"  {name:14} {len(ratios)}: median {statistics.median(ratios):.3f}, "
-                f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
-            )
-    return "\n".join(lines)
-
-
 def report(outcomes: Sequence[Outcome]) -> str:
     """Return the figures of a run as tables. Means of ratios to auto are geometric."""
     lines = [
@@ -252,23 +227,18 @@ def report(outcomes: Sequence[Outcome]) -> str:
 @at_least("--passes", 600, "Length of a scenario in passes.")
 @at_least("--processes", 1)
 @names_option("--modes", COMPARED, "Modes to run beside auto and plain.")
-@click.option("--steady", "is_steady", is_flag=True, help="Compare prices with predictions only.")
 def sim_command(
-    scenarios: int, first_seed: int, passes: int, processes: int, modes: list[str], is_steady: bool
+    scenarios: int, first_seed: int, passes: int, processes: int, modes: list[str]
 ) -> None:
     """Simulate the live scheduler in random meshes.
 
-    Each mesh runs in every mode of planning. With --steady no stream or node comes or goes, and
-    simulated prices are compared with predicted ones.
+    Each mesh runs in every mode of planning.
 
     \b
     Example:
       python -m bench sim --scenarios 10 --passes 300
     """
     seeds = range(first_seed, first_seed + scenarios)
-    if is_steady:
-        click.echo(steady_report(seeds, passes))
-        return
     outcomes = []
     run = partial(run_seed, num_passes=passes, modes=tuple(modes))
     with ProcessPoolExecutor(processes) as pool:

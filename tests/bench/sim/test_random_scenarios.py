@@ -11,13 +11,10 @@ from bench.sim.closed_loop import (
     random_scenario,
     report,
     run_seed,
-    steady,
-    steady_report,
     with_acceptance_off_by,
     with_draft_costs_off_by,
     with_learnt_acceptance,
 )
-from bench.sim.world import World
 
 
 def test_wrong_beliefs_change_what_is_believed_and_nothing_else() -> None:
@@ -37,22 +34,6 @@ def test_wrong_beliefs_change_what_is_believed_and_nothing_else() -> None:
         assert node.believed.decode.at(3) == pytest.approx(original.costs.decode.at(3) / 2)
         assert replace(node, believed=None) == original
     assert all(client.believed is None for client in with_learnt_acceptance(scenario).clients)
-
-
-def test_what_is_believed_of_acceptance_makes_a_difference() -> None:
-    scenario = random_scenario(3, 60)
-    runs = [scenario, with_acceptance_off_by(scenario, 0.2), with_learnt_acceptance(scenario)]
-    results = [World(each).run() for each in (*runs, with_learnt_acceptance(scenario, 1.0))]
-    assert min(result.num_accepted for result in results) > 0
-    assert len({result.price_s for result in results}) == len(results)
-
-
-def test_nobody_comes_or_goes_in_a_steady_mesh() -> None:
-    scenario = steady(next(s for s in map(random_scenario, range(99)) if s.drafts[0].away))
-    assert all(node.away is None for node in scenario.drafts)
-    result = World(replace(scenario, duration_s=scenario.duration_s / 20)).run()
-    assert result.num_finished == 0
-    assert result.num_events > 0
 
 
 def outcome(seed: int, auto_s: float, plain_s: float, best_s: float) -> Outcome:
@@ -81,11 +62,3 @@ def test_every_mode_or_those_that_were_chosen_run_beside_auto_and_plain_decoding
     assert all(0.0 < price_s < 1.0 for price_s in made.prices_s.values())
     assert made.to_best <= 1.0
     assert made.to_plain == made.prices_s["plain"] / made.prices_s["auto"]
-
-
-def test_steady_meshes_have_their_prices_beside_the_predicted_ones() -> None:
-    lines = steady_report(range(2, 5), 120).splitlines()
-    assert lines[0].startswith("3 simulated steady meshes")
-    counts = [int(line.split(":")[0].split()[-1]) for line in lines[1:]]
-    assert sum(counts) == 3
-    assert any(line.startswith("  with guesses") for line in lines)
