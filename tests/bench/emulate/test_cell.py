@@ -1,31 +1,13 @@
 """Descriptions of cells, and what a path loses, beside closed forms."""
 
-import json
 import math
-from dataclasses import asdict
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
-from bench.emulate.cell import Cell, Counters, Path, PathState, Station
-
-STATIONS = (
-    Station(name="a", rate_bps=1e6, loss=0.1),
-    Station(name="b", rate_bps=2e6, path=Path(loss=0.1, jitter_s=0.01)),
-)
-
-
-@pytest.mark.parametrize("shares", [(), (0.25, 0.5)])
-def test_a_cell_survives_json(shares: tuple[float, ...]) -> None:
-    cell = Cell(stations=STATIONS, shares=shares, frame_s=0.002, window=8, seed=5)
-    assert TypeAdapter(Cell).validate_json(json.dumps(asdict(cell))) == cell
-    # Counters are subtracted, field by field.
-    earlier, now = Counters(air_s=0.5, num_frames=2), Counters(air_s=2.0, num_frames=5, num_lost=1)
-    assert now - earlier == Counters(air_s=1.5, num_frames=3, num_lost=1)
-
+from bench.emulate.cell import Path, PathState
 
 BURST = Path(enter=0.01, leave=0.2, loss_inside=0.5)
 BAD = Path(enter=0.02, leave=0.1, loss_inside=0.8)

@@ -5,11 +5,9 @@ from pathlib import Path
 import pytest
 
 from bench.emulate.recording import read_recording, to_bytes
-from bench.emulate.replay import ReplayModel, open_engine, read_config
-from nodes.config.settings import ConfigError, EngineSettings
+from bench.emulate.replay import open_engine, read_config
+from nodes.config.settings import EngineSettings
 from nodes.engine.protocol import ModelFileError, Span
-from nodes.worker.engines import calibration_of
-from policies.acceptance import DraftCalibration
 from policies.analytic import Device, TransformerShape, node_costs
 from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import toy_recording
@@ -88,15 +86,6 @@ def test_what_is_wrong_is_said_in_one_line(folder, text, says):
         read_config(folder / "x.toml")
 
 
-def test_a_file_of_the_other_role_is_refused(folder):
-    for draft, is_draft, says in (
-        ('draft = "draft-0"', False, r"node\.toml': for a target the file must not"),
-        ("", True, r"node\.toml': for a draft node the file needs"),
-    ):
-        with pytest.raises(ConfigError, match=says):
-            opened(folder, f'recording = "r"\n{draft}\n{MEASURED}', is_draft=is_draft)
-
-
 @pytest.mark.parametrize("path", sorted((SHIPPED / "nodes").glob("*.toml")), ids=lambda p: p.stem)
 def test_shipped_nodes_open(path):
     node = read_config(path)
@@ -113,10 +102,3 @@ def test_the_usual_recording_has_texts_of_all_kinds():
         found = [t for d in recording.drafts for t in recording.texts_with(d.name, low, high)]
         assert len(found) >= 2
     assert {text.kind for text in recording.texts} == {"chat", "code", "copy"}
-
-
-def test_a_draft_is_read_by_its_recorded_calibration():
-    unknown = DraftCalibration().greedy.chance(0.5)
-    for draft, is_known in (("smollm2-draft", True), ("smollm2-135m-q4_0", False)):
-        model = ReplayModel(read_config(SHIPPED / "nodes" / f"edge-{draft}.toml"))
-        assert (calibration_of(model).greedy.chance(0.5) != unknown) == is_known

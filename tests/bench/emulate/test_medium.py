@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.cell import DOWN, UP, Cell, Direction, Path, Station
+from bench.emulate.cell import DOWN, UP, Cell, Path, Station
 from bench.emulate.medium import Departure, Medium
 from bench.emulate.profiles import GOOD, PROFILES, LinkProfile
 from bench.emulate.profiles import cell_of as links_cell
@@ -113,37 +113,6 @@ def test_a_clock_read_late_changes_no_departure_and_the_seed_does() -> None:
     assert send_all(replace(cell, seed=2), messages) != prompt
 
 
-def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
-    station = Station(name="a", rate_bps=1e5, loss=0.5, queue_bytes=1 << 20)
-    cell = Cell(stations=(station,), shares=ALONE, frame_s=FRAME_S, slot_s=0.0)
-    medium = offered(cell, [[1000] * 50])
-    last_s = run_out(medium)[-1].arrives_s
-    counters = medium.counters()["a", UP]
-    assert counters.num_lost > 20
-    tries = counters.num_frames + counters.num_lost
-    assert counters.air_s == pytest.approx(tries * (FRAME_S + 0.08))
-    assert last_s == pytest.approx(counters.air_s)
-
-
-def test_a_frame_that_fails_too_often_is_given_up_and_the_next_one_tried() -> None:
-    station = Station(name="a", rate_bps=1e6, loss=0.7)
-    medium = offered(Cell(stations=(station,), shares=ALONE, max_tries=1, seed=4), [[100] * 40])
-    passed = len(run_out(medium))
-    assert 0 < passed < 40
-    assert medium.counters()["a", UP].num_given_up == 40 - passed
-
-
-def test_a_full_queue_drops() -> None:
-    station = Station(name="a", rate_bps=1e6, queue_bytes=3000)
-    medium = Medium(Cell(stations=(station,), shares=ALONE))
-    assert [medium.offer("a", UP, 1400, n, 0.0) for n in range(3)] == [True, True, False]
-    assert not medium.has_room("a", UP, 1400)
-    assert medium.has_room("a", DOWN, 1400)
-    assert len(run_out(medium)) == 2
-    assert medium.counters()["a", UP].num_dropped == 1
-    assert medium.has_room("a", UP, 3000)
-
-
 LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20)
 
 
@@ -156,29 +125,6 @@ def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
     assert counters.air_s == pytest.approx(200 * 0.001)
     assert counters.num_lost == counters.num_given_up == 0
     assert [d.payload for d in departures] == sorted(d.payload for d in departures)
-
-
-def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
-    def lost(*ways: Direction) -> list[int]:
-        medium = Medium(Cell(stations=(LOSSY,), shares=ALONE, seed=6))
-        for place in range(100):
-            for way in ways:
-                medium.offer("a", way, 125, place, 0.0)
-        passed = {d.payload for d in run_out(medium) if d.direction == UP}
-        return [place for place in range(100) if place not in passed]
-
-    assert lost(UP) == lost(UP, DOWN)
-    assert lost(UP)
-
-
-@pytest.mark.parametrize("shares", [(), (1.0,)])
-def test_in_a_stream_what_is_lost_only_comes_later(shares: tuple[float, ...]) -> None:
-    station = replace(LOSSY, path=Path(loss=0.5))
-    medium = offered(Cell(stations=(station,), shares=shares, seed=2), [[125] * 30], resend_s=0.2)
-    departures = run_out(medium)
-    assert [d.payload for d in departures] == list(range(30))
-    assert medium.counters()["a", UP].num_vanished > 10
-    assert departures[-1].arrives_s > 10 * 0.2
 
 
 def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
@@ -246,43 +192,6 @@ def test_without_a_window_frames_are_sent_in_order_of_arrival(
         expected.append((number, pytest.approx(free_s)))
         assert medium.offer(name, data.draw(st.sampled_from([UP, DOWN])), size, number, 0.0)
     assert [(d.payload, d.arrives_s) for d in run_out(medium)] == expected
-
-
-def test_both_directions_share_one_medium_in_turn() -> None:
-    cell = cell_of([1e6], (1.0,))
-    medium = Medium(cell)
-    for way in (UP, UP, UP, DOWN, DOWN):
-        medium.offer("a", way, 1000, None, 0.0)
-    departures = run_out(medium)
-    assert [d.direction for d in departures] == [UP, DOWN, UP, DOWN, UP]
-    assert departures[-1].arrives_s == pytest.approx(5 * (FRAME_S + 0.008))
-
-
-def test_the_hub_is_one_contender_with_a_queue_in_order_of_arrival() -> None:
-    medium = Medium(cell_of([1e5, 1e6], ()))
-    for place, name in enumerate("abbaab"):
-        medium.offer(name, DOWN, 1000, place, 0.0)
-    assert [d.payload for d in run_out(medium)] == list(range(6))
-    assert not any(c.num_collided for c in medium.counters().values())
-
-
-def test_a_frame_backs_off_while_the_other_direction_is_sent() -> None:
-    station = Station(name="a", rate_bps=1e6, loss=0.9)
-    cell = Cell(stations=(station,), shares=(1.0,), slot_s=1.0, max_tries=2, window=64)
-    medium = Medium(cell)
-    medium.offer("a", UP, 125, "up", 0.0)
-    medium.offer("a", DOWN, 125, "down", 0.0)
-    medium.advance(0.002)
-    # Both were tried, though the first one waits for seconds.
-    counters = medium.counters()
-    assert [c.num_lost + c.num_frames for c in counters.values()] == [1, 1]
-
-
-def test_windows_double_or_two_of_one_slot_would_collide_for_ever() -> None:
-    # The first has the medium until both others are there.
-    medium = offered(cell_of([1e6, 1e6, 1e6], (), window=1), [[1000]] * 3)
-    assert sorted(d.station for d in run_out(medium)) == ["a", "b", "c"]
-    assert [medium.counters()[name, UP].num_collided > 0 for name in "abc"] == [False, True, True]
 
 
 @pytest.mark.parametrize("name", PROFILES)

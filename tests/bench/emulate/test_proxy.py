@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from random import Random
 from typing import Any
 
 import pytest
@@ -16,7 +13,7 @@ from bench.emulate.cell import DOWN, UP, Cell, Counters, Path, Station
 from bench.emulate.open import open_cell
 from bench.emulate.proxies import Proxies
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
-from bench.emulate.toxics import HEALTHY, Toxic, ToxicState, toxic_cell
+from bench.emulate.toxics import HEALTHY, Toxic, toxic_cell
 from bench.netns import NamespacesError
 
 Received = asyncio.Queue[bytes]
@@ -103,40 +100,6 @@ async def test_a_hub_that_is_not_there_ends_the_connection(opens: Opens) -> None
             assert await say(live, "a", port, b"anybody?") == b""
 
 
-async def test_a_connection_in_use_ends_with_the_cell() -> None:
-    async with hub_of(b"") as (port, _):
-        async with proxy_cell(cell_of(HALVES)) as live:
-            reader, writer = await asyncio.open_connection(*await live.dial("a", port))
-            writer.write(b"not the end")
-            await live.dial("b", port)
-        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
-
-
-async def test_an_end_for_who_has_reset_hurts_nobody_else(eventually) -> None:
-    async with hub_of(b"ok") as (port, received), proxy_cell(cell_of(HALVES)) as live:
-        _, writer = await asyncio.open_connection(*await live.dial("a", port))
-        writer.write(b"gone")
-        writer.write_eof()
-        # Closing sends a reset, while the answer and its end are under way.
-        link = writer.get_extra_info("socket")
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-        await eventually(lambda: not received.empty())
-        assert received.get_nowait() == b"gone"
-        assert await say(live, "b", port, b"all the same") == b"ok"
-        await eventually(lambda: live.num_connections == 0)
-
-
-@both
-async def test_a_port_of_the_hub_has_one_address_a_station(opens: Opens) -> None:
-    async with opens() as live:
-        first, again = await live.dial("a", 7400), await live.dial("a", 7400)
-        assert first == again
-        assert len({first, await live.dial("b", 7400), await live.dial("a", 7401)}) == 3
-        assert live.command("a", ["echo"]) == ["echo"]
-
-
 async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
     cell = cell_of(HALVES)
     async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
@@ -191,50 +154,3 @@ async def test_a_reset_comes_in_the_middle_and_is_an_error_to_both() -> None:
                 assert len(await say(cell, "far", port, MESSAGE)) < len(MESSAGE)
         assert cell.num_resets >= 20
         assert received.empty()
-
-
-async def test_a_toxic_holds_for_new_connections_and_old_ones_can_be_ended(eventually) -> None:
-    async with hub_of(b"ok") as (port, received), toxic_cell() as cell:
-        reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
-        with contextlib.closing(writer):
-            writer.write(b"one")
-            await eventually(lambda: cell.num_connections == 1)
-            cell.toxic = Toxic(name="r", reset_bytes=1e-9)
-            with contextlib.suppress(ConnectionError):
-                assert await say(cell, "far", port, MESSAGE) == b""
-            writer.write(b"two")
-            writer.write_eof()
-            assert await reader.read() == b"ok"
-            assert received.get_nowait() == b"onetwo"
-        cell.toxic = HEALTHY
-        reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
-        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
-            await eventually(lambda: cell.num_connections == 1)
-            await cell.end_connections()
-            assert await reader.read() == b""
-        await eventually(lambda: cell.num_connections == 0)
-
-
-def test_a_cap_lets_pass_its_rate() -> None:
-    state = ToxicState(Toxic(name="cap", rate=1000.0), Random(1), 5.0)
-    assert [state.passes_at(100, 5.0) for _ in range(3)] == pytest.approx([5.0, 5.1, 5.2])
-    # Time that nobody used is not kept.
-    assert state.passes_at(100, 9.0) == 9.0
-    assert state.passes_at(100, 9.0) == pytest.approx(9.1)
-
-
-def test_a_stall_is_the_end_of_each_turn() -> None:
-    state = ToxicState(Toxic(name="stall", stalls_s=1.0, every_s=5.0), Random(1), 10.0)
-    passes = [state.passes_at(1, now) for now in (10.0, 13.9, 14.0, 14.5, 15.0, 18.5, 19.2)]
-    assert passes == pytest.approx([10.0, 13.9, 15.0, 15.0, 15.0, 18.5, 20.0])
-
-
-def test_a_reset_comes_after_as_many_bytes_as_asked_on_average() -> None:
-    random, passed = Random(3), []
-    for _ in range(2000):
-        state, count = ToxicState(Toxic(name="r", reset_bytes=500.0), random, 0.0), 0
-        while (allowed := state.allowed(40)) == 40:
-            count += allowed
-        passed.append(count + allowed)
-    assert sum(passed) / len(passed) == pytest.approx(500.0, rel=0.1)
-    assert min(passed) >= 1

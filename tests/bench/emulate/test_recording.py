@@ -58,16 +58,6 @@ def test_texts_are_chosen_by_acceptance():
         recording.texts_with("large", 0.0, 1.0)
 
 
-def test_hashes_tell_vocabularies_and_contents_apart():
-    recording = two_texts()
-    other = replace(recording, texts=recording.texts[:1])
-    assert other.vocab_hash() == recording.vocab_hash()
-    assert other.content_hash() != recording.content_hash()
-    pieces = replace(recording, pieces=(*recording.pieces[:3], b"c"))
-    ends = replace(recording, eog_ids=(0, 1))
-    assert len({r.vocab_hash() for r in (recording, pieces, ends)}) == 3
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -139,26 +129,6 @@ def test_guesses_are_a_drafts_given_the_text_before():
         found = [probability(row, int(row.argmax())) for row in rows]
         assert list(guesses.probabilities) == pytest.approx(found)
     assert 0.4 < sum(text.acceptance(0) for text in recording.texts) / 3 < 0.8
-
-
-def test_the_vocabulary_is_what_occurs_most_frequent_first():
-    recording = toy_recording(0.5, num_texts=2, max_tokens=6)
-    counts = [0] * recording.num_vocab
-    for text in recording.texts:
-        for token_id in (*text.prompt_ids, *text.output_ids, *text.guesses[0].token_ids):
-            counts[token_id] += 1
-    assert counts == sorted(counts, reverse=True)
-    # Nothing is there in vain, but for the token that ends a replay.
-    assert counts.count(0) == 1
-    assert recording.eog_ids == (counts.index(0),)
-
-
-def test_a_model_that_is_not_there_is_one_line(tmp_path):
-    options = ["record", "--target", "nothing", "--out", str(tmp_path / "r")]
-    result = CliRunner().invoke(bench, options)
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: ")
-    assert result.output.count("\n") == 1
 
 
 @pytest.mark.model

@@ -8,16 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
-from bench.emulate.replay import (
-    ReplayConfig,
-    ReplayModel,
-    ReplayTokenizer,
-    Script,
-    logit_of,
-    pass_seconds,
-)
+from bench.emulate.replay import ReplayConfig, ReplayModel, Script, logit_of, pass_seconds
 from nodes.engine.protocol import InvalidInputError, ModelFileError, Span
-from nodes.engine.sampling import Sampling, probability, sample
+from nodes.engine.sampling import probability
 from policies.acceptance import CALIBRATION_KEY
 from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import COSTS, toy_recording
@@ -70,16 +63,6 @@ def test_a_target_says_its_texts_and_a_draft_guesses_as_recorded():
     assert model.length(0) == model.length(1) == 0
 
 
-def test_it_says_that_it_is_emulated_and_shares_a_vocabulary_with_its_drafts():
-    target, draft = replay().info, replay(draft="draft-0").info
-    assert target.emulated
-    assert draft.emulated
-    assert target.vocab_hash == draft.vocab_hash
-    assert target.model_hash != draft.model_hash
-    assert target.vocab_hash != replay(recording=toy_recording(num_texts=1)).info.vocab_hash
-    assert (target.num_vocab, target.eog_token_ids) == (RECORDING.num_vocab, {RECORDING.eog_ids[0]})
-
-
 def test_a_pass_sleeps_what_is_left_of_its_time():
     clock = Clock(step_s=1e-4)
     model = replay(clock)
@@ -93,16 +76,6 @@ def test_a_pass_sleeps_what_is_left_of_its_time():
     clock = Clock(step_s=1.0)
     replay(clock).forward([Span(0, 0, PROMPT)])
     assert clock.naps == []
-
-
-@pytest.mark.parametrize(("late_s", "made_up_s"), [(3e-4, 3e-4), (0.2, 5e-4), (-1e-4, 0.0)])
-def test_a_pass_makes_up_for_the_sleep_before_but_not_for_stalls(late_s, made_up_s):
-    clock = Clock(late_s=late_s)
-    model = replay(clock)
-    model.forward([Span(0, 0, PROMPT)])
-    for place, token_id in enumerate(TEXT.output_ids[:5]):
-        model.forward([Span(0, len(PROMPT) + place, (token_id,), 1)])
-    assert clock.naps[1:] == pytest.approx([COSTS.decode.at(1) - made_up_s] * 5)
 
 
 def test_costs_are_those_of_tokens_used_cells_and_cells_of_their_own():
@@ -119,20 +92,6 @@ def test_costs_are_those_of_tokens_used_cells_and_cells_of_their_own():
     model.forward([Span(0, 0, PROMPT[:2])])
     model.forward([Span(1, 0, PROMPT[:3])])
     assert clock.naps == pytest.approx([0, 6], abs=1e-6)
-
-
-def test_the_tokenizer_knows_the_recorded_prompts():
-    tokenizer = ReplayTokenizer(RECORDING)
-    assert tuple(tokenizer.encode_chat([("user", TEXT.prompt)])) == PROMPT
-    user = ("user", TEXT.prompt)
-    for messages in ([("user", "else")], [("user", "")], [("system", TEXT.prompt)], [user, user]):
-        with pytest.raises(InvalidInputError, match="not one of the 6 recorded prompts of toy"):
-            tokenizer.encode_chat(messages)
-    with pytest.raises(InvalidInputError, match="not one of the 6"):
-        tokenizer.encode(TEXT.prompt)
-    assert tokenizer.piece(3) == RECORDING.pieces[3]
-    with pytest.raises(InvalidInputError):
-        tokenizer.piece(RECORDING.num_vocab)
 
 
 # Prompts 1 2 and 2 2 2. Of the first one the draft guesses the second token wrong: 5, not 4.
@@ -168,12 +127,6 @@ def test_a_target_says_the_texts_to_their_ends_and_then_that_they_have_ended():
         for token_id in token_ids:
             assert tokens(answers(target, before, *last)) == [token_id]
             before, last = (*before, *last), (token_id,)
-
-
-@given(st.floats(0.01, 100), st.integers(0, 2**63 - 1))
-def test_a_target_says_the_text_whatever_the_sampling(temperature, seed):
-    (row,) = answers(Script(SCRIPTED, None), (), 1, 2)
-    assert sample(row, Sampling(temperature=temperature, seed=seed), 2) == 3
 
 
 def test_rows_of_a_target_behind_a_wrong_guess_are_no_numbers():

@@ -10,17 +10,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from threading import Event, Thread
 from typing import Literal
 
 import pytest
 
 from bench.emulate.replay import read_config
-from bench.harness import fleet as of_fleet
-from bench.harness import up as of_up
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet
-from bench.harness.processes import PROGRAM, ROOT, Process, free_port, tree
+from bench.harness.processes import PROGRAM, ROOT, Process
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice
@@ -44,26 +41,6 @@ async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) ->
     assert "pyzmq" in text
     assert "error: " in text
     assert text.endswith(f"\n{tmp_path}\n")
-
-
-def test_a_child_is_found_whichever_thread_has_started_it() -> None:
-    children, is_started, is_over = list[subprocess.Popen[bytes]](), Event(), Event()
-
-    def start() -> None:
-        children.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
-        is_started.set()
-        is_over.wait(60)
-
-    # A child of a thread that has ended belongs to another one.
-    thread = Thread(target=start)
-    thread.start()
-    assert is_started.wait(60)
-    try:
-        assert children[0].pid in tree(os.getpid())
-    finally:
-        children[0].communicate()
-        is_over.set()
-        thread.join()
 
 
 def test_a_harness_that_dies_takes_its_processes_along(tmp_path: Path) -> None:
@@ -92,29 +69,6 @@ asyncio.run(main())
     while any(map(is_running, pids)):
         assert time.monotonic() < give_up_at
         time.sleep(0.05)
-
-
-DEAF = """
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("mesh at tcp://127.0.0.1:1\\nAPI at http://127.0.0.1:2/v1", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_mesh_that_does_not_stop_is_killed_and_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_up, "_STOP_LIMIT_S", 0.1)
-    with of_up.up(prefix=(sys.executable, "-c", DEAF)) as mesh:
-        pass
-    assert not is_running(mesh.process.pid)
-    assert mesh.faults == ["airdraft up ended with exit code -9"]
-
-
-def test_why_a_mesh_does_not_start_is_one_line() -> None:
-    prefix = ("sh", "-c", "echo 'error: no model' >&2")
-    says = "airdraft up did not start: error: no model"
-    with pytest.raises(FleetError, match=says), of_up.up(prefix=prefix):
-        pass
 
 
 async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually) -> None:
@@ -180,28 +134,6 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
         assert line.startswith("error: AIRDRAFT_FAILPOINT = 'engine.pass:burn'")
 
 
-async def test_nodes_that_do_not_come_are_named_and_whoever_runs_is_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(of_fleet, "UP_LIMIT_S", 0.5)
-    said = "draft-0/draft-0, target-0/target-0 have not joined within 0.5 s"
-    pids: list[int] = []
-
-    async def work() -> None:
-        async with fleet(SMALL, starts=[COORDINATOR]) as made, made.clients(1) as (client,):
-            pids.append(made.process(COORDINATOR).pid)
-            await made.wait_for(client)
-
-    with pytest.raises(FleetError, match=said):
-        await work()
-    assert not any(map(is_running, pids))
-
-
-def test_a_free_port_is_outside_the_range_of_connections() -> None:
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    assert free_port() < low
-
-
 @pytest.mark.parametrize(("times", "fails_at"), [("", 1), (":2", 2), (":0.25", 2)])
 def test_it_fails_at_the_place_that_is_named_and_as_often_as_is_said(
     times: str, fails_at: int, monkeypatch: pytest.MonkeyPatch
@@ -215,15 +147,6 @@ def test_it_fails_at_the_place_that_is_named_and_as_often_as_is_said(
         fails = pytest.raises(FailPointError) if number == fails_at else nullcontext()
         with fails:
             point.reached("send.Ping")
-
-
-def test_a_block_sleeps_on_the_thread_that_comes_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    point = parse("engine.pass:block:2.5:2")
-    for times in (0, 1, 1):
-        point.reached(ENGINE_PASS)
-        assert slept == [2.5] * times
 
 
 @pytest.mark.parametrize(

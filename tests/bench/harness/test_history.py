@@ -14,7 +14,7 @@ import pytest
 from bench.harness import work
 from bench.harness.cases import Case, Expected, sampling_of, toy_cases
 from bench.harness.history import Record, Seen, Tally, faults_of
-from bench.harness.work import answered, ask, keep_asking
+from bench.harness.work import answered, ask
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.toy import ToyConfig, ToyTokenizer
@@ -98,12 +98,6 @@ def test_each_choice_is_checked_by_itself() -> None:
     assert kinds(record(*good, *other, case=two)) == ["wrong end"]
 
 
-def test_a_stall_is_the_longest_time_between_two_events_of_a_choice() -> None:
-    seen = record(STARTED, tokens(0, 5, at_s=0.3), tokens(1, 6, at_s=1.3), finished(2))
-    assert list(seen.stalls_s()) == [pytest.approx(1.0)]
-    assert list(record(STARTED).stalls_s()) == []
-
-
 def test_a_tally_keeps_the_first_history_that_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,26 +148,6 @@ def test_the_undisturbed_text_is_that_of_the_tests() -> None:
 
 
 FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
-
-
-async def test_as_many_ask_at_once_as_there_are_streams() -> None:
-    asked: list[tuple[int, int]] = []
-    under_way: set[int] = set()
-    most_at_once = 0
-
-    async def one(stream: int, number: int) -> bool:
-        nonlocal most_at_once
-        under_way.add(number)
-        most_at_once = max(most_at_once, len(under_way))
-        await asyncio.sleep(0)
-        under_way.discard(number)
-        asked.append((stream, number))
-        return number % 2 == 0
-
-    await keep_asking(one, 3, iter(range(20)))
-    assert most_at_once == 3
-    assert {stream for stream, _ in asked} == {0, 1, 2}
-    assert sorted(number for _, number in asked) == list(range(20))
 
 
 async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,11 +217,3 @@ async def test_what_may_pass_is_asked_again_only_where_a_coordinator_was_lost(
     else:
         with pytest.raises(type(unavailable)):
             await answered(ask, lambda: False)
-
-
-async def test_another_failure_is_not_asked_again() -> None:
-    async def ask() -> str:
-        raise RequestFailedError("internal", "a fault")
-
-    with pytest.raises(RequestFailedError):
-        await answered(ask, lambda: True)

@@ -1,24 +1,8 @@
 """Engines that compute nothing: which text a sequence is of."""
 
-import pytest
-
 from bench.sim.scenario import Text
 from bench.sim.scripted import NUM_DIGITS, RIGHT, ScriptedModel, prompt_of
 from nodes.engine.protocol import Span
-from nodes.engine.sampling import probability
-
-
-def test_a_target_goes_on_with_right_tokens_and_tells_what_a_pass_ran() -> None:
-    model = ScriptedModel({}, num_cells=100)
-    prompt = prompt_of(7, 8)
-    assert model.forward([Span(0, 0, prompt, 0)]).shape[0] == 0
-    rows = model.forward([Span(0, 8, [RIGHT] * 3, 3)])
-    assert rows.argmax(axis=1).tolist() == [RIGHT] * 3
-    work = model.take_work()
-    assert work is not None
-    assert (work.num_decoded, work.num_read, work.used_cells) == (3, 0, 8)
-    assert model.take_work() is None
-    assert (model.length(0), model.free_cells()) == (11, 89)
 
 
 def text_of(*chances: float, luck: float = 0.6) -> Text:
@@ -39,12 +23,6 @@ def test_a_draft_model_that_guessed_wrong_is_wrong_until_it_goes_back() -> None:
     model.truncate(0, NUM_DIGITS + 1)
     model.forward([Span(0, NUM_DIGITS + 1, [RIGHT], 1)])
     assert model.forward([Span(0, NUM_DIGITS + 2, [RIGHT], 1)])[0].argmax() == RIGHT
-
-
-def test_a_draft_model_is_as_sure_of_a_guess_as_it_says() -> None:
-    model = ScriptedModel({3: text_of(0.7)}, is_draft=True)
-    row = model.forward([Span(0, 0, prompt_of(3, NUM_DIGITS), 1)])[0]
-    assert probability(row, RIGHT) == pytest.approx(0.7)
 
 
 def test_guesses_are_right_where_the_luck_of_a_text_is_below_its_chance() -> None:
