@@ -1,11 +1,9 @@
 import os
 import time
-from queue import SimpleQueue
-from threading import Barrier, BrokenBarrierError
 
 import pytest
 
-from bench.cores import cores_at_once, count_once_all_run, wait_for_cores
+from bench.cores import cores_at_once, wait_for_cores
 
 ALL = float(len(os.sched_getaffinity(0)))
 
@@ -19,14 +17,6 @@ def test_what_cores_do_at_once_is_told_beside_one_alone(
 ) -> None:
     assert cores_at_once(4, {1: alone, 4: together}.__getitem__) == cores_seen
     assert 1.0 <= cores_at_once() <= ALL
-
-
-def test_nobody_counts_before_all_have_started() -> None:
-    all_run, counts = Barrier(2), SimpleQueue[int]()
-    all_run.abort()
-    with pytest.raises(BrokenBarrierError):
-        count_once_all_run(all_run, counts)
-    assert counts.empty()
 
 
 def test_cores_that_others_have_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,24 +1,18 @@
 """Cases, streams that ask them, and the checker that finds what must not be, and nothing else."""
 
-import asyncio
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import httpx
 import pytest
 
-from bench.harness import work
 from bench.harness.cases import Case, Expected, sampling_of, toy_cases
 from bench.harness.history import Record, Seen, Tally, faults_of
-from bench.harness.work import answered, ask
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions, Prompt
+from bench.harness.work import answered
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from tests.nodes.reference import reference
 
 CASE = Case(
@@ -145,46 +139,6 @@ def test_the_undisturbed_text_is_that_of_the_tests() -> None:
     # One seed gives the same cases.
     assert toy_cases(Random(4), 5) == toy_cases(Random(4), 5)
     assert toy_cases(Random(4), 5) != toy_cases(Random(5), 5)
-
-
-FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
-
-
-async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "PATIENCE_S", 0.05)
-    under_way = Counter[str]()
-    seen: list[str] = []
-
-    class Canned(Client):
-        """Answers rightly, or fails, or never goes on."""
-
-        def __init__(self, then: str) -> None:
-            self._then = then
-
-        async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Any]:
-            under_way[self._then] += 1
-            try:
-                yield StartedNotice(1, 1, 3, True, "t", "", True)
-                if self._then == "failed":
-                    raise RequestFailedError("unavailable", "no target")
-                if self._then == "late":
-                    await asyncio.Event().wait()
-                (expected,) = CASE.expected
-                yield TokensNotice(1, 0, 0, expected.text, expected.token_ids)
-                yield FinishedNotice(1, 0, 4, expected.finish_reason, FIGURES)
-            finally:
-                under_way[self._then] -= 1
-
-    good, failed, late = [
-        await ask(Canned(end), 0, CASE, limit_s, lambda record: seen.append(record.events[-1].what))
-        for end, limit_s in (("finished", 60.0), ("failed", 60.0), ("late", 0.05))
-    ]
-    assert [record.end for record in (good, failed, late)] == ["finished", "failed", "late"]
-    assert faults_of(good) == []
-    assert seen == ["started", "tokens", "finished", "started", "started"]
-    assert (failed.code, failed.reason) == ("unavailable", "no target")
-    assert under_way.total() == 0
-    assert late.ended_at_s - late.asked_at_s >= 0.1
 
 
 # -- answers that depend on who has lost a coordinator ---------------------------------------------

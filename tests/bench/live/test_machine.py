@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from bench.__main__ import bench
 from bench.asking import Answer, Taken, ask_one, rate, taken_of
-from bench.live.light_nodes import LightDraft, LightTarget, key_of, token_at
 from bench.live.machine import write_bad_draft
 from bench.live.scale import measure
 from bench.load.figures import joint_rate
@@ -19,20 +18,7 @@ from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from nodes.catalog.gguf import check_gguf
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings, environment
-from nodes.engine.sampling import Sampling
-from nodes.messages import (
-    AddedEntry,
-    ChainPart,
-    CloseStreamNotice,
-    CommitEntry,
-    CommitNotice,
-    GuessNotice,
-    LeaseEntry,
-    LeaseRequest,
-    OpenStreamRequest,
-    StreamFigures,
-    StreamReadyNotice,
-)
+from nodes.messages import StreamFigures
 from nodes.service.local import local_mesh
 from tests.bench.distill.fakes import write_target
 
@@ -111,37 +97,3 @@ async def test_what_a_coordinator_carries_is_counted_from_outside() -> None:
     assert 0 < p50 <= p99 <= most
     assert 0 < carried.coordinator_busy <= 1.5
     assert 0 < carried.others_busy <= 1.5
-
-
-def test_light_nodes_write_the_text_of_the_law_and_use_guesses_that_are_right() -> None:
-    """One target and one draft node without a coordinator, which passes on what they say."""
-    prompt, num_tokens = (5, 6), 300
-    opening = OpenStreamRequest(7, 1, "x", Sampling(seed=3), num_tokens, (), True, 2, prompt)
-    target, draft = LightTarget(), LightDraft()
-    assert target.hear(opening) == [StreamReadyNotice(7, 1, 2, has_begun=True)]
-    assert draft.hear(opening) == [StreamReadyNotice(7, 1, 2)]
-    # Without a lease it waits, and of streams that it does not have it takes nothing.
-    assert not target.has_work
-    target.hear(GuessNotice((ChainPart(9, 1, 1, 2, b"x"),), (1,)))
-    target.hear(LeaseRequest((LeaseEntry(7, 1, 2, num_tokens),)))
-    made, entries = list[int](), list[CommitEntry]()
-    while target.has_work:
-        while draft.has_work:
-            target.hear(draft.run_pass(0.002))
-        reply = target.run_pass(0.04)
-        (entry,) = reply.entries
-        made += reply.token_ids
-        entries.append(entry)
-        added = tuple(AddedEntry(s, 1, entry.prefix_len, entry.num_tokens) for s in (7, 8))
-        draft.hear(CommitNotice(added, reply.token_ids * 2))
-    key = key_of(prompt, 3, 0)
-    assert made == [token_at(key, 2 + k) for k in range(num_tokens)]
-    # One guess of ten is wrong, and six are made ahead.
-    assert 3.0 < num_tokens / len(entries) < 7.0
-    assert all(entry.num_accepted_tokens <= entry.num_draft_tokens for entry in entries)
-    wrong = sum(entry.num_accepted_tokens < entry.num_draft_tokens for entry in entries)
-    assert 0 < wrong < len(entries)
-    assert [entry.finish_reason for entry in entries[-2:]] == ["", "length"]
-    assert draft.has_work
-    draft.hear(CloseStreamNotice(7, 1))
-    assert not draft.has_work

@@ -12,7 +12,7 @@ import pytest
 from bench.load import versus
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, figures_of, joint_rate
-from bench.load.versus import Load, Side, in_turns, run_once, tokens_within
+from bench.load.versus import Load, Side, in_turns, tokens_within
 from bench.load.workloads import NAMES, Workload, workload
 
 
@@ -142,13 +142,6 @@ async def test_all_sides_have_the_same_requests_in_changing_order(asked):
     assert by_side["two"] == by_side["one"]
     measured = [url for url, _ in asked[4:]]
     assert measured == [*["one"] * 2, *["two"] * 4, *["one"] * 4, *["two"] * 2]
-
-
-async def test_groups_of_a_turn_have_prompts_of_their_own(asked):
-    load = dataclasses.replace(LOAD, num_streams=1, num_groups=3)
-    figures = await run_once(*sides("one"), load, 1)
-    assert len(figures.texts) == 3
-    assert [prompt for _, prompt in asked] == ["d", "a", "b"]
 
 
 async def test_only_tokens_within_the_time_count(monkeypatch):
