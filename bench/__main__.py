@@ -34,7 +34,6 @@ _COMMANDS: Final = {
     "law1": "bench.law1:law1_command",
     "live": "bench.live.command:live",
     "pages": "bench.pages.command:pages_command",
-    "paper": "bench.paper.report:paper_command",
     "portable": "bench.portable:portable_command",
     "record": "bench.emulate.record:record_command",
     "report": "bench.results.command:report_command",
