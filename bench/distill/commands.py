@@ -12,15 +12,13 @@ from bench.options import at_least, model_file, target_option
 
 @click.group()
 def distill() -> None:
-    """Make a small draft model for a target: corpus, sample, train, export, evaluate.
+    """Make a small draft model for a target: corpus, sample, train, export.
 
     \b
     Example: bench/distill/CARD.md lists the commands that made the default draft.
     """
 
 
-# Longer ones do not fit a sequence's cells behind the longest prompt.
-_ANSWER_LENGTHS = click.IntRange(1, 768)
 _THERE = click.Path(exists=True, path_type=Path)
 _answers = click.option(
     "--answers",
@@ -58,7 +56,10 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 @_out
 @at_least("--tokens", 1_000_000, "Answer tokens wanted.", "num_tokens")
 @at_least("--width", 20, "Sequences at once.")
-@click.option("--max-answer", type=_ANSWER_LENGTHS, default=224, help="Most tokens of an answer.")
+# Longer ones do not fit a sequence's cells behind the longest prompt.
+@click.option(
+    "--max-answer", type=click.IntRange(1, 768), default=224, help="Most tokens of an answer."
+)
 @_seed
 @at_least("--threads", 1)
 def sample_(
@@ -74,7 +75,7 @@ def sample_(
     from bench.distill.sampling.sample import sample_answers
 
     prompts = prompts_of_corpus(corpus, seed)
-    _, found = sample_answers(
+    found = sample_answers(
         model_file(target), out, prompts, num_tokens=num_tokens, seed=seed, **options
     )
     click.echo(f"{found} answer tokens in {out}")
@@ -115,7 +116,7 @@ def train(
 def export(run: Path, target: str, out: Path, **options: Any) -> None:
     """A training folder's model as a GGUF with the target's vocabulary.
 
-    With answers, those held out of training calibrate its confidence.
+    With answers, those held out of training calibrate its confidence and tell its acceptance.
 
     \b
     Example:
@@ -124,24 +125,3 @@ def export(run: Path, target: str, out: Path, **options: Any) -> None:
     from bench.distill.training.export import export_draft
 
     click.echo(export_draft(model_file(target), run, out, **options))
-
-
-@distill.command()
-@target_option
-@click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@_out
-@click.option(
-    "--prompts", "num_prompts", type=click.IntRange(1), help="Use about this many of the 200."
-)
-@click.option("--max-answer", type=_ANSWER_LENGTHS, default=128)
-@_seed
-def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
-    """Acceptance under law 1 on 200 held-out prompts, greedy and at T 0.8.
-
-    \b
-    Example:
-      python -m bench distill evaluate data/smollm2-draft.gguf --out data/held-out
-    """
-    from bench.distill.evaluate import evaluate as evaluate_draft
-
-    click.echo(evaluate_draft(model_file(target), draft, out, **options))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -61,18 +61,6 @@ def held_out_texts(name: str = HELD_OUT, limit: int | None = None) -> list[tuple
     """Return the kinds and texts of a file here: all, or as few of each kind as `limit` allows."""
     lines = _kinds_and_texts(name)
     return lines[:: max(1, len(lines) // limit) if limit else 1]
-
-
-def held_out_prompts(limit: int | None = None) -> Prompts:
-    """Return the held-out prompts, first greedy, then the same at T = 0.8, top-p 0.95."""
-    texts = held_out_texts(limit=limit)
-    every = [
-        Prompt(index, kind, text, temperature, top_p)
-        for index, ((temperature, top_p), (kind, text)) in enumerate(
-            product(((0.0, 1.0), (0.8, 0.95)), texts)
-        )
-    ]
-    return Prompts(_hash_lines([text for _, text in texts]), every)
 
 
 def prompts_of_corpus(corpus: Path | None, seed: int) -> Prompts:

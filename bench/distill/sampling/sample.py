@@ -77,7 +77,7 @@ class Sampler:
         self._slots: list[_Slot] = []
 
     def run(self, num_tokens: int, progress: Progress, *, should_stop: Callable[[], bool]) -> int:
-        """Go on until the folder holds `num_tokens` answer ids or the prompts end.
+        """Go on until the folder holds `num_tokens` answer ids.
 
         Returns how many it holds.
         """
@@ -87,8 +87,6 @@ class Sampler:
         have = had
         while have < num_tokens and not should_stop():
             self._admit(waiting)
-            if not self._slots:
-                break
             logits = self._step()
             best, logps = best_of(logits, self._recipe.num_best)
             ended = [
@@ -210,11 +208,11 @@ def sample_answers(
     *,
     seed: int,
     max_answer: int,
-    num_tokens: int = 1 << 40,
-    width: int = 24,
-    threads: int = 1,
-) -> tuple[AnswerFolder, int]:
-    """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
+    num_tokens: int,
+    width: int,
+    threads: int,
+) -> int:
+    """Answers of the target until `out` holds `num_tokens`; goes on there. Returns how many."""
     # One sequence more than `width` for what all prompts share.
     config = LlamaConfig(
         path=target,
@@ -233,7 +231,6 @@ def sample_answers(
             seed=seed,
             prompts_sha256=prompts.sha256,
         )
-        answers = AnswerFolder(out, recipe)
-        sampler = Sampler(model, model.tokenizer, answers, prompts)
+        sampler = Sampler(model, model.tokenizer, AnswerFolder(out, recipe), prompts)
         with Reporter() as reporter, stop_flag() as should_stop:
-            return answers, sampler.run(num_tokens, reporter, should_stop=should_stop)
+            return sampler.run(num_tokens, reporter, should_stop=should_stop)

@@ -12,13 +12,14 @@ from typing import Any
 import gguf
 import numpy as np
 
-from bench.distill.evaluate import guess_all, open_alone
+from bench.decoding import guesses_of
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
 from bench.distill.training.bins import binned, calibration_json
 from bench.distill.training.data import split_answers
 from bench.distill.training.model import DraftModel
 from bench.distill.training.train import load_draft
+from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file, library, take_last_error
 from nodes.engine.protocol import EngineError
 from policies.acceptance import CALIBRATION_KEY
@@ -126,14 +127,19 @@ def export_draft(
         whole.unlink()
 
     write("")
+    said = ""
     if answers:
         # The file as it will be used is what is calibrated: quantisation is part of it.
-        write(_calibration(out, answers))
-    return f"{out}: {out.stat().st_size} bytes, SHA-256 {hash_file(out)}"
+        calibration, said = _calibration(out, answers)
+        write(calibration)
+    return f"{out}: {out.stat().st_size} bytes, SHA-256 {hash_file(out)}{said}"
 
 
-def _calibration(draft: Path, folders: Sequence[Path]) -> str:
-    """What the draft's file shall say: how sure it is of its guesses, and how often rightly."""
+def _calibration(draft: Path, folders: Sequence[Path]) -> tuple[str, str]:
+    """What the draft's file shall say: how sure it is of its guesses, and how often rightly.
+
+    Returns with it the shares of guesses that were right, in words.
+    """
     chosen = [
         answer
         for folder in folders
@@ -141,11 +147,18 @@ def _calibration(draft: Path, folders: Sequence[Path]) -> str:
     ]
     if not chosen:
         raise EngineError("no answers are held out: sample more of them")
-    with contextlib.closing(open_alone(draft)) as model, Reporter() as reporter:
-        guesses = guess_all(model, chosen, reporter)
-    rates = []
-    for is_greedy in (True, False):
-        part = [g for g in guesses if (g.temperature == 0) is is_greedy]
-        confidences = [c for g in part for c in g.confidences.tolist()]
-        rates.append(binned(confidences, [a for g in part for a in g.accepted.tolist()]))
-    return calibration_json(*rates)
+    # Confidences, and whether the guesses were right: of greedy answers, and of sampled ones.
+    found: tuple[tuple[list[float], list[bool]], ...] = (([], []), ([], []))
+    config = LlamaConfig(path=draft, num_cells=2048, max_sequences=1)
+    with contextlib.closing(LlamaModel(config)) as model, Reporter() as reporter:
+        for done, answer in enumerate(chosen, 1):
+            output_ids = answer.answer_ids.tolist()
+            asked = answer.prompt_ids.tolist(), output_ids, answer.sampling
+            token_ids, shares = guesses_of(model, *asked)
+            confidences, are_right = found[answer.temperature > 0]
+            confidences += shares
+            are_right += [a == b for a, b in zip(token_ids, output_ids, strict=True)]
+            reporter("guesses of held-out answers", done, len(chosen))
+    greedy, sampled = (sum(right) / max(1, len(right)) for _, right in found)
+    said = f"; accepted of held-out answers: {greedy:.3f} greedy, {sampled:.3f} sampled"
+    return calibration_json(*(binned(*each) for each in found)), said
