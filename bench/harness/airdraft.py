@@ -35,6 +35,8 @@ from mesh.errors import DecodeError, MeshError
 from mesh.transport import Frames, Received
 from mesh.zmq_sockets import ZmqClient, ZmqServer
 from nodes.cli.main import main as airdraft
+from nodes.config.settings import PLAN_POLICIES
+from nodes.scheduler.planning import MODES
 from nodes.service import supervision
 from nodes.service.runtime import EXIT_CONFIG
 from nodes.worker.engines import OPENERS
@@ -141,8 +143,9 @@ def parse(value: str) -> FailPoint:
 
 
 def register() -> None:
-    """Let this process open emulated nodes, and let the nodes that it starts run this program."""
+    """Let this process open emulated nodes and plan by baselines; its nodes run this program."""
     OPENERS[replay.PREFIX] = replay.open_engine
+    PLAN_POLICIES[:] = MODES
     supervision.program = "bench.harness.airdraft"
 
 

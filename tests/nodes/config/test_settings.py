@@ -6,7 +6,6 @@ import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.config.settings import (
-    PLAN_POLICIES,
     ClientConfig,
     ConfigError,
     CoordinatorConfig,
@@ -14,7 +13,6 @@ from nodes.config.settings import (
     TargetConfig,
     load,
 )
-from nodes.scheduler.planning import MODES
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_the_process_environment_is_the_default(monkeypatch):
         (TargetConfig, "engine = 3", "engine"),
         (DraftConfig, "[link]\nrate_kbps = -1", "link.rate_kbps = -1.0: 0 to"),
         (ClientConfig, "[link]\nrtt_ms = -1", "link.rtt_ms = -1.0: 0 to"),
-        (CoordinatorConfig, "[plan]\npolicy = 'luck'", "one of auto, open, plain"),
+        (CoordinatorConfig, "[plan]\npolicy = 'max-batch'", "auto, open, plain, grouped, paper is"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_with_its_key(toml, config_class, text, says):
@@ -167,10 +165,6 @@ def test_a_link_is_declared_in_a_section_of_its_own(toml, config_class):
     path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\n')
     fields = load(config_class, path, {"connect": None}, {}).link.declared()
     assert (fields.air, fields.rate_bps, fields.frame_s) == ("cell-a", 6e6, 0.0)
-
-
-def test_every_mode_of_planning_has_a_name_in_the_settings():
-    assert tuple(MODES) == PLAN_POLICIES
 
 
 def test_a_setting_of_an_earlier_version_says_what_to_do_instead(toml):
