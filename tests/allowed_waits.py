@@ -9,8 +9,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "It serves until its owner cancels it.": (
         "nodes/api/blocking.py SyncClient._serve async with connecting",
         "nodes/api/blocking.py SyncClient._serve await self._stop.wait",
-        "nodes/cli/up.py _served await asyncio.Event().wait",
-        "nodes/cli/up.py _run_mesh.serve async with local",
+        "nodes/cli/serve.py _served await asyncio.Event().wait",
+        "nodes/cli/serve.py serve_command.serve async with local",
         "nodes/cli/run.py run_command.generate async with local",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",

@@ -1,4 +1,4 @@
-"""`airdraft up` as a process: a whole mesh with its API."""
+"""`airdraft serve` as a process: a whole mesh with its API."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def up(
     keys: directory of keys, empty by default. log: file for its standard error. prefix: command
     that runs it. Raises FleetError with its last error line if it ends instead of starting.
     """
-    fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
+    fixed = ("--listen", "tcp://127.0.0.1:*", "--port", "0")
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="airdraft-bench-")
         folder = Path(stack.enter_context(temporary))
         log, keys = log or folder / "log", keys or folder / "keys"
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "nodes.cli", "up", *arguments, *fixed],
+            [*prefix, sys.executable, "-m", "nodes.cli", "serve", *arguments, *fixed],
             env={**os.environ, "AIRDRAFT_KEYS": str(keys), "PYTHONPATH": str(ROOT), **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -64,7 +64,7 @@ def up(
             endpoint, url = (process.stdout.readline() for _ in range(2))
             if not url:
                 said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
-                raise FleetError(f"airdraft up did not start: {said[-1]}")
+                raise FleetError(f"airdraft serve did not start: {said[-1]}")
             mesh = Up(endpoint.split()[-1], url.split()[-1], keys, process)
             yield mesh
             nodes = tree(process.pid)[1:]
@@ -72,6 +72,6 @@ def up(
             # After a SIGKILL its nodes end when their standard input closes.
             stop(process, _STOP_LIMIT_S)
         if process.returncode:
-            mesh.faults.append(f"airdraft up ended with exit code {process.returncode}")
+            mesh.faults.append(f"airdraft serve ended with exit code {process.returncode}")
         if left := [pid for pid in nodes if Path(f"/proc/{pid}").exists()]:
             mesh.faults.append(f"{len(left)} of its nodes still run after its end")

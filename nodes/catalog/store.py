@@ -207,8 +207,10 @@ class Catalog:
         except OSError as error:
             raise ModelNameError(f"model file {path} cannot be read: {error.strerror}") from error
         except PartError as error:
-            join = "join the parts with `airdraft models join FIRST-PART NEW-FILE`"
-            raise ModelNameError(f"model file {path} {error}: {join}") from error
+            raise ModelNameError(
+                f"model file {path} {error}: give hf:OWNER/REPO/FIRST-PART, or join the parts with "
+                "llama.cpp's `llama-gguf-split --merge FIRST-PART NEW-FILE`"
+            ) from error
         except GgufError as error:
             raise ModelNameError(f"model file {path} {error}: get the file again") from error
         return path

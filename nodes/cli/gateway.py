@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nodes.cli.options import config_option, keys_option
+from nodes.cli.options import config_option, mesh_options
 from nodes.config.settings import ConfigError, load
 from nodes.service.runtime import STOP_LIMIT_S, print_line, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
-
-_OPTIONS = ("listen", "connect", "keys", "apikeys", "api_key", "tls_cert", "tls_key")
-
 
 api_key_option = click.option(
     "--api-key",
@@ -31,35 +28,12 @@ api_key_option = click.option(
 @click.option(
     "--listen", metavar="HOST:PORT", help="Address to serve at.  [default: 127.0.0.1:8080]"
 )
-@click.option(
-    "--connect",
-    "--coordinator",
-    "connect",
-    metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
-    "on this machine]",
-)
-@keys_option
-@click.option(
-    "--apikeys", metavar="FILE", help="File of API keys.  [default: apikeys.toml beside the keys]"
-)
+@mesh_options
 @api_key_option
 @click.option("--tls-cert", metavar="FILE", help="PEM certificate chain; needs --tls-key.")
 @click.option("--tls-key", metavar="FILE", help="PEM private key of the certificate.")
-@click.option(
-    "--cors-origin",
-    multiple=True,
-    metavar="URL",
-    help="Origin of web pages that may use the API; repeatable.",
-)
-@click.option(
-    "--allowed-host",
-    multiple=True,
-    metavar="NAME",
-    help="Name to accept in the header Host; repeatable.",
-)
 @click.option("-v", "--verbose", count=True, help="Log more; -v logs a line per request.")
-def gateway_command(**values: Any) -> None:
+def gateway_command(config: Path | None, verbose: int, **values: Any) -> None:
     """Serve the HTTP API of a running mesh, for clients of OpenAI and Anthropic.
 
     \b
@@ -68,15 +42,14 @@ def gateway_command(**values: Any) -> None:
       airdraft apikeys add laptop
       airdraft gateway --listen 0.0.0.0:8080 --tls-cert chain.pem --tls-key key.pem
     """
-    set_up_logging(values["verbose"])
-    overrides = {name: values[name] for name in _OPTIONS}
-    overrides["cors_origins"] = ",".join(values["cors_origin"]) or None
-    overrides["allowed_hosts"] = ",".join(values["allowed_host"]) or None
-    config = gateway_config(values["config"], overrides)
+    set_up_logging(verbose)
+    settings = gateway_config(config, values)
     from nodes.gateway.server import run_gateway
 
     run_to_end(
-        lambda: run_gateway(config, announce), is_service=True, stop_limit_s=stop_limit_s(config)
+        lambda: run_gateway(settings, announce),
+        is_service=True,
+        stop_limit_s=stop_limit_s(settings),
     )
 
 
@@ -89,16 +62,14 @@ def announce(url: str) -> None:
     print_line(f"OpenAI API at {url}")
 
 
-def is_installed() -> bool:
-    """Whether the packages of the extra `gateway` are installed."""
-    names = ("prometheus_client", "pydantic", "starlette", "uvicorn")
-    return all(importlib.util.find_spec(name) is not None for name in names)
-
-
 def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfig:
     """Load the settings of a gateway. Raises ConfigError, also if the extra is not installed."""
-    if not is_installed():
-        raise ConfigError("the HTTP API is not installed: pip install 'airdraft[gateway]'")
+    packages = ("prometheus_client", "pydantic", "starlette", "uvicorn")
+    if not all(map(importlib.util.find_spec, packages)):
+        raise ConfigError(
+            "the HTTP API is not installed: pip install 'airdraft[gateway]', or `airdraft serve "
+            "--no-http` for a mesh without it"
+        )
     from nodes.gateway.config import GatewayConfig
 
     return load(GatewayConfig, path, overrides)

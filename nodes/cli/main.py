@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Final
 
 import click
-from click.shell_completion import get_completion_class
 
 from mesh.zmq_transport import libzmq_version
+from nodes.config.settings import variable_of
 from nodes.engine.kernels.library import built_for
 from nodes.service.runtime import (
     hold_standard_files,
@@ -23,8 +23,7 @@ from nodes.service.runtime import (
 # imports of all others a node restarts one second sooner, on a small machine several.
 _PLACES: Final = {
     "run": "run.run_command",
-    "serve": "up.serve_command",
-    "up": "up.up_command",
+    "serve": "serve.serve_command",
     "generate": "generate.generate_command",
     "chat": "chat.terminal.chat_command",
     "coordinator": "node.coordinator_command",
@@ -40,9 +39,14 @@ _PLACES: Final = {
     "keys": "keys.keys_group",
     "join": "keys.join_command",
     "doctor": "doctor.doctor_command",
-    "completion": "main.completion_command",
     "install-units": "units.install_units_command",
 }
+_ALIASES: Final = {"up": "serve"}
+
+
+def _setting(key: str) -> str:
+    return f"set {variable_of(key)}, or {key} in the role's file of settings"
+
 
 # Words of commands and options that are gone -> what to do instead. It is said when a command line
 # that has all the words is refused.
@@ -52,6 +56,24 @@ _REMOVED: Final = {
         "remove coordinator.key and coordinator.pub, run `airdraft keys init`, and invite each "
         "machine again"
     ),
+    "completion": (
+        "click prints the script, such as `_AIRDRAFT_COMPLETE=bash_source airdraft` (or zsh, fish)"
+    ),
+    "models join": (
+        "`airdraft models pull hf:OWNER/REPO/FIRST-PART` joins the parts, and so does llama.cpp's "
+        "`llama-gguf-split --merge FIRST-PART NEW-FILE`"
+    ),
+    "--http": "give --host and --port, or --no-http",
+    "--cluster": _setting("cluster"),
+    "--max-requests": _setting("limits.max_requests"),
+    "--max-waiting": _setting("limits.max_waiting"),
+    "--max-gateway-requests": _setting("limits.max_gateway_requests"),
+    "--max-gateway-waiting": _setting("limits.max_gateway_waiting"),
+    "--max-request-s": _setting("limits.max_request_s"),
+    "gateway --coordinator": "give --connect",
+    "gateway --apikeys": _setting("apikeys"),
+    "gateway --cors-origin": _setting("cors_origins"),
+    "gateway --allowed-host": _setting("allowed_hosts"),
 }
 
 
@@ -59,9 +81,10 @@ class _Lazy(click.Group):
     """Imports a command's module when the command is looked up."""
 
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        if name not in _PLACES:
+        place = _PLACES.get(_ALIASES.get(name, name))
+        if place is None:
             return None
-        module, _, variable = _PLACES[name].rpartition(".")
+        module, _, variable = place.rpartition(".")
         command = getattr(import_module(f"nodes.cli.{module}"), variable)
         assert isinstance(command, click.Command)
         return command
@@ -120,28 +143,14 @@ def cli() -> None:
     """
 
 
-@click.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion_command(context: click.Context, shell: str) -> None:
-    """Print the script that completes commands and options in a shell.
-
-    \b
-    Examples:
-      airdraft completion bash > ~/.local/share/bash-completion/completions/airdraft
-      airdraft completion zsh > ~/.zfunc/_airdraft        # with ~/.zfunc in fpath
-      airdraft completion fish > ~/.config/fish/completions/airdraft.fish
-    """
-    found = get_completion_class(shell)
-    assert found is not None
-    made = found(context.find_root().command, {}, "airdraft", "_AIRDRAFT_COMPLETE")
-    # source() is avoided because for bash it runs this machine's shell to read its version.
-    click.echo(made.source_template % made.source_vars())
-
-
-def _removed() -> str:
-    """Return what to do instead of a command or option of this command line that is gone."""
+def _removed(error: click.ClickException) -> str:
+    """Return what to do instead of a command or option that is gone, if an error is about one."""
+    if not isinstance(error, click.UsageError):
+        return ""
     typed = {word.partition("=")[0] for word in sys.argv[1:]}
+    if isinstance(error, click.NoSuchOption):
+        # It may come of a file of options.
+        typed.add(error.option_name)
     for words, says in _REMOVED.items():
         if typed.issuperset(words.split()):
             return f"airdraft has no {words} any more: {says}"
@@ -159,8 +168,7 @@ def main() -> None:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         # One line with what, where and what to do; click's own form takes three lines.
-        refused = _removed() if isinstance(error, click.UsageError) else ""
-        print_error(refused or " ".join(error.format_message().split()))
+        print_error(_removed(error) or " ".join(error.format_message().split()))
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
         sys.exit(report(error))

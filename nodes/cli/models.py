@@ -1,7 +1,5 @@
 """`airdraft models`: lists, fetches and removes model files."""
 
-import errno
-import os
 import signal
 import sys
 from pathlib import Path
@@ -10,14 +8,11 @@ from types import FrameType
 import click
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
-from nodes.catalog.disk import is_full
-from nodes.catalog.fetch import quantize_in_child
 from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from nodes.catalog.hub import files_of
 from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
 from nodes.config.settings import environment
-from nodes.engine.llama_abi import ONE_FILE
 from nodes.engine.traits import SamplingDefaults
 
 
@@ -155,37 +150,6 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
         write_output(output, data)
     except OSError as error:
         raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
-
-
-@models.command()
-@click.argument("first", metavar="FIRST-PART", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("output", metavar="NEW-FILE", type=click.Path(path_type=Path, dir_okay=False))
-def join(first: Path, output: Path) -> None:
-    """Join the parts of a split model to one file.
-
-    The other parts must be in the folder of the first one. Commands take models in one file only.
-
-    \b
-    Example:
-      airdraft models join model-q4_k_m-00001-of-00002.gguf model-q4_k_m.gguf
-    """
-    if output.exists():
-        raise CatalogError(f"{output} exists already: give the name of a new file")
-    signal.signal(signal.SIGTERM, _stop)  # unwinding removes what was written so far
-    made = output.with_name(f"{output.name}.part")
-    try:
-        made.touch()
-        quantize_in_child(first, made, ONE_FILE)
-        made.rename(output)
-    except OSError as error:
-        raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
-    except CatalogError as error:
-        if not is_full(output.parent):
-            raise
-        reason = os.strerror(errno.ENOSPC)
-        raise CatalogError(f"{output} cannot be written: {reason}") from error
-    finally:
-        made.unlink(missing_ok=True)
 
 
 @models.command("rm")

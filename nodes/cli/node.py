@@ -125,40 +125,18 @@ def draft_command(**values: Any) -> None:
     _start(DraftConfig, values)
 
 
-LISTEN_HELP = (
-    "Endpoint that clients and nodes connect to.  [default: a socket that only this user can "
-    f"reach, or {LOOPBACK_ENDPOINT} with keys]"
+listen_option = click.option(
+    "--listen",
+    metavar="ENDPOINT",
+    help="Endpoint that clients and nodes connect to.  [default: a socket that only this user can "
+    f"reach, or {LOOPBACK_ENDPOINT} with keys]",
 )
-_LIMITS = {
-    "max_requests": "Maximum number of requests of one client at a time.",
-    "max_waiting": "Maximum number of clients' streams that wait for a target.",
-    "max_gateway_requests": "Maximum number of requests of one gateway at a time.",
-    "max_gateway_waiting": "Maximum number of gateways' streams that wait for a target.",
-    "max_request_s": "Seconds after which a request is ended.",
-}
-
-
-limit_options = adds(
-    *(
-        click.option(
-            "--" + name.replace("_", "-"), type=float if name.endswith("_s") else int, help=text
-        )
-        for name, text in _LIMITS.items()
-    )
-)
-
-
-def limits_of(values: dict[str, Any]) -> dict[str, Any]:
-    """The limits that were given: name in LimitSettings -> value."""
-    return {name: values[name] for name in _LIMITS if values[name] is not None}
 
 
 @click.command("coordinator")
 @config_option
-@click.option("--listen", metavar="ENDPOINT", help=LISTEN_HELP)
-@click.option("--cluster", help="Name of the mesh.")
+@listen_option
 @keys_option
-@limit_options
 @verbose_option
 def coordinator_command(**values: Any) -> None:
     """Run the coordinator, to which nodes and clients connect.
@@ -168,8 +146,7 @@ def coordinator_command(**values: Any) -> None:
       airdraft coordinator
     """
     set_up_logging(values["verbose"])
-    overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
-    overrides |= {f"limits.{name}": value for name, value in limits_of(values).items()}
+    overrides = {key: values[key] for key in ("listen", "keys")}
     config = load(CoordinatorConfig, values["config"], overrides)
     run_to_end(lambda: run_coordinator(config, announce), is_service=True)
 

@@ -1,4 +1,4 @@
-"""`airdraft up` and `serve`: run a whole mesh on this machine and restart nodes that end."""
+"""`airdraft serve`: runs a whole mesh on this machine and restarts nodes that end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from click.core import ParameterSource
 from mesh.endpoints import ipc_path, listens
 from nodes.catalog.hub import name_of
 from nodes.cli.gateway import announce as announce_api
-from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
-from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
-from nodes.cli.options import FILE, adds
+from nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
+from nodes.cli.node import announce, listen_option
+from nodes.cli.options import FILE
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of
 from nodes.client.client import Client
-from nodes.config.settings import LimitSettings, read_toml
+from nodes.config.settings import CoordinatorConfig, load, read_toml
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
 from nodes.service.roles import endpoint_to_bind, keyring
@@ -30,69 +30,28 @@ from nodes.service.runtime import raise_file_limit, run_to_end, set_up_logging
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
 
-_HTTP = "127.0.0.1:8080"
 
-
-def _with_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+def _use_as_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
     """Use the options in a file as the defaults of the command line."""
     if path is None:
         return
-    found = read_toml(path)
-    known = {str(parameter.name) for parameter in context.command.params} - {"config", "name"}
+    options = {
+        str(option.name): option
+        for option in context.command.params
+        if isinstance(option, click.Option) and option.name != "config"
+    }
     defaults = {}
-    for name, value in found.items():
-        option = name.replace("-", "_")
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            meant = f", did you mean {near[0].replace('_', '-')}?" if near else ""
-            raise click.BadParameter(f"{path}: there is no option {name!r}{meant}")
-        # True would pass for the number 1.
-        if type(value) not in (str, int, float):
-            raise click.BadParameter(f"{path}: {name} must be a string or a number")
+    for key, value in read_toml(path).items():
+        name = key.replace("-", "_")
+        if name not in options:
+            near = [each.replace("_", "-") for each in difflib.get_close_matches(name, options, 1)]
+            raise click.NoSuchOption(f"--{key}", f"{path}: there is no option {key!r}.", near)
+        if options[name].is_flag != isinstance(value, bool) or isinstance(value, dict | list):
+            accepted = "true or false" if options[name].is_flag else "a string or a number"
+            raise click.BadParameter(f"{path}: {key} must be {accepted}")
         # As on the command line, where 3.7 is no whole number.
-        defaults[option] = str(value)
+        defaults[name] = str(value)
     context.default_map = defaults
-
-
-# The options that `up` and `serve` share, besides those for models.
-_mesh_options = adds(
-    click.option(
-        "--config",
-        type=FILE,
-        metavar="FILE.toml",
-        is_eager=True,
-        expose_value=False,
-        callback=_with_defaults,
-        help='Options by their long names, such as `model = "..."`. The command line overrides '
-        "them.",
-    ),
-    api_key_option,
-    click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
-    click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
-    limit_options,
-)
-
-
-@click.command("up")
-@engine_options
-@click.option(
-    "--http",
-    metavar="HOST:PORT|off",
-    help=f"Address of the HTTP API.  [default: {_HTTP}, if the extra `gateway` is installed]",
-)
-@_mesh_options
-def up_command(**values: Any) -> None:
-    """Run a whole mesh on this machine in the foreground, until Ctrl-C.
-
-    Nodes that end are restarted.
-
-    \b
-    Example:
-      airdraft up --model smollm2-135m
-      airdraft generate --prompt "Why is the sky blue?"
-      curl http://127.0.0.1:8080/v1/models
-    """
-    _run_mesh(values, _http_config(values["http"], values["api_key"]))
 
 
 @click.command("serve")
@@ -105,15 +64,26 @@ def up_command(**values: Any) -> None:
     help="Target model from Hugging Face. REVISION is a commit, tag or branch, and `main` if left "
     "out. QUANT selects one of several files and is Q4_K_M if left out.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Host to serve at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Host to serve HTTP at.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)
-@_mesh_options
-def serve_command(
-    name: str | None, hf_repo: str | None, host: str, port: int, **values: Any
-) -> None:
-    """Serve a model over HTTP: `up`, with the option names of other servers.
+@click.option("--no-http", is_flag=True, help="Serve the commands of airdraft only.")
+@api_key_option
+@listen_option
+@click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
+@click.option(
+    "--config",
+    type=FILE,
+    metavar="FILE.toml",
+    is_eager=True,
+    expose_value=False,
+    callback=_use_as_defaults,
+    help='Options by their long names, such as `model = "..."`. The command line overrides them.',
+)
+def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
+    """Run a whole mesh on this machine in the foreground, and serve it over HTTP, until Ctrl-C.
 
-    The model is pulled if it is not on this machine, and so is the draft for it.
+    The model is pulled if it is not on this machine, and so is the draft for it. Nodes that end are
+    restarted. `airdraft up` is the same command.
 
     \b
     Examples:
@@ -130,24 +100,16 @@ def serve_command(
         raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
     if given:
         values["model"] = name_of(hf_repo) if hf_repo else given[0]
-    shown = f"[{host}]" if ":" in host else host
-    _run_mesh(values, _http_config(f"{shown}:{port}", values["api_key"]))
-
-
-def _is_typed(parameter: str) -> bool:
-    """Whether a parameter is on the command line, not only in the file given by --config."""
-    source = click.get_current_context().get_parameter_source(parameter)
-    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-
-
-def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
     raise_file_limit()
-    limits = LimitSettings(**limits_of(values))
+    config = load(CoordinatorConfig, None, {"listen": values["listen"] or ""})
     # Fetching and loading models takes long, so a taken address is reported before.
-    _check_free(keyring().listen(values["listen"]))
-    bound = None
-    if http is not None:
+    _check_free(keyring().listen(config.listen))
+    http = bound = None
+    if not values["no_http"]:
+        host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
+        address = f"{host}:{values['port']}"
+        http = gateway_config(None, {"listen": address, "api_key": values["api_key"]})
         from nodes.gateway.config import reserve
 
         bound = reserve(http, keyring(http.keys).directory)
@@ -166,8 +128,8 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
                 target,
                 draft,
                 lookup=lookup,
-                listen=endpoint_to_bind(keyring(), values["listen"]),
-                limits=limits,
+                listen=endpoint_to_bind(keyring(), config.listen),
+                config=config,
                 role="client" if http is None else GATEWAY,
                 progress=progress,
                 restarts=True,
@@ -181,6 +143,12 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     run_to_end(serve, is_service=True, stop_limit_s=stop_limit_s(http))
 
 
+def _is_typed(parameter: str) -> bool:
+    """Whether a parameter is on the command line, not only in the file given by --config."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+
 def _check_free(listen: str) -> None:
     """Raises ClickException if a coordinator listens at this socket file."""
     path = ipc_path(listen)
@@ -189,13 +157,6 @@ def _check_free(listen: str) -> None:
             f"a mesh already runs on this machine, at {listen}: use it (`airdraft nodes list` "
             f"lists its nodes, `airdraft gateway` serves it), stop it, or give another --listen"
         )
-
-
-def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | None:
-    """The settings of the HTTP API; None if it is not served."""
-    if listen == "off" or (listen is None and not is_installed()):
-        return None
-    return gateway_config(None, {"listen": listen or _HTTP, "api_key": api_key})
 
 
 async def _served(client: Client, http: GatewayConfig | None, bound: socket.socket | None) -> None:

@@ -61,7 +61,7 @@ def check_hop(hop: Hop, endpoint: str) -> list[Finding]:
 def check_absent(endpoint: str) -> Finding:
     """The finding if no coordinator listens here and this machine has joined no other mesh."""
     text = f"no coordinator runs at {endpoint}; `airdraft run` needs none"
-    return note(text, "airdraft up, or airdraft join TOKEN for a mesh elsewhere")
+    return note(text, "airdraft serve, or airdraft join TOKEN for a mesh elsewhere")
 
 
 def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:

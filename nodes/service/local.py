@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeVar
 from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
-from nodes.config.settings import CoordinatorConfig, EngineSettings, LimitSettings
+from nodes.config.settings import CoordinatorConfig, EngineSettings
 from nodes.engine.calibrate import Progress
 from nodes.service.roles import bound_coordinator, keyring
 from nodes.service.runtime import (
@@ -198,7 +199,7 @@ async def local_mesh(
     *,
     lookup: bool = False,
     listen: str | None = None,
-    limits: LimitSettings | None = None,
+    config: CoordinatorConfig | None = None,
     role: str = "client",
     progress: Progress = lambda *_: None,
     restarts: bool = False,
@@ -207,14 +208,15 @@ async def local_mesh(
     """Start a mesh, wait until it can serve, and stop it at the end of the block.
 
     lookup: Whether targets also guess by prompt lookup. listen: The endpoint to bind; None binds a
-    socket file in a private directory. limits: Those of the coordinator. role: The client's
-    role. progress, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never joins.
+    socket file in a private directory. config: The coordinator's other settings. role: The
+    client's role. progress, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never
+    joins.
     """
     ring = keyring()
     with contextlib.ExitStack() as stack:
         endpoint = listen or f"ipc://{stack.enter_context(_folder()) / secrets.token_hex(4)}"
         context = stack.enter_context(ZmqContext())
-        config = CoordinatorConfig(prompt_lookup=lookup, limits=limits or LimitSettings())
+        config = replace(config or CoordinatorConfig(), prompt_lookup=lookup)
         coordinator = bound_coordinator(context, ring, endpoint, config)
         mesh = LocalMesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, progress=progress

@@ -54,7 +54,7 @@ class NoCoordinatorError(MeshError):
     def __init__(self, endpoint: str, waited_s: float) -> None:
         super().__init__(
             f"no coordinator answered at {endpoint} within {waited_s:g} s: "
-            f"start a mesh with `airdraft up`, correct the endpoint, or, where links have keys, "
+            f"start a mesh with `airdraft serve`, correct the endpoint, or, where links have keys, "
             f"`airdraft join TOKEN` here or authorize this machine's key there"
         )
 

@@ -83,7 +83,7 @@ class Commands:
     def listening(
         self, *arguments: str, **environ: str
     ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-        """A running coordinator or `up`, and its endpoint."""
+        """A running coordinator or `serve`, and its endpoint."""
         with self.started(*arguments, **environ) as process:
             yield process, told(process, "listening on ")
 

@@ -1,4 +1,4 @@
-"""A mesh with its gateway as processes of `airdraft up`."""
+"""A mesh with its gateway as processes of `airdraft serve`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from tests.cli.commands import LIMIT_S, Commands, told
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """endpoint: where nodes join the mesh. url: of the API. log: what `up` says on standard error.
-    pid: of `up`."""
+    """endpoint: where nodes join the mesh. url: of the API. log: what `serve` says on standard
+    error. pid: of `serve`."""
 
     commands: Commands
     endpoint: str
@@ -21,13 +21,13 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, up: tuple[str, ...]) -> Iterator[Serving]:
-    """Start `up` in a folder; it must stop in good order, and leave no process behind."""
+def serving(folder: Path, up: tuple[str, ...], **environ: str) -> Iterator[Serving]:
+    """Start `serve` in a folder; it must stop in good order, and leave no process behind."""
     commands = Commands(folder)
     log = folder / "log"
-    up = (*up, "--http", "127.0.0.1:0", "-v", "-v")
+    up = (*up, "--port", "0", "-v", "-v")
     try:
-        with log.open("w") as file, commands.started(*up, stderr=file) as process:
+        with log.open("w") as file, commands.started(*up, stderr=file, **environ) as process:
             endpoint = told(process, "listening on ")
             url = told(process, "OpenAI API at ")
             yield Serving(commands, endpoint, url, log, process.pid)

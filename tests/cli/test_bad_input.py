@@ -19,7 +19,6 @@ CASES = [
     ("gateway --config none.toml", 78, "not found"),
     ("gateway --connect tcp://10.0.0.1:7411", 78, "keys"),
     ("coordinator --listen tcp://0.0.0.0:7411", 78, "run `airdraft keys init`"),
-    ("coordinator --max-gateway-requests 0", 78, "1 to 1048576 is accepted"),
     ("coordinator --config {folder}/coordinator.toml", 78, "unknown key lisen, did you mean lis"),
     ("target --config {folder}/target.toml", 78, "unknown key conect, did you mean connect?"),
     ("draft --connect tcp://10.0.0.1:7411", 78, "`airdraft join` on others"),
@@ -29,9 +28,12 @@ CASES = [
     ("top --once --connect ipc://{folder}/nobody", 69, "no coordinator answered at ipc://"),
     ("top", 2, "standard output is not a terminal: give --once or --json"),
     ("top --once --json", 2, "--once and --json exclude each other: give one of them"),
-    ("up --listen tcp://*:7411 --model toy:1", 78, "need keys"),
-    ("up --model toy:1 --draft toy:1 --max-waiting 0", 78, "limits.max_waiting"),
-    ("up --config {folder}/threads.toml", 2, "threads must be a string or a number"),
+    ("serve --listen tcp://*:7411 --no-http --model toy:1", 78, "need keys"),
+    ("serve --config {folder}/threads.toml", 2, "threads must be a string or a number"),
+    ("serve --config {folder}/http.toml", 2, "no --http any more: give --host and --port, or --no"),
+    ("up --max-waiting 9", 2, "no --max-waiting any more: set AIRDRAFT_LIMITS__MAX_WAITING"),
+    ("completion bash", 2, "no completion any more: click prints the script"),
+    ("models join a b", 2, "no models join any more: `airdraft models pull hf:OWNER/REPO/FIRST"),
     ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
     ("serve --host nowhere.invalid toy:1 -md none", 78, "run `airdraft apikeys add NAME`"),
     ("serve nothing", 2, "unknown model 'nothing'"),
@@ -82,6 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "coordinator.toml").write_text('lisen = "tcp://127.0.0.1:1"\n')
     (made / "target.toml").write_text('conect = "tcp://127.0.0.1:1"\n')
     (made / "threads.toml").write_text("threads = true\n")
+    (made / "http.toml").write_text('http = "off"\n')
     return made
 
 

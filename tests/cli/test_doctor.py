@@ -22,7 +22,7 @@ def test_what_is_wrong_is_told_with_what_to_do(commands: Commands, tmp_path: Pat
     done = commands.run("doctor", "--connect", where, AIRDRAFT_ENGINE__MODEL="toy:1")
     assert (done.returncode, done.stderr) == (1, "")
     assert f"fail  no coordinator answered at {where}" in done.stdout
-    assert "-> start a mesh with `airdraft up`" in done.stdout
+    assert "-> start a mesh with `airdraft serve`" in done.stdout
     path = tmp_path / "t.toml"
     path.write_text("[engine]\nmodel = 'toy:1'\nthread = 2\n")
     done = commands.run("doctor", "--local", "--role", "target", "--config", str(path))

@@ -16,15 +16,15 @@ from tests.cli.serving import Serving, serving
 from tests.nodes.api.toy_mesh import alone
 
 # A long text takes many seconds: it is not there yet when it is to be interrupted.
-UP = ("up", "--model", "toy:1@20ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
+UP = ("serve", "--model", "toy:1@20ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
 get, post = (partial(f, timeout=LIMIT_S) for f in (httpx.get, httpx.post))
 
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The mesh that tests of this file ask; a gateway may have one request in it."""
-    up = (*UP, "--max-gateway-requests", "1")
-    with serving(tmp_path_factory.mktemp("mesh"), up) as made:
+    limits = {"AIRDRAFT_LIMITS__MAX_GATEWAY_REQUESTS": "1"}
+    with serving(tmp_path_factory.mktemp("mesh"), UP, **limits) as made:
         yield made
 
 
@@ -38,7 +38,7 @@ def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Serving) -> No
     limits = ("--max-concurrent", "4", "--scope", "infer")
     key = commands.printed("apikeys", "add", "laptop", *limits)
     assert commands.printed("apikeys", "list") == "laptop  infer  concurrent <= 4"
-    with started(commands, "--coordinator", mesh.endpoint) as (process, url):
+    with started(commands, "--connect", mesh.endpoint) as (process, url):
         wait_until(lambda: get(f"{url}/models").status_code == 401)
         root = url.removesuffix("/v1")
         headers = {"authorization": f"Bearer {key}"}
@@ -90,7 +90,7 @@ def refuses(url: str) -> bool:
         return True
 
 
-def test_the_coordinator_of_up_has_limits(mesh: Serving) -> None:
+def test_the_coordinator_has_the_limits_of_the_environment(mesh: Serving) -> None:
     assert post(f"{mesh.url}/completions", json={"prompt": "a"}).status_code == 200
     # Each prompt is a request to the mesh.
     refused = post(f"{mesh.url}/completions", json={"prompt": ["a", "b"]})

@@ -1,5 +1,4 @@
 import io
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
 from nodes.catalog.entries import FileSource
 from nodes.catalog.gguf import check_gguf
 from nodes.cli import models as module
@@ -134,22 +133,3 @@ def test_a_vocabulary_does_not_replace_the_model_that_it_is_of(tmp_path: Path) -
         result = airdraft_models("vocabulary", str(source), str(output))
         assert (result.exit_code, source.read_bytes()) == (2, CONTENT)
         assert f"{output} is the model file itself" in result.stderr
-
-
-def test_parts_that_are_joined_on_a_full_disk_leave_one_line_and_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_first: Path, made: Path, _file_type: str) -> None:
-        made.write_bytes(b"a beginning")
-        raise CatalogError("the library gives no reason")
-
-    usage, joined = shutil.disk_usage("/"), tmp_path / "joined.gguf"
-    monkeypatch.setattr(module, "quantize_in_child", refuse)
-    for free, reason in ((0, f"{joined} cannot be written: No space left"), (10**9, "no reason")):
-        monkeypatch.setattr(
-            shutil, "disk_usage", lambda _path, free=free: usage._replace(free=free)
-        )
-        result = airdraft_models("join", "first.gguf", str(joined))
-        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-        assert reason in result.stderr
-        assert not list(tmp_path.glob("joined*"))

@@ -13,7 +13,7 @@ from tests.cli.serving import Serving, serving
 
 pytestmark = pytest.mark.model
 
-UP = ("up", "--listen", "tcp://127.0.0.1:*")
+UP = ("serve", "--listen", "tcp://127.0.0.1:*")
 MODEL = "smollm2-135m"
 CANARY = "CANARY-91c4"
 USER: Any = {"role": "user", "content": "Name a colour."}

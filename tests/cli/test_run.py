@@ -131,7 +131,7 @@ def test_where_every_user_of_the_machine_may_join_it_is_said(
     commands.printed("keys", "init", *keys)
     for command, num_warnings in (
         (("coordinator",), 1),
-        (("up", *TOYS, "--http", "off"), 1),
+        (("serve", *TOYS, "--no-http"), 1),
         (("coordinator", *keys), 0),
     ):
         with commands.listening(*command, *listen) as (process, _):
@@ -198,7 +198,7 @@ def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
 
 # -- nodes that stay -------------------------------------------------------------------------------
 
-UP = ("up", *TOYS, "--beside", "--listen", "tcp://127.0.0.1:*", "--http", "off")
+UP = ("serve", *TOYS, "--beside", "--listen", "tcp://127.0.0.1:*", "--no-http")
 
 
 def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""`airdraft up` when its nodes die, and however it ends itself."""
+"""`airdraft serve` when its nodes die, and however it ends itself."""
 
 import os
 import resource
@@ -26,7 +26,7 @@ TOYS = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*
 def test_nothing_is_left_of_one_that_ends_while_a_node_starts_again(
     commands: Commands, number: signal.Signals, code: int
 ) -> None:
-    with commands.listening("up", *TOYS, "--http", "off") as (process, _):
+    with commands.listening("serve", *TOYS, "--no-http") as (process, _):
         (target,) = commands.alive("target")
         os.kill(target, signal.SIGKILL)
         assert process.stderr is not None
@@ -40,7 +40,7 @@ def test_nothing_is_left_of_one_that_ends_while_a_node_starts_again(
 def test_one_that_nohup_started_outlives_its_terminal(commands: Commands) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with commands.listening("up", *TOYS, "--http", "off") as (process, _):
+        with commands.listening("serve", *TOYS, "--no-http") as (process, _):
             process.send_signal(signal.SIGHUP)
             stopped(process, signal.SIGTERM, 0)
     finally:
@@ -74,11 +74,11 @@ def test_a_model_on_the_command_line_goes_before_one_in_the_file(
 def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
     commands: Commands, tmp_path: Path
 ) -> None:
-    options = ("--listen", f"ipc://{tmp_path}/mesh", "--http", "off")
-    with commands.started("up", "--model", "toy:1", "--draft", "none", *options) as process:
+    options = ("--listen", f"ipc://{tmp_path}/mesh", "--no-http")
+    with commands.started("serve", "--model", "toy:1", "--draft", "none", *options) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        done = commands.run("up", "--model", "nothing", *options)
+        done = commands.run("serve", "--model", "nothing", *options)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: a mesh already runs on this machine")
         stopped(process)
@@ -101,7 +101,7 @@ def test_a_mesh_without_http_may_open_as_many_files_as_the_machine_allows(
     resource.setrlimit(resource.RLIMIT_NOFILE, few)
     try:
         missing = str(tmp_path / "missing.gguf")
-        CliRunner().invoke(cli, ["up", "--model", missing, "--draft", "none", "--http", "off"])
+        CliRunner().invoke(cli, ["serve", "--model", missing, "--draft", "none", "--no-http"])
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

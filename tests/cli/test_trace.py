@@ -34,7 +34,7 @@ def test_a_mesh_at_work_is_recorded_and_drawn(
         "--listen",
         "tcp://127.0.0.1:*",
     )
-    with commands.listening("up", *toys, "--http", "off") as (mesh, endpoint):
+    with commands.listening("serve", *toys, "--no-http") as (mesh, endpoint):
         files = ("--output", str(output), "--raw", str(raw))
         tracing = commands.started("trace", "--connect", endpoint, "--seconds", "5", *files)
         texts = set()

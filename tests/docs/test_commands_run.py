@@ -1,7 +1,7 @@
 """Commands of the README and the guides do what they are said to do, where they end by themselves.
 
 Long form: `AIRDRAFT_GUIDES=1 pytest tests/docs/test_commands_run.py`, some minutes. They run beside
-`airdraft up` with the default models, in a folder of their own and with keys of their own.
+`airdraft serve` with the default models, in a folder of their own and with keys of their own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     with pytest.MonkeyPatch.context() as patch:
         # Commands that name no mesh find the one at this user's socket.
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        with serving(folder, ("up",)) as made:
+        with serving(folder, ("serve",)) as made:
             yield made.commands
 
 

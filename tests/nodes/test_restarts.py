@@ -182,7 +182,7 @@ async def test_a_mesh_ends_while_a_node_is_waited_for(
 async def test_a_mesh_that_stays_does_not_end_because_its_own_client_heard_nothing_for_a_while(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    """On a machine that is too busy the client of `airdraft up` may give its coordinator up."""
+    """On a machine that is too busy the client of `airdraft serve` may give its coordinator up."""
     options, hear = GenerateOptions(max_tokens=20), ZmqClient.recv
 
     async def hear_if_not_deaf(transport: ZmqClient) -> Any:

@@ -203,7 +203,6 @@ def commands_on(disk: Path, found: Findings) -> None:
             (
                 ("models", "pull", DEFAULT_DRAFT),
                 ("models", "vocabulary", model, str(disk / "vocabulary.gguf")),
-                ("models", "join", model, str(disk / "joined.gguf")),
             ),
         )
         # The lock stays, without a byte.

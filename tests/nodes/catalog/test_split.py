@@ -1,4 +1,4 @@
-"""Models in parts are joined, when they are pulled or by a command, to the file that was split."""
+"""Models in parts are joined, when they are pulled, to the file that was split."""
 
 import threading
 from collections.abc import Iterator
@@ -7,11 +7,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES, Catalog, CatalogError, ModelNameError
 from nodes.catalog.entries import FileSource
-from nodes.cli.models import models
 from tests.nodes.catalog.fakes import split_gguf
 
 pytestmark = pytest.mark.slow
@@ -68,19 +66,7 @@ def test_a_pull_of_the_first_part_brings_the_whole_model(
         catalog.pull("hf:owner/name/m-00002-of-00003.gguf")
 
 
-def test_parts_on_the_disk_are_joined_by_a_command(tmp_path: Path, whole: Path) -> None:
-    first, second = split_gguf(whole, tmp_path, 2)
-    for part in (first, second):
-        with pytest.raises(ModelNameError, match=r"is one of 2 parts .* `airdraft models join"):
-            Catalog(tmp_path / "cache").path(part)
-    joined = tmp_path / "joined.gguf"
-    nowhere = CliRunner().invoke(models, ["join", str(first), str(tmp_path / "no" / "m.gguf")])
-    assert "cannot be written: No such file" in str(nowhere.exception)
-    wrong = CliRunner().invoke(models, ["join", str(second), str(joined)])
-    assert isinstance(wrong.exception, CatalogError)
-    assert "as one file: " in str(wrong.exception)
-    assert not list(tmp_path.glob("joined*"))
-    assert CliRunner().invoke(models, ["join", str(first), str(joined)]).exit_code == 0
-    assert joined.read_bytes() == whole.read_bytes()
-    again = CliRunner().invoke(models, ["join", str(first), str(joined)])
-    assert "exists already" in str(again.exception)
+def test_a_part_on_the_disk_is_not_taken_for_the_model(tmp_path: Path, whole: Path) -> None:
+    for part in split_gguf(whole, tmp_path, 2):
+        with pytest.raises(ModelNameError, match=r"is one of 2 parts .* `llama-gguf-split --merge"):
+            Catalog(tmp_path / "cache").path(str(part))
