@@ -47,34 +47,30 @@ def filled(text: str, width: int, *, right: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. most: its maximum width. needs: the width below which it is of no use.
-    spare: without room, the column with the highest value is dropped first; 0 never is."""
+    """A column of a table. most: its maximum width. right: whether it is aligned to the right."""
 
     title: str
     most: int = 12
     right: bool = False
-    needs: int = 1000
-    spare: int = 0
 
 
 _GAP = "  "
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> list[str]:
-    """Title line and rows, with columns as wide as their content; lines may exceed `width`."""
+    """Title line and rows, with columns as wide as their content. Columns that do not fit into the
+    width are left out, the last ones first."""
     cells = [[column.title for column in columns], *([shown(cell) for cell in r] for r in rows)]
-    found = [
-        (column, min(column.most, max(width_of(row[index]) for row in cells)), index)
+    widths = [
+        min(column.most, max(width_of(row[index]) for row in cells))
         for index, column in enumerate(columns)
     ]
-    while sum(min(wide, column.needs) + len(_GAP) for column, wide, _ in found) > width + 2:
-        last = max(found, key=lambda item: item[0].spare)
-        if last[0].spare == 0:
-            break
-        found.remove(last)
+    while len(widths) > 1 and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+        widths.pop()
     lines = []
     for row in cells:
-        parts = [filled(row[index], wide, right=column.right) for column, wide, index in found]
+        fit = zip(columns, row, widths, strict=False)
+        parts = (filled(cell, wide, right=column.right) for column, cell, wide in fit)
         lines.append(_GAP.join(parts).rstrip())
     return lines
 

@@ -75,7 +75,7 @@ async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) 
     else:
         for index, choice in enumerate(answer.choices):
             click.echo(f"--- {index}\n{_printed(choice.text)}")
-    click.echo(_figures_line(answer, started, figures), err=True)
+    click.echo(figures_line(answer, emulated=started.emulated), err=True)
 
 
 def _printed(text: str) -> str:
@@ -108,32 +108,22 @@ def _as_object(
     return {**totals, **common, "streams": streams}
 
 
-def _figures_line(answer: Completion, started: StartedNotice, figures: list[StreamFigures]) -> str:
+def figures_line(answer: Completion, *, emulated: bool = False) -> str:
+    """Speed, acceptance and seed of an answer; below them why passes had no guesses, if so."""
     usage = answer.usage
-    num_tokens, num_guessed = usage.num_tokens, usage.num_rounds
-    wire = sum(f.draft_wire_bytes + f.target_wire_bytes for f in figures)
-    air = sum(f.draft_wire_bytes for f in figures)
-    parts = [
-        f"{num_tokens} tokens",
-        f"{usage.tokens_per_s:.1f} tokens/s",
-        f"{num_guessed} passes with guesses, {sum(f.num_plain_steps for f in figures)} without",
-    ]
-    if num_guessed:
-        per_pass = 1 + usage.num_accepted_tokens / num_guessed
-        parts.append(f"{per_pass:.2f} tokens a pass with guesses")
+    parts = [f"{usage.num_tokens} tokens", f"{usage.tokens_per_s:.1f} tokens/s"]
     if usage.acceptance_rate is not None:
-        parts.append(f"acceptance {usage.acceptance_rate:.2f}")
-    parts.append(f"{wire / max(1, num_tokens):.0f} wire bytes/token ({air} to and from the draft)")
-    parts.append(f"exact: {str(started.exact).lower()}")
-    if started.emulated:
+        parts.append(f"acceptance {usage.acceptance_rate:.2f} of {usage.num_draft_tokens} guesses")
+        per_pass = 1 + usage.num_accepted_tokens / max(1, usage.num_rounds)
+        parts.append(f"{per_pass:.2f} tokens a pass with guesses")
+    parts.append(f"exact: {str(answer.is_exact).lower()}")
+    if emulated:
         parts.append("emulated")
-    parts.append(f"seed {started.seed}")
-    lines = ["[" + ", ".join(parts) + "]"]
-    for number, found in enumerate(figures, 1):
-        if found.plain_reason:
-            choice = f"choice {number}: " if len(figures) > 1 else ""
-            lines.append(f"[{choice}{one_line(found.plain_reason)}]")
-    return "\n".join(lines)
+    parts.append(f"seed {answer.seed}")
+    if answer.finish_reason == "length":
+        parts.append("cut at --max-tokens")
+    line = f"[{', '.join(parts)}]"
+    return f"{line}\n[{one_line(answer.plain_reason)}]" if answer.plain_reason else line
 
 
 @click.command("generate")
@@ -155,7 +145,7 @@ def generate_command(**values: Any) -> None:
       airdraft generate --prompt "Why is the sky blue?"
     """
     set_up_logging(values["verbose"])
-    prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
+    prompt = read_prompt(values["source"], values["prompt"])
     given = {key: values[key] for key in ("connect", "keys")}
     config = load(ClientConfig, values["config"], given)
     run_to_end(

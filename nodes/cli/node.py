@@ -33,7 +33,6 @@ _engine_overrides = adds(
     mesh_options,
     click.option("--name", help="The node's name in the mesh."),
     click.option("--model", metavar="NAME|PATH", help="Catalogue name or GGUF file."),
-    click.option("--model-dir", metavar="DIR", help="Directory that the model file must be in."),
     click.option("--model-sha256", metavar="HEX", help="Hash that the model file must have."),
     click.option("--profile", type=click.Choice(["exact", "fast"])),
     click.option("--cells", type=int, help="Number of tokens that the KV cache holds."),

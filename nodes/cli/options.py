@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -149,13 +149,7 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
 # What to generate and how to print it.
 generate_options = adds(
     click.argument("source", required=False, metavar="[-]"),
-    click.option("--prompt", metavar="TEXT", help="Prompt text."),
-    click.option(
-        "--prompt-file",
-        type=click.File(encoding="utf-8"),
-        metavar="FILE",
-        help="File with the prompt; - means standard input.",
-    ),
+    click.option("--prompt", metavar="TEXT", help="Prompt text; without it, - reads standard input."),
     sampling_options(_DEFAULTS.max_tokens),
     click.option(
         "--priority",
@@ -199,18 +193,17 @@ _OF_REQUEST = (
 )
 
 
-def read_prompt(source: str | None, prompt: str | None, prompt_file: TextIO | None) -> str:
-    """Return the prompt from its one source. Raises UsageError if none or several are given."""
+def read_prompt(source: str | None, prompt: str | None) -> str:
+    """Return the prompt from its one source. Raises UsageError if none or both are given."""
     if source not in (None, "-"):
         raise click.UsageError(f"unexpected argument {source!r}: give the prompt with --prompt")
-    if sum(way is not None for way in (source, prompt, prompt_file)) != 1:
-        raise click.UsageError("give the prompt with --prompt TEXT, --prompt-file FILE or -")
+    if (source is None) == (prompt is None):
+        raise click.UsageError("give the prompt with --prompt TEXT, or - and standard input")
     if prompt is None:
-        file = prompt_file or click.open_file("-", encoding="utf-8")
         try:
-            prompt = file.read()
+            prompt = click.open_file("-", encoding="utf-8").read()
         except UnicodeDecodeError as error:
-            raise click.UsageError(f"prompt file {file.name} is not UTF-8 text") from error
+            raise click.UsageError("standard input is not UTF-8 text") from error
     if not prompt.strip():
         raise click.UsageError("the prompt is empty: give some text")
     # Python keeps bytes of a command line that are not UTF-8 as halves of surrogate pairs.

@@ -125,11 +125,11 @@ def run_command(**values: Any) -> None:
     \b
     Examples:
       airdraft run --prompt "Why is the sky blue?"
-      airdraft run --prompt-file notes.txt --gamma 4 --temperature 0.8 --seed 7
+      airdraft run --gamma 4 --temperature 0.8 --seed 7 - < notes.txt
       echo "Once upon a time" | airdraft run - --raw --json
     """
     set_up_logging(values["verbose"])
-    prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
+    prompt = read_prompt(values["source"], values["prompt"])
     target, draft, lookup = settings_of(values, max_streams=max(16, values["num_choices"]))
 
     async def generate() -> None:

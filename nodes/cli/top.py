@@ -16,7 +16,6 @@ from nodes.cli.options import mesh_options, verbose_option
 from nodes.cli.top_view import frame
 from nodes.client.client import Client
 from nodes.service.runtime import run_to_end, set_up_logging
-from nodes.telemetry.history import History
 from nodes.telemetry.status import encode_status
 
 _REFRESH_S: Final = 1.0
@@ -75,20 +74,17 @@ async def _live(client: Client) -> None:
     loop = asyncio.get_running_loop()
     # Wait for the coordinator before taking the screen: there is nothing to show until then.
     status = await client.status()
-    history = History()
-    history.add(status)
     with _screen() as screen:
         due = loop.time() + _REFRESH_S
         key = curses.KEY_RESIZE
         while key != ord("q"):
             if loop.time() >= due:
                 status = await client.status()
-                history.add(status)
                 due = loop.time() + _REFRESH_S
                 key = curses.KEY_RESIZE
             if key == curses.KEY_RESIZE:
                 lines, columns = screen.getmaxyx()
-                _draw(screen, frame(status, columns, lines, list(history)), columns)
+                _draw(screen, frame(status, columns, lines), columns)
             await asyncio.sleep(_POLL_S)
             key = screen.getch()
 

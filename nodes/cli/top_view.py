@@ -5,55 +5,47 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Final
 
-from nodes.cli.cells import Column, cut, fitted, shown, table, width_of
+from nodes.cli.cells import Column, cut, fitted, shown, table
 from nodes.messages.fingerprint import model_ids
-from nodes.telemetry.history import Point
-from nodes.telemetry.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
+from nodes.telemetry.status import CountStatus, NodeStatus, Status, StreamStatus, TargetStatus
 
+# The most important columns come first. A narrow terminal has no room for the last ones.
 _NODES: Final = (
     Column("NODE", 16),
     Column("ROLE", 6),
-    Column("MODEL", 18, spare=1),
     Column("STATE", 20),
     Column("BUSY", 5, right=True),
     Column("STREAMS", 7, right=True),
-    Column("CELLS", 13, right=True, spare=3),
     Column("RTT", 8, right=True),
-    Column("LINK", 8, right=True, spare=2),
-    Column("IN/OUT", 15, right=True, spare=4),
+    Column("MODEL", 18),
+    Column("LINK", 8, right=True),
+    Column("CELLS", 13, right=True),
+    Column("IN/OUT", 15, right=True),
 )
 _STREAMS: Final = (
     Column("STREAM", 6, right=True),
-    Column("CLIENT", 10, spare=2),
     Column("PHASE", 8),
-    Column("TARGET", 12, spare=3),
-    Column("DRAFT", 13, spare=1),
     Column("TOKENS", 11, right=True),
     Column("TOK/S", 6, right=True),
     Column("GUESS", 5, right=True),
     Column("ACC", 4, right=True),
-    Column("REASON FOR NO GUESSES", 240, needs=24),
+    Column("DRAFT", 13),
+    Column("CLIENT", 10),
+    Column("TARGET", 12),
 )
-_RAMP: Final = " .:-=+*#%@"
-_TRACK_NAME: Final = 12
-_PASSES_SHOWN: Final = 30
-_LEAST_SHOWN_S, _MOST_SHOWN_S = 0.2, 10.0
-# A wider timeline shows no more.
-_MAX_TRACK: Final = 160
 
 
-def frame(status: Status, width: int, height: int, history: Sequence[Point] = ()) -> list[str]:
-    """At most `height` lines of at most `width` cells: title, speed, nodes, plans, streams."""
+def frame(status: Status, width: int, height: int) -> list[str]:
+    """At most `height` lines of at most `width` cells: title, nodes, plans, streams."""
     nodes, streams = _nodes(status, width), _streams(status, width)
-    plans = [line for target in status.targets for line in _target(target, status, width)]
-    head = [_title(status), *_speed(history, width)]
-    room = max(0, height - len(head))
+    plans = [line for target in status.targets for line in _target(target, status)]
+    room = max(0, height - 1)
     # Streams are many and are cut first, then nodes; plans are the most important part.
     spared = len(plans) + min(len(streams), 4)
     kept_nodes = fitted(nodes, max(room - spared, min(len(nodes), max(2, room // 4))))
     kept_plans = fitted(plans, max(0, room - len(kept_nodes) - min(len(streams), 3)))
     left = room - len(kept_nodes) - len(kept_plans)
-    lines = [*head, *kept_nodes, *kept_plans, *fitted(streams, left)]
+    lines = [_title(status), *kept_nodes, *kept_plans, *fitted(streams, left)]
     return [cut(line, width) for line in lines[:height]]
 
 
@@ -68,17 +60,6 @@ def _title(status: Status) -> str:
         f"{speed:.1f} tokens/s, {num_placed} streams, {waiting} waiting; "
         f"nodes: {', '.join(told) or 'none'}"
     )
-
-
-def _speed(history: Sequence[Point], width: int) -> list[str]:
-    """A line with the tokens per second of the last minutes, one character for each point."""
-    most = max((point.tokens_per_s for point in history), default=0.0)
-    if most <= 0.0:
-        return []
-    title = f"up to {most:.1f} tokens/s "
-    recent = history[-max(1, width - len(title)) :]
-    marks = [_RAMP[round(point.tokens_per_s / most * (len(_RAMP) - 1))] for point in recent]
-    return [title + "".join(marks)]
 
 
 def _clock(seconds: float) -> str:
@@ -102,13 +83,13 @@ def _node(node: NodeStatus, model: str) -> tuple[str, ...]:
     return (
         node.name,
         node.role,
-        model,
         state,
         f"{node.busy:.0%}" if node.state != "left" else "",
         f"{node.num_streams}/{node.max_streams}",
-        f"{node.used_cells}/{node.num_cells}" if node.role == "target" else str(node.num_cells),
         f"{node.rtt_s * 1e3:.1f} ms" if node.rtt_s is not None else "",
+        model,
         _rate(node.rate_bps) + (" d" if node.rate_is == "declared" else ""),
+        f"{node.used_cells}/{node.num_cells}" if node.role == "target" else str(node.num_cells),
         f"{_size(node.bytes_in)}/{_size(node.bytes_out)}",
     )
 
@@ -130,7 +111,7 @@ def _size(num_bytes: int) -> str:
 # -- targets ---------------------------------------------------------------------------------------
 
 
-def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
+def _target(target: TargetStatus, status: Status) -> list[str]:
     plan, seen = target.plan, target.observed
     if plan is None or seen is None:
         return []
@@ -152,8 +133,7 @@ def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
         if node.name == target.name and node.draft_why:
             name = shown(node.draft) or "none"
             lines.append(f"  draft model in its process: {name} ({shown(node.draft_why)})")
-    lines += _learnt(target)
-    return lines + _tracks(target.spans, status, _shown_s(target), width)
+    return lines + _results(target.counts)
 
 
 def _caps(gammas: Sequence[int]) -> str:
@@ -165,100 +145,44 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds > 0.0 else "-"
 
 
-def _learnt(target: TargetStatus) -> list[str]:
+def _results(counts: CountStatus) -> list[str]:
     """Lines with the results of guesses."""
-    counts, lines = target.counts, []
-    rates = [
-        f"{position} {accepted / judged:.0%}"
-        for position, (judged, accepted) in enumerate(
-            zip(counts.judged, counts.accepted, strict=True), 1
-        )
-        if judged
-    ]
-    if rates:
-        lines.append(f"  accepted by position: {', '.join(rates[:8])}")
+    lines = []
     if total := sum(counts.tokens.values()):
         kinds = ", ".join(f"{count / total:.0%} {kind}" for kind, count in counts.tokens.items())
         lines.append(f"  {total} tokens: {kinds}")
-    fates = counts.guesses
-    if counts.num_compared or fates["not_chosen"] or fates["late"]:
-        lines.append(
-            f"  guesses of draft nodes: {fates['taken']} taken, {fates['not_chosen']} times not "
-            f"chosen, {fates['late']} late; {counts.num_right} of {counts.num_compared} compared "
-            "were right"
-        )
-    if fates["looked_up"]:
-        lines.append(f"  guesses by lookup: {fates['looked_up']} taken")
-    if fates["in_turns"]:
-        lines.append(f"  guesses of the draft model in its process: {fates['in_turns']} taken")
-    if plain := Counter(counts.plain_steps).most_common():
-        shares = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in plain if n)
-        if shares:
-            lines.append(f"  passes of a stream without guesses: {shares}")
+    fates = ", ".join(f"{count} {fate.replace('_', ' ')}" for fate, count in counts.guesses.items())
+    if any(counts.guesses.values()):
+        lines.append(f"  guesses: {fates}; {counts.num_right} of {counts.num_compared} were right")
+    plain = [(n, label.replace("_", " ")) for label, n in counts.plain_steps.items() if n]
+    if shares := ", ".join(f"{n} {label}" for n, label in sorted(plain, reverse=True)):
+        lines.append(f"  passes of a stream without guesses: {shares}")
     return lines
-
-
-def _shown_s(target: TargetStatus) -> float:
-    """The seconds that the timeline shows: about _PASSES_SHOWN passes."""
-    counts = target.counts
-    each_s = counts.pass_s / counts.num_passes if counts.num_passes else 0.0
-    return min(_MOST_SHOWN_S, max(_LEAST_SHOWN_S, _PASSES_SHOWN * each_s))
-
-
-def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: int) -> list[str]:
-    """A timeline per node: # is a pass with guesses, = a plain pass, ^ a message with guesses."""
-    begins = status.at_s - shown_s
-    recent = [span for span in spans if span.end_s > begins]
-    columns = min(width, _MAX_TRACK) - _TRACK_NAME - 4
-    if not recent or columns < 10:
-        return []
-    tracks: dict[str, list[str]] = {}
-    for span in recent:
-        track = tracks.setdefault(span.node, ["."] * columns)
-        mark = "^" if span.stage == "guesses" else "#" if span.num_guesses else "="
-        first = int((span.start_s - begins) / shown_s * columns)
-        last = int((span.end_s - begins) / shown_s * columns)
-        for column in range(max(0, first), min(columns - 1, max(first, last - 1)) + 1):
-            track[column] = mark
-    title = f"  last {shown_s:.1f} s: # pass with guesses, = plain pass, ^ guesses arrive:"
-    return [
-        title,
-        *(f"  {cut(shown(n), _TRACK_NAME):{_TRACK_NAME}} {''.join(t)}" for n, t in tracks.items()),
-    ]
 
 
 # -- streams ---------------------------------------------------------------------------------------
 
 
 def _streams(status: Status, width: int) -> list[str]:
-    rows = [_stream(stream) for stream in status.streams]
-    lines = table(_STREAMS, rows, width)
-    if any(width_of(line) > width for line in lines):
-        title, *shorter = table(_STREAMS[:-1], [row[:-1] for row in rows], width)
-        lines = [title]
-        for line, row in zip(shorter, rows, strict=True):
-            lines += [line, *_under(row[-1], width)]
+    title, *rows = table(_STREAMS, [_stream(stream) for stream in status.streams], width)
+    lines = [title]
+    for stream, row in zip(status.streams, rows, strict=True):
+        lines.append(row)
+        if (why := stream.reason or stream.plain) and width > 2:
+            lines += [f"  {line}" for line in wrap(f"no guesses: {shown(why)}", width - 2)]
     num_left = status.num_streams - len(status.streams)
     return [*lines, f"... {num_left} more"] if num_left > 0 else lines
-
-
-def _under(text: str, width: int) -> list[str]:
-    """A text in lines below its row, where a column for it would be too narrow."""
-    if width <= 2:
-        return []
-    return wrap(shown(text), width, initial_indent="  ", subsequent_indent="  ")
 
 
 def _stream(stream: StreamStatus) -> tuple[str, ...]:
     return (
         str(stream.stream_id),
-        stream.user or stream.client,
         stream.phase,
-        stream.target,
-        stream.draft,
         f"{stream.num_tokens}/{stream.max_tokens}",
         f"{stream.tokens_per_s:.1f}",
         str(stream.gamma) if stream.phase == "decoding" else "",
         f"{stream.acceptance:.2f}".removeprefix("0") if stream.draft else "",
-        stream.reason or stream.plain,
+        stream.draft,
+        stream.user or stream.client,
+        stream.target,
     )

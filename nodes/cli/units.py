@@ -109,15 +109,14 @@ def _for_systemd(path: str) -> str:
 @click.option(
     "--user", "is_user", is_flag=True, help="Install for your user's systemd, without root."
 )
-@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.option("--root", default="/", metavar="DIR", help="Write below this directory instead of /.")
-def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
+def install_units_command(is_user: bool, root: str) -> None:
     """Install systemd units and sample settings. Existing settings are kept.
 
     \b
     Examples:
       sudo airdraft install-units
-      airdraft install-units --user --dry-run
+      airdraft install-units --user --root /tmp/look-at-it
     """
     if not sys.platform.startswith("linux"):
         raise click.UsageError("systemd exists only on Linux: there is nothing to install here")
@@ -132,18 +131,17 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
         home, config = PurePosixPath(Path.home()), environment().get("XDG_CONFIG_HOME", "")
         user = config_of(home, config)
     command = _command()
-    if not is_user and root == "/" and not dry_run and command.startswith(HIDDEN):
+    if not is_user and root == "/" and command.startswith(HIDDEN):
         raise click.UsageError(
             f"{command}: system services cannot see this directory; install airdraft elsewhere, "
             f"for example in a virtual environment at /opt/airdraft, or use --user"
         )
     for place, text in files_for(command, user).items():
         path = Path(root) / place.relative_to("/")
-        click.echo(f"{_install(text, path, dry_run=dry_run)} {path}")
-    if not dry_run:
-        said = _NEXT_USER if is_user else _NEXT_SYSTEM
-        shown = shlex.quote(command)
-        click.echo(said.format(command=shown, target=DEFAULT_TARGET, draft=DEFAULT_DRAFT))
+        click.echo(f"{_install(text, path)} {path}")
+    said = _NEXT_USER if is_user else _NEXT_SYSTEM
+    shown = shlex.quote(command)
+    click.echo(said.format(command=shown, target=DEFAULT_TARGET, draft=DEFAULT_DRAFT))
 
 
 def _command() -> str:
@@ -157,8 +155,8 @@ def _command() -> str:
     return str(Path(found).absolute())
 
 
-def _install(text: str, path: Path, *, dry_run: bool) -> str:
-    """Install one file and return a word for what was done, or would be with dry_run."""
+def _install(text: str, path: Path) -> str:
+    """Install one file and return a word for what was done."""
     try:
         before = path.read_bytes() if path.exists() else None
         data = text.encode()
@@ -167,15 +165,13 @@ def _install(text: str, path: Path, *, dry_run: bool) -> str:
         if before is not None and path.suffix == ".toml":
             # Settings are the user's own.
             return "kept"
-        if not dry_run:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
-            # Independent of the umask, because services read their settings as another user.
-            path.chmod(0o644)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+        # Independent of the umask, because services read their settings as another user.
+        path.chmod(0o644)
     except OSError as error:
         reason = error.strerror or str(error)
         raise click.ClickException(
             f"{path} cannot be written ({reason}): run it as root, or with --user"
         ) from None
-    verb = "written" if before is None else "replaced"
-    return f"would be {verb}:" if dry_run else verb
+    return "written" if before is None else "replaced"

@@ -33,7 +33,8 @@ _MOST_CHARS = 64
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 # Settings that earlier versions had, and what to do instead.
 _REMOVED: Final = {
-    "classes.weights": "the class that has served goes on serving alone: leave it out"
+    "classes.weights": "the class that has served goes on serving alone: leave it out",
+    "engine.model_dir": "engine.model_sha256 says which file is accepted",
 }
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -74,9 +75,6 @@ class EngineSettings:
 
     #: The model that the node runs: a name of the catalogue or a GGUF file.
     model: str
-    #: The folder in which model files outside the catalogue must lie. Empty means that they may lie
-    #: anywhere.
-    model_dir: str = ""
     #: The SHA-256 that the model file must have. Empty means that it is not checked.
     model_sha256: str = ""
     #: `exact` computes the same bits in every batch; `fast` may be faster and promises no equal

@@ -130,7 +130,7 @@ def check_draft_inside(settings: EngineSettings) -> None:
     if (opener_of(settings.model) is None) != (opener_of(settings.draft) is None):
         raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
     if opener_of(inside.model) is None:
-        model_path(Catalog(default_cache_dir(environment())), inside.model, inside.model_dir)
+        Catalog(default_cache_dir(environment())).path(inside.model)
 
 
 def opened_inside(opened: Opened, inside: EngineSettings) -> Sequences:
@@ -178,17 +178,6 @@ def opener_of(model: str) -> Opener | None:
     return next(found, None)
 
 
-def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
-    """Returns the file of a catalogue name, or the named file itself, which must lie in model_dir
-    if that is set. Raises CatalogError."""
-    path = catalog.path(name)
-    if catalog.sha256(name) is None and model_dir:
-        allowed = Path(model_dir).resolve()
-        if not path.resolve().is_relative_to(allowed):
-            raise CatalogError(f"model file {path} is not in engine.model_dir = {allowed}")
-    return path
-
-
 def kept_hash(path: Path, directory: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal digits. Raises OSError.
 
@@ -216,11 +205,11 @@ def kept_hash(path: Path, directory: Path) -> str:
 def checked_model(settings: EngineSettings, cache: Path) -> tuple[Path, str]:
     """Returns a node's model file and its SHA-256, checked before libllama opens it.
 
-    Raises CatalogError if the model is neither an installed catalogue name nor a good file, if the
-    file lies outside engine.model_dir where that is set, or if its SHA-256 is wrong.
+    Raises CatalogError if the model is neither an installed catalogue name nor a good file, or if
+    its SHA-256 is wrong.
     """
     catalog = Catalog(cache)
-    path = model_path(catalog, settings.model, settings.model_dir)
+    path = catalog.path(settings.model)
     wanted = catalog.sha256(settings.model)
     found = kept_hash(path, cache / "calibration")
     for known in (wanted, settings.model_sha256 or None):
@@ -256,5 +245,5 @@ def in_tokens_of_targets(opened: Opened, settings: EngineSettings) -> tuple[Sequ
         raise ConfigError(
             f"engine.vocabulary = {name!r}: this is accepted only if engine.model is a model file"
         )
-    path = model_path(Catalog(default_cache_dir(environment())), name, settings.model_dir)
+    path = Catalog(default_cache_dir(environment())).path(name)
     return in_tokens_of(path, opened.model)

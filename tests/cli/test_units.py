@@ -27,9 +27,6 @@ def install(root: Path, *arguments: str) -> str:
 
 
 def test_settings_that_are_there_stay_and_units_are_brought_up_to_date(root: Path) -> None:
-    printed = install(root, "--dry-run")
-    assert not root.exists()
-    assert all(line.startswith("would be written: ") for line in printed.splitlines())
     install(root)
     units = root / "etc/systemd/system"
     names = {path.name for path in units.iterdir()}

@@ -10,6 +10,7 @@ import click
 from nodes.api import AirdraftError, Completion, ConnectionLostError, Options, SyncClient
 from nodes.cli.cells import harmless
 from nodes.cli.chat.conversation import CommandError, Conversation
+from nodes.cli.generate import figures_line
 from nodes.cli.options import leaves_sampling_open, mesh_options, sampling_in, sampling_options
 from nodes.client.client import RequestFailedError
 from nodes.service.runtime import one_line, set_up_logging
@@ -134,19 +135,6 @@ class Terminal:
     def _tell(self, text: str) -> None:
         if text or self._is_interactive:
             print(text, file=self._err, flush=True)
-
-
-def figures_line(completion: Completion) -> str:
-    """Format speed and acceptance of an answer."""
-    usage = completion.usage
-    parts = [f"{usage.num_tokens} tokens", f"{usage.tokens_per_s:.1f} tokens/s"]
-    if usage.acceptance_rate is not None:
-        parts.append(f"acceptance {usage.acceptance_rate:.2f} of {usage.num_draft_tokens} guesses")
-    parts.append(f"seed {completion.seed}")
-    if completion.finish_reason == "length":
-        parts.append("cut at --max-tokens")
-    line = "[" + ", ".join(parts) + "]"
-    return f"{line}\n[{one_line(completion.plain_reason)}]" if completion.plain_reason else line
 
 
 @click.command("chat")
