@@ -149,7 +149,9 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
 # What to generate and how to print it.
 generate_options = adds(
     click.argument("source", required=False, metavar="[-]"),
-    click.option("--prompt", metavar="TEXT", help="Prompt text; without it, - reads standard input."),
+    click.option(
+        "--prompt", metavar="TEXT", help="Prompt text; without it, - reads standard input."
+    ),
     sampling_options(_DEFAULTS.max_tokens),
     click.option(
         "--priority",

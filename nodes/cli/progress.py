@@ -10,7 +10,6 @@ _SHOW_AFTER_S = 1.0
 _REDRAW_EVERY_S = 0.1
 # A smaller total counts passes or positions, not bytes.
 _LEAST_BYTES = 1_000_000
-_BAR_CHARS, _LEAST_BAR_CHARS = 30, 5
 _CLEAR = "\r\x1b[K"
 
 
@@ -76,16 +75,9 @@ class Progress:
 
     def _draw(self, done: int, total: int | None, now_s: float) -> None:
         text = f"{self._label} ..."
-        columns = shutil.get_terminal_size().columns
         if total:
-            share = min(done / total, 1.0)
             rate = self._rate(done, total, now_s) if total >= _LEAST_BYTES else ""
-            figures = f"{share:4.0%}{rate}"
-            # The bar takes the rest of the line.
-            left = columns - len(f"{self._label} [] {figures}") - 1
-            width = min(_BAR_CHARS, max(_LEAST_BAR_CHARS, left))
-            filled = "#" * int(share * width)
-            text = f"{self._label} [{filled:.<{width}}] {figures}"
-        self._stream.write(_CLEAR + text[: columns - 1])
+            text = f"{self._label} {min(done / total, 1.0):4.0%}{rate}"
+        self._stream.write(_CLEAR + text[: shutil.get_terminal_size().columns - 1])
         self._stream.flush()
         self._drawn_s, self._is_drawn = now_s, True

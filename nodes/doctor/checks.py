@@ -146,11 +146,11 @@ def _endpoints(configs: list[Config], asked: Asked) -> list[Finding]:
                 endpoint = asked.ring.listen(config.listen)
                 check_bind(endpoint)
                 asked.ring.server_keys(endpoint)
-                findings.append(machine.check_port(endpoint, asked.root))
+                findings.append(machine.check_port(endpoint))
             else:
                 asked.ring.link(config.connect)
             if isinstance(config, GatewayConfig):
-                findings.append(machine.check_port(f"tcp://{config.listen}", asked.root))
+                findings.append(machine.check_port(f"tcp://{config.listen}"))
                 findings += _api_keys(config, asked.ring.directory)
         except (EndpointError, InsecureEndpointError) as error:
             what, _, mend = str(error).partition(": ")

@@ -1,7 +1,8 @@
-"""Checks the machine: memory, limits, temperatures, clock rates, and who listens at a port."""
+"""Checks the machine: memory, limits, temperatures, clock rates, and whether an address is free."""
 
 import contextlib
-import re
+import errno
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +14,6 @@ _FEW_FILES = 4096
 _HOT_BELOW_TRIP_C = 10.0
 _HOT_C = 85.0
 _SLOW_SHARE = 0.6
-# The state of a listening socket in /proc/net/tcp.
-_LISTEN = "0A"
 
 
 def sizes_in(meminfo: str) -> Counter[str]:
@@ -91,57 +90,22 @@ def check_frequency(root: Path = Path("/")) -> Finding:
     return ok(f"CPU up to {max(limits_khz) / 1e6:.1f} GHz, not throttled")
 
 
-def check_port(endpoint: str, root: Path = Path("/")) -> Finding:
-    """Check that a role can bind there, or name the process that does. root: of /proc."""
-    if ipc_path(endpoint) is not None:
-        state = "no process listens" if is_free(endpoint) else "a process listens"
-        return note(f"{endpoint}: {state}")
-    port = _port_of(endpoint)
-    inodes = _listeners(port, root)
-    if not inodes:
-        return ok(f"port {port} is free: no process on this machine listens")
-    holder = _holder(inodes, root)
-    if "airdraft" in holder or "nodes.cli" in holder:
-        return ok(f"port {port}: {holder} listens")
-    return warn(
-        f"port {port}: {holder or 'a process of another user'} listens",
-        "end it if it is not part of airdraft, or choose another port with --listen",
-    )
+def check_port(endpoint: str) -> Finding:
+    """Check whether a role can bind there."""
+    if is_free(endpoint):
+        return ok(f"{endpoint} is free")
+    return note(f"a process listens at {endpoint}", "fine if it is airdraft; `ss -ltnp` names it")
 
 
-def is_free(endpoint: str, root: Path = Path("/")) -> bool:
-    """Whether no process on this machine listens there."""
+def is_free(endpoint: str) -> bool:
+    """Whether no process on this machine listens at a socket file, or at a TCP address."""
     if (path := ipc_path(endpoint)) is not None:
         return not listens(path)
-    return not _listeners(_port_of(endpoint), root)
-
-
-def _port_of(endpoint: str) -> int:
-    """The TCP port; 0, at which nobody listens, for one that the kernel picks."""
-    port = endpoint.rpartition(":")[2]
-    return int(port) if port.isdigit() else 0
-
-
-def _listeners(port: int, root: Path) -> set[str]:
-    """Inodes of sockets that listen on a TCP port."""
-    found = set()
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in (root / "proc/net" / name).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(fields[9])
-    return found
-
-
-def _holder(inodes: set[str], root: Path) -> str:
-    """The process that holds one of these sockets; "" if it cannot be seen."""
-    for process in sorted((root / "proc").glob("[0-9]*")):
-        with contextlib.suppress(OSError):
-            for fd in (process / "fd").iterdir():
-                match = re.fullmatch(r"socket:\[(\d+)\]", str(fd.readlink()))
-                if match and match[1] in inodes:
-                    words = (process / "cmdline").read_bytes().decode("utf-8", "replace")
-                    command = " ".join(words.split("\0"))[:60].strip()
-                    return f"process {process.name} ({command})"
-    return ""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    with socket.socket(socket.AF_INET6 if "[" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]*"), int(port) if port.isdigit() else 0))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True

@@ -17,6 +17,8 @@ from nodes.worker.engines import opener_of
 # Memory besides the model file: the KV cache, buffers and this program.
 _OVERHEAD_BYTES = 300_000_000
 _SCARCE_BYTES = 1_000_000_000
+# What a calibration is of.
+_COMPARED = ("model_hash", "device", "build", "threads", "profile")
 
 
 def check_cache(directory: Path) -> Finding:
@@ -96,23 +98,15 @@ def check_calibration(
     name: str, wanted: Mapping[str, object], kept: Sequence[Mapping[str, object]]
 ) -> Finding:
     """Look for a calibration. name: the model's, to show. wanted: how it runs here. kept: all."""
-
-    def alike(those: Sequence[Mapping[str, object]], *keys: str) -> Sequence[Mapping[str, object]]:
-        return [one for one in those if all(one.get(key) == wanted[key] for key in keys)]
-
-    mine = alike(kept, "model_hash")
-    here = alike(mine, "device", "build")
-    fits = alike(here, "threads", "profile")
-    later = "nothing to do: the node calibrates when it starts, which takes a few seconds"
-    if fits:
-        if wanted["profile"] == "exact" and not any(one["exact"] for one in fits):
-            return warn(
-                f"{name}: this device failed the self-test, so its texts are not exact",
-                "run it with --threads 1, or accept `exact: false`",
-            )
-        return ok(f"{name}: calibrated for this device")
-    if here:
-        return note(f"{name}: calibrated here, but with other threads or another profile", later)
-    if mine:
-        return note(f"{name}: calibrated only for another device or libllama", later)
-    return note(f"{name}: not calibrated yet", later)
+    fits = [one for one in kept if all(one.get(key) == wanted[key] for key in _COMPARED)]
+    if not fits:
+        return note(
+            f"{name}: not calibrated yet for this device, libllama, threads and profile",
+            "nothing to do: the node calibrates when it starts, which takes a few seconds",
+        )
+    if wanted["profile"] == "exact" and not any(one["exact"] for one in fits):
+        return warn(
+            f"{name}: this device failed the self-test, so its texts are not exact",
+            "run it with --threads 1, or accept `exact: false`",
+        )
+    return ok(f"{name}: calibrated for this device")

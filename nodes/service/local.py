@@ -65,8 +65,8 @@ class Restarts:
     def __init__(self) -> None:
         self._num_in_a_row = 0
 
-    def ended(self, exit_code: int, in_mesh_s: float, *, was_ready: bool) -> float | None:
-        """Return the seconds to wait until the next start; None if the node is not restarted.
+    def count_end(self, exit_code: int, in_mesh_s: float, *, was_ready: bool) -> float | None:
+        """Count an end; return the seconds until the next start, None if the node is not restarted.
 
         exit_code: Negative for a signal. in_mesh_s: How long ago the node had joined, 0.0 if it had
         not. was_ready: Whether the whole mesh has ever been ready.
@@ -144,14 +144,14 @@ class LocalMesh:
                 self._tell(f"no {role} node can be started ({error}): trying again")
                 await asyncio.sleep(WAITS_S[-1])
                 continue
-            exit_code = await child.ended()
+            exit_code = await child.wait_for_end()
             # Wait for the last lines, but not for ever: a process that the node has started may
             # keep its standard error open.
             await asyncio.wait({child.reader}, timeout=_LAST_WORDS_S)
             how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"
             wait_s = None
             if self._restarts:
-                wait_s = deaths.ended(exit_code, child.in_mesh_s, was_ready=self.is_up)
+                wait_s = deaths.count_end(exit_code, child.in_mesh_s, was_ready=self.is_up)
             if wait_s is not None:
                 self._tell(f"{how}: starting it again" + (f" in {wait_s:g} s" if wait_s else ""))
                 await asyncio.sleep(wait_s)
@@ -182,12 +182,12 @@ class LocalMesh:
             child.close_stdin()
         # A process that a node has started may keep the node's standard error open.
         with contextlib.suppress(TimeoutError):
-            waits = [child.ended() for child in children]
+            waits = [child.wait_for_end() for child in children]
             await asyncio.wait_for(asyncio.gather(*waits), _STOP_LIMIT_S)
         for child in children:
             child.kill()
         with contextlib.suppress(TimeoutError):
-            waits = [child.ended() for child in children]
+            waits = [child.wait_for_end() for child in children]
             rest = asyncio.gather(*waits, *self._readers, return_exceptions=True)
             await asyncio.wait_for(rest, _STOP_LIMIT_S)
 

@@ -185,7 +185,7 @@ class Child:
                 level = logging.INFO if line.startswith("error: ") else logging.WARNING
                 logger.log(level, "%s: %s", self.role, line)
 
-    async def ended(self) -> int:
+    async def wait_for_end(self) -> int:
         """Wait for the exit code. A node without a sign of life for WATCHDOG_S is killed.
 
         In some versions of asyncio Process.wait() also waits for the end of standard error, which a

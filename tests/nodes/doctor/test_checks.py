@@ -45,8 +45,14 @@ def test_a_machine_on_which_all_is_well(
     found = all_local(asked(tmp_path, root))
     assert {f.level for f in found} <= {Level.OK, Level.NOTE}
     text = "\n".join(f.what for f in found)
-    ports = ("port 7411 is free", "port 8080 is free")
-    for part in ("llama-cpp-python 0.3.36", "coordinator", "toy:1", "swap", "keys", *ports):
+    for part in (
+        "llama-cpp-python 0.3.36",
+        "coordinator",
+        "toy:1",
+        "swap",
+        "keys",
+        "127.0.0.1:8080",
+    ):
         assert part in text
 
 
@@ -78,7 +84,7 @@ def test_a_draft_may_be_calibrated_by_its_compact_copy(
     wanted = asked(tmp_path, root, AIRDRAFT_ENGINE__MODEL=str(path))
     for role, says in (("draft", "calibrated for this device"), ("target", "not calibrated yet")):
         found = [f.what for f in all_local(replace(wanted, configs={role: None}))]
-        assert f"model {path}: {says}" in found
+        assert any(what.startswith(f"model {path}: {says}") for what in found)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from nodes.service.local import HEALTHY_S, WAITS_S, LocalMesh, Restarts
 
 def test_a_node_that_was_well_in_the_mesh_for_a_while_begins_anew() -> None:
     deaths = Restarts()
-    waits = [deaths.ended(-9, 0.0, was_ready=True) for _ in range(3 * len(WAITS_S))]
+    waits = [deaths.count_end(-9, 0.0, was_ready=True) for _ in range(3 * len(WAITS_S))]
     assert waits == [*WAITS_S, *WAITS_S[-1:] * 2 * len(WAITS_S)]
-    assert deaths.ended(-9, HEALTHY_S, was_ready=True) == WAITS_S[0]
-    assert deaths.ended(-9, HEALTHY_S - 0.1, was_ready=True) == WAITS_S[1]
+    assert deaths.count_end(-9, HEALTHY_S, was_ready=True) == WAITS_S[0]
+    assert deaths.count_end(-9, HEALTHY_S - 0.1, was_ready=True) == WAITS_S[1]
 
 
 @pytest.mark.parametrize("is_up", [True, False])

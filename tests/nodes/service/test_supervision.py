@@ -53,7 +53,7 @@ async def test_why_a_node_has_crashed_is_in_the_log_of_its_parent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     child = await started("import logging; logging.error('internal error'); 1 / 0")
-    assert await child.ended() == 1
+    assert await child.wait_for_end() == 1
     await child.reader
     shown = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert "target: ERROR:root:internal error" in shown
@@ -63,7 +63,7 @@ async def test_why_a_node_has_crashed_is_in_the_log_of_its_parent(
 async def test_a_node_that_writes_a_very_long_line_is_read_on() -> None:
     child = await started("import sys; sys.stderr.write('x' * 1_000_000 + '\\nerror: the end\\n')")
     await asyncio.wait_for(child.reader, LIMIT_S)
-    assert await child.ended() == 0
+    assert await child.wait_for_end() == 0
     assert child.last_error() == "the end"
 
 
@@ -85,7 +85,7 @@ async def test_a_node_whose_engine_is_stuck_gives_no_sign_of_life_and_is_killed(
     # A node that has not joined yet takes its time.
     hanging = f"import sys, time; time.sleep(2); sys.stderr.write({said!r}); time.sleep(600)"
     child = await started(hanging)
-    assert await child.ended() == -signal.SIGKILL
+    assert await child.wait_for_end() == -signal.SIGKILL
     await child.reader
     assert child.last_error() == "the target gave no sign of life for 1 s"
 
@@ -97,7 +97,7 @@ async def test_a_pause_of_the_parent_is_not_silence_of_the_node(
     joined = asyncio.Event()
     code = r"import sys; sys.stderr.write('WATCHDOG=1\nREADY=1\n'); sys.stderr.flush(); "
     child = await started(code + "sys.stdin.read()", lambda *_: joined.set())
-    ended = asyncio.create_task(child.ended())
+    ended = asyncio.create_task(child.wait_for_end())
     await asyncio.wait_for(joined.wait(), LIMIT_S)
     # As if both had been paused with their container.
     time.sleep(3.5)  # noqa: ASYNC251
