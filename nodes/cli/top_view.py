@@ -124,11 +124,6 @@ def _target(target: TargetStatus, status: Status) -> list[str]:
     off = ", ".join(f"{name} {e.median:.0%}" for name, e in seen.errors.items() if e.num_seen)
     observed = f"  observed {seen.tokens_per_s:.1f} tokens/s, {seen.passes_per_s:.1f} passes/s"
     lines.append(f"{observed}; prediction errors: {off}" if off else observed)
-    if plan.open_price_s:
-        lines.append(
-            f"  sum of seconds per token: open flow {_ms(plan.open_price_s)}, groups "
-            f"{_ms(plan.grouped_price_s)}, observed {_ms(seen.price_s)}"
-        )
     for node in status.nodes:
         if node.name == target.name and node.draft_why:
             name = shown(node.draft) or "none"
@@ -139,10 +134,6 @@ def _target(target: TargetStatus, status: Status) -> list[str]:
 def _caps(gammas: Sequence[int]) -> str:
     low, high = min(gammas, default=0), max(gammas, default=0)
     return f"{low} guesses" if low == high else f"{low}-{high} guesses"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms" if seconds > 0.0 else "-"
 
 
 def _results(counts: CountStatus) -> list[str]:

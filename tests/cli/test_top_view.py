@@ -29,7 +29,6 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
         "silent 2 s emulated",
         "PLAN of big: groups of streams: 1 with 4 guesses, bound by round of batch 1",
         "observed 55.5 tokens/s, 20.0 passes/s; prediction errors: pass 4%, plan 4%",
-        "sum of seconds per token: open flow 49.0 ms, groups 41.0 ms, observed 53.0 ms",
         "44 tokens: 64% accepted, 20% corrected, 7% bonus, 9% plain",
         "guesses: 40 taken",
         "passes of a stream without guesses: 4 no draft",
