@@ -91,15 +91,7 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
       airdraft serve -m my-target.gguf -md my-draft.gguf -c 16384 --port 8000
       airdraft serve -hf Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0 --host 0.0.0.0 --api-key KEY
     """
-    named = values["model"] if _is_typed("model") else None
-    if (name or named) and not _is_typed("hf_repo"):
-        # That of the file given by --config.
-        hf_repo = None
-    given = [each for each in (name, hf_repo, named) if each]
-    if len(set(given)) > 1:
-        raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
-    if given:
-        values["model"] = name_of(hf_repo) if hf_repo else given[0]
+    values["model"] = _model_of(name, values["model"], hf_repo)
     set_up_logging(values["verbose"])
     raise_file_limit()
     config = load(CoordinatorConfig, None, {"listen": values["listen"] or ""})
@@ -141,6 +133,20 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
                 await mesh.beside(_served(client, http, bound))
 
     run_to_end(serve, is_service=True, stop_limit_s=stop_limit_s(http))
+
+
+def _model_of(name: str | None, model: str, hf_repo: str | None) -> str:
+    """Return the one model that is named. Raises UsageError if several are on the command line."""
+    named = model if _is_typed("model") else None
+    if (name or named) and not _is_typed("hf_repo"):
+        # That of the file given by --config.
+        hf_repo = None
+    given = [each for each in (name, hf_repo, named) if each]
+    if len(set(given)) > 1:
+        raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
+    if hf_repo:
+        return name_of(hf_repo)
+    return given[0] if given else model
 
 
 def _is_typed(parameter: str) -> bool:
