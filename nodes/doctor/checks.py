@@ -1,10 +1,8 @@
 """Runs all checks of this machine in the order in which a user reads them; checks its settings,
-libllama, airdraft's kernels and OpenMP."""
+libllama and airdraft's kernels."""
 
 import difflib
-import os
 import platform
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +81,13 @@ def all_local(asked: Asked) -> list[Finding]:
 
 def _software(asked: Asked) -> tuple[list[Finding], str]:
     """Return the findings, and the name of libllama's build, "" if it cannot be loaded."""
-    omp = check_omp(asked.environ)
     try:
         build = build_name()
     except EngineError as error:
-        return [fail(str(error), _REINSTALL), omp], ""
+        return [fail(str(error), _REINSTALL)], ""
     library = ok(f"libllama of llama-cpp-python {build.partition(' ')[0]}")
     isa = check_isa(build, _cpu_flags(asked.root), platform.machine())
-    return [library, isa, check_kernels(kernels()), omp], build
+    return [library, isa, check_kernels(kernels())], build
 
 
 def _cpu_flags(root: Path) -> frozenset[str]:
@@ -104,7 +101,6 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
     catalog = Catalog(cache)
     findings = [models.check_cache(cache)]
     kept = models.read_kept(cache / "calibration")
-    num_cores = len(os.sched_getaffinity(0))
     num_bytes = 0
     for config in configs:
         if not isinstance(config, TargetConfig | DraftConfig):
@@ -114,7 +110,6 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
         findings.append(found)
         what = f"model {wanted.model}"
         num_threads = wanted.threads or usable_cores()
-        findings.append(check_threads(num_threads, num_cores, what))
         if path is not None:
             num_bytes += path.stat().st_size
             # A draft node calibrates its compact copy, if it has one.
@@ -131,7 +126,6 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
 def _machine(root: Path) -> list[Finding]:
     return [
         machine.check_swap(read(root / "proc/meminfo")),
-        machine.check_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
         machine.check_thermal(root),
         machine.check_frequency(root),
     ]
@@ -228,26 +222,3 @@ def check_kernels(found: Kernels) -> Finding:
         f"{found.missing}",
         "python -m nodes.engine.kernels.build",
     )
-
-
-def check_omp(environ: Mapping[str, str]) -> Finding:
-    """Check the settings of OpenMP. The commands set the policy themselves if it is not set."""
-    policy = environ.get("OMP_WAIT_POLICY", "")
-    if policy.lower() == "active":
-        return warn(
-            "OMP_WAIT_POLICY=active: waiting engine threads keep the CPU from all others",
-            "unset OMP_WAIT_POLICY, or set it to passive",
-        )
-    if limit := environ.get("OMP_NUM_THREADS") or environ.get("OMP_THREAD_LIMIT"):
-        return note(f"the environment limits OpenMP to {limit} threads")
-    return ok("OMP_WAIT_POLICY is passive")
-
-
-def check_threads(num_threads: int, num_cores: int, what: str) -> Finding:
-    """Compare threads with cores. num_cores: the cores that this process may use."""
-    if num_threads > num_cores:
-        return warn(
-            f"{what}: {num_threads} engine threads on {num_cores} cores",
-            f"set engine.threads (--threads) to at most {num_cores}",
-        )
-    return ok(f"{what}: {num_threads} engine thread(s) on {num_cores} cores")

@@ -1,4 +1,4 @@
-"""Checks the machine: memory, limits, temperatures, clock rates, and whether an address is free."""
+"""Checks the machine: memory, temperatures, clock rates, and whether an address is free."""
 
 import contextlib
 import errno
@@ -10,7 +10,6 @@ from mesh.endpoints import ipc_path, listens
 from nodes.doctor.finding import Finding, note, ok, warn
 
 _MUCH_SWAP_BYTES = 256 << 20
-_FEW_FILES = 4096
 _HOT_BELOW_TRIP_C = 10.0
 _HOT_C = 85.0
 _SLOW_SHARE = 0.6
@@ -31,16 +30,6 @@ def check_swap(meminfo: str) -> Finding:
             "use a smaller model or fewer cells, or end other programs",
         )
     return ok(f"swap: {used >> 20} MiB in use")
-
-
-def check_files(soft: int, hard: int) -> Finding:
-    """Check the limit of open files. A coordinator raises the soft limit to the hard one itself."""
-    if 0 <= hard < _FEW_FILES:
-        return warn(
-            f"at most {hard} open files: a coordinator needs one for each peer",
-            "raise LimitNOFILE= of the service, or nofile in /etc/security/limits.conf",
-        )
-    return ok(f"open files: {soft}, can be raised to {hard if hard >= 0 else 'any number'}")
 
 
 def check_thermal(root: Path = Path("/")) -> Finding:

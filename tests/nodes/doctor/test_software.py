@@ -34,12 +34,6 @@ FLAGS = frozenset({"avx2", "fma", "f16c"})
             "",
         ),
         (checks.check_isa("1 CPU : |", frozenset(), "riscv64"), Level.OK, "", ""),
-        # Threads that spin.
-        (checks.check_omp({"OMP_WAIT_POLICY": "ACTIVE"}), Level.WARN, "", ""),
-        (checks.check_omp({"OMP_NUM_THREADS": "2"}), Level.NOTE, "", ""),
-        (checks.check_omp({}), Level.OK, "", ""),
-        (checks.check_threads(8, 4, "model x"), Level.WARN, "", "to at most 4"),
-        (checks.check_threads(4, 4, "model x"), Level.OK, "", ""),
     ],
     ids=lambda value: value.what[:40] if isinstance(value, Finding) else "",
 )
