@@ -50,7 +50,8 @@ def compact_copy(
     if not _is_worth_it(path):
         return path, model_hash
     folder = root / "compact"
-    copy_hash = hash_of_copy(model_hash)
+    # The hash that the copy goes by.
+    copy_hash = hashlib.sha256(f"{model_hash} {FORM}".encode()).hexdigest()
     copy = folder / copy_hash[:16] / path.name
     try:
         if not _is_whole(copy):
@@ -67,11 +68,6 @@ def compact_copy(
         )
         return path, model_hash
     return copy, copy_hash
-
-
-def hash_of_copy(model_hash: str) -> str:
-    """Return the hash that the compact copy of a model goes by."""
-    return hashlib.sha256(f"{model_hash} {FORM}".encode()).hexdigest()
 
 
 def _is_worth_it(path: Path) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from mesh.endpoints import check_bind
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.catalog.compact import hash_of_copy
 from nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
@@ -22,8 +21,7 @@ from nodes.config.settings import (
 )
 from nodes.doctor import keys, machine, models
 from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.engine.calibrate import about
-from nodes.engine.cores import read, usable_cores
+from nodes.engine.cores import read
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.llama_abi import build_name, kernels
 from nodes.engine.protocol import EngineError
@@ -67,27 +65,25 @@ def all_local(asked: Asked) -> list[Finding]:
     """Run all checks except those of the mesh."""
     checked = [check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
-    libraries, build = _software(asked)
     return [
-        *libraries,
+        *_software(asked),
         *[finding for finding, _ in checked],
         *check_environment(asked.environ),
-        *_models(configs, build, asked),
+        *_models(configs, asked),
         *_machine(asked.root),
         *keys.check_keys(asked.ring),
         *_endpoints(configs, asked),
     ]
 
 
-def _software(asked: Asked) -> tuple[list[Finding], str]:
-    """Return the findings, and the name of libllama's build, "" if it cannot be loaded."""
+def _software(asked: Asked) -> list[Finding]:
     try:
         build = build_name()
     except EngineError as error:
-        return [fail(str(error), _REINSTALL)], ""
+        return [fail(str(error), _REINSTALL)]
     library = ok(f"libllama of llama-cpp-python {build.partition(' ')[0]}")
     isa = check_isa(build, _cpu_flags(asked.root), platform.machine())
-    return [library, isa, check_kernels(kernels())], build
+    return [library, isa, check_kernels(kernels())]
 
 
 def _cpu_flags(root: Path) -> frozenset[str]:
@@ -96,31 +92,15 @@ def _cpu_flags(root: Path) -> frozenset[str]:
     return frozenset(flags[0].split()) if flags else frozenset()
 
 
-def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
+def _models(configs: list[Config], asked: Asked) -> list[Finding]:
     cache = default_cache_dir(asked.environ)
     catalog = Catalog(cache)
-    findings = [models.check_cache(cache)]
-    kept = models.read_kept(cache / "calibration")
-    num_bytes = 0
-    for config in configs:
-        if not isinstance(config, TargetConfig | DraftConfig):
-            continue
-        wanted = config.engine
-        found, path, sha256 = models.check_model(wanted, catalog)
-        findings.append(found)
-        what = f"model {wanted.model}"
-        num_threads = wanted.threads or usable_cores()
-        if path is not None:
-            num_bytes += path.stat().st_size
-            # A draft node calibrates its compact copy, if it has one.
-            copy_hash = hash_of_copy(sha256)
-            may_copy = isinstance(config, DraftConfig) and wanted.weights == "auto"
-            if may_copy and any(one.get("model_hash") == copy_hash for one in kept):
-                sha256 = copy_hash
-            runs = about(sha256, build, num_threads, wanted.profile)
-            findings.append(models.check_calibration(what, runs, kept))
+    engines = [c.engine for c in configs if isinstance(c, TargetConfig | DraftConfig)]
+    checked = [models.check_model(engine, catalog) for engine in engines]
+    num_bytes = sum(path.stat().st_size for _, path in checked if path is not None)
     meminfo = read(asked.root / "proc/meminfo")
-    return [*findings, models.check_memory(num_bytes, meminfo)]
+    memory = models.check_memory(num_bytes, meminfo)
+    return [models.check_cache(cache), *[finding for finding, _ in checked], memory]
 
 
 def _machine(root: Path) -> list[Finding]:

@@ -1,9 +1,6 @@
-"""Checks model files, their calibrations, the memory that they need, and the cache directory."""
+"""Checks model files, the memory that they need, and the cache directory."""
 
-import contextlib
-import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nodes.catalog import Catalog, CatalogError
@@ -17,12 +14,10 @@ from nodes.worker.engines import opener_of
 # Memory besides the model file: the KV cache, buffers and this program.
 _OVERHEAD_BYTES = 300_000_000
 _SCARCE_BYTES = 1_000_000_000
-# What a calibration is of.
-_COMPARED = ("model_hash", "device", "build", "threads", "profile")
 
 
 def check_cache(directory: Path) -> Finding:
-    """Check the directory of models and calibrations."""
+    """Check the directory of models."""
     present = existing(directory)
     if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
         return fail(
@@ -39,27 +34,27 @@ def check_cache(directory: Path) -> Finding:
     return ok(f"cache directory {directory}: {free / 1e9:.1f} GB free")
 
 
-def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Path | None, str]:
-    """Return the finding, and the file and its SHA-256 if it is valid."""
+def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Path | None]:
+    """Return the finding, and the file if it is valid."""
     name = settings.model
     if opener_of(name):
-        return note(f"model {name} is emulated and has no file"), None, ""
+        return note(f"model {name} is emulated and has no file"), None
     try:
         path = catalog.path(name)
         found = hash_file(path)
     except CatalogError as error:
-        return fail(str(error), ""), None, ""
+        return fail(str(error), ""), None
     except OSError as error:
-        return fail(f"model {name} cannot be read: {error.strerror}", "chmod it"), None, ""
+        return fail(f"model {name} cannot be read: {error.strerror}", "chmod it"), None
     wanted = catalog.sha256(name) or settings.model_sha256.lower()
     if wanted and found != wanted:
         mend = f"airdraft models rm {name}, then airdraft models pull {name}"
         if catalog.sha256(name) is None:
             mend = "download the file again, or correct engine.model_sha256"
         what = f"model {name} has SHA-256 {found[:16]}..., not {wanted[:16]}..."
-        return fail(what, mend), None, ""
+        return fail(what, mend), None
     is_known = "hash is right" if wanted else "no reference hash"
-    return ok(f"model {name}: {path.stat().st_size / 1e6:.0f} MB, {is_known}"), path, found
+    return ok(f"model {name}: {path.stat().st_size / 1e6:.0f} MB, {is_known}"), path
 
 
 def check_memory(model_bytes: int, meminfo: str) -> Finding:
@@ -79,34 +74,3 @@ def check_memory(model_bytes: int, meminfo: str) -> Finding:
             "end other programs, or use a smaller model here",
         )
     return ok(f"{text}, {available_bytes / 1e6:.0f} MB are free")
-
-
-def read_kept(directory: Path) -> list[dict[str, object]]:
-    """Read what the stored calibrations are of, and whether they are exact.
-
-    Damaged files are skipped. Older formats lack some or all keys.
-    """
-    found = []
-    for path in sorted(directory.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            data = json.loads(path.read_text(encoding="utf-8"))
-            found.append({**data["about"], "exact": data["exact"]})
-    return found
-
-
-def check_calibration(
-    name: str, wanted: Mapping[str, object], kept: Sequence[Mapping[str, object]]
-) -> Finding:
-    """Look for a calibration. name: the model's, to show. wanted: how it runs here. kept: all."""
-    fits = [one for one in kept if all(one.get(key) == wanted[key] for key in _COMPARED)]
-    if not fits:
-        return note(
-            f"{name}: not calibrated yet for this device, libllama, threads and profile",
-            "nothing to do: the node calibrates when it starts, which takes a few seconds",
-        )
-    if wanted["profile"] == "exact" and not any(one["exact"] for one in fits):
-        return warn(
-            f"{name}: this device failed the self-test, so its texts are not exact",
-            "run it with --threads 1, or accept `exact: false`",
-        )
-    return ok(f"{name}: calibrated for this device")

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -173,32 +173,14 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
     try:
         data = json.loads((directory / f"{key}.json").read_text(encoding="utf-8"))
         tables = [from_object(CostTable, data.pop(name)) for name in ("decode", "prefill")]
-        data.pop("about", None)
         return from_object(SelfTest, data), NodeCosts(*tables)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def about(model_hash: str, build: str, num_threads: int, profile: str) -> dict[str, object]:
-    """Describe what a stored calibration is of, for commands that list the stored ones."""
-    return {
-        "model_hash": model_hash,
-        "build": build,
-        "device": this_device(),
-        "threads": num_threads,
-        "profile": profile,
-    }
-
-
-def store(
-    directory: Path,
-    key: str,
-    self_test: SelfTest,
-    costs: NodeCosts,
-    about: Mapping[str, object] | None = None,
-) -> None:
-    """Write a result. about: As from the function of that name. Raises OSError."""
+def store(directory: Path, key: str, self_test: SelfTest, costs: NodeCosts) -> None:
+    """Write a result. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     tables = {"decode": asdict(costs.decode), "prefill": asdict(costs.prefill)}
-    data = {**asdict(self_test), "about": dict(about or {}), **tables}
+    data = {**asdict(self_test), **tables}
     write_whole(directory / f"{key}.json", json.dumps(data).encode(), 0o644)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nodes.engine.calibrate import (
     Progress,
-    about,
     cache_key,
     calibrate,
     is_much_faster_now,
@@ -18,7 +17,7 @@ from nodes.engine.calibrate import (
 from nodes.engine.golden import software_digest
 from nodes.engine.grammar import Piece
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import build_name, library, library_hash, load_model
+from nodes.engine.llama_abi import library, library_hash, load_model
 from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
 from nodes.engine.selftest import (
     PREFIX_LEN_OF_STATES,
@@ -144,9 +143,7 @@ def _open_once(
         costs = calibrate(model, progress=progress)
         if cache is not None:
             try:
-                hashed = model.info.model_hash
-                kept = about(hashed, build_name(), config.num_threads, config.profile)
-                store(cache, key, self_test, costs, kept)
+                store(cache, key, self_test, costs)
             except OSError as error:
                 logger.warning("the calibration cannot be kept in %s: %s", cache, error.strerror)
     # It is not kept with the results, because it depends on the packages of this process.

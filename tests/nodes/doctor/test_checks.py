@@ -3,19 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog.compact import hash_of_copy
 from nodes.config.settings import CoordinatorConfig
 from nodes.doctor import checks
 from nodes.doctor.checks import Asked, all_local, check_config, check_environment, roles_in
 from nodes.doctor.finding import Level
-from nodes.engine.calibrate import about, store
-from nodes.engine.cores import usable_cores
-from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import EngineError
-from nodes.engine.selftest import SelfTest
 from nodes.keys.keyring import Keyring
-from tests.nodes.catalog.fakes import gguf_bytes
 
 BUILD = "0.3.36 CPU : AVX2 = 1 | FMA = 1 | F16C = 1 |"
 
@@ -71,20 +64,6 @@ def test_every_subject_can_fail_beside_the_others(
     for part in ("no libgomp", "cache directory", "nothing.gguf", "configuration of a coordinator"):
         assert any(part in what for what in failed), part
     assert "apt-get install g++" in failed["no libgomp"]
-
-
-def test_a_draft_may_be_calibrated_by_its_compact_copy(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checks, "build_name", lambda: BUILD)
-    path = tmp_path / "m.gguf"
-    path.write_bytes(gguf_bytes())
-    runs = about(hash_of_copy(hash_file(path)), BUILD, usable_cores(), "fast")
-    store(tmp_path / "cache" / "calibration", "key", SelfTest(False), TOY_COSTS, runs)
-    wanted = asked(tmp_path, root, AIRDRAFT_ENGINE__MODEL=str(path))
-    for role, says in (("draft", "calibrated for this device"), ("target", "not calibrated yet")):
-        found = [f.what for f in all_local(replace(wanted, configs={role: None}))]
-        assert any(what.startswith(f"model {path}: {says}") for what in found)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,15 @@
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from nodes.catalog import Catalog
 from nodes.config.settings import EngineSettings
 from nodes.doctor import models
 from nodes.doctor.finding import Level
-from nodes.engine.calibrate import about, store
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.selftest import SelfTest
 from tests.nodes.catalog.fakes import gguf_bytes
 
 MEMINFO = "MemTotal:  1000000 kB\nMemFree: 1 kB\nMemAvailable:   500000 kB\n"
 MB = 1_000_000
-WANTED = {"model_hash": "h", "build": "b", "device": "d", "threads": 1, "profile": "exact"}
-KEPT = {**WANTED, "exact": True}
 
 
 def test_memory_is_judged_by_what_is_free_and_what_there_is() -> None:
@@ -40,8 +32,8 @@ def test_a_model_file_and_its_hash_are_checked(tmp_path: Path) -> None:
     path.write_bytes(gguf_bytes())
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = EngineSettings(model=str(path))
-    finding, found, digest = models.check_model(wanted, catalog)
-    assert (finding.level, found, digest) == (Level.OK, path, sha256)
+    finding, found = models.check_model(wanted, catalog)
+    assert (finding.level, found) == (Level.OK, path)
     right = replace(wanted, model_sha256=sha256.upper())
     assert models.check_model(right, catalog)[0].what.endswith("hash is right")
     wrong = models.check_model(replace(wanted, model_sha256="0" * 64), catalog)[0]
@@ -50,34 +42,3 @@ def test_a_model_file_and_its_hash_are_checked(tmp_path: Path) -> None:
     assert (missing[0].level, missing[1]) == (Level.FAIL, None)
     toy = models.check_model(EngineSettings(model="toy:1"), catalog)
     assert (toy[0].level, toy[1]) == (Level.NOTE, None)
-
-
-@pytest.mark.parametrize(
-    ("kept", "level", "says"),
-    [
-        ([], Level.NOTE, "not calibrated yet"),
-        # Older formats did not say what they are of.
-        ([{"exact": True}], Level.NOTE, "not calibrated yet"),
-        *(
-            ([KEPT | {key: "other"}], Level.NOTE, "not calibrated yet")
-            for key in ("model_hash", "device", "build", "threads")
-        ),
-        ([KEPT | {"exact": False}], Level.WARN, "failed the self-test"),
-        ([KEPT], Level.OK, "calibrated for this device"),
-    ],
-)
-def test_a_calibration_is_of_one_model_and_machine(
-    kept: list[dict[str, object]], level: Level, says: str
-) -> None:
-    finding = models.check_calibration("m", WANTED, kept)
-    assert (finding.level, says in finding.what) == (level, True)
-
-
-def test_what_is_kept_says_what_it_is_of(tmp_path: Path) -> None:
-    of = about("hash", "build", 2, "fast")
-    store(tmp_path, "a", SelfTest(True, ""), TOY_COSTS, of)
-    store(tmp_path, "older", SelfTest(True, ""), TOY_COSTS)
-    (tmp_path / "damaged.json").write_text("{")
-    (tmp_path / "strange.json").write_text(json.dumps({"about": {"x": 1}, "exact": True}))
-    assert of | {"exact": True} in models.read_kept(tmp_path)
-    assert models.read_kept(tmp_path / "none") == []
