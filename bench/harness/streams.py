@@ -157,7 +157,7 @@ class Hearing:
                 for target in (await client.status()).targets:
                     if (plan := target.plan) is None or (observed := target.observed) is None:
                         continue
-                    predicted_s = plan.grouped_price_s if plan.batches else plan.open_price_s
+                    predicted_s = plan.grouped_price_s if plan.groups else plan.open_price_s
                     if predicted_s and observed.price_s:
                         self._heard.promised.append(observed.price_s / predicted_s)
                     for stage, error in observed.errors.items():

@@ -115,8 +115,8 @@ def _target(target: TargetStatus, status: Status) -> list[str]:
     plan, seen = target.plan, target.observed
     if plan is None or seen is None:
         return []
-    groups = ", ".join(f"{len(b.gammas)} with {_caps(b.gammas)}" for b in plan.batches)
-    bound = f", bound by {shown(plan.bound)}" if plan.batches and plan.bound else ""
+    groups = ", ".join(f"{len(gammas)} with {_caps(gammas)}" for gammas in plan.groups)
+    bound = f", bound by {shown(plan.bound)}" if plan.groups and plan.bound else ""
     in_force = "plain decoding" if plan.policy == "plain" else "open flow"
     if groups:
         in_force = f"groups of streams: {groups}{bound}"

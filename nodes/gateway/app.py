@@ -135,8 +135,8 @@ class Gateway:
         return Response(content, media_type="text/html", headers=headers)
 
     async def _metrics(self, request: Request) -> Response:
-        """Without an answer from the coordinator, airdraft_coordinator_up is 0 and the metrics of
-        the mesh are missing."""
+        """Without an answer from the coordinator, airdraft_up of its role is 0 and the other
+        metrics of the mesh are missing."""
         key_of(request.scope, "admin")
         try:
             async with asyncio.timeout(_STATUS_LIMIT_S):
@@ -153,7 +153,6 @@ class Gateway:
             "version": VERSION,
             "num_requests": len(self.running),
             "max_requests": self._max_requests,
-            "num_streams": self.metrics.num_streams,
         }
         return Response(await self.looking.document(own), media_type="application/json")
 

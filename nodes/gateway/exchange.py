@@ -126,7 +126,6 @@ class Exchange:
             headers = {"content-type": "text/event-stream; charset=utf-8", **self._headers()}
             start = {"type": "http.response.start", "status": 200, "headers": Headers(headers).raw}
             await send(start)
-            self._metrics.stream_opened()
         await send({"type": "http.response.body", "body": content, "more_body": True})
 
     async def _ask_all(self, on_delta: _OnDelta) -> None:
@@ -140,7 +139,6 @@ class Exchange:
                 async for event in events:
                     match event:
                         case StartedNotice(model_hash=model, numerics_class=kind):
-                            self._metrics.started(index, event.num_prompt_tokens)
                             self._scores.count(index, event.num_prompt_tokens)
                             pinned = replace(options, model_hash=model, numerics_class=kind)
                             for each in waiting:

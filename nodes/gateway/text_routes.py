@@ -20,13 +20,12 @@ from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
 from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.generate import Shared, body_of, limits_of, owner_of
-from nodes.gateway.guard import key_of, metrics_of
+from nodes.gateway.guard import key_of
 from nodes.gateway.running import result_of
 from nodes.gateway.sending import JsonInPieces
 from nodes.gateway.shape import encoded, new_id
 from nodes.gateway.tools import ToolList
 from nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
-from nodes.telemetry.metrics.gateway import RequestMetrics
 
 # The limit of OpenAI's API.
 _MAX_INPUTS: Final = 2048
@@ -78,12 +77,10 @@ class CountTokensBody(MessagesBody):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The key, limits and metrics of a request. read: Client.read, by which the mesh reads a
-    prompt."""
+    """The key and limits of a request. read: Client.read, by which the mesh reads a prompt."""
 
     limits: GatewayLimits
     key: ApiKey
-    metrics: RequestMetrics
     read: Callable[[Prompt, GenerateOptions, str], Awaitable[ReadNotice]]
 
     def options(self, model: str | None, user: str | None = None) -> GenerateOptions:
@@ -95,7 +92,6 @@ async def _embeddings(body: EmbeddingsBody, asking: Asking) -> Iterator[bytes]:
     prompts = prompts_of(body.input, "input", asking.limits, _MAX_INPUTS)
     found = await _vectors(prompts, asking.options(body.model, body.user), asking)
     num_tokens = sum(len(notice.prompt_token_ids) for notice in found)
-    asking.metrics.embedded(num_tokens)
     num_dimensions = len(found[0].embedding) // _VECTOR_TYPE.itemsize
     if body.dimensions not in (None, num_dimensions):
         reason = f"the model's vectors have {num_dimensions} numbers and cannot be shortened"
@@ -214,7 +210,7 @@ class Read:
 
                 body = await shared.bodies.run(len(content), read_body)
                 await shared.models.nodes.latest()
-                asking = Asking(limits, key, metrics_of(scope), shared.mesh.read)
+                asking = Asking(limits, key, shared.mesh.read)
                 found = await result_of(run, self._reading.answer(body, asking), receive)
             except ClientDisconnect:
                 return

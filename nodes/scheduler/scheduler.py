@@ -271,7 +271,6 @@ class Scheduler:
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
         """The target lacked cells and parked a stream; it sends ready when it has room again."""
-        self.counts.num_parked += 1
         stream = self.current(stream_id, generation)
         if stream is not None:
             stream.phase, stream.is_parked = Opening(), True
@@ -331,7 +330,6 @@ class Scheduler:
         stream.spec = stream.current_spec(stream.spec.generation + 2)
         stream.phase, stream.is_parked = Opening(), False
         stream.num_reopened += 1
-        self.counts.num_reopened += 1
         return [closing, *self._open(stream)]
 
     def abort(self, stream: Stream, error: str) -> list[Instruction]:

@@ -4,7 +4,6 @@ They are separate from the scheduler, because its target may leave and come back
 additions. Derived values are computed only when they are requested.
 """
 
-import bisect
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -21,8 +20,6 @@ from nodes.telemetry.status import ErrorStatus, SpanStatus
 # by which plans are compared.
 Stage = Literal["pass", "plan"]
 STAGES: Final[tuple[Stage, ...]] = ("pass", "plan")
-# The upper bounds of the histograms of observed / predicted times.
-RATIO_BOUNDS: Final = (0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
 # Enough cases for a 95th percentile of errors, and little memory for each target.
 _MOST_ERRORS: Final = 1000
 # Enough for some seconds of passes and guesses in a timeline.
@@ -54,29 +51,20 @@ FATES: Final[tuple[Fate, ...]] = get_args(Fate)
 
 @dataclass(slots=True)
 class Ratios:
-    """Observed / predicted times of one stage.
+    """Observed / predicted times of one stage. last: The last of them."""
 
-    counts: The cases up to each of RATIO_BOUNDS, and those above the last one. total: The sum of
-    the ratios. last: The last of them.
-    """
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(RATIO_BOUNDS) + 1))
-    total: float = 0.0
     last: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_ERRORS))
 
     def observe(self, observed_s: float, predicted_s: float) -> None:
         """Record a case. Predictions that are not positive and finite count as unknown."""
         if observed_s > 0.0 and 0.0 < predicted_s < math.inf:
-            ratio = observed_s / predicted_s
-            self.counts[bisect.bisect_left(RATIO_BOUNDS, ratio)] += 1
-            self.total += ratio
-            self.last.append(ratio)
+            self.last.append(observed_s / predicted_s)
 
     def errors(self) -> ErrorStatus:
         """Return |observed - predicted| / predicted; 0.0 while there are no cases."""
         errors = np.abs(np.array(self.last or (1.0,)) - 1.0)
         median, p95 = np.quantile(errors, (0.5, 0.95))
-        return ErrorStatus(sum(self.counts), float(median), float(p95))
+        return ErrorStatus(len(self.last), float(median), float(p95))
 
 
 def _zeros() -> list[int]:
@@ -101,11 +89,6 @@ class Counts:
     guesses: Counter[Fate] = field(default_factory=Counter)
     num_compared: int = 0
     num_right: int = 0
-    num_messages: int = 0
-    num_parked: int = 0
-    num_reopened: int = 0
-    num_texts: int = 0
-    num_texts_reused: int = 0
     tokens_read: int = 0
     tokens_reused: int = 0
     num_passes: int = 0
@@ -122,7 +105,6 @@ class Counts:
 
     def guessed(self, node: str, num_tokens: int, now: float) -> None:
         """Count a message with guesses of a draft node."""
-        self.num_messages += 1
         self.spans.append(SpanStatus("guesses", node, now, now, num_tokens, num_tokens))
 
     def committed(self, entry: CommitEntry, num_tokens: int, plain: Plain) -> None:
@@ -172,8 +154,6 @@ class Counts:
         num_read: The tokens read before the last one, which the first pass of the answer runs.
         """
         num_run = min(num_read + 1, length)
-        self.num_texts += 1
-        self.num_texts_reused += num_run < length
         self.tokens_read += num_run
         self.tokens_reused += length - num_run
 

@@ -20,15 +20,6 @@ Labels = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class CostPoint:
-    """The time of a pass of a given size."""
-
-    num_tokens: int  #: The number of tokens in the pass.
-    calibrated_s: float  #: Its time when the node was calibrated.
-    now_s: float  #: Its time as observed since, for a target; for a draft node the same.
-
-
-@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """A node that is in the mesh, or left it within the last 300 s."""
 
@@ -52,13 +43,8 @@ class NodeStatus:
     used_cells: int  #: The cells of its cache that are taken; for targets only.
     num_cells: int  #: The cells of its cache.
     busy: float  #: The fraction of the window in which it worked.
-    #: The seconds that it worked, as it reported them: the passes of a target that committed
-    #: something, and the passes of a draft node up to its last message with guesses. A target of
-    #: embeddings reports none.
-    busy_s: float
     bytes_in: int  #: The bytes that came from it.
     bytes_out: int  #: The bytes that went to it.
-    costs: tuple[CostPoint, ...]  #: The times of passes of several sizes.
     model_hash: str  #: The SHA-256 of its model file.
     #: Its numerics class. A `~` in it means that the target's answer to the coordinator's probe was
     #: not that of the class; the digits after it are from that answer.
@@ -75,13 +61,11 @@ class StreamStatus:
     stream_id: int  #: The stream's number.
     client: str  #: An alias of the client that sent the request.
     user: str  #: An alias of the client's user, empty if the request names none.
-    priority: int  #: The request's priority.
     target: str  #: The target that serves it, empty while it waits.
     draft: str  #: The draft node that follows it and guesses for it, empty if none does.
     #: `waiting` for a place; `reading`, while the target reads the prompt; `decoding`; `parked`
     #: when the target took it out of its cache to make room.
     phase: str
-    num_prompt_tokens: int  #: The tokens of its prompt.
     num_tokens: int  #: The tokens that were committed.
     max_tokens: int  #: The most tokens that its client wants.
     gamma: int  #: The guesses that its last pass took; 0 for a plain pass.
@@ -90,8 +74,6 @@ class StreamStatus:
     #: The same reason as a line with the figures that decided it, for the first 64 streams.
     reason: str
     tokens_per_s: float  #: Its speed over the window.
-    age_s: float  #: The time since its request arrived.
-    num_rounds: int  #: Its passes that took guesses.
     num_draft_tokens: int  #: The guesses that its passes took.
     num_accepted_tokens: int  #: Those of them that were accepted.
 
@@ -102,21 +84,6 @@ class WaitingStatus:
 
     num_streams: int  #: The streams that have no place.
     num_tokenizing: int  #: The requests whose text is not tokenized yet.
-    oldest_s: float  #: How long the stream that waits longest has waited.
-    by_priority: Labels  #: The waiting streams by priority.
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStatus:
-    """A group of streams that wait for each other's guesses and are verified together."""
-
-    stream_ids: tuple[int, ...]  #: The streams of the group.
-    gammas: tuple[int, ...]  #: The guesses that each of them takes, in the same order.
-    draft_s: float  #: The predicted time in which the guesses are made.
-    air_s: float  #: The predicted time that its messages occupy the links.
-    verify_s: float  #: The predicted time of the target's pass.
-    round_s: float  #: The predicted cycle time of the group.
-    num_tokens: int  #: The tokens of the pass.
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +93,9 @@ class PlanStatus:
     #: `flow` for open flow, in which no stream waits for another; `plain` where the coordinator's
     #: policy is plain decoding; otherwise the policy that made the groups.
     policy: str
-    batches: tuple[BatchStatus, ...]  #: The groups, empty in open flow.
-    plain: tuple[int, ...]  #: The streams that are decoded plainly beside the groups.
+    #: The guesses that each stream of each group takes; empty in open flow.
+    groups: tuple[tuple[int, ...], ...]
     bound: str  #: What limits the groups; empty in open flow.
-    tokens_per_s: float  #: The predicted speed of the groups; 0 in open flow.
     open_price_s: float  #: The last predicted price of open flow; 0 if unknown.
     grouped_price_s: float  #: The last predicted price of the best groups; 0 if unknown.
 
@@ -154,15 +120,6 @@ class ObservedStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class RatioStatus:
-    """A histogram of observed over predicted times."""
-
-    #: The cases up to each of `ratio_bounds`, and those above the last one.
-    counts: tuple[int, ...]
-    total: float  #: The sum of the ratios.
-
-
-@dataclass(frozen=True, slots=True)
 class CountStatus:
     """Counters of a target since the coordinator started."""
 
@@ -182,18 +139,10 @@ class CountStatus:
     #: each chain counts up to its first wrong guess.
     num_compared: int
     num_right: int  #: Those of them that were right.
-    num_messages: int  #: The messages with guesses that arrived from draft nodes.
-    num_parked: int  #: The streams that were parked to make room in the cache.
-    num_reopened: int  #: The streams that were opened again because a message was lost.
-    #: The prompts that the target took in; a request of n choices has n of them.
-    num_texts: int
-    num_texts_reused: int  #: Those prompts of which a part was in its caches.
     tokens_read: int  #: The prompt tokens that the target computed.
     tokens_reused: int  #: The prompt tokens that it found in its caches.
     num_passes: int  #: The passes that committed something.
     pass_s: float  #: The seconds of these passes.
-    #: Histograms of observed over predicted times, by stage: `pass` and `plan`.
-    ratios: dict[str, RatioStatus]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +214,6 @@ class Status:
     protocol: int  #: The version of the wire protocol.
     at_s: float  #: The coordinator's clock, which counts from an unknown moment.
     uptime_s: float  #: The time since the coordinator started.
-    window_s: float  #: The time over which rates and busy fractions are taken.
-    ratio_bounds: tuple[float, ...]  #: The upper bounds of the histograms in `ratios`.
     #: The nodes: 64 at most that are in the mesh, and 32 that have left.
     nodes: tuple[NodeStatus, ...]
     num_streams: int  #: The streams that have a place or wait for one.

@@ -18,14 +18,13 @@ from mesh.messages import PROTOCOL_VERSION
 from nodes.coordinator.members.record import NodeRecord, TargetRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.book import OUTCOMES, Requests
-from nodes.coordinator.requests.request import Waiting
 from nodes.coordinator.status import parts
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import observed_price_s
 from nodes.scheduler.reasons import plain_line
 from nodes.scheduler.stream import Opening
-from nodes.telemetry.counts import RATIO_BOUNDS, Counts
+from nodes.telemetry.counts import Counts
 from nodes.telemetry.status import (
     MediumStatus,
     NodeStatus,
@@ -186,13 +185,11 @@ class Reporting:
             protocol=PROTOCOL_VERSION,
             at_s=now,
             uptime_s=now - self._started_at if self._started_at is not None else 0.0,
-            window_s=WINDOW_S,
-            ratio_bounds=RATIO_BOUNDS,
             nodes=tuple(self._nodes(now)),
             num_streams=len(self._requests.streams),
             streams=tuple(self._streams(now)),
             phases=parts.phases_of(target.scheduler for target in self._roster.targets()),
-            waiting=self._waiting(now),
+            waiting=self._waiting(),
             targets=tuple(self._targets(now)),
             media=tuple(self._media(now)),
             totals=self._all(),
@@ -210,7 +207,6 @@ class Reporting:
                 joined_s=joined_s,
                 busy=min(1.0, self._recent.rate(("busy", node.name), node.busy_s, now)),
                 num_streams=node.num_streams if draft is None else len(draft.followed),
-                costs=parts.costs_now(node, self._drafts),
             )
         for left, at in self._left.values():
             if now - at <= _LEFT_S:
@@ -222,16 +218,15 @@ class Reporting:
         for index, (stream_id, mine) in enumerate(streams[:_MAX_STREAMS]):
             request, target = mine.request, mine.target
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
-            known = mine, aliases, now - request.arrived_at
             if target is None:
-                yield parts.stream_status(*known, None)
+                yield parts.stream_status(mine, aliases, None)
                 continue
             scheduler, stream = target.scheduler, target.streams[stream_id]
             plain = "" if isinstance(stream.phase, Opening) else stream.plain
             # Building the line is most of the work, so only the first streams get one.
             reason = plain_line(scheduler, stream) if plain and index < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
-            yield parts.stream_status(*known, stream, rate, (plain, reason))
+            yield parts.stream_status(mine, aliases, stream, rate, (plain, reason))
 
     def _alias(self, kind: str, name: str) -> str:
         if not name:
@@ -239,15 +234,10 @@ class Reporting:
         digest = hashlib.blake2b(name.encode(), key=self._secret, digest_size=4)
         return f"{kind}-{digest.hexdigest()}"
 
-    def _waiting(self, now: float) -> WaitingStatus:
-        phases = [(s, s.phase) for s in self._requests.lines]
-        times = [phase.since for _, phase in phases if isinstance(phase, Waiting)]
-        by_priority = Counter(str(stream.request.submit.priority) for stream, _ in phases)
+    def _waiting(self) -> WaitingStatus:
         return WaitingStatus(
-            num_streams=by_priority.total(),
+            num_streams=len(self._requests.lines),
             num_tokenizing=sum(request.needs_reading for request in self._requests.reading),
-            oldest_s=now - min(times, default=now),
-            by_priority=dict(by_priority),
         )
 
     def _targets(self, now: float) -> Iterator[TargetStatus]:

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import chain, repeat
-from typing import Final
 
 from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord, TargetRecord
 from nodes.coordinator.requests.request import RequestStream
 from nodes.scheduler import Scheduler
-from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.stream import Opening, Stream
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
-from nodes.telemetry.status import (
-    BatchStatus,
-    CostPoint,
-    CountStatus,
-    NodeStatus,
-    PlanStatus,
-    RatioStatus,
-    StreamStatus,
-    finite,
-)
-from policies.latency import NodeCosts
-from policies.plan import BatchTimes, Prediction
+from nodes.telemetry.status import CountStatus, NodeStatus, PlanStatus, StreamStatus, finite
 
 _MAX_NAME, _MAX_LINE = 64, 200
-_COST_SIZES: Final = (1, 2, 4, 8, 16, 32)
-_NO_TIMES: Final = BatchTimes(0.0, 0.0, 0.0, 0.0, 0)
-_NO_PREDICTION: Final = Prediction(0.0, "", 0.0, 0.0)
 
 
 def cut(name: str, most: int = _MAX_NAME) -> str:
@@ -38,14 +21,6 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 
 
 # -- nodes -----------------------------------------------------------------------------------------
-
-
-def costs_now(node: NodeRecord, drafts: Drafts) -> NodeCosts | None:
-    """Return a node's pass costs as observed since its calibration; None if it has no streams."""
-    if isinstance(node, TargetRecord):
-        return node.scheduler.target.now()
-    record = drafts.get(node.name)
-    return record.costs if record is not None else None
 
 
 def node_status(
@@ -57,16 +32,10 @@ def node_status(
     joined_s: float = 0.0,
     busy: float = 0.0,
     num_streams: int = 0,
-    costs: NodeCosts | None = None,
 ) -> NodeStatus:
-    """Return the entry of a node. costs: as observed since its calibration."""
     profile, heartbeat = node.profile, node.heartbeat
     target = node if isinstance(node, TargetRecord) else None
     declared, measured = profile.link.rate_bps, heartbeat.rate.bps
-    now = (costs or node.costs).decode
-    points = tuple(
-        CostPoint(size, node.costs.decode.at(size), now.at(size)) for size in _COST_SIZES
-    )
     return NodeStatus(
         name=node.name,
         role=node.role.value,
@@ -88,10 +57,8 @@ def node_status(
         used_cells=0 if target is None or state == "left" else target.admitted_cells,
         num_cells=profile.num_cells,
         busy=busy,
-        busy_s=node.busy_s,
         bytes_in=node.bytes_in,
         bytes_out=node.bytes_out,
-        costs=points,
         draft="" if target is None else cut(target.scheduler.inside),
         draft_why="" if target is None else cut(target.draft_why, _MAX_LINE),
         model_hash=cut(profile.model_hash),
@@ -105,7 +72,6 @@ def node_status(
 def stream_status(
     mine: RequestStream,
     aliases: tuple[str, str],
-    age_s: float,
     stream: Stream | None,
     tokens_per_s: float = 0.0,
     plain: tuple[str, str] = ("", ""),
@@ -121,11 +87,9 @@ def stream_status(
         stream_id=spec.stream_id,
         client=aliases[0],
         user=aliases[1],
-        priority=mine.request.submit.priority,
         target=mine.target_name,
         draft=known.follow.node if known.follow is not None else "",
         phase=_phase(stream),
-        num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=mine.num_tokens,
         max_tokens=spec.max_tokens,
         gamma=known.num_guesses,
@@ -133,8 +97,6 @@ def stream_status(
         plain=plain[0],
         reason=cut(plain[1], _MAX_LINE),
         tokens_per_s=tokens_per_s,
-        age_s=age_s,
-        num_rounds=known.figures.num_rounds,
         num_draft_tokens=known.figures.num_draft_tokens,
         num_accepted_tokens=known.figures.num_accepted_tokens,
     )
@@ -159,18 +121,10 @@ def _phase(stream: Stream | None) -> str:
 
 def plan_status(scheduler: Scheduler) -> PlanStatus:
     plan, last = scheduler.plan, scheduler.last_made
-    made = plan.prediction or _NO_PREDICTION
     return PlanStatus(
         policy=plan.policy if scheduler.mode.has_guesses else "plain",
-        batches=tuple(
-            copied_from(times, BatchStatus, stream_ids=batch.stream_ids, gammas=batch.gammas)
-            for batch, times in zip(
-                plan.batches, chain(made.batches, repeat(_NO_TIMES)), strict=False
-            )
-        ),
-        plain=plan.plain,
-        bound=cut(made.bound, _MAX_LINE),
-        tokens_per_s=made.tokens_per_s,
+        groups=tuple(batch.gammas for batch in plan.batches),
+        bound=cut(plan.prediction.bound if plan.prediction is not None else "", _MAX_LINE),
         open_price_s=last.open_s if last is not None else 0.0,
         grouped_price_s=last.grouped_s if last is not None else 0.0,
     )
@@ -188,8 +142,4 @@ def count_status(counts: Counts) -> CountStatus:
         gammas=tuple(counts.by_made),
         plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
         guesses={fate: counts.guesses[fate] for fate in FATES},
-        ratios={
-            stage: RatioStatus(tuple(ratios.counts), ratios.total)
-            for stage, ratios in counts.ratios.items()
-        },
     )

@@ -57,6 +57,9 @@ function showFates(all) {
   const compared = sum(all.map((counts) => counts.num_compared));
   const right = sum(all.map((counts) => counts.num_right));
   const parts = Object.entries(FATES).filter(([fate]) => of(fate)).map(([fate, words]) => `${words} ${percent(of(fate) / total)}`);
+  const read = sum(all.map((counts) => counts.tokens_read));
+  const reused = sum(all.map((counts) => counts.tokens_reused));
+  setText($("prompts"), `Of ${plural(read + reused, "prompt token")}, ${count(reused)} were in caches of targets.`);
   setText($("fates"), total ? `Guesses: ${parts.join(", ")}. Used or not, ${count(right)} of ${count(compared)} compared guesses matched the text.` : "");
 }
 

@@ -94,22 +94,23 @@ function showPlans(status) {
 
 function planName(plan) {
   if (plan.policy === "plain") return "plain decoding";
-  return plan.batches.length ? "groups" : "open flow";
+  return plan.groups.length ? "groups" : "open flow";
 }
 
 function planLine({ name, plan }) {
-  const batches = plan.batches.map((batch) => {
-    const low = Math.min(...batch.gammas);
-    const high = Math.max(...batch.gammas);
-    return `${plural(batch.gammas.length, "stream")} with ${low === high ? low : `${low} to ${high}`} guesses`;
+  const groups = plan.groups.map((gammas) => {
+    const low = Math.min(...gammas);
+    const high = Math.max(...gammas);
+    return `${plural(gammas.length, "stream")} with ${low === high ? low : `${low} to ${high}`} guesses`;
   });
   if (plan.policy === "plain") return `${name}: plain decoding, by the coordinator's policy.`;
-  if (!batches.length) return `${name}: open flow, no stream waits for another.`;
+  if (!groups.length) return `${name}: open flow, no stream waits for another.`;
   const bound = plan.bound ? `, bound by ${plan.bound}` : "";
-  return `${name}: groups that wait for their guesses (${plan.policy}): ${batches.join("; ")}${bound}.`;
+  return `${name}: groups that wait for their guesses (${plan.policy}): ${groups.join("; ")}${bound}.`;
 }
 
 function showAir(status) {
+  const { num_dropped, num_stale, num_moved } = status.totals;
   const wire = (direction) => sum(status.totals.wire.filter((total) => total.direction === direction).map((total) => total.num_bytes));
   const media = status.media.map((medium) => h("div", { class: "row" },
     h("span", { title: medium.name }, medium.name),
@@ -117,5 +118,5 @@ function showAir(status) {
     h("span", {}, `${percent(medium.busy)} reserved, ${duration(medium.reserved_s)} in total`)));
   fill($("air"),
     media.length ? media : emptyNote("No link is declared to use a shared medium."),
-    h("p", { class: "why" }, `The coordinator received ${size(wire("in"))} and sent ${size(wire("out"))}.`));
+    h("p", { class: "why" }, `The coordinator received ${size(wire("in"))} and sent ${size(wire("out"))}. ${count(num_dropped)} messages were not allowed, ${count(num_stale)} came too late, and ${plural(num_moved, "stream")} moved to another target.`));
 }

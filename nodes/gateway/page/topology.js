@@ -23,7 +23,6 @@ function showTopology(status, gateway) {
   ]));
   fill($("gateway-node"), hubCard("gateway", `version ${gateway.version}`, [
     plural(gateway.num_requests, "request"),
-    `${count(gateway.num_streams)} streamed`,
   ]));
   const flows = new Map();
   for (const node of status.nodes) {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -23,9 +23,6 @@ class Metric:
 
     def counter(self, registry: CollectorRegistry) -> Counter:
         return Counter(self.name, self.help, self.labels, registry=registry)
-
-    def gauge(self, registry: CollectorRegistry) -> Gauge:
-        return Gauge(self.name, self.help, self.labels, registry=registry)
 
     def histogram(self, registry: CollectorRegistry, bounds: Sequence[float]) -> Histogram:
         return Histogram(self.name, self.help, self.labels, registry=registry, buckets=bounds)
