@@ -75,21 +75,18 @@ class Comparisons:
     def of(self, num_streams: int) -> Comparison:
         """Returns the comparison for this number of streams."""
         # The last pass of the last stream is reported when there is none any more.
-        cost, least = _FIRST_TRIAL_COST / max(1, num_streams), 1 << num_streams.bit_length() >> 1
-        streams = f"{least} to {2 * least - 1} streams" if least > 1 else "one stream"
-        return self._found.setdefault(num_streams.bit_length(), Comparison(cost, streams))
+        cost = _FIRST_TRIAL_COST / max(1, num_streams)
+        return self._found.setdefault(num_streams.bit_length(), Comparison(cost))
 
 
 @dataclass(slots=True)
 class Comparison:
     """Decides whether draft nodes guess, for one range of stream counts.
 
-    first_trial_cost: of the trial after the first comparison that they lose. streams: that range,
-    in words.
+    first_trial_cost: of the trial after the first comparison that they lose.
     """
 
     first_trial_cost: float = _FIRST_TRIAL_COST
-    streams: str = "one stream"
     speculation: Speculation = Speculation.ON
     _guesses: _Seen = field(default_factory=_Seen)
     # Before the first pause this holds the calibrated rate of plain decoding: one token a pass.

@@ -39,8 +39,27 @@ Plain = Literal[
     "none_there",
     "not_worth",
 ]
-# The reasons why a pass took no guesses of a stream (docs/reference/metrics-and-status.md).
-PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)
+# Why a pass took no guesses of a stream, and the figures that decided it.
+PLAIN_TEXTS: Final[dict[Plain, tuple[str, str]]] = {
+    "asked": ("the request asks for none", ""),
+    "last_token": ("one token is left", ""),
+    "policy": ("the coordinator's policy is plain decoding", ""),
+    "measuring": ("draft nodes pause, so that the speed without them is measured", ""),
+    "no_draft": ("no draft node follows the stream", "{refusal}"),
+    "no_turn": ("the draft model in the target's process promised less than its time costs", ""),
+    "slower": ("tokens came faster without draft nodes", "with them {gain:.2f} of that speed"),
+    "refused": ("draft nodes refused the stream", "{refusal}"),
+    "reading": ("a draft node is reading the text", "{node}"),
+    "after_wrong": (
+        "a draft node was told that its guess was wrong",
+        "{node}: {rtt_ms:.0f} ms there and back, step {step_ms:.0f} ms, pass {pass_ms:.0f} ms",
+    ),
+    "none_there": (
+        "no guess was there in time",
+        "{node}: {num_late} late, {num_taken} taken, step {step_ms:.0f} ms, pass {pass_ms:.0f} ms",
+    ),
+    "not_worth": ("a guess would not have saved time", "chance {chance:.2f}, needs {needed:.2f}"),
+}
 TOKEN_KINDS: Final = ("accepted", "corrected", "bonus", "plain")
 Fate = Literal["taken", "not_chosen", "late", "looked_up", "in_turns"]
 # What became of guesses: a pass took them from a draft node; they were there when a pass began, but

@@ -22,7 +22,7 @@ from nodes.coordinator.status import parts
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import observed_price_s
-from nodes.scheduler.reasons import plain_line
+from nodes.scheduler.reasons import why_plain
 from nodes.scheduler.stream import Opening
 from nodes.telemetry.counts import Counts
 from nodes.telemetry.status import (
@@ -45,7 +45,7 @@ _LEFT_S: Final = 300.0
 # Passes and messages with guesses are shown for this long.
 _SPANS_S: Final = 10.0
 _MAX_LEFT: Final = 32
-# Streams for which a line explains why they decode without guesses; the others have only a label.
+# Streams for which a text explains why they decode without guesses; the others have only a label.
 _MAX_WHY: Final = 64
 _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 512, 32, 32
 
@@ -223,8 +223,8 @@ class Reporting:
                 continue
             scheduler, stream = target.scheduler, target.streams[stream_id]
             plain = "" if isinstance(stream.phase, Opening) else stream.plain
-            # Building the line is most of the work, so only the first streams get one.
-            reason = plain_line(scheduler, stream) if plain and index < _MAX_WHY else ""
+            # Building the text is most of the work, so only the first streams get one.
+            reason = why_plain(scheduler, stream, plain) if plain and index < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
             yield parts.stream_status(mine, aliases, stream, rate, (plain, reason))
 

@@ -10,7 +10,7 @@ from nodes.coordinator.members.record import NodeRecord, TargetRecord
 from nodes.coordinator.requests.request import RequestStream
 from nodes.scheduler import Scheduler
 from nodes.scheduler.stream import Opening, Stream
-from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
+from nodes.telemetry.counts import FATES, PLAIN_TEXTS, TOKEN_KINDS, Counts
 from nodes.telemetry.status import CountStatus, NodeStatus, PlanStatus, StreamStatus, finite
 
 _MAX_NAME, _MAX_LINE = 64, 200
@@ -140,6 +140,6 @@ def count_status(counts: Counts) -> CountStatus:
         judged=judged,
         accepted=accepted,
         gammas=tuple(counts.by_made),
-        plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
+        plain_steps={label: counts.plain_steps[label] for label in PLAIN_TEXTS},
         guesses={fate: counts.guesses[fate] for fate in FATES},
     )

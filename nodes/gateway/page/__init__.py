@@ -2,9 +2,12 @@
 
 import base64
 import hashlib
+import json
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final
+
+from nodes.telemetry.counts import PLAIN_TEXTS
 
 STYLE: Final = "page.css"
 # The scripts share one scope and run in this order.
@@ -25,7 +28,10 @@ SCRIPTS: Final = (
 @lru_cache(maxsize=1)
 def page() -> tuple[bytes, str]:
     """Return the page and a Content-Security-Policy that allows only its own style and script."""
-    script = '"use strict";\n(() => {\n' + "\n".join(map(_read, SCRIPTS)) + "})();\n"
+    # The words for the labels of passes without guesses are those of all other displays.
+    plain = json.dumps({label: text for label, (text, _) in PLAIN_TEXTS.items()})
+    scripts = "\n".join(map(_read, SCRIPTS))
+    script = f'"use strict";\n(() => {{\nconst PLAIN = {plain};\n{scripts}}})();\n'
     style = _read(STYLE)
     # A closing tag would end the <script> or <style> element early.
     assert "</" not in script

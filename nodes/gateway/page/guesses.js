@@ -6,20 +6,6 @@ const KINDS = {
   bonus: "bonus after right guesses",
   plain: "plain, without a guess",
 };
-const PLAIN = {
-  asked: "requested without guesses",
-  no_draft: "no draft node follows the stream",
-  no_turn: "a turn of the draft model would not save time",
-  slower: "faster without draft nodes",
-  refused: "refused by draft nodes",
-  reading: "the draft node is reading the text",
-  last_token: "only one token is left",
-  policy: "the coordinator's policy is plain decoding",
-  measuring: "speed without draft nodes is measured",
-  after_wrong: "the draft node was told of a wrong guess",
-  none_there: "no guess arrived in time",
-  not_worth: "guesses would not save time",
-};
 const FATES = {
   taken: "used by a pass",
   not_chosen: "there, but not taken",
