@@ -149,7 +149,7 @@ def _why_plain(answers: Sequence[Answer], num_short: int) -> str:
         figures.plain_reason
         for answer in answers
         for figures in answer.figures
-        if figures.plain_reason and "one token is left" not in figures.plain_reason
+        if figures.plain_reason
     )
     why = (f"{reason} ({times} of {reasons.total()})" for reason, times in reasons.most_common(1))
     return next(why, "-") + (f"; {num_short} pairs on fewer cores" if num_short else "")

@@ -48,7 +48,7 @@ def test_every_gamma_gives_the_tokens_of_plain_decoding(commands: Commands) -> N
             assert found["num_rounds"] > 0
         if gamma == "0":
             assert (found["num_rounds"], found["num_draft_tokens"]) == (0, 0)
-            assert found["plain_reason"].endswith(" as the request wants")
+            assert "the request asks for none" in found["plain_reason"]
 
 
 def test_settings_in_the_environment_are_not_those_of_the_private_mesh(commands: Commands) -> None:
@@ -78,7 +78,7 @@ def test_without_a_draft_model(commands: Commands, draft: str) -> None:
     found = answer(commands, "--model", "toy:1", "--draft", draft, *options)
     assert tuple(found["token_ids"]) == alone("hi", 48).token_ids
     if draft == "none":
-        assert found["plain_reason"].endswith("; there is no draft node")
+        assert "there is no draft node" in found["plain_reason"]
     else:
         # Guesses come from the target: nothing goes to a draft node.
         assert found["num_rounds"] > 0

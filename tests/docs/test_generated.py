@@ -13,7 +13,7 @@ from bench.pages.markdown import PageError, with_parts
 from bench.pages.settings import ROLES, settings_of
 from mesh.messages import PROTOCOL_VERSION
 from nodes.service import runtime
-from nodes.telemetry.counts import FATES, PLAIN_LABELS
+from nodes.telemetry.counts import FATES, PLAIN_TEXTS
 
 
 def rows(page: str) -> set[str]:
@@ -57,7 +57,7 @@ def test_the_page_of_exit_codes_has_all_of_them() -> None:
 
 
 def test_every_label_of_the_status_document_is_explained() -> None:
-    assert {*PLAIN_LABELS, *FATES} <= rows("metrics-and-status.md")
+    assert {*PLAIN_TEXTS, *FATES} <= rows("metrics-and-status.md")
 
 
 def test_every_status_of_an_error_is_explained() -> None:

@@ -56,7 +56,7 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     figures = finished.message.figures
     assert (figures.num_rounds, figures.num_plain_steps) == (0, 2)
     assert (figures.target_wire_bytes, figures.draft_wire_bytes) == (150, 0)
-    assert figures.plain_reason == "passes without guesses: 2 as the request wants"
+    assert figures.plain_reason == "passes without guesses: 2 as the request asks for none"
     # The id is free again.
     assert mesh.submit().opened() == [2]
 
@@ -171,7 +171,7 @@ def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
     mesh.hear(DRAFT, StreamFailedNotice(1, 1, "toy-0.8 is full"))
     mesh.ready()
     (*_, finished) = mesh.finish().to(CLIENT)
-    assert finished.figures.plain_reason.endswith("; draft node draft: toy-0.8 is full")
+    assert finished.figures.plain_reason.endswith("(draft node draft: toy-0.8 is full)")
 
 
 # -- targets that are lost ------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def many() -> Status:
 
 
 def empty() -> Status:
-    none = WaitingStatus(0, 0, 0.0, {})
+    none = WaitingStatus(0, 0)
     nothing: dict[str, Any] = {"nodes": (), "streams": (), "targets": (), "media": ()}
     return replace(STATUS, num_streams=0, waiting=none, **nothing)
 

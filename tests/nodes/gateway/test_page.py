@@ -11,7 +11,7 @@ import pytest
 from nodes.coordinator.requests.book import OUTCOMES
 from nodes.gateway import page as page_module
 from nodes.gateway.page import SCRIPTS, STYLE, page
-from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS
+from nodes.telemetry.counts import FATES, TOKEN_KINDS
 from tests.nodes.gateway.calls import gateway_of, get, open_app
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
@@ -61,7 +61,6 @@ def words_of(name: str) -> set[str]:
 
 def test_it_has_words_for_every_label_of_the_status_document() -> None:
     assert words_of("KINDS") == set(TOKEN_KINDS)
-    assert words_of("PLAIN") == set(PLAIN_LABELS)
     assert words_of("FATES") == set(FATES)
 
 

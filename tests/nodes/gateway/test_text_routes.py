@@ -46,8 +46,6 @@ async def test_vectors_come_as_numbers_or_base64(app: ASGIApp) -> None:
     assert [float(vector[0]) for vector in vectors] == [1.0, 2.0, 3.0]
     assert (await asked(input=[[97, 98], [99]])).json["usage"]["prompt_tokens"] == 3
     assert (await asked(input="abc", dimensions=2)).status == 200
-    metrics = (await get(app, "/metrics")).body
-    assert b'airdraft_gateway_tokens_total{kind="prompt"} 15.0\n' in metrics
 
 
 @pytest.mark.parametrize(

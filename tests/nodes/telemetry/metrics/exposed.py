@@ -29,8 +29,6 @@ def everything() -> Samples:
     """Of a mesh and a gateway that have done something."""
     gateway = GatewayMetrics(["/v1/completions"])
     request = gateway.request_started("/v1/completions")
-    request.started(0, 3)
     request.tokens_came(0, 1)
     request.finished(200)
-    gateway.request_started("/v1/completions")
     return samples_of(generate_latest(MeshMetrics(STATUS)) + generate_latest(gateway.registry))
