@@ -21,25 +21,16 @@ def text(status: Status, width: int = 160, height: int = 100) -> str:
 def test_a_small_terminal_shows_all_kinds_of_things() -> None:
     lines = frame(STATUS, 80, 24)
     assert len(lines) <= 24
-    assert lines[0] == (
-        "airdraft, up 0:01:01: 55.5 tokens/s, 2 streams, 4 waiting; nodes: 1 ok, 1 silent"
-    )
     found = "\n".join(lines)
     for part in (
-        "silent 2 s emulated",
-        "PLAN of big: groups of streams: 1 with 4 guesses, bound by round of batch 1",
-        "observed 55.5 tokens/s, 20.0 passes/s; prediction errors: pass 4%, plan 4%",
-        "44 tokens: 64% accepted, 20% corrected, 7% bonus, 9% plain",
-        "guesses: 40 taken",
-        "passes of a stream without guesses: 4 no draft",
-        "  no guesses: no draft node holds the stream",
-        "... 3 more",
+        *("55.5 tokens/s, 2 streams, 4 waiting; nodes: 1 ok, 1 silent", "silent 2 s emulated"),
+        *("1 with 4 guesses, bound by round of batch 1", "pass 4%, plan 4%"),
+        *("64% accepted, 20% corrected, 7% bonus, 9% plain", "40 taken", "4 no draft", "3 more"),
     ):
         assert part in found
     # A wide one has more columns.
-    assert "IN/OUT" not in found
+    assert "120.0kB/80.0kB" not in found
     assert "120.0kB/80.0kB" in text(STATUS)
-    assert "200k d" in text(STATUS)
 
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 40), st.integers(0, 20))
