@@ -32,36 +32,6 @@ def test_prompts_of_every_form(prompt: Any, prompts: tuple[Any, ...]) -> None:
     assert job(prompt=prompt).prompts == prompts
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"prompt": ""}, "prompt"),
-        ({"prompt": []}, "prompt"),
-        ({"prompt": True}, "prompt"),
-        ({"prompt": [True]}, "prompt[0]"),
-        ({"prompt": [1, "a"]}, "prompt[1]"),
-        ({"prompt": [1, -1]}, "prompt[1]"),
-        ({"prompt": [1, 2**31]}, "prompt[1]"),
-        ({"prompt": ["a", 1]}, "prompt[1]"),
-        ({"prompt": ["a", ""]}, "prompt[1]"),
-        ({"prompt": [[1], "a"]}, "prompt[1]"),
-        ({"prompt": [[]]}, "prompt[0]"),
-        ({"prompt": "x" * 101}, "prompt"),
-        ({"prompt": [1] * 6}, "prompt"),
-        ({"prompt": ["a"] * 4}, "prompt"),
-        ({"prompt": None}, "prompt"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 100}, "max_tokens"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logprobs": 21}, "logprobs"),
-        ({"suffix": "x"}, "suffix"),
-        ({"best_of": 2}, "best_of"),
-    ],
-)
-def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
-    assert FIELDS.refused({"prompt": "hi", **body}) == param
-
-
 def test_all_choices_of_a_body_are_counted_together() -> None:
     jobs = Jobs(COMPLETIONS, GatewayLimits(max_choices_of_body=12))
     assert len(jobs.job({"prompt": ["a"] * 4, "n": 3}).prompts) == 4

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from nodes.engine.rules import Grammar
-from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job
 from nodes.gateway.responses import RESPONSES
 from nodes.messages import ChatMessage
@@ -113,37 +112,6 @@ async def test_only_what_is_declared_is_echoed() -> None:
 @pytest.mark.parametrize("reasoning", [None, {}, {"effort": None, "summary": None}])
 def test_null_is_no_value_in_what_would_be_refused_either(reasoning: Any) -> None:
     assert job(reasoning=reasoning).ignored == ()
-    assert Jobs(RESPONSES).refused({"input": "hi", "reasoning": {"effort": "so"}}) == (
-        "reasoning.effort"
-    )
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"input": None}, "input"),
-        ({"input": []}, "input"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
-        ({"input": [{"type": "function_call", "name": "x"}]}, "input[0].call_id"),
-        ({"input": [{"role": "user"}]}, "input[0].content"),
-        ({"input": [said("user", type="input_image")]}, "input[0].content[0].type"),
-        ({"input": [{"role": "user", "content": "x" * 60}], "instructions": "y"}, "input"),
-        ({"previous_response_id": "resp-1"}, "previous_response_id"),
-        ({"background": True}, "background"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
-        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
-        ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"max_output_tokens": 10**9}, "max_output_tokens"),
-    ],
-)
-def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
-    fields = Jobs(RESPONSES, GatewayLimits(max_prompt_chars=50), strict_fields=False)
-    error = fields.error({"input": "hi", **body})
-    assert (error.param, error.message.startswith(param)) == (param, True)
-    # What to do instead is said, too.
-    is_told = "send the whole conversation as input" in error.message
-    assert is_told is (param == "previous_response_id")
 
 
 async def test_an_answer_is_told_whole_or_in_pieces() -> None:

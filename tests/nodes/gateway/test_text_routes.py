@@ -48,27 +48,6 @@ async def test_vectors_come_as_numbers_or_base64(app: ASGIApp) -> None:
     assert (await asked(input="abc", dimensions=2)).status == 200
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "param"),
-    [
-        ("/v1/embeddings", {"input": "a", "model": "x"}, "model"),
-        ("/tokenize", {}, "content"),
-        ("/tokenize", {"content": "a", "prompt": "b"}, "content"),
-        ("/tokenize", {"content": "a", "add_special": False}, "add_special"),
-        ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
-        ("/detokenize", {}, "tokens"),
-        ("/v1/embeddings", {"input": ["a"] * 2049}, "input"),
-        ("/v1/embeddings", {"input": ""}, "input"),
-        ("/v1/embeddings", {"input": "abc", "dimensions": 5}, "dimensions"),
-        ("/v1/messages/count_tokens", {"messages": []}, "messages"),
-    ],
-)
-async def test_what_is_refused_is_named(app: ASGIApp, path: str, body: Any, param: str) -> None:
-    call = await post(app, path, body)
-    status = 404 if param == "model" else 400
-    assert (call.status, call.json["error"]["param"]) == (status, param)
-
-
 async def test_all_that_is_posted_is_described(app: ASGIApp) -> None:
     told = (await get(app, "/openapi.json")).json
     assert told["openapi"] == "3.1.0"

@@ -99,37 +99,6 @@ def test_only_what_a_model_is_to_hear_of_tools_is_told() -> None:
         assert (job.tools, job.options.tools) == (None, "")
 
 
-@pytest.mark.parametrize(
-    ("changes", "param"),
-    [
-        ({"tools": [{"type": "function"}]}, "tools[0].function"),
-        ({"tools": [{"type": "other", "function": {"name": "x"}}]}, "tools[0].type"),
-        (tool(name="a b"), "tools[0].function.name"),
-        ({"tools": [MAIL, MAIL]}, "tools"),
-        ({"tools": [MAIL] * 129}, "tools"),
-        (tool(parameters=1), "tools[0].function.parameters"),
-        (tool(parameters={"type": "array"}), "tools"),
-        ({"tool_choice": "some"}, "tool_choice"),
-        ({"tools": None, "tool_choice": "required"}, "tool_choice"),
-        (
-            {"tool_choice": {"type": "function", "function": {"name": "x"}}},
-            "tool_choice.function.name",
-        ),
-        ({"grammar": 'root ::= "x"'}, "tools"),
-        ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
-        (
-            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "x"}}]}]},
-            "messages[0].tool_calls[0].function.arguments",
-        ),
-    ],
-)
-def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        grammar_of(**changes)
-    assert (caught.value.status, caught.value.param) == (400, param)
-
-
 NONE = {"type": "object", "properties": {}, "additionalProperties": False}
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 
