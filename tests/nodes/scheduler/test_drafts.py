@@ -1,4 +1,4 @@
-"""Draft nodes: what is kept of streams that they no longer follow."""
+"""Draft nodes: what is kept of them, and of streams that they no longer follow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import pytest
 
 from nodes.messages import CommitNotice, OpenStreamRequest
 from policies.plan import Link
-from tests.nodes.scheduler.watched import admit, commit, join, make_scheduler, ready, to_draft
+from tests.nodes.scheduler.watched import (
+    DRAFT_COSTS,
+    ONE,
+    admit,
+    commit,
+    decoding,
+    fail,
+    join,
+    make_scheduler,
+    ready,
+    to_draft,
+)
 
 
 def test_texts_of_streams_that_ended_long_ago_do_not_hold_up_commits() -> None:
@@ -45,3 +56,23 @@ def test_a_node_is_not_judged_by_the_share_that_it_had_beside_others_that_are_go
     join(scheduler, "slow", 0.03)
     out = admit(scheduler, max_tokens=1000)
     assert [node for node, _ in to_draft(out, OpenStreamRequest)] == ["quick"]
+
+
+def test_a_draft_node_that_comes_back_is_asked_again_for_a_text_that_it_refused() -> None:
+    scheduler = decoding("d")
+    fail(scheduler, "d", "d is full")
+    assert scheduler.streams[ONE].follow is None
+    scheduler.draft_lost("d")
+    out = scheduler.draft_joined("d", DRAFT_COSTS)
+    assert [node for node, _ in to_draft(out, OpenStreamRequest)] == ["d"]
+
+
+def test_a_node_is_not_judged_by_the_guesses_of_another_one_of_its_name() -> None:
+    """Its model may be another one."""
+    scheduler = decoding("a", max_tokens=1000)
+    for _ in range(30):
+        commit(scheduler, 5, num_draft_tokens=1, num_offered=1, num_compared=1)
+    scheduler.draft_lost("a")
+    scheduler.draft_joined("a", DRAFT_COSTS)
+    for name in scheduler.drafts:
+        assert name not in scheduler.alphas

@@ -248,17 +248,23 @@ def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
 def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
     scheduler = decoding(make())
     (request,) = to_target(commit(scheduler, 5, prefix_len=9), OpenStreamRequest)
-    assert request.generation > 1
+    # Above the generation of a parking that is on its way.
+    assert request.generation == 3
     assert request.token_ids == PROMPT
-    out: list[Instruction] = []
+    out, num_opened = list[Instruction](), 1
     while len(scheduler.streams):
         out = commit(scheduler, 5, prefix_len=9)
+        num_opened += len(to_target(out, OpenStreamRequest))
     assert any(isinstance(i, Abort) for i in out)
+    assert num_opened == 3
 
 
 def test_what_a_target_says_twice_is_taken_once() -> None:
     scheduler = decoding(make())
     assert scheduler.target_ready(ONE, 1) == []
+    # Nor is what is about an earlier or a later opening.
+    assert scheduler.target_ready(ONE, 7) == scheduler.target_failed(ONE, 7, "late") == []
+    assert scheduler.num_stale == 2
     commit(scheduler, 5)
     assert commit(scheduler, 5, prefix_len=len(PROMPT)) == []
     (emit,) = (i for i in commit(scheduler, 6, prefix_len=4) if isinstance(i, Emit))
