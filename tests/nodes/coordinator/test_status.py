@@ -136,6 +136,7 @@ def test_a_stream_is_followed_through_its_phases(mesh: Mesh) -> None:
     decoding = only_stream(ask(mesh, 1.0))
     assert (decoding.phase, decoding.num_tokens, decoding.gamma) == ("decoding", 1, 0)
     assert decoding.plain == "no_draft"
+    assert "(there is no draft node)" in decoding.reason
     mesh.hear(TARGET, StreamParkedNotice(1, 1), 2.0)
     assert only_stream(ask(mesh, 2.0)).phase == "parked"
     mesh.ready(1, 2, now=3.0)

@@ -103,6 +103,25 @@ def test_a_pass_without_guesses_has_a_label_and_a_text_with_its_figures(
     assert +scheduler.counts.plain_steps == {label: 1}
 
 
+def test_a_guess_that_delays_more_streams_needs_a_higher_chance() -> None:
+    scheduler = make_scheduler("d")
+    for stream_id in (1, 2):
+        admit(scheduler, stream_id)
+        ready(scheduler, stream_id)
+    commit(scheduler, 5, num_offered=1, best_percent=30, pass_s=0.04)
+    # One more token adds 2 ms to a pass of 42 ms, which gives each stream a token.
+    line = why_plain(scheduler, scheduler.streams[ONE], "not_worth")
+    assert line.endswith("(chance 0.30, needs 0.10)")
+
+
+def test_of_a_draft_node_that_another_target_knows_to_be_gone_no_figures_are_told() -> None:
+    scheduler, other = decoding("d"), make_scheduler("d")
+    commit(scheduler, 5)
+    other.drafts = scheduler.drafts
+    other.draft_lost("d")
+    assert why(scheduler) == ("none_there", PLAIN_TEXTS["none_there"][0])
+
+
 def test_the_last_token_needs_no_guess() -> None:
     scheduler = decoding("d", max_tokens=1)
     commit(scheduler, 5, finish_reason="length")
