@@ -123,7 +123,6 @@ _NAMES: Final = (
     (r"^messages.*", "messages"),
     (r"^stop\b", "stop_sequences"),
     (r"\.function\b", ""),
-    (r"\.parameters\b", ".input_schema"),
 )
 
 

@@ -158,7 +158,6 @@ class ResponsesBody(Sampling):
 _NAMES: Final = (
     (r"^messages.*", "input"),
     (r"^max_completion_tokens\b", "max_output_tokens"),
-    (r"^reasoning_effort\b", "reasoning.effort"),
     (r"^response_format\.json_schema\b", "text.format"),
     (r"\.function\b", ""),
 )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
+from nodes.engine.rules import MAX_GRAMMAR_CHARS
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, GatewayLimits
 from tests.nodes.gateway.calls import CHAT, COMPLETIONS, open_app, post
@@ -21,6 +22,7 @@ CALL = {"function": {"name": "f", "arguments": "{}"}}
 MAIL = {"type": "function", "function": {"name": "mail"}}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 ANSWER = "response_format"
+LARGE = {"description": "x" * MAX_GRAMMAR_CHARS}
 # What a body has beside the changes of a row.
 USUAL: dict[str, Any] = {
     CHAT: {"messages": [USER]},
@@ -73,6 +75,8 @@ OF_CHAT: list[tuple[dict[str, Any], str]] = [
     ({ANSWER: {"type": "json_object", "schema": []}}, f"{ANSWER}.schema"),
     (schema([]), f"{ANSWER}.json_schema.schema"),
     (schema({"a": "\ud800"}), f"{ANSWER}.json_schema.schema"),
+    (schema(LARGE), f"{ANSWER}.json_schema.schema"),
+    ({ANSWER: {"type": "json_object", "schema": LARGE}}, f"{ANSWER}.schema"),
     ({"logit_bias": {"x": 1}}, "logit_bias"),
     ({"logit_bias": {"1": 101}}, "logit_bias.1"),
     ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
@@ -162,6 +166,8 @@ OF_OTHERS: list[tuple[str, dict[str, Any], str]] = [
     (MESSAGES, {"stop_sequences": ["a", ""]}, "stop_sequences[1]"),
     (MESSAGES, {"tools": [{"name": "a b", "input_schema": SCHEMA}]}, "tools[0].name"),
     (MESSAGES, {"system": "x" * (MOST - 1)}, "messages"),
+    # With a system message the place in the conversation is another one.
+    (MESSAGES, {"system": "x", "messages": [{**USER, "content": "x" * (MOST + 1)}]}, "messages"),
     (RESPONSES, {"input": None}, "input"),
     (RESPONSES, {"input": []}, "input"),
     (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
@@ -178,6 +184,11 @@ OF_OTHERS: list[tuple[str, dict[str, Any], str]] = [
     (RESPONSES, {"tools": [{"type": "web_search"}]}, "tools[0].type"),
     (RESPONSES, {"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
     (RESPONSES, {"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+    (
+        RESPONSES,
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": LARGE}}},
+        "text.format.schema",
+    ),
     (RESPONSES, {"reasoning": {"effort": "so"}}, "reasoning.effort"),
     (RESPONSES, {"max_output_tokens": 0}, "max_output_tokens"),
     (RESPONSES, {"max_output_tokens": 10**9}, "max_output_tokens"),
