@@ -29,8 +29,9 @@ from nodes.messages import (
 )
 from nodes.scheduler.commits import tell_followers
 from nodes.scheduler.drafts import Drafts
+from nodes.scheduler.in_force import begin_plan, observed_price_s, take_plan
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
-from nodes.scheduler.planning import MODES, Mode, begin_plan, observed_price_s, take_plan
+from nodes.scheduler.planning import MODES, Mode
 from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Figures
 from nodes.target import node as target_node

@@ -33,7 +33,8 @@ from nodes.messages import EngineProfile, OpenStreamRequest, TokenizeRequest
 from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import Made, Mode, Planning, begin_plan, take_plan
+from nodes.scheduler.in_force import begin_plan, take_plan
+from nodes.scheduler.planning import Made, Mode, Planning
 from nodes.worker.profile import token_bits
 from policies.latency import NodeCosts
 

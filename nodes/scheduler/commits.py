@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from nodes.messages import MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitEntry, CommitNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
+from nodes.scheduler.endings import LEASE_TOKENS, abort, finish, reopen
 from nodes.scheduler.instructions import Emit, Instruction, ToDraft
 from nodes.scheduler.reasons import plain_label
+from nodes.scheduler.state import SchedulerState, current
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.worker.stream import StreamId
 from policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
 
-if TYPE_CHECKING:
-    from nodes.scheduler.scheduler import Scheduler
-
-# Tokens of a lease; half of them are left when it is renewed. At 20 to 100 tokens a second both
-# last longer than any round trip, and little work is lost when the coordinator or client is gone.
-LEASE_TOKENS: Final = 64
-
 
 def commit(
-    scheduler: Scheduler,
+    state: SchedulerState,
     entry: CommitEntry,
     token_ids: tuple[int, ...],
     added: list[Stream],
     now: float,
 ) -> list[Instruction]:
     """Handle one entry of a pass. A stream that continues is appended to `added`."""
-    stream = scheduler.current(StreamId(entry.stream_id), entry.generation)
+    stream = current(state, StreamId(entry.stream_id), entry.generation)
     if stream is None:
         return []
     length = len(stream.token_ids)
     if entry.prefix_len != length:
-        scheduler.num_stale += 1
+        state.num_stale += 1
         if entry.prefix_len > length:
-            return scheduler.reopen(stream, "messages with tokens of the target were lost")
+            return reopen(state, stream, "messages with tokens of the target were lost")
         return []
-    plain = plain_label(scheduler, stream, entry)
+    plain = plain_label(state, stream, entry)
     if plain == "slower":
-        stream.compared = scheduler.comparisons.of(len(scheduler.streams))
-    scheduler.counts.committed(entry, entry.num_tokens, plain)
+        stream.compared = state.comparisons.of(len(state.streams))
+    state.counts.committed(entry, entry.num_tokens, plain)
     if len(token_ids) > stream.tokens_left:
-        return scheduler.abort(stream, "the target committed more tokens than max_tokens allows")
+        return abort(state, stream, "the target committed more tokens than max_tokens allows")
     if not (token_ids or entry.finish_reason):
-        return scheduler.abort(stream, "the target reported a pass without a token")
+        return abort(state, stream, "the target reported a pass without a token")
     if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
         error = "the target sent log-probabilities for another number of tokens"
-        return scheduler.abort(stream, error)
+        return abort(state, stream, error)
     out: list[Instruction] = []
     position = stream.num_output
     stream.token_ids += token_ids
@@ -61,12 +54,12 @@ def commit(
         follow.has_diverged = is_wrong or (follow.has_diverged and not entry.num_offered)
         follow.num_late += entry.num_late
         follow.num_taken += entry.num_draft_tokens - entry.num_looked_up - entry.num_in_turns
-        scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
+        state.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)
             # Of many commits, because a stream that moves has its text read again.
             estimate = AcceptanceEstimate(memory=GUESS_MEMORY)
-            seen = scheduler.alphas.setdefault(follow.node, estimate)
+            seen = state.alphas.setdefault(follow.node, estimate)
             seen.observe(entry.num_compared, entry.num_right)
     if token_ids or entry.text:
         # An accepted end-of-text guess is not a token of the text.
@@ -75,10 +68,10 @@ def commit(
         output = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
         out.append(Emit(stream.spec.stream_id, position, *output))
     if entry.finish_reason:
-        return [*out, *scheduler.finish(stream, entry.finish_reason)]
+        return [*out, *finish(state, stream, entry.finish_reason)]
     if stream.tokens_left <= 0:
         error = "the target sent the last token without a finish reason"
-        return [*out, *scheduler.abort(stream, error)]
+        return [*out, *abort(state, stream, error)]
     if isinstance(stream.phase, Opening):
         # The notice that the stream is ready was lost or overtaken; a commit implies it.
         stream.phase, stream.is_parked = Running(length + LEASE_TOKENS), False
@@ -86,31 +79,31 @@ def commit(
     return out
 
 
-def tell_followers(scheduler: Scheduler, now: float) -> list[Instruction]:
+def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
     """Send new commits and the next pieces of long texts, one message to each draft node whose link
     is free."""
     out: list[Instruction] = []
-    if scheduler.speculation is not Speculation.ON:
+    if state.speculation is not Speculation.ON:
         return out
-    for name in list(scheduler.untold):
-        node = scheduler.drafts.get(name)
+    for name in list(state.untold):
+        node = state.drafts.get(name)
         if node is None:
-            del scheduler.untold[name]
+            del state.untold[name]
         elif now >= node.free_at:
-            out += _send(scheduler, node, now)
+            out += _send(state, node, now)
     return out
 
 
-def _send(scheduler: Scheduler, node: DraftRecord, now: float) -> list[Instruction]:
+def _send(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruction]:
     """Fill one message with tokens that a draft node has not received yet."""
     entries: list[AddedEntry] = []
     token_ids: list[int] = []
-    waiting = list(scheduler.untold.pop(node.name))
+    waiting = list(state.untold.pop(node.name))
     # A stream that has had a piece of a long text comes after all others the next time.
     rest: list[StreamId] = []
     again: list[StreamId] = []
     for index, stream_id in enumerate(waiting):
-        stream = scheduler.streams.get(stream_id)
+        stream = state.streams.get(stream_id)
         follow = stream.follow if stream is not None else None
         if stream is None or follow is None or follow.node != node.name:
             continue
@@ -126,7 +119,7 @@ def _send(scheduler: Scheduler, node: DraftRecord, now: float) -> list[Instructi
         if follow.told < len(stream.token_ids):
             again.append(stream_id)
     if rest or again:
-        scheduler.untold[node.name] = dict.fromkeys([*rest, *again])
+        state.untold[node.name] = dict.fromkeys([*rest, *again])
     if not entries:
         return []
     message_s = node.message_s(len(entries), len(token_ids)) + node.owed_s

@@ -8,25 +8,17 @@ in which no stream waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from nodes.messages import MAX_GAMMA, MAX_HOLD_US, HoldEntry, HoldNotice
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.instructions import Instruction, ToTarget
-from nodes.scheduler.silences import LOOK_S
-from nodes.scheduler.stream import Running, Stream
-from nodes.worker.stream import StreamId
+from nodes.messages import MAX_GAMMA, MAX_HOLD_US
 from policies.baselines import SCHEMES
 from policies.describe import policy_of
 from policies.joint import joint_plan
 from policies.openflow import open_price_s
 from policies.paper import paper_plan
-from policies.plan import Observation, Plan, Policy, StreamView
-
-if TYPE_CHECKING:
-    from nodes.scheduler.scheduler import Scheduler
+from policies.plan import Observation, Plan, Policy
 
 OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 
@@ -36,8 +28,6 @@ OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 _LEAST_PROMISE: Final = 1.4
 # A stream waits for guesses up to this multiple of the predicted time.
 _PATIENCE: Final = 1.5
-# How fast predicted prices are corrected by observed ones: by half in some six plans.
-_FACTOR_RATE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,92 +106,9 @@ class Planning:
         return Made(self.observation, plan, self.factor * grouped_s, self.factor * open_s)
 
 
-def begin_plan(scheduler: Scheduler, now: float) -> Planning | None:
-    """Returns the inputs of a plan if one is due.
-
-    The caller may run make() on any thread and gives its result to take_plan().
-    """
-    if now < scheduler.plan_at:
-        return None
-    scheduler.plan_at, scheduler.is_plan_due = now + LOOK_S, False
-    if not has_ready_followers(scheduler):
-        return None
-    observation = observation_of(scheduler, now)
-    return Planning(observation, scheduler.mode.policy, scheduler.price_factor)
-
-
-def take_plan(scheduler: Scheduler, made: Made) -> list[Instruction]:
-    """Put a plan in force, even if streams have changed since it was begun."""
-    predicted_s = made.grouped_s if scheduler.is_grouped else made.open_s
-    observed_s = observed_price_s(scheduler)
-    scheduler.counts.ratios["plan"].observe(observed_s, predicted_s)
-    # A plan that could not be made predicts nothing.
-    if observed_s and 0.0 < predicted_s < math.inf:
-        scheduler.price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
-    if scheduler.mode.is_grouped is None:
-        scheduler.is_grouped = promises(made)
-    scheduler.last_made = made
-    scheduler.plan = made.grouped if scheduler.is_grouped else OPEN_FLOW_PLAN
-    return wait(scheduler, waits_of(scheduler.plan))
-
-
 def promises(made: Made) -> bool:
     """Whether groups are predicted to be so much cheaper than open flow that they are worth it."""
     return _LEAST_PROMISE * made.grouped_s < made.open_s
-
-
-def has_ready_followers(scheduler: Scheduler) -> bool:
-    """Whether a draft node guesses for any stream that decodes, so that streams could wait."""
-    return scheduler.speculation is Speculation.ON and any(
-        isinstance(s.phase, Running) and s.follow is not None and s.follow.is_ready
-        for s in scheduler.streams.values()
-    )
-
-
-def observed_price_s(scheduler: Scheduler) -> float:
-    """The recent weighted sum over streams of seconds a token; 0.0 if too little is known."""
-    streams = [s for s in scheduler.streams.values() if isinstance(s.phase, Running)]
-    if not streams or not all(stream.interval_s for stream in streams):
-        return 0.0
-    return sum(s.spec.weight * s.interval_s / s.tokens_a_pass for s in streams)
-
-
-def observation_of(scheduler: Scheduler, now: float) -> Observation:
-    """Returns what a policy plans by: the streams that decode, their draft nodes, the target."""
-    target = scheduler.target
-    streams = [s for s in scheduler.streams.values() if isinstance(s.phase, Running)]
-    used = sum(len(stream.token_ids) for stream in streams)
-    views, cells = [], dict[str, int]()
-    for stream in streams:
-        follow = stream.follow
-        name = follow.node if follow is not None and follow.is_ready else None
-        if name is not None:
-            cells[name] = cells.get(name, 0) + len(stream.token_ids)
-        views.append(
-            StreamView(
-                stream_id=stream.spec.stream_id,
-                alpha=stream.acceptance.alpha,
-                tokens_left=stream.tokens_left,
-                fixed_gamma=stream.fixed_gamma,
-                draft=name,
-                weight=stream.spec.weight,
-            )
-        )
-    drafts = []
-    for name, num_cells in cells.items():
-        view = scheduler.drafts[name].view
-        link = replace(view.link, rtt_s=view.link.rtt_s + scheduler.link.rtt_s)
-        drafts.append(replace(view, link=link, used_cells=num_cells))
-    return Observation(
-        streams=tuple(views),
-        target=target.now(used / max(1, len(streams))),
-        drafts=tuple(drafts),
-        used_cells=used,
-        prefill_share=target.prefill_share(now),
-        token_bits=scheduler.token_bits,
-        target_link=scheduler.link,
-        groups=tuple(batch.stream_ids for batch in scheduler.plan.batches),
-    )
 
 
 def waits_of(plan: Plan) -> dict[int, Wait]:
@@ -216,23 +123,3 @@ def waits_of(plan: Plan) -> dict[int, Wait]:
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
             found[stream_id] = Wait(k + 1, min(MAX_GAMMA, gamma), most_s)
     return found
-
-
-def wait(scheduler: Scheduler, waits: dict[int, Wait]) -> list[Instruction]:
-    """Put the waits of a new plan in force; streams that it does not name no longer wait."""
-    # Some streams may have left while the plan was made.
-    waits = {s: wait for s, wait in waits.items() if StreamId(s) in scheduler.streams}
-    before, scheduler.waits = scheduler.waits, waits
-    changed = [s for s in {**before, **waits} if before.get(s) != waits.get(s)]
-    return send_waits(scheduler, (scheduler.streams[StreamId(stream_id)] for stream_id in changed))
-
-
-def send_waits(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instruction]:
-    """Send the target the waits of these streams, except those that it has not read yet."""
-    entries = []
-    for stream in streams:
-        if isinstance(stream.phase, Running):
-            spec, wait = stream.spec, scheduler.waits.get(stream.spec.stream_id, Wait())
-            known = spec.stream_id, spec.generation, wait.group, wait.num_guesses
-            entries.append(HoldEntry(*known, round(wait.most_s * 1e6)))
-    return [ToTarget(HoldNotice(tuple(entries)))] if entries else []

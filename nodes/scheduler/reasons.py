@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nodes.messages import CommitEntry
 from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Stream
 from nodes.telemetry.counts import PLAIN_TEXTS, Plain
 
-if TYPE_CHECKING:
-    from nodes.scheduler.scheduler import Scheduler
 
-
-def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Plain:
+def plain_label(scheduler: SchedulerState, stream: Stream, entry: CommitEntry) -> Plain:
     """Returns the reason why a pass took no guesses of a stream. entry: what the pass committed."""
     if stream.fixed_gamma == 0:
         return "asked"
@@ -35,21 +31,21 @@ def plain_label(scheduler: Scheduler, stream: Stream, entry: CommitEntry) -> Pla
     return "after_wrong" if stream.follow.has_diverged else "none_there"
 
 
-def why_plain(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
+def why_plain(scheduler: SchedulerState, stream: Stream, label: Plain) -> str:
     """Returns the text of a label, with those of its figures that are known of the stream now."""
     text, figures = PLAIN_TEXTS[label]
     known = _figures(scheduler, stream, label)
     return f"{text} ({figures.format(**known)})" if known else text
 
 
-def summary(scheduler: Scheduler, stream: Stream) -> str:
+def summary(scheduler: SchedulerState, stream: Stream) -> str:
     """Returns in a line how many passes took no guesses of a stream, and why; "" for none."""
     steps = stream.figures.plain_steps.most_common()
     parts = (f"{num} as {why_plain(scheduler, stream, label)}" for label, num in steps)
     return f"passes without guesses: {'; '.join(parts)}" if steps else ""
 
 
-def _figures(scheduler: Scheduler, stream: Stream, label: Plain) -> dict[str, object]:
+def _figures(scheduler: SchedulerState, stream: Stream, label: Plain) -> dict[str, object]:
     follow = stream.follow
     node = scheduler.drafts.get(follow.node) if follow is not None else None
     match label:
@@ -74,7 +70,7 @@ def _figures(scheduler: Scheduler, stream: Stream, label: Plain) -> dict[str, ob
     return {}
 
 
-def _needed_chance(scheduler: Scheduler) -> float:
+def _needed_chance(scheduler: SchedulerState) -> float:
     """Returns the chance with which one more token of a pass gains the time that it adds to it."""
     num, used = max(1, len(scheduler.streams)), scheduler.used_cells
     table = scheduler.target.decode.table

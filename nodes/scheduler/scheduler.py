@@ -12,51 +12,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
 
 from nodes.messages import (
     MAX_STREAMS_PER_MESSAGE,
     ChainPart,
-    CloseStreamNotice,
     CommitReply,
     GuessNotice,
     LeaseEntry,
     LeaseRequest,
     with_tokens,
 )
-from nodes.scheduler import following, passes, planning
-from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
-from nodes.scheduler.comparison import Comparisons, Speculation
+from nodes.scheduler import following, in_force, passes
+from nodes.scheduler.commits import commit, tell_followers
+from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.costs import TargetCosts
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.instructions import Abort, Finish, Instruction, ToTarget
-from nodes.scheduler.passes import ObservedSpeed, TargetCosts
-from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
-from nodes.scheduler.reasons import summary
-from nodes.scheduler.silences import Pending, Silences, look_after
+from nodes.scheduler.endings import LEASE_TOKENS, closing, finish, opening, remove
+from nodes.scheduler.every_second import every_second
+from nodes.scheduler.instructions import Abort, Instruction, ToTarget
+from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Mode
+from nodes.scheduler.state import SchedulerState, current
 from nodes.scheduler.stream import NodeBackoff, Opening, Running, Stream
 from nodes.telemetry.counts import Counts
-from nodes.worker.stream import StreamId, StreamSpec, cells_soon
-from policies.acceptance import AcceptanceEstimate
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import NodeCosts
 from policies.plan import Link
 
-# Assumed before a pass was seen. By the time of a pass without guesses streams would choose the
-# quickest draft node first: in a simulated cell of 200 kbit/s that cost 4 % of all tokens.
-_UNSEEN_PASS_S: Final = 0.05
-# A stream is reopened at most this many times without a new token in between.
-_MOST_REOPENED: Final = 3
 
-
-class Scheduler:
-    """Serves the streams of one target.
-
-    drafts: all draft nodes of the mesh, shared by the schedulers of all targets. usable: names of
-    those that may draft for this target. alphas: by draft node, how often its guesses are right
-    here. link: the target's link. speculation: whether draft nodes guess now. waits: by stream,
-    what it waits for under the plan in force. untold: by draft node, the streams of which it has
-    not yet been sent all tokens. num_stale: messages that came too late. is_plan_due: the
-    caller should make a plan with begin_plan() and take_plan().
-    """
+class Scheduler(SchedulerState):
+    """Serves the streams of one target: events in, instructions out."""
 
     def __init__(
         self,
@@ -70,46 +54,16 @@ class Scheduler:
         mode: Mode = MODES["open"],
     ) -> None:
         """looks_up: the target also guesses from earlier texts."""
-        self.drafts, self.token_bits, self.name, self.mode = drafts, token_bits, name, mode
-        self.counts = counts if counts is not None else Counts()
-        self.target = TargetCosts(target_costs)
-        self.observed = ObservedSpeed()
-        self.link = Link()
-        self.streams: dict[StreamId, Stream] = {}
-        self.usable: set[str] = set()
-        self.no_draft = "there is no draft node"
-        # The draft model in the target's process; "" for none.
-        self.inside = ""
-        self.alphas: dict[str, AcceptanceEstimate] = {}
-        self.untold: dict[str, dict[StreamId, None]] = {}
-        self.speculation = Speculation.ON
-        self.comparisons = Comparisons()
-        # The mean seconds of a pass without prompts, and the predicted ones of the last pass.
-        self.pass_s, self.predicted_s = _UNSEEN_PASS_S, 0.0
-        self.num_stale = 0
-        self.plan, self.waits = OPEN_FLOW_PLAN, dict[int, Wait]()
-        # The last plan that was made, whether it was put in force or not.
-        self.last_made: Made | None = None
-        self._looks_up = looks_up and mode.has_guesses
+        counts = counts if counts is not None else Counts()
+        super().__init__(TargetCosts(target_costs), drafts, token_bits, name, counts, mode)
+        self.looks_up = looks_up and mode.has_guesses
         self.is_grouped = bool(mode.is_grouped)
-        self.plan_at, self.is_plan_due, self.price_factor = 0.0, False, 1.0
-        self.silences = Silences[Pending]()
-
-    @property
-    def admitted_cells(self) -> int:
-        """The cells that admission counts for all streams, with room for each to grow."""
-        return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in self.streams.values())
-
-    @property
-    def used_cells(self) -> int:
-        """The cells that the tokens of all streams take now, including parked ones."""
-        return sum(len(stream.token_ids) for stream in self.streams.values())
 
     # -- streams -----------------------------------------------------------------------------------
 
     def admit(self, spec: StreamSpec) -> list[Instruction]:
         """Open a stream on the target and choose a draft node to follow it."""
-        spec = replace(spec, looks_up=self._looks_up and spec.num_guesses != 0)
+        spec = replace(spec, looks_up=self.looks_up and spec.num_guesses != 0)
         return self._take_in(Stream(spec, list(spec.token_ids)))
 
     def adopt(self, stream: Stream) -> list[Instruction]:
@@ -121,42 +75,29 @@ class Scheduler:
 
     def _take_in(self, stream: Stream) -> list[Instruction]:
         self.streams[stream.spec.stream_id] = stream
-        return [*self._open(stream), *following.find_follower(self, stream)]
-
-    def _open(self, stream: Stream) -> list[Instruction]:
-        """Open a stream on the target with a lease, so that it decodes once the text is read."""
-        return [ToTarget(replace(stream.spec, num_leased=LEASE_TOKENS))]
+        return [opening(stream), *following.find_follower(self, stream)]
 
     def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
         """Remove a stream and return it with its journal, for another target. Raises KeyError."""
         stream = self.streams[stream_id]
-        return stream, [_close(stream), *self._remove(stream)]
+        return stream, [closing(stream), *remove(self, stream)]
 
     def release_all(self) -> tuple[list[Stream], list[Instruction]]:
         """The target is lost: return all its streams, and instructions for draft nodes."""
         streams = list(self.streams.values())
-        out = [each for stream in streams for each in self._remove(stream)]
+        out = [each for stream in streams for each in remove(self, stream)]
         self.drafts.give_back(self.name)
         return streams, out
 
     def close(self, stream_id: StreamId) -> list[Instruction]:
         """Close a stream without a Finish, if it is still here."""
         stream = self.streams.get(stream_id)
-        return [] if stream is None else [_close(stream), *self._remove(stream)]
+        return [] if stream is None else [closing(stream), *remove(self, stream)]
 
     def cancel(self, stream_id: StreamId) -> list[Instruction]:
         """Close a stream with a Finish, if it is still here."""
         stream = self.streams.get(stream_id)
-        return [] if stream is None else [_close(stream), *self.finish(stream, "cancelled")]
-
-    def finish(self, stream: Stream, reason: str) -> list[Instruction]:
-        finish = Finish(stream.spec.stream_id, reason, stream.figures, summary(self, stream))
-        return [*self._remove(stream), finish]
-
-    def _remove(self, stream: Stream) -> list[Instruction]:
-        del self.streams[stream.spec.stream_id]
-        self.waits.pop(stream.spec.stream_id, None)
-        return following.unfollow(self, stream)
+        return [] if stream is None else [closing(stream), *finish(self, stream, "cancelled")]
 
     # -- draft nodes -------------------------------------------------------------------------------
 
@@ -256,7 +197,7 @@ class Scheduler:
         num_read: tokens that it had to read; None for all. has_begun: it already decodes under the
         opening's lease.
         """
-        stream = self.current(stream_id, generation)
+        stream = current(self, stream_id, generation)
         if stream is None or not isinstance(stream.phase, Opening):
             return []
         length = len(stream.token_ids)
@@ -265,13 +206,13 @@ class Scheduler:
         known = [stream] if stream_id in self.waits else []
         if has_begun:
             stream.phase = Running(length + min(LEASE_TOKENS, stream.tokens_left))
-            return planning.send_waits(self, known)
+            return in_force.send_waits(self, known)
         stream.phase = Running(length)
-        return [*planning.send_waits(self, known), *self.allow([stream])]
+        return [*in_force.send_waits(self, known), *self.allow([stream])]
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
         """The target lacked cells and parked a stream; it sends ready when it has room again."""
-        stream = self.current(stream_id, generation)
+        stream = current(self, stream_id, generation)
         if stream is not None:
             stream.phase, stream.is_parked = Opening(), True
             stream.spec = replace(stream.spec, generation=generation + 1)
@@ -281,17 +222,10 @@ class Scheduler:
         self, stream_id: StreamId, generation: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
         """The target cannot serve a stream. code: the kind of error, as in RequestFailedNotice."""
-        stream = self.current(stream_id, generation)
+        stream = current(self, stream_id, generation)
         if stream is None:
             return []
-        return [*self._remove(stream), Abort(stream_id, reason, code)]
-
-    def current(self, stream_id: StreamId, generation: int) -> Stream | None:
-        stream = self.streams.get(stream_id)
-        if stream is None or stream.spec.generation != generation:
-            self.num_stale += 1
-            return None
-        return stream
+        return [*remove(self, stream), Abort(stream_id, reason, code)]
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Append what one pass committed; entries that do not follow the journal are dropped."""
@@ -321,20 +255,6 @@ class Scheduler:
 
     # -- failures and time -------------------------------------------------------------------------
 
-    def reopen(self, stream: Stream, error: str) -> list[Instruction]:
-        """Open a stream anew from its journal, or abort it where that has not helped."""
-        if stream.num_reopened >= _MOST_REOPENED:
-            return self.abort(stream, error)
-        closing = _close(stream)
-        # A parking raises the generation by 1, and the notice of one may be on its way.
-        stream.spec = stream.current_spec(stream.spec.generation + 2)
-        stream.phase, stream.is_parked = Opening(), False
-        stream.num_reopened += 1
-        return [closing, *self._open(stream)]
-
-    def abort(self, stream: Stream, error: str) -> list[Instruction]:
-        return [_close(stream), *self._remove(stream), Abort(stream.spec.stream_id, error)]
-
     def next_deadline(self) -> float | None:
         """Returns the time by which tick() must be called; None if no message is waiting."""
         if self.speculation is not Speculation.ON:
@@ -346,17 +266,13 @@ class Scheduler:
         """Return what is due at `now` without an event."""
         out = tell_followers(self, now)
         if self.silences.is_due(now):
-            out += look_after(self, now)
+            out += every_second(self, now)
         if now < self.plan_at:
             return out
         self.is_plan_due = True
         passes.take_air(self, now)
-        if self.waits and not planning.has_ready_followers(self):
+        if self.waits and not in_force.has_ready_followers(self):
             # No plan is made without guesses, so the waits of the last plan end here.
             self.plan = OPEN_FLOW_PLAN
-            out += planning.wait(self, {})
+            out += in_force.wait(self, {})
         return out
-
-
-def _close(stream: Stream) -> ToTarget:
-    return ToTarget(CloseStreamNotice(stream.spec.stream_id, stream.spec.generation))

@@ -6,18 +6,14 @@ Waits are checked independently of events, so that events cost nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from nodes.scheduler import following
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.instructions import Instruction
 from nodes.worker.stream import StreamId
 
 if TYPE_CHECKING:
-    from nodes.scheduler.scheduler import Scheduler
+    pass
 
 # Seconds between two checks, and between two plans.
 LOOK_S = 1.0
@@ -77,47 +73,3 @@ class Silences(Generic[K]):
             else:
                 self._waits[key] = wait
         return overdue
-
-
-def look_after(scheduler: Scheduler, now: float) -> list[Instruction]:
-    """End waits that last too long, and choose draft nodes anew."""
-    out: list[Instruction] = []
-    patience_s = partial(_patience_s, scheduler)
-    for stream_id, is_reading in scheduler.silences.overdue(_pending(scheduler), patience_s, now):
-        stream = scheduler.streams.get(stream_id)
-        if stream is not None and is_reading:
-            # The request to follow or its answer was lost. The stream would never be guessed for,
-            # and decoding with and without guesses would never be compared.
-            reason = "a draft node did not report that it has read the text"
-            out += following.leave(scheduler, stream, reason)
-        elif stream is not None:
-            error = "the target sent no tokens of this stream, even after it was opened again"
-            out += scheduler.reopen(stream, error)
-    out += following.leave_full(scheduler)
-    for stream in scheduler.streams.values():
-        out += following.find_follower(scheduler, stream)
-    return out + following.rebalance(scheduler)
-
-
-def _pending(scheduler: Scheduler) -> Iterator[tuple[Pending, object]]:
-    """Yields what streams wait for, each with a state that changes when there is progress."""
-    used = scheduler.used_cells
-    # In a pause a draft node does not receive the rest of a long text.
-    is_on = scheduler.speculation is Speculation.ON
-    for stream_id, s in scheduler.streams.items():
-        if is_on and s.follow is not None and not s.follow.is_ready:
-            yield (stream_id, True), s.follow.number
-        # A parked stream waits for the others to end, so what they get counts as its progress.
-        state = s.spec.generation, len(s.token_ids), s.phase, s.is_parked and used
-        yield (stream_id, False), state
-
-
-def _patience_s(scheduler: Scheduler, pending: Pending) -> float:
-    """Returns the seconds without progress after which a wait is too long."""
-    stream_id, is_reading = pending
-    stream = scheduler.streams[stream_id]
-    follow = stream.follow
-    if is_reading and follow is not None:
-        return _SILENT_S + _SILENT_S_PER_TOKEN * scheduler.drafts[follow.node].num_unread
-    wanted_s = _SILENT_S + _SILENT_S_PER_TOKEN * scheduler.used_cells
-    return float(wanted_s * 2**stream.num_reopened)

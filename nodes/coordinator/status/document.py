@@ -21,7 +21,7 @@ from nodes.coordinator.requests.book import OUTCOMES, Requests
 from nodes.coordinator.status import parts
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import observed_price_s
+from nodes.scheduler.in_force import observed_price_s
 from nodes.scheduler.reasons import why_plain
 from nodes.scheduler.stream import Opening
 from nodes.telemetry.counts import Counts

@@ -14,7 +14,7 @@ from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields, NodesRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import begin_plan
+from nodes.scheduler.in_force import begin_plan
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh, make_mesh

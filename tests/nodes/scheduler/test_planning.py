@@ -6,8 +6,9 @@ import pytest
 
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
+from nodes.scheduler.in_force import begin_plan, observed_price_s, take_plan
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Made, Mode, begin_plan, observed_price_s, promises, take_plan
+from nodes.scheduler.planning import Made, Mode, promises
 from nodes.worker.stream import StreamId
 from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction, StreamView
 from tests.nodes.scheduler.watched import (

@@ -7,8 +7,8 @@ from typing import Any
 from nodes.messages import ChainPart, CommitEntry, CommitReply, LeaseEntry, LeaseRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
+from nodes.scheduler.in_force import begin_plan, take_plan
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
-from nodes.scheduler.planning import begin_plan, take_plan
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
