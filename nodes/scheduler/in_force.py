@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
 
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler.comparison import Speculation
@@ -16,9 +14,6 @@ from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Running, Stream
 from nodes.worker.stream import StreamId
 from policies.plan import Observation, StreamView
-
-# How fast predicted prices are corrected by observed ones: by half in some six plans.
-_FACTOR_RATE: Final = 0.1
 
 
 def begin_plan(state: SchedulerState, now: float) -> Planning | None:
@@ -32,7 +27,7 @@ def begin_plan(state: SchedulerState, now: float) -> Planning | None:
     if not has_ready_followers(state):
         return None
     observation = observation_of(state, now)
-    return Planning(observation, state.mode.policy, state.price_factor)
+    return Planning(observation, state.mode.policy)
 
 
 def take_plan(state: SchedulerState, made: Made) -> list[Instruction]:
@@ -40,9 +35,6 @@ def take_plan(state: SchedulerState, made: Made) -> list[Instruction]:
     predicted_s = made.grouped_s if state.is_grouped else made.open_s
     observed_s = observed_price_s(state)
     state.counts.ratios["plan"].observe(observed_s, predicted_s)
-    # A plan that could not be made predicts nothing.
-    if observed_s and 0.0 < predicted_s < math.inf:
-        state.price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
     if state.mode.is_grouped is None:
         state.is_grouped = promises(made)
     state.last_made = made

@@ -88,22 +88,16 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """The inputs of a plan. make() reads nothing else, so any thread may call it.
-
-    factor: what was in force has cost so far, divided by its prediction. Both prices have it, so it
-    does not decide between them.
-    """
+    """The inputs of a plan. make() reads nothing else, so any thread may call it."""
 
     observation: Observation
     policy: Policy
-    factor: float = 1.0
 
     def make(self) -> Made:
         plan = self.policy(self.observation)
         made = plan.prediction
         grouped_s = made.price_s if made is not None and plan.batches else math.inf
-        open_s = open_price_s(self.observation)
-        return Made(self.observation, plan, self.factor * grouped_s, self.factor * open_s)
+        return Made(self.observation, plan, grouped_s, open_price_s(self.observation))
 
 
 def promises(made: Made) -> bool:

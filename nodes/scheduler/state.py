@@ -65,7 +65,6 @@ class SchedulerState:
     is_grouped: bool = False
     plan_at: float = 0.0
     is_plan_due: bool = False
-    price_factor: float = 1.0
     silences: Silences[Pending] = field(default_factory=Silences)
 
     @property

@@ -6,7 +6,7 @@ import pytest
 
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
-from nodes.scheduler.in_force import begin_plan, observed_price_s, take_plan
+from nodes.scheduler.in_force import begin_plan, take_plan
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Made, Mode, promises
 from nodes.worker.stream import StreamId
@@ -15,7 +15,6 @@ from tests.nodes.scheduler.watched import (
     ONE,
     TARGET_COSTS,
     admit,
-    commit,
     make_scheduler,
     ready,
     tick,
@@ -106,20 +105,3 @@ def test_a_plan_says_nothing_of_streams_that_left_while_it_was_made() -> None:
     assert planning is not None
     scheduler.cancel(ONE)
     assert set(held(take_plan(scheduler, planning.make()))) == {TWO}
-
-
-def test_the_price_of_open_flow_is_corrected_by_what_is_observed() -> None:
-    """A token comes each 0.2 s, though a pass takes a quarter of that."""
-    scheduler = make_scheduler("d")
-    admit(scheduler, max_tokens=10_000)
-    ready(scheduler)
-    errors = []
-    for number in range(1, 301):
-        now = 0.2 * number
-        commit(scheduler, 7, now=now, num_compared=1)
-        tick(scheduler, now)
-        observed_s = observed_price_s(scheduler)
-        if scheduler.last_made is not None and observed_s:
-            errors.append(abs(scheduler.last_made.open_s / observed_s - 1.0))
-    assert errors[0] > 0.5
-    assert errors[-1] < 0.02
