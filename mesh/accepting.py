@@ -48,7 +48,7 @@ _FDS: Final = Path("/proc/self/fd")
 
 
 def files_left() -> int:
-    """Return how many more files this process may open."""
+    """Returns how many more files this process may open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         # The listed directory itself is open too.
@@ -91,12 +91,12 @@ class Watch:
             raise OSError(number, os.strerror(number))
 
 
-class Door(Enum):
+class Accepting(Enum):
     """How connections are accepted; the values are the events that libzmq's epoll waits for."""
 
     OPEN = _EPOLLIN
     # One connection at a time is accepted: one-shot mode must be armed again for each.
-    AJAR = _EPOLLIN | _EPOLLONESHOT
+    ONE_BY_ONE = _EPOLLIN | _EPOLLONESHOT
     SHUT = 0
 
 
@@ -111,7 +111,7 @@ class AcceptGate:
         self._watch: Watch | None = None
         self._warned_at = -math.inf
         self._has_failed = False
-        self.door = Door.OPEN
+        self.accepting = Accepting.OPEN
 
     def prepare(self) -> None:
         """Find the epoll set while descriptors for the search are left.
@@ -128,45 +128,45 @@ class AcceptGate:
         """Adjust accepting to the files that are left; return the seconds until the next call."""
         if self._watch is None or self._watch.listening != self._listening():
             # It is not found yet, or its file was gone and it has been bound anew.
-            self._watch, self.door = Watch.of(self._listening()), Door.OPEN
+            self._watch, self.accepting = Watch.of(self._listening()), Accepting.OPEN
             if self._watch is None:
                 return _LOOK_AGAIN_S
         left = files_left()
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         soon_s = _CHECK_SCARCE_S
         if left > SCARCE_FILES:
-            self._turn(self._watch, Door.OPEN)
+            self._set(self._watch, Accepting.OPEN)
             soon_s = _CHECK_S
         elif left > RESERVED_FILES:
-            if self.door is Door.AJAR and not self._watch.is_on:
+            if self.accepting is Accepting.ONE_BY_ONE and not self._watch.is_on:
                 soon_s = _CHECK_BUSY_S
-            self._turn(self._watch, Door.AJAR)
+            self._set(self._watch, Accepting.ONE_BY_ONE)
         else:
-            if self.door is not Door.SHUT and now - self._warned_at >= _WARN_EVERY_S:
+            if self.accepting is not Accepting.SHUT and now - self._warned_at >= _WARN_EVERY_S:
                 self._warned_at = now
                 logger.warning(
                     "new connections have to wait: %d of %d files are open; raise LimitNOFILE",
                     limit - left,
                     limit,
                 )
-            self._turn(self._watch, Door.SHUT)
+            self._set(self._watch, Accepting.SHUT)
         return max(soon_s, _CHECK_S_A_FILE * (limit - left))
 
-    def _turn(self, watch: Watch, door: Door) -> None:
-        if door is self.door and door is not Door.AJAR:
+    def _set(self, watch: Watch, accepting: Accepting) -> None:
+        if accepting is self.accepting and accepting is not Accepting.ONE_BY_ONE:
             return
         try:
-            watch.set(door.value)
+            watch.set(accepting.value)
         except OSError as error:
             if not self._has_failed:
                 logger.warning("the accepting of connections cannot be changed: %s", error.strerror)
             self._has_failed = True
         else:
-            self.door, self._has_failed = door, False
+            self.accepting, self._has_failed = accepting, False
 
 
 def _watched(epoll: int, fd: int) -> tuple[int, int]:
-    """Return the events and data of a descriptor in an epoll set; zeros if it is not in it."""
+    """Returns the events and data of a descriptor in an epoll set; zeros if it is not in it."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/self/fdinfo/{epoll}").read_text()
         line = rf"^tfd:\s*{fd}\s+events:\s*([0-9a-f]+)\s+data:\s*([0-9a-f]+)"

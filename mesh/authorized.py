@@ -57,11 +57,11 @@ class AuthorizedNodes:
         return RowFile(path, table, Entry, ("key", "name"), refused_mode=0o022, check=check)
 
     def nodes(self) -> Entries:
-        """Return the entries by key. Raises KeysError for a malformed file."""
+        """Returns the entries by key. Raises KeysError for a malformed file."""
         return self._nodes.rows()
 
     def invitations(self) -> Entries:
-        """Return the invitations that are valid now, by key.
+        """Returns the invitations that are valid now, by key.
 
         None is valid before it was issued: then the clock is wrong, and it may have expired.
         """
@@ -157,7 +157,7 @@ class AuthorizedNodes:
             return entry
 
     def _free_name(self, name: str) -> str:
-        """Return the name, with a number if it is taken: similar machines share host names."""
+        """Returns the name, with a number if it is taken: similar machines share host names."""
         taken = {entry.name for entry in self.nodes().values()}
         numbered = (f"{name[:28]}-{number}" for number in count(2))
         return name if name not in taken else next(n for n in numbered if n not in taken)

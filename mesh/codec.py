@@ -39,7 +39,7 @@ class Envelope:
 def encode(
     message: Any, *, cluster: str = "", epoch: int = 0, version: int = PROTOCOL_VERSION
 ) -> list[bytes]:
-    """Return the frames of a message.
+    """Returns the frames of a message.
 
     version: another version is only for a Refuse, which is the same in all versions. Raises
     LocalProtocolError if the message violates its schema or limits.
@@ -61,7 +61,7 @@ def encode(
 
 
 def decode(frames: Sequence[bytes]) -> Envelope:
-    """Return the message in these frames. Raises only DecodeError or its subclass VersionError."""
+    """Returns the message in these frames. Raises only DecodeError or its subclass VersionError."""
     frames = unpad(frames)
     if not 1 <= len(frames) <= 2:
         raise DecodeError(f"{len(frames)} frames, expected 1 or 2")
@@ -93,7 +93,7 @@ def decode(frames: Sequence[bytes]) -> Envelope:
 
 
 def is_asking(frames: Sequence[bytes]) -> bool:
-    """Return whether a message asks to join or to enrol a key, by its first bytes, which are the
+    """Returns whether a message asks to join or to enrol a key, by its first bytes, which are the
     same in every version; it may be malformed all the same."""
     try:
         frames = unpad(frames)
@@ -115,7 +115,7 @@ def encode_struct(obj: Any) -> bytes:
 
 
 def _packed(layout: Layout, obj: Any, *header: int | str) -> bytes:
-    """Return the header and the checked fields. Raises LocalProtocolError."""
+    """Returns the header and the checked fields. Raises LocalProtocolError."""
     try:
         data: bytes = msgpack.packb([*header, *layout.to_wire(obj)])
     except (ValueError, TypeError, OverflowError) as error:
@@ -164,7 +164,7 @@ def _peek_spec(frame: bytes) -> MessageSpec:
 
 
 def _reader(data: bytes, layout: Layout, num_header_fields: int) -> Reader:
-    """Return a reader positioned inside the array in data.
+    """Returns a reader positioned inside the array in data.
 
     Each message needs a new one, because a failure may leave a reader in a broken state.
     """

@@ -16,7 +16,7 @@ _LIVENESS_PROBE_S = 1.0
 
 
 def check_bind(endpoint: str) -> str:
-    """Return the endpoint in the form that ZeroMQ binds. Port 0: the kernel picks one."""
+    """Returns the endpoint in the form that ZeroMQ binds. Port 0: the kernel picks one."""
     if ipc_path(endpoint) is not None:
         return endpoint
     host, port = _tcp_parts(endpoint)
@@ -26,7 +26,7 @@ def check_bind(endpoint: str) -> str:
 
 
 def check_connect(endpoint: str) -> str:
-    """Return the endpoint in the form that ZeroMQ connects to."""
+    """Returns the endpoint in the form that ZeroMQ connects to."""
     if ipc_path(endpoint) is None:
         host, port = _tcp_parts(endpoint)
         if host == "*" or port in ("0", "*"):
@@ -55,7 +55,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def on_this_machine(endpoint: str) -> str:
-    """Return an endpoint bound on all addresses as a loopback one; others stay as they are."""
+    """Returns an endpoint bound on all addresses as a loopback one; others stay as they are."""
     for anywhere, here in (("0.0.0.0", "127.0.0.1"), ("*", "127.0.0.1"), ("[::]", "[::1]")):
         if endpoint.startswith(f"tcp://{anywhere}:"):
             return f"tcp://{here}:{endpoint.removeprefix(f'tcp://{anywhere}:')}"
@@ -63,7 +63,7 @@ def on_this_machine(endpoint: str) -> str:
 
 
 def ipc_path(endpoint: str) -> str | None:
-    """Return the socket file of an ipc endpoint, None for another kind of endpoint."""
+    """Returns the socket file of an ipc endpoint, None for another kind of endpoint."""
     if not endpoint.startswith("ipc:"):
         return None
     match = _IPC.fullmatch(endpoint)

@@ -74,5 +74,5 @@ class Air:
         return medium
 
     def reserved_s(self) -> list[tuple[str, float]]:
-        """Return the seconds that have been reserved on each medium."""
+        """Returns the seconds that have been reserved on each medium."""
         return [(name, medium.reserved_s) for name, medium in self._media.items()]

@@ -47,7 +47,7 @@ class HeartbeatState:
         return min(self._recent, default=None)
 
     def due(self, now: float) -> Ping | None:
-        """Return the Ping to send now, if any."""
+        """Returns the Ping to send now, if any."""
         if self._last_heard_at is None:
             self._last_heard_at = now
         if self._pinged_at is not None:
@@ -67,7 +67,7 @@ class HeartbeatState:
         return ping
 
     def probe(self, now: float) -> Ping:
-        """Return a Ping; sending an extra one shows whether the connection still exists."""
+        """Returns a Ping; sending an extra one shows whether the connection still exists."""
         ping = Ping(seq=self._next_seq, progress=0)
         self._next_seq += 1
         self._underway.append((ping.seq, now))

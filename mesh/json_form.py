@@ -82,7 +82,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
 
 
 def copied_from(source: object, cls: type[T], **others: Any) -> T:
-    """Return an object with the fields of the same names of another one, except for `others`."""
+    """Returns an object with the fields of the same names of another one, except for `others`."""
     same = {name: getattr(source, name) for name in _form(cls) if name not in others}
     return cls(**same, **others)
 
@@ -95,7 +95,7 @@ _forms: dict[type, dict[str, tuple[Any, Any]]] = {}
 
 
 def _form(cls: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the type of each field of a class, and its default, or MISSING without one."""
+    """Returns the type of each field of a class, and its default, or MISSING without one."""
     if cls not in _forms:
         hints = get_type_hints(cls)
         _forms[cls] = {field.name: (hints[field.name], field.default) for field in fields(cls)}

@@ -73,7 +73,7 @@ def is_name(text: str) -> bool:
 
 
 def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
-    """Return the pair in a secret file, None if there is no file.
+    """Returns the pair in a secret file, None if there is no file.
 
     is_credential: systemd has put it there, and grants one user access by an ACL that looks like
     group permissions. Raises KeysError if other users may read it, or it holds no pair.
@@ -104,7 +104,7 @@ def write_key_pair(path: Path, pair: KeyPair) -> None:
 
 
 def read_public(path: Path) -> CoordinatorPublic | None:
-    """Return what write_public() has written, None if there is no file. Raises KeysError.
+    """Returns what write_public() has written, None if there is no file. Raises KeysError.
 
     Only the owner may be able to write the file, because it could lead nodes to another
     coordinator.
@@ -130,7 +130,7 @@ def write_public(path: Path, public: CoordinatorPublic) -> None:
 
 
 def read_coordinator(path: Path) -> KnownCoordinator | None:
-    """Return what `airdraft join` has written, None if there is no file. Raises KeysError."""
+    """Returns what `airdraft join` has written, None if there is no file. Raises KeysError."""
     return _read(path, KnownCoordinator, "; run `airdraft join` again")
 
 
@@ -139,7 +139,7 @@ def write_coordinator(path: Path, known: KnownCoordinator) -> None:
 
 
 def _read(path: Path, cls: type[K], remedy: str = "") -> K | None:
-    """Return the keys in a file, None if there is no file. Raises KeysError."""
+    """Returns the keys in a file, None if there is no file. Raises KeysError."""
     try:
         found = from_object(cls, read_toml(path))
     except FileNotFoundError:
@@ -153,7 +153,8 @@ def _read(path: Path, cls: type[K], remedy: str = "") -> K | None:
 
 
 def as_toml(row: object) -> str:
-    """Return the fields of a dataclass as lines of TOML, without those that have their defaults."""
+    """Returns the fields of a dataclass as lines of TOML, without those that have their
+    defaults."""
     # Numbers, texts and lists of texts look in TOML as they do in JSON.
     values = as_object(row).items()
     return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values)

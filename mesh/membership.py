@@ -157,7 +157,7 @@ class MembershipState:
             member.progress_at = min(now, member.progress_at + seconds)
 
     def silent(self, now: float) -> list[bytes]:
-        """Return the peers that leave at the next tick for silence unless a message is noted."""
+        """Returns the peers that leave at the next tick for silence unless a message is noted."""
         return [m.peer for m in self.members() if now - m.last_seen > self._heartbeat_timeout_s]
 
     def tick(self, now: float) -> list[Left]:
@@ -169,7 +169,7 @@ class MembershipState:
         return self._by_peer.get(peer)
 
     def members(self) -> list[Member]:
-        """Return the members in order of joining."""
+        """Returns the members in order of joining."""
         return list(self._by_node.values())
 
     def _remove(self, member: Member, reason: str) -> Left:

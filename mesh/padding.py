@@ -22,14 +22,14 @@ _NO_FRAME: Final = 0xFFFFFFFF
 
 
 def pad(frames: list[bytes]) -> list[bytes]:
-    """Return one frame padded to the smallest sufficient size; larger messages are unchanged."""
+    """Returns one frame padded to the smallest sufficient size; larger messages are unchanged."""
     num_bytes = _HEADER.size + sum(map(len, frames))
     size = next((size for size in SIZES if size >= num_bytes), None)
     return frames if size is None else [_in_one(frames).ljust(size, b"\0")]
 
 
 def join(frames: list[bytes]) -> list[bytes]:
-    """Return one frame; a message of one frame, or too large for one, is unchanged."""
+    """Returns one frame; a message of one frame, or too large for one, is unchanged."""
     num_bytes = _HEADER.size + sum(map(len, frames))
     return frames if len(frames) == 1 or num_bytes > MAX_MESSAGE_BYTES else [_in_one(frames)]
 
@@ -40,7 +40,7 @@ def _in_one(frames: list[bytes]) -> bytes:
 
 
 def unpad(frames: Sequence[bytes]) -> Sequence[bytes]:
-    """Return the frames before pad() or join(); others are unchanged. Raises DecodeError."""
+    """Returns the frames before pad() or join(); others are unchanged. Raises DecodeError."""
     if not frames or frames[0][:1] != b"\xff":
         return frames
     frame = frames[0]

@@ -15,7 +15,7 @@ class PauseState:
         self._looked_at: float | None = None
 
     def looked(self, now: float, asked_s: float) -> float:
-        """Return the seconds of a pause since the last call; 0 if there was none.
+        """Returns the seconds of a pause since the last call; 0 if there was none.
 
         asked_s: the scheduled time between the two calls. The first call returns 0.
         """
@@ -24,6 +24,6 @@ class PauseState:
         return late_s
 
     def late_s(self, now: float, asked_s: float) -> float:
-        """Return what looked() would, without a call of it."""
+        """Returns what looked() would, without a call of it."""
         late_s = 0.0 if self._looked_at is None else now - self._looked_at - asked_s
         return late_s if late_s > _ALLOWED_S else 0.0

@@ -24,7 +24,7 @@ class Reader(Protocol):
     """
 
     def unpack(self) -> Any:
-        """Return the next value: a number, text, bytes, bool, None, or an empty array."""
+        """Returns the next value: a number, text, bytes, bool, None, or an empty array."""
 
     def read_array_header(self) -> int:
         """Enter the next value, an array, and return the number of items that it declares."""
@@ -102,7 +102,7 @@ class Layout:
         self._read = [c.read for c in converters]
 
     def to_wire(self, obj: Any) -> list[Any]:
-        """Return the checked values of all fields but the token ids."""
+        """Returns the checked values of all fields but the token ids."""
         return [convert(get(obj)) for get, convert in self._to_wire]
 
     def read(self, reader: Reader, token_ids: tuple[int, ...] | None = None) -> Any:
@@ -125,7 +125,7 @@ def register_struct(cls: type) -> None:
 
 
 def struct_layout(cls: type) -> Layout:
-    """Return the layout of a struct class. Raises LocalProtocolError if it is not one."""
+    """Returns the layout of a struct class. Raises LocalProtocolError if it is not one."""
     try:
         return _struct_layouts[cls]
     except KeyError:
@@ -133,7 +133,7 @@ def struct_layout(cls: type) -> Layout:
 
 
 def unwrapped(hint: Any) -> tuple[Any, dict[type, Any]]:
-    """Return the type that a field's hint names, and the marks around it by their classes."""
+    """Returns the type that a field's hint names, and the marks around it by their classes."""
     marks: dict[type, Any] = {}
     while True:
         if get_origin(hint) is Annotated:

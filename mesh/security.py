@@ -114,7 +114,7 @@ class ZapHandler:
         return [_VERSION, request_id, b"200", b"OK", user.encode(), b""]
 
     def _user(self, request: list[bytes]) -> str:
-        """Return the peer's public key if it is accepted, else ""."""
+        """Returns the peer's public key if it is accepted, else ""."""
         if len(request) != _NUM_REQUEST_FRAMES:
             return ""
         version, _, domain, address, _, mechanism, credentials = request

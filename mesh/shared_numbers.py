@@ -18,7 +18,7 @@ _numbers: dict[int, int] = {}
 
 
 def shared(values: Sequence[int]) -> tuple[int, ...]:
-    """Return the same ints (no bools), which then take 8 bytes each instead of 36."""
+    """Returns the same ints (no bools), which then take 8 bytes each instead of 36."""
     if len(values) < _LEAST:
         return tuple(values)
     if len(_numbers) > _MAX_SHARED:

@@ -39,7 +39,7 @@ def retransmit_soon(fd: int) -> None:
 
 
 def quiet_s(fd: int) -> float | None:
-    """Return the seconds since bytes came in, or since some of many sent ones were acknowledged.
+    """Returns the seconds since bytes came in, or since some of many sent ones were acknowledged.
 
     So a message that occupies a slow link for seconds does not count as silence.
 
@@ -55,7 +55,7 @@ def quiet_s(fd: int) -> float | None:
 
 
 def num_received(fd: int) -> int | None:
-    """Return the bytes that the kernel has received; None as in quiet_s()."""
+    """Returns the bytes that the kernel has received; None as in quiet_s()."""
     info = _info(fd, _RECEIVED)
     return None if info is None else int(info[0])
 

@@ -35,7 +35,7 @@ class ServerTransport(Protocol):
         """
 
     def quiet_s(self, peer: bytes) -> float | None:
-        """Return the seconds since a peer sent any bytes, even part of a message; None if unknown.
+        """Returns the seconds since a peer sent any bytes, even part of a message; None if unknown.
 
         While much data is in transit to the peer, bytes that it acknowledges count as well.
         """

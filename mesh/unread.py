@@ -59,8 +59,8 @@ class Unread:
         if (connection := self._connections.get(fd)) is not None:
             connection.num_read += sum(num_bytes + FRAME_BYTES for num_bytes in frames)
 
-    def furthest(self) -> int | None:
-        """Return the descriptor with the most unread bytes, if all have too many together.
+    def find_furthest(self) -> int | None:
+        """Returns the descriptor with the most unread bytes, if all have too many together.
 
         They must have had too many at the call before as well: after a pause of this process much
         is unread for a moment.

@@ -199,7 +199,7 @@ class ZmqMonitor(ZmqEndpoint):
         self.listening_fd = -1
 
     def read(self) -> list[int]:
-        """Return the descriptors that closed since the last call, and note a bind since then."""
+        """Returns the descriptors that closed since the last call, and notes a bind since then."""
         found: list[int] = []
         with contextlib.suppress(zmq.Again):
             while True:

@@ -76,7 +76,7 @@ class ZmqServer(ZmqEndpoint):
 
     def _check_unread(self) -> None:
         """Cut the connection that is furthest ahead if too much is unread. Its key is barred."""
-        fd = self._unread.furthest()
+        fd = self._unread.find_furthest()
         if fd is not None:
             self._cut(fd, "it sent far more than could be read")
 

@@ -17,8 +17,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",
         "nodes/worker/mask_thread.py MaskThread.run await ended",
         "nodes/gateway/server.py HttpServer.serve await asyncio.shield",
-        "nodes/worker/link.py Link._read await self._transport.recv",
-        "nodes/worker/opening.py Opening.run await self._is_asked.wait",
+        "nodes/worker/connection.py Link._read await self._transport.recv",
+        "nodes/worker/grammar_queue.py Opening.run await self._is_asked.wait",
         "nodes/service/runtime.py _until_signal await task",
         "nodes/service/supervision.py until_parent_gone await loop.connect_read_pipe",
         "nodes/service/supervision.py until_parent_gone await reader.read",
@@ -42,9 +42,9 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/runtime.py beside await asyncio.wait",
     ),
     "What is waited for has a limit itself.": (
-        # Pending.within_limit().
+        # PendingReply.within_limit().
         "nodes/client/inbox.py Inbox.wait_to_begin await self._may_begin.wait",
-        "nodes/client/inbox.py Pending.next await queue.get",
+        "nodes/client/inbox.py PendingReply.next await queue.get",
         # The coordinator ends every request after its max_request_s.
         "nodes/gateway/running.py result_of await asyncio.wait",
         "nodes/gateway/text_routes.py _count_tokens await asking.read",

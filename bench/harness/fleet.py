@@ -37,7 +37,7 @@ _POLL_S: Final = 0.02
 _ANSWER_LIMIT_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.002
 _LAST_LINES: Final = 3
-# What a member logs then (nodes/worker/link.py).
+# What a member logs then (nodes/worker/connection.py).
 _LOST: Final = b": the coordinator at "
 
 

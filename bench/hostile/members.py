@@ -27,7 +27,7 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.keys.keyring import Keyring
 from nodes.messages import NodesRequest, SubmitRequest
-from nodes.worker.link import Link
+from nodes.worker.connection import Connection
 from nodes.worker.profile import encode_profile
 
 # The roles whose members send messages, by the names of their keys.
@@ -72,7 +72,7 @@ class _Member:
 
     async def run(self) -> None:
         while True:
-            link = Link(
+            link = Connection(
                 self.transport,
                 self,
                 node=self.role,

@@ -38,8 +38,8 @@ from nodes.messages import (
     StreamReadyNotice,
     with_tokens,
 )
-from nodes.target.stream import GuessBuffer, Seen
-from nodes.worker.link import Link, LostCoordinatorError
+from nodes.target.stream import GuessBuffer, GuessFates
+from nodes.worker.connection import Connection, LostCoordinatorError
 from nodes.worker.profile import encode_profile
 from policies.latency import CostTable, NodeCosts
 
@@ -148,7 +148,7 @@ class LightTarget:
         made = [token_at(text.key, prefix_len + k) for k in range(num_tokens)]
         text.token_ids += made
         text.buffer.compare(text.token_ids)
-        seen, text.buffer.seen = text.buffer.seen, Seen()
+        fates, text.buffer.fates = text.buffer.fates, GuessFates()
         reason = "length" if len(text.token_ids) == text.end else ""
         if reason:
             del self._texts[stream_id]
@@ -163,9 +163,9 @@ class LightTarget:
                 num_accepted,
                 reason,
                 b" a" * num_tokens,
-                num_compared=seen.num_compared,
-                num_right=seen.num_right,
-                num_late=seen.num_late,
+                num_compared=fates.num_compared,
+                num_right=fates.num_right,
+                num_late=fates.num_late,
                 num_offered=len(guesses),
             )
         )
@@ -242,7 +242,7 @@ class LightNode:
         self._node = LightTarget() if role == "target" else LightDraft()
         self._has_work = asyncio.Event()
         self._pass_s = pass_s
-        self._link = Link(
+        self._link = Connection(
             transport,
             self,
             endpoint=endpoint,

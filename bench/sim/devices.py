@@ -154,9 +154,9 @@ class SimNode:
     def _begin(self) -> None:
         while self.is_alive and self._state.has_work():
             if isinstance(self._state, TargetState):
-                patience_s = self._state.patience_s(self._clock.now)
-                if patience_s > 0.0:
-                    self._clock.after(patience_s + 1e-9, self._wake)
+                wait_s = self._state.schedule_pass(self._clock.now)
+                if wait_s > 0.0:
+                    self._clock.after(wait_s + 1e-9, self._wake)
                     return
             events = self._state.step()
             if (work := self._model.take_work()) is not None:

@@ -14,7 +14,7 @@ from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import Inbox, LostRequestError, Pending, TimeLimit, wait_before_s
+from nodes.client.inbox import Inbox, LostRequestError, PendingReply, TimeLimit, wait_before_s
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal
@@ -39,7 +39,7 @@ from nodes.messages import (
     notices_of,
 )
 from nodes.telemetry.status import Status, decode_status
-from nodes.worker.link import Link
+from nodes.worker.connection import Connection
 
 R = TypeVar("R")
 # Closing the generator cancels the request.
@@ -82,7 +82,7 @@ class Client:
         self._on_waiting = on_waiting
         # The time from which large requests are offered again, after an offer without an answer.
         self._offers_from = 0.0
-        self._link = Link(
+        self._link = Connection(
             transport,
             self,
             endpoint=endpoint,
@@ -159,7 +159,7 @@ class Client:
     # -- questions ---------------------------------------------------------------------------------
 
     async def nodes(self) -> NodesReply:
-        """Return the nodes in the mesh."""
+        """Returns the nodes in the mesh."""
         return await self._asked(NodesReply, NodesRequest)
 
     async def command_node(self, command: str, node: str) -> int:
@@ -173,7 +173,7 @@ class Client:
         return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
-        """Return the trace records after a number; -1 starts recording, which ends by itself some
+        """Returns the trace records after a number; -1 starts recording, which ends by itself some
         seconds after the last call.
 
         For role admin; without keys for every client.
@@ -181,7 +181,8 @@ class Client:
         return await self._asked(TraceReply, TraceRequest, after)
 
     async def status(self) -> Status:
-        """Return the status of the mesh. For roles admin and gateway; without keys for all clients.
+        """Returns the status of the mesh. For roles admin and gateway; without keys for all
+        clients.
 
         Raises RequestFailedError if this version cannot read it.
         """
@@ -195,7 +196,7 @@ class Client:
 
     async def _asked(self, kind: type[R], question: Callable[..., Any], *fields: Any) -> R:
         """Send a query with these fields behind its id, and return its reply."""
-        async with Pending(self._inbox) as pending:
+        async with PendingReply(self._inbox) as pending:
             self._send_on(question(pending.request_id, *fields))
             reply = await pending.next()
             assert isinstance(reply, kind)
@@ -210,7 +211,7 @@ class Client:
         """
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
-        async with Pending(self._inbox, limit) as pending:
+        async with PendingReply(self._inbox, limit) as pending:
             try:
                 await self._submit(replace(submit, request_id=pending.request_id), pending)
                 reply = await pending.next()
@@ -239,7 +240,7 @@ class Client:
         if self._is_lost:
             self._on_waiting()
         while True:
-            async with Pending(self._inbox, limit) as pending:
+            async with PendingReply(self._inbox, limit) as pending:
                 try:
                     left_s = limit.deadline_s(loop.time())
                     await self._submit(journal.request(pending.request_id, left_s), pending)
@@ -284,7 +285,7 @@ class Client:
             return False
         return isinstance(error, LostRequestError) or (is_patient and error.code in _PASSING)
 
-    async def _submit(self, submit: SubmitRequest, pending: Pending) -> None:
+    async def _submit(self, submit: SubmitRequest, pending: PendingReply) -> None:
         """Send a request. On a shared medium, large ones go in pieces when each is granted."""
         link = self._declared
         now = asyncio.get_running_loop().time()

@@ -130,13 +130,13 @@ class Inbox:
             raise RequestFailedError("unavailable", _OVER)
 
     def add(self, queue: asyncio.Queue[Any]) -> int:
-        """Return the id of a new request, whose messages are put into the queue."""
+        """Returns the id of a new request, whose messages are put into the queue."""
         request_id = next(self._ids)
         self.queues[request_id] = queue
         return request_id
 
 
-class Pending:
+class PendingReply:
     """One request that waits for messages; `async with` waits for the coordinator first.
 
     It is no asynchronous generator, because a loop that ends closes those in any order: this one

@@ -101,7 +101,7 @@ class Journal:
     # -- submitting --------------------------------------------------------------------------------
 
     def request(self, request_id: int, deadline_s: float) -> SubmitRequest:
-        """Return the request to submit now: the original one, or what is left of it.
+        """Returns the request to submit now: the original one, or what is left of it.
 
         Choices whose tokens no longer fit in the frame start again. Their text will be the same,
         and the part that is already known is dropped as it arrives.

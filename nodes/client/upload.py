@@ -52,14 +52,14 @@ class Upload:
         return self._num_sent == len(self._data)
 
     def piece(self, num_bytes: int) -> UploadPiece:
-        """Return the next bytes as a piece."""
+        """Returns the next bytes as a piece."""
         offset = self._num_sent
         data = self._data[offset : offset + num_bytes]
         self._num_sent += len(data)
         return UploadPiece(self._request_id, offset, data)
 
     def rest(self) -> list[UploadPiece]:
-        """Return all that is left, for the case that grants stop arriving."""
+        """Returns all that is left, for the case that grants stop arriving."""
         pieces = []
         while not self.is_over:
             pieces.append(self.piece(MAX_PIECE_BYTES))

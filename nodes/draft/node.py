@@ -20,9 +20,9 @@ from nodes.messages import (
     with_tokens,
 )
 from nodes.worker.engine_thread import EngineThread
+from nodes.worker.grammar_queue import GrammarQueue
 from nodes.worker.mask_thread import MaskThread
 from nodes.worker.node import Joining, Node
-from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
 from nodes.worker.stream import StreamId
 from policies.latency import NodeCosts
@@ -48,7 +48,7 @@ class DraftNode(Node):
         self._engine = EngineThread(state, self._on_events)
         self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
         state.compute_masks_by(self._masks)
-        self._opening = Opening(
+        self._grammar_queue = GrammarQueue(
             state.grammars,
             lambda request: self._engine.post(lambda state: state.open(request)),
             lambda notice: self._link.send(notice),
@@ -62,7 +62,7 @@ class DraftNode(Node):
         super().__init__(
             transport,
             self._engine,
-            self._opening,
+            self._grammar_queue,
             self._masks,
             role="draft",
             profile=encode_profile(info, costs, declared),
@@ -77,7 +77,7 @@ class DraftNode(Node):
             self._forget_waiting()
 
     def forget_all(self) -> None:
-        self._opening.forget_all()
+        self._grammar_queue.forget_all()
         self._outbox.clear()
         self._forget_waiting()
         # The coordinator counts from the joining on.
@@ -87,15 +87,15 @@ class DraftNode(Node):
     def on_message(self, message: Any) -> None:
         match message:
             case OpenStreamRequest():
-                self._opening.open(message)
+                self._grammar_queue.open(message)
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
-                self._opening.close(stream_id, generation)
+                self._grammar_queue.close(stream_id, generation)
                 self._engine.post(lambda state: apply(state, message))
             case CommitNotice():
                 if message.rate_bps:
                     self._outbox.allot(message.rate_bps)
                 for e, new in with_tokens(message.entries, message.new_token_ids):
-                    self._opening.add(e.stream_id, e.follow, e.prefix_len, new)
+                    self._grammar_queue.add(e.stream_id, e.follow, e.prefix_len, new)
                 self._engine.post(lambda state: apply(state, message))
             case _:
                 super().on_message(message)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.output_limit import OutputLimit
-from nodes.draft.reading import Ended, Reading
+from nodes.draft.text_order import Ended, TextOrder
 from nodes.engine.grammar import Grammars
 from nodes.engine.masks import MaskMissingError, MaskService
 from nodes.engine.protocol import Sequences, Span, StreamError
@@ -55,7 +55,7 @@ class DraftState(Worker):
         self._streams: dict[StreamId, Followed] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
         self._ended = Ended(model)
-        self._reading = Reading(model)
+        self._text_order = TextOrder(model)
 
     def compute_masks_by(self, service: MaskService) -> None:
         """Have the masks of streams that are yet to be opened computed by a service."""
@@ -234,7 +234,7 @@ class DraftState(Worker):
     def find_readers(self) -> list[Followed]:
         """Copy what can be copied of unread texts, and return the streams whose texts a step may
         read, in order."""
-        return self._reading.order(list(self._streams.values()))
+        return self._text_order.choose(list(self._streams.values()))
 
     def advance(
         self, guessing: Sequence[Followed], waiting: Sequence[Followed], most_read: int

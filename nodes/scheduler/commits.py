@@ -54,7 +54,7 @@ def commit(
         follow.has_diverged = is_wrong or (follow.has_diverged and not entry.num_offered)
         follow.num_late += entry.num_late
         follow.num_taken += entry.num_draft_tokens - entry.num_looked_up - entry.num_in_turns
-        state.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
+        state.unsent.setdefault(follow.node, {})[stream.spec.stream_id] = None
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)
             # Of many commits, because a stream that moves has its text read again.
@@ -85,10 +85,10 @@ def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
     out: list[Instruction] = []
     if state.speculation is not Speculation.ON:
         return out
-    for name in list(state.untold):
+    for name in list(state.unsent):
         node = state.drafts.get(name)
         if node is None:
-            del state.untold[name]
+            del state.unsent[name]
         elif now >= node.free_at:
             out += _send(state, node, now)
     return out
@@ -98,7 +98,7 @@ def _send(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
     """Fill one message with tokens that a draft node has not received yet."""
     entries: list[AddedEntry] = []
     token_ids: list[int] = []
-    waiting = list(state.untold.pop(node.name))
+    waiting = list(state.unsent.pop(node.name))
     # A stream that has had a piece of a long text comes after all others the next time.
     rest: list[StreamId] = []
     again: list[StreamId] = []
@@ -111,15 +111,15 @@ def _send(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
         if len(entries) == MAX_STREAMS_PER_MESSAGE or room <= 0:
             rest = waiting[index:]
             break
-        new = stream.token_ids[follow.told :][:room]
+        new = stream.token_ids[follow.num_sent :][:room]
         if new:
-            entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new)))
+            entries.append(AddedEntry(stream_id, follow.number, follow.num_sent, len(new)))
             token_ids += new
-            follow.told += len(new)
-        if follow.told < len(stream.token_ids):
+            follow.num_sent += len(new)
+        if follow.num_sent < len(stream.token_ids):
             again.append(stream_id)
     if rest or again:
-        state.untold[node.name] = dict.fromkeys([*rest, *again])
+        state.unsent[node.name] = dict.fromkeys([*rest, *again])
     if not entries:
         return []
     message_s = node.message_s(len(entries), len(token_ids)) + node.owed_s

@@ -44,7 +44,7 @@ class Speculation(Enum):
 
 
 @dataclass(slots=True)
-class _Seen:
+class RateSums:
     """Sums of tokens a stream, of calibrated passes, and of passes; older passes count less."""
 
     tokens: float = 1.0
@@ -88,9 +88,9 @@ class Comparison:
 
     first_trial_cost: float = _FIRST_TRIAL_COST
     speculation: Speculation = Speculation.ON
-    _guesses: _Seen = field(default_factory=_Seen)
+    _guesses: RateSums = field(default_factory=RateSums)
     # Before the first pause this holds the calibrated rate of plain decoding: one token a pass.
-    _plain: _Seen = field(default_factory=_Seen)
+    _plain: RateSums = field(default_factory=RateSums)
     # Passes until the next change.
     num_left: float = _TRIAL_PASSES
     # The gain when draft nodes were last compared with none.

@@ -31,7 +31,7 @@ def closing(stream: Stream) -> ToTarget:
 def remove(state: SchedulerState, stream: Stream) -> list[Instruction]:
     """Forget a stream that the target no longer has, or is told to close."""
     del state.streams[stream.spec.stream_id]
-    state.waits.pop(stream.spec.stream_id, None)
+    state.holds.pop(stream.spec.stream_id, None)
     return following.unfollow(state, stream)
 
 

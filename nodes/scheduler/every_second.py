@@ -14,7 +14,7 @@ from nodes.scheduler import following
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.endings import reopen
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.silences import Pending
+from nodes.scheduler.silences import Awaited
 from nodes.scheduler.state import SchedulerState
 
 # Seconds after which a stream without progress counts as stuck, and as many more for each token
@@ -26,8 +26,8 @@ _SILENT_S_PER_TOKEN: Final = 0.1
 def every_second(state: SchedulerState, now: float) -> list[Instruction]:
     """End waits that last too long, and choose draft nodes anew."""
     out: list[Instruction] = []
-    patience_s = partial(_patience_s, state)
-    for stream_id, is_reading in state.silences.overdue(_pending(state), patience_s, now):
+    limit_s = partial(_limit_s, state)
+    for stream_id, is_reading in state.silences.overdue(_awaited(state), limit_s, now):
         stream = state.streams.get(stream_id)
         if stream is not None and is_reading:
             # The request to follow or its answer was lost. The stream would never be guessed for,
@@ -43,7 +43,7 @@ def every_second(state: SchedulerState, now: float) -> list[Instruction]:
     return out + following.rebalance(state)
 
 
-def _pending(state: SchedulerState) -> Iterator[tuple[Pending, object]]:
+def _awaited(state: SchedulerState) -> Iterator[tuple[Awaited, object]]:
     """Yields what streams wait for, each with what changes when there is progress."""
     used = state.used_cells
     # In a pause a draft node does not receive the rest of a long text.
@@ -56,9 +56,9 @@ def _pending(state: SchedulerState) -> Iterator[tuple[Pending, object]]:
         yield (stream_id, False), progress
 
 
-def _patience_s(state: SchedulerState, pending: Pending) -> float:
+def _limit_s(state: SchedulerState, awaited: Awaited) -> float:
     """Returns the seconds without progress after which a wait is too long."""
-    stream_id, is_reading = pending
+    stream_id, is_reading = awaited
     stream = state.streams[stream_id]
     follow = stream.follow
     if is_reading and follow is not None:

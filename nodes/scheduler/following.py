@@ -75,7 +75,7 @@ def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[In
     state.drafts.allot(node.link.medium)
     node.owed_s += node.message_s(1, num_sent)
     if num_sent < length:
-        state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
+        state.unsent.setdefault(node.name, {})[stream.spec.stream_id] = None
     spec = replace(
         stream.spec,
         generation=stream.last_number,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction, ToTarget
-from nodes.scheduler.planning import OPEN_FLOW_PLAN, Made, Planning, Wait, promises, waits_of
+from nodes.scheduler.planning import OPEN_FLOW_PLAN, Hold, Made, Planning, holds_of, promises
 from nodes.scheduler.silences import LOOK_S
 from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Running, Stream
@@ -39,7 +39,7 @@ def take_plan(state: SchedulerState, made: Made) -> list[Instruction]:
         state.is_grouped = promises(made)
     state.last_made = made
     state.plan = made.grouped if state.is_grouped else OPEN_FLOW_PLAN
-    return wait(state, waits_of(state.plan))
+    return put_in_force(state, holds_of(state.plan))
 
 
 def has_ready_followers(state: SchedulerState) -> bool:
@@ -96,21 +96,21 @@ def observation_of(state: SchedulerState, now: float) -> Observation:
     )
 
 
-def wait(state: SchedulerState, waits: dict[int, Wait]) -> list[Instruction]:
-    """Put the waits of a new plan in force; streams that it does not name no longer wait."""
+def put_in_force(state: SchedulerState, holds: dict[int, Hold]) -> list[Instruction]:
+    """Put the holds of a new plan in force; streams that it does not name are held no longer."""
     # Some streams may have left while the plan was made.
-    waits = {s: wait for s, wait in waits.items() if StreamId(s) in state.streams}
-    before, state.waits = state.waits, waits
-    changed = [s for s in {**before, **waits} if before.get(s) != waits.get(s)]
-    return send_waits(state, (state.streams[StreamId(stream_id)] for stream_id in changed))
+    holds = {s: hold for s, hold in holds.items() if StreamId(s) in state.streams}
+    before, state.holds = state.holds, holds
+    changed = [s for s in {**before, **holds} if before.get(s) != holds.get(s)]
+    return send_holds(state, (state.streams[StreamId(stream_id)] for stream_id in changed))
 
 
-def send_waits(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
-    """Send the target the waits of these streams, except those that it has not read yet."""
+def send_holds(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
+    """Send the target the holds of these streams, except those that it has not read yet."""
     entries = []
     for stream in streams:
         if isinstance(stream.phase, Running):
-            spec, wait = stream.spec, state.waits.get(stream.spec.stream_id, Wait())
-            known = spec.stream_id, spec.generation, wait.group, wait.num_guesses
-            entries.append(HoldEntry(*known, round(wait.most_s * 1e6)))
+            spec, hold = stream.spec, state.holds.get(stream.spec.stream_id, Hold())
+            known = spec.stream_id, spec.generation, hold.group, hold.num_guesses
+            entries.append(HoldEntry(*known, round(hold.most_s * 1e6)))
     return [ToTarget(HoldNotice(tuple(entries)))] if entries else []

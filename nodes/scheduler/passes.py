@@ -72,7 +72,7 @@ def _compare(state: SchedulerState, reply: CommitReply, pass_s: float, used: int
     tokens = sum(entry.num_tokens for entry in reply.entries) / num
     num_passes = pass_s / state.target.calibrated.at(num, used, used / num)
     # A draft node that is still reading a text would continue to read during a pause.
-    may_pause = all(follow.is_ready for follow in follows) and not state.waits
+    may_pause = all(follow.is_ready for follow in follows) and not state.holds
     state.comparisons.of(len(streams)).passed(tokens, num_passes, may_pause=may_pause)
 
 

@@ -65,8 +65,8 @@ MODES: Final[Mapping[str, Mode]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """What a stream waits for; fields as in HoldEntry, most_s in seconds. Wait() is for nothing."""
+class Hold:
+    """What a stream waits for; fields as in HoldEntry, most_s in seconds. Hold() is for nothing."""
 
     group: int = 0
     num_guesses: int = 0
@@ -105,15 +105,15 @@ def promises(made: Made) -> bool:
     return _LEAST_PROMISE * made.grouped_s < made.open_s
 
 
-def waits_of(plan: Plan) -> dict[int, Wait]:
+def holds_of(plan: Plan) -> dict[int, Hold]:
     """Returns what each stream of a plan's batches waits for."""
     made = plan.prediction
     times = made.batches if made is not None else ()
     found = {}
     for k, batch in enumerate(plan.batches):
-        # The wait is the predicted round without the pass.
+        # The hold is the predicted round without the pass.
         round_s = times[k].round_s - times[k].verify_s if k < len(times) else 0.0
         most_s = min(MAX_HOLD_US / 1e6, _PATIENCE * max(0.0, round_s))
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            found[stream_id] = Wait(k + 1, min(MAX_GAMMA, gamma), most_s)
+            found[stream_id] = Hold(k + 1, min(MAX_GAMMA, gamma), most_s)
     return found

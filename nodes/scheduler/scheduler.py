@@ -203,12 +203,12 @@ class Scheduler(SchedulerState):
         length = len(stream.token_ids)
         self.counts.text_read(length if num_read is None else min(num_read, length), length)
         stream.is_parked = False
-        known = [stream] if stream_id in self.waits else []
+        known = [stream] if stream_id in self.holds else []
         if has_begun:
             stream.phase = Running(length + min(LEASE_TOKENS, stream.tokens_left))
-            return in_force.send_waits(self, known)
+            return in_force.send_holds(self, known)
         stream.phase = Running(length)
-        return [*in_force.send_waits(self, known), *self.allow([stream])]
+        return [*in_force.send_holds(self, known), *self.allow([stream])]
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
         """The target lacked cells and parked a stream; it sends ready when it has room again."""
@@ -259,11 +259,11 @@ class Scheduler(SchedulerState):
         """Returns the time by which tick() must be called; None if no message is waiting."""
         if self.speculation is not Speculation.ON:
             return None
-        nodes = (self.drafts.get(name) for name in self.untold)
+        nodes = (self.drafts.get(name) for name in self.unsent)
         return min((node.free_at for node in nodes if node is not None), default=None)
 
     def tick(self, now: float) -> list[Instruction]:
-        """Return what is due at `now` without an event."""
+        """Returns what is due at `now` without an event."""
         out = tell_followers(self, now)
         if self.silences.is_due(now):
             out += every_second(self, now)
@@ -271,8 +271,8 @@ class Scheduler(SchedulerState):
             return out
         self.is_plan_due = True
         passes.take_air(self, now)
-        if self.waits and not in_force.has_ready_followers(self):
-            # No plan is made without guesses, so the waits of the last plan end here.
+        if self.holds and not in_force.has_ready_followers(self):
+            # No plan is made without guesses, so the holds of the last plan end here.
             self.plan = OPEN_FLOW_PLAN
-            out += in_force.wait(self, {})
+            out += in_force.put_in_force(self, {})
         return out

@@ -25,7 +25,7 @@ _SUSPENDED_S = 5.0
 _SILENT_S: Final = 60.0
 _SILENT_S_PER_TOKEN: Final = 0.1
 # A stream, and whether it waits for its draft node to read the text or for tokens of the target.
-Pending = tuple[StreamId, bool]
+Awaited = tuple[StreamId, bool]
 
 K = TypeVar("K", bound=Hashable)
 

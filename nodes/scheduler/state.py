@@ -11,8 +11,8 @@ from typing import Final
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.costs import ObservedSpeed, TargetCosts
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
-from nodes.scheduler.silences import Pending, Silences
+from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Hold, Made, Mode
+from nodes.scheduler.silences import Awaited, Silences
 from nodes.scheduler.stream import Stream
 from nodes.telemetry.counts import Counts
 from nodes.worker.stream import StreamId, cells_soon
@@ -31,8 +31,8 @@ class SchedulerState:
     drafts: all draft nodes of the mesh, shared by the schedulers of all targets. usable: names of
     those that may draft for this target. inside: the draft model in the target's process, "" for
     none. alphas: by draft node, how often its guesses are right here. link: the target's link.
-    speculation: whether draft nodes guess now. waits: by stream, what it waits for under the plan
-    in force. last_made: the last plan that was made, whether it was put in force or not. untold: by
+    speculation: whether draft nodes guess now. holds: by stream, what it waits for under the plan
+    in force. last_made: the last plan that was made, whether it was put in force or not. unsent: by
     draft node, the streams of which it has not yet been sent all tokens. pass_s: the mean seconds
     of a pass without prompts. predicted_s: the predicted ones of the last pass. num_stale: messages
     that came too late. is_plan_due: the caller should make a plan with begin_plan() and
@@ -53,19 +53,19 @@ class SchedulerState:
     no_draft: str = "there is no draft node"
     inside: str = ""
     alphas: dict[str, AcceptanceEstimate] = field(default_factory=dict)
-    untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
+    unsent: dict[str, dict[StreamId, None]] = field(default_factory=dict)
     speculation: Speculation = Speculation.ON
     comparisons: Comparisons = field(default_factory=Comparisons)
     pass_s: float = _UNSEEN_PASS_S
     predicted_s: float = 0.0
     num_stale: int = 0
     plan: Plan = OPEN_FLOW_PLAN
-    waits: dict[int, Wait] = field(default_factory=dict)
+    holds: dict[int, Hold] = field(default_factory=dict)
     last_made: Made | None = None
     is_grouped: bool = False
     plan_at: float = 0.0
     is_plan_due: bool = False
-    silences: Silences[Pending] = field(default_factory=Silences)
+    silences: Silences[Awaited] = field(default_factory=Silences)
 
     @property
     def admitted_cells(self) -> int:

@@ -86,15 +86,15 @@ class Figures:
 class Follow:
     """The draft node that follows a stream.
 
-    number: the number of this following, higher than that of any earlier one. told: the number of
-    the stream's tokens that were sent to the node. compared_at: the stream's length when a guess of
-    the node was last compared with the text. has_diverged: whether its last guesses at the target
-    were wrong. num_late, num_taken: guesses that came too late, and that passes took.
+    number: the number of this following, higher than that of any earlier one. num_sent: how many of
+    the stream's tokens were sent to the node. compared_at: the stream's length when a guess of the
+    node was last compared with the text. has_diverged: whether its last guesses at the target were
+    wrong. num_late, num_taken: guesses that came too late, and that passes took.
     """
 
     node: str
     number: int
-    told: int
+    num_sent: int
     is_ready: bool = False
     compared_at: int = 0
     has_diverged: bool = False

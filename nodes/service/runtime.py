@@ -21,7 +21,7 @@ from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError, environment
 from nodes.engine.protocol import EngineError
 from nodes.service.systemd import Manager, is_journal, with_priority
-from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
+from nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 logger = logging.getLogger(__name__)
 

@@ -278,7 +278,7 @@ def eligible_at(streams: Iterable[TargetStream]) -> dict[int, float]:
     return found
 
 
-def patience_s(decoding: Sequence[TargetStream], now: float) -> float:
+def wait_s(decoding: Sequence[TargetStream], now: float) -> float:
     """Returns the seconds until the first group's wait ends; 0.0 if a stream is in no group."""
     if not all(stream.hold for stream in decoding):
         return 0.0

@@ -28,9 +28,9 @@ from nodes.target.stream import Beside, Committed, Event
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.target.turns import Turns
 from nodes.worker.engine_thread import EngineThread
+from nodes.worker.grammar_queue import GrammarQueue
 from nodes.worker.mask_thread import MaskThread
 from nodes.worker.node import Joining, Node, Part
-from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
 from nodes.worker.stream import StreamId
 from policies.latency import NodeCosts
@@ -70,7 +70,7 @@ class TargetNode(Node):
             model, tokenizer, prefix_cache_bytes, grammars, costs=costs, masks=self._masks
         )
         self._engine = EngineThread(state, self._on_events)
-        self._opening = Opening(
+        self._grammar_queue = GrammarQueue(
             state.grammars,
             lambda request: self._engine.post(lambda state: state.open(request)),
             lambda notice: self._link.send(notice),
@@ -81,7 +81,7 @@ class TargetNode(Node):
         super().__init__(
             transport,
             self._engine,
-            self._opening,
+            self._grammar_queue,
             self._texts,
             self._masks,
             *([] if inside is None else [inside]),
@@ -89,13 +89,15 @@ class TargetNode(Node):
             profile=encode_profile(model.info, costs, link=declared),
             # A stream that waits for its grammar or a mask has no passes, so these count as well.
             progress=lambda: (
-                self._engine.num_passes + self._opening.num_compiled + self._masks.num_computed
+                self._engine.num_passes
+                + self._grammar_queue.num_compiled
+                + self._masks.num_computed
             ),
             **joining,
         )
 
     def forget_all(self) -> None:
-        self._opening.forget_all()
+        self._grammar_queue.forget_all()
         self._texts.forget_all()
         self._engine.post_anew(lambda state: state.forget_all())
         if self._draft.why:
@@ -112,9 +114,9 @@ class TargetNode(Node):
     def on_message(self, message: Any) -> None:
         match message:
             case OpenStreamRequest():
-                self._opening.open(message)
+                self._grammar_queue.open(message)
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
-                self._opening.close(stream_id, generation)
+                self._grammar_queue.close(stream_id, generation)
                 self._engine.post(lambda state: apply(state, message))
             case LeaseRequest() | GuessNotice() | HoldNotice() | ProbeRequest():
                 self._engine.post(lambda state: apply(state, message))
@@ -156,7 +158,7 @@ def apply(state: TargetState, message: Any) -> Sequence[Event]:
 
 
 def messages_of(events: Sequence[object], seconds: float) -> list[Any]:
-    """Return what the coordinator is sent after a command or a pass, with one reply for all that
+    """Returns what the coordinator is sent after a command or a pass, with one reply for all that
     the pass committed. seconds: of the pass.
 
     Streams that had no token to decode, such as texts that were only scored, are in a reply of 0

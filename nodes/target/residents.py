@@ -217,7 +217,7 @@ class Residents:
     def forget_saved(self) -> None:
         self._store.clear()
 
-    def may_read(self, stream: TargetStream) -> bool:
+    def copy_known(self, stream: TargetStream) -> bool:
         """Copy the cached or saved part of an unread text; False if more of it will be there soon.
 
         So the choices of a request read their prompt once, and a conversation reads only new text.

@@ -21,10 +21,10 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.guessing import Guessing, patience_s, waiting_groups
-from nodes.target.reading import (
+from nodes.target.guessing import Guessing, wait_s, waiting_groups
+from nodes.target.prompt_reader import (
     MAX_SCORE_BYTES,
-    Reading,
+    PromptReader,
     is_decoded,
     num_read_tokens,
     num_scores_that_fit,
@@ -59,11 +59,11 @@ class TargetState:
     ) -> None:
         self._model = model
         self._masks = MaskWaits(can_take_back=model.info.can_roll_back, service=masks)
-        # When the next pass begins, as the last patience_s() call said.
+        # When the next pass begins, as the last schedule_pass() call said.
         self._now = 0.0
         # The tokens that the last pass committed, by stream.
         self._in_pass: dict[StreamId, int] = {}
-        self._reading = Reading(costs.decode)
+        self._reader = PromptReader(costs.decode)
         self._tokenizer = tokenizer
         self.grammars = grammars or Grammars(
             tokenizer.piece, model.info.num_vocab, model.info.eog_token_ids
@@ -162,10 +162,10 @@ class TargetState:
         if stream is not None:
             stream.hold = hold if hold.group else None
 
-    def patience_s(self, now: float) -> float:
-        """Returns the seconds that the next pass may wait, and sets `now` as the pass's time.
+    def schedule_pass(self, now: float) -> float:
+        """Set `now` as the time of the next pass.
 
-        They are 0.0 unless all streams that have work wait for their guesses.
+        Returns 0.0 if any stream can run now; otherwise the seconds until the first hold ends.
         """
         self._now = now
         if self._residents.next_parked() is not None:
@@ -176,7 +176,7 @@ class TargetState:
                 return 0.0
             if stream.may_decode:
                 decoding.append(stream)
-        return patience_s(decoding, now)
+        return wait_s(decoding, now)
 
     def guess(self, part: ChainPart, token_ids: Sequence[int]) -> None:
         """Add guesses of a draft node."""
@@ -225,7 +225,7 @@ class TargetState:
             stream.sampler.ask(chosen.token_ids)
             budget -= len(chosen.token_ids)
             score_budget -= len(chosen.token_ids) * stream.num_scores
-        pieces = self._reading.next_pieces(
+        pieces = self._reader.choose_pieces(
             self._residents,
             budget,
             score_budget,

@@ -65,7 +65,7 @@ Event = Notice | Committed | Beside
 
 
 @dataclass(slots=True)
-class Seen:
+class GuessFates:
     """Counts of guesses since the last commit.
 
     num_compared: guesses compared with committed tokens, up to the first wrong one of their chain.
@@ -92,7 +92,7 @@ class GuessBuffer:
     token_ids: list[int] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
     is_broken: bool = True
-    seen: Seen = field(default_factory=Seen)
+    fates: GuessFates = field(default_factory=GuessFates)
 
     def take(self, part: ChainPart, token_ids: Sequence[int], committed: Sequence[int]) -> None:
         """Add guesses of a part, or the first of them, unless they are useless.
@@ -115,18 +115,18 @@ class GuessBuffer:
             return
         self.token_ids += token_ids
         self.chances += [step / CHANCE_STEPS for step in part.chances[: len(token_ids)]]
-        self.seen.num_late += max(0, min(len(committed) - start, len(token_ids)))
+        self.fates.num_late += max(0, min(len(committed) - start, len(token_ids)))
         self.compare(committed)
 
     def compare(self, committed: Sequence[int]) -> None:
         """Compare guesses with the committed tokens, count the results and remove right guesses."""
         num_known = min(len(self.token_ids), len(committed) - self.base)
         for index in range(num_known):
-            self.seen.num_compared += 1
+            self.fates.num_compared += 1
             if self.token_ids[index] != committed[self.base + index]:
                 self._break()
                 return
-            self.seen.num_right += 1
+            self.fates.num_right += 1
         if num_known > 0:
             del self.token_ids[:num_known], self.chances[:num_known]
             self.base += num_known
@@ -264,7 +264,7 @@ class TargetStream:
         self.token_ids += kept
         self.tokens_a_pass += PASS_RATE * (len(kept) - self.tokens_a_pass)
         self.buffer.compare(self.token_ids)
-        seen, self.buffer.seen = self.buffer.seen, Seen()
+        fates, self.buffer.fates = self.buffer.fates, GuessFates()
         entry = CommitEntry(
             stream_id=spec.stream_id,
             generation=self.generation,
@@ -275,9 +275,9 @@ class TargetStream:
             finish_reason=reason,
             text=text,
             scores=scores,
-            num_compared=seen.num_compared,
-            num_right=seen.num_right,
-            num_late=seen.num_late,
+            num_compared=fates.num_compared,
+            num_right=fates.num_right,
+            num_late=fates.num_late,
             num_looked_up=len(guesses) if chosen.source == "lookup" else 0,
             num_in_turns=len(guesses) if chosen.source == "turns" else 0,
             num_offered=chosen.num_offered,

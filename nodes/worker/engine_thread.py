@@ -17,11 +17,9 @@ class Worker(Protocol):
 
     def has_work(self) -> bool: ...
 
-    def patience_s(self, now: float) -> float:
-        """Returns the seconds that the next pass may wait for a command; 0.0 if it begins at once.
-
-        It is called again after this time.
-        """
+    def schedule_pass(self, now: float) -> float:
+        """Set the time of the next pass. Returns the seconds that it may wait for a command, 0.0 if
+        it begins at once; after them this is called again."""
         return 0.0
 
     def step(self) -> Sequence[object]: ...
@@ -103,10 +101,10 @@ class EngineThread(Generic[W]):
         may_run = self._worker.has_work()
         self._began_at = None
         try:
-            command = self._commands.get(timeout=self._patience_s() if may_run else None)
+            command = self._commands.get(timeout=self._schedule_pass() if may_run else None)
         except queue.Empty:
             # The wait is over, but another one may follow.
-            if not self._patience_s():
+            if not self._schedule_pass():
                 self._pass()
             return True
         if command is None:
@@ -115,8 +113,8 @@ class EngineThread(Generic[W]):
         self._hand_over(command(self._worker) or (), 0.0)
         return True
 
-    def _patience_s(self) -> float:
-        return self._worker.patience_s(self._loop.time())
+    def _schedule_pass(self) -> float:
+        return self._worker.schedule_pass(self._loop.time())
 
     def _pass(self) -> None:
         self._began_at = start = self._loop.time()

@@ -91,7 +91,7 @@ class MaskThread:
                 self._changed.notify_all()
 
     def _next(self, apart: bool) -> GrammarText | None:
-        """Return the next text, and None once the thread is to end."""
+        """Returns the next text, and None once the thread is to end."""
         waiting = self._waiting[apart]
         with self._changed:
             while True:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Required, TypedDict, Unpack
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
-from nodes.worker.link import STOPS, Link
+from nodes.worker.connection import STOPS, Connection
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Engine(Part, Protocol):
 
 
 class Joining(TypedDict, total=False):
-    """The coordinator's endpoint, the node's name, and the longest time to join; as in Link."""
+    """The coordinator's endpoint, the node's name, the longest time to join; as in Connection."""
 
     endpoint: Required[str]
     node: Required[str]
@@ -53,7 +53,9 @@ class Node(abc.ABC):
         **joining: Unpack[Joining],
     ) -> None:
         self._stuck = engine.is_stuck
-        self._link = Link(transport, self, role=role, profile=profile, progress=progress, **joining)
+        self._link = Connection(
+            transport, self, role=role, profile=profile, progress=progress, **joining
+        )
         self._parts = (engine, *parts, self._link)
 
     async def run(self) -> None:

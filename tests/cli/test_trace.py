@@ -12,7 +12,7 @@ from nodes.cli.main import cli
 from nodes.cli.trace import poll, summary
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import from_line, to_line
-from nodes.worker.link import LostCoordinatorError
+from nodes.worker.connection import LostCoordinatorError
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
 from tests.nodes.telemetry.trace.examples import FLOW, OTHERS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.accepting import RESERVED_FILES, SCARCE_FILES, AcceptGate, Door, Watch, files_left
+from mesh.accepting import RESERVED_FILES, SCARCE_FILES, AcceptGate, Accepting, Watch, files_left
 from mesh.zmq_sockets import ZmqServer
 from mesh.zmq_transport import ZmqContext
 
@@ -63,7 +63,7 @@ async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_eno
     gate = AcceptGate(lambda: fd)
     for now in range(3):
         gate.check(float(now))
-    assert gate.door is Door.OPEN
+    assert gate.accepting is Accepting.OPEN
 
 
 async def test_new_connections_wait_for_files_and_present_ones_stay(
@@ -104,9 +104,9 @@ def test_a_free_file_below_the_others_is_not_taken_for_many(context: ZmqContext)
         os.close(early)
         assert files_left() == RESERVED_FILES
         gate.check(0.0)
-        assert gate.door is Door.SHUT
+        assert gate.accepting is Accepting.SHUT
     gate.check(1.0)
-    assert gate.door is Door.OPEN
+    assert gate.accepting is Accepting.OPEN
 
 
 async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None:
@@ -120,11 +120,11 @@ async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None
 
         def is_shut() -> bool:
             gate.check(asyncio.get_running_loop().time())
-            return gate.door is Door.SHUT
+            return gate.accepting is Accepting.SHUT
 
         with files_for(RESERVED_FILES + 8):
             assert not is_shut()
-            assert gate.door is Door.AJAR
+            assert gate.accepting is Accepting.ONE_BY_ONE
             for caller in callers:
                 caller.setblocking(False)
                 caller.connect_ex(address)

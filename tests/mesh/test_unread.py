@@ -21,8 +21,8 @@ class Kernel:
 
     def furthest(self) -> int | None:
         """What is found at the second look in a row."""
-        self.unread.furthest()
-        return self.unread.furthest()
+        self.unread.find_furthest()
+        return self.unread.find_furthest()
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def test_the_connection_that_is_furthest_ahead_is_found_once_all_have_too_much(
 ) -> None:
     kernel.open(3, 4, 5)
     kernel.received |= {3: 400, 4: 500, 5: 100}
-    assert kernel.furthest() is None
+    assert kernel.find_furthest() is None
     kernel.received[5] = 101
-    assert kernel.furthest() == 4
+    assert kernel.find_furthest() == 4
     kernel.unread.closed(4)
-    assert kernel.furthest() is None
+    assert kernel.find_furthest() is None
 
 
 def test_what_was_read_counts_no_longer_and_makes_no_room_for_later(kernel: Kernel) -> None:
@@ -48,24 +48,24 @@ def test_what_was_read_counts_no_longer_and_makes_no_room_for_later(kernel: Kern
         # Fewer bytes on the wire than what a frame is taken to be.
         kernel.received[3] += 60 + FRAME_BYTES // 2
         kernel.unread.was_read(3, [60])
-        assert kernel.furthest() is None
+        assert kernel.find_furthest() is None
     kernel.received[3] += 1001
-    assert kernel.furthest() == 3
+    assert kernel.find_furthest() == 3
 
 
 def test_after_a_pause_there_is_time_to_read(kernel: Kernel) -> None:
     kernel.open(3)
     kernel.received[3] = 5000
-    assert kernel.unread.furthest() is None
+    assert kernel.unread.find_furthest() is None
     kernel.unread.was_read(3, [5000])
-    assert kernel.furthest() is None
+    assert kernel.find_furthest() is None
 
 
 def test_a_connection_that_is_gone_counts_no_longer(kernel: Kernel) -> None:
     kernel.open(3, 4)
     kernel.received |= {3: 800, 4: 900}
     del kernel.received[4]
-    assert kernel.furthest() is None
+    assert kernel.find_furthest() is None
     assert len(kernel.unread) == 1
 
 

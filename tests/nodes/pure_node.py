@@ -60,7 +60,7 @@ class PureNode:
             return None
         if isinstance(self.engine, DraftState):
             return now
-        return max(self._free_at, now + self.engine.patience_s(now))
+        return max(self._free_at, now + self.engine.schedule_pass(now))
 
     def forget_all(self) -> None:
         """It is welcomed anew."""

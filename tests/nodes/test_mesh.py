@@ -13,7 +13,7 @@ from mesh.messages import Bye
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.toy import ToyModel
-from nodes.worker.link import STOPS
+from nodes.worker.connection import STOPS
 from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
 
 

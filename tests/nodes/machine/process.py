@@ -1,4 +1,4 @@
-"""A member's process in virtual time: its link, as nodes/worker/link.py keeps one."""
+"""A member's process in virtual time: its link, as nodes/worker/connection.py keeps one."""
 
 from __future__ import annotations
 

@@ -73,12 +73,12 @@ class Watched:
 
     def __init__(self, **asked: int) -> None:
         self.scheduler = make_scheduler("d", mode=MODES["auto"])
-        self.told: list[object] = []
+        self.num_sent: list[object] = []
         self.take(admit(self.scheduler, max_tokens=10_000, **asked))
         ready(self.scheduler)
 
     def take(self, out: list[Instruction]) -> None:
-        self.told += [each.message for each in out if isinstance(each, ToDraft)]
+        self.num_sent += [each.message for each in out if isinstance(each, ToDraft)]
 
     def decode(self, num_passes: int = 1, *, slowdown: float = 1.2) -> None:
         """Passes without an accepted guess, slower while a draft node is told what they commit."""
@@ -106,20 +106,20 @@ def without_guesses() -> Watched:
     mesh = Watched()
     mesh.decode(60)
     assert not mesh.is_guessed_for
-    mesh.told.clear()
+    mesh.num_sent.clear()
     return mesh
 
 
 def test_a_draft_node_that_costs_more_than_it_gives_is_told_nothing_for_a_while() -> None:
     mesh = without_guesses()
     mesh.decode(100)
-    assert mesh.told == []
+    assert mesh.num_sent == []
     assert mesh.why == "slower"
     while not mesh.is_guessed_for:
         mesh.decode()
     mesh.decode()
     # All that it missed.
-    (notice,) = mesh.told
+    (notice,) = mesh.num_sent
     assert len(notice.new_token_ids) > 100
 
 
@@ -148,15 +148,15 @@ def test_in_a_pause_a_draft_node_hears_nothing_and_then_all_at_once() -> None:
     mesh = Watched()
     while mesh.is_guessed_for:
         mesh.decode(slowdown=0.99)
-    mesh.told.clear()
+    mesh.num_sent.clear()
     num_passes = 0
     while mesh.is_paused:
-        assert mesh.told == []
+        assert mesh.num_sent == []
         assert mesh.scheduler.next_deadline() is None
         mesh.decode(slowdown=0.99)
         num_passes += 1
     mesh.decode(slowdown=0.99)
-    (notice,) = mesh.told
+    (notice,) = mesh.num_sent
     # The commit of the pass that the pause followed was told; that of the one after it is new.
     assert len(notice.new_token_ids) == num_passes + 1
     assert mesh.is_guessed_for
@@ -168,7 +168,7 @@ def test_who_asks_for_guesses_gets_them_where_others_do_without() -> None:
     mesh.decode()
     assert mesh.is_guessed_for
     mesh.decode()
-    assert [type(message) for message in mesh.told] == [OpenStreamRequest, CommitNotice]
+    assert [type(message) for message in mesh.num_sent] == [OpenStreamRequest, CommitNotice]
     # Whatever they give.
     mesh.decode(500, slowdown=2.0)
     assert mesh.is_guessed_for

@@ -32,8 +32,8 @@ def test_texts_of_streams_that_ended_long_ago_do_not_hold_up_commits() -> None:
     ready(scheduler)
     out = commit(scheduler, 7, now=5000.0) + commit(scheduler, 8, now=5000.1)
     out += scheduler.tick(5001.0)
-    told = [notice.new_token_ids for _, notice in to_draft(out, CommitNotice)]
-    assert told == [(7,), (8,)]
+    num_sent = [notice.new_token_ids for _, notice in to_draft(out, CommitNotice)]
+    assert num_sent == [(7,), (8,)]
 
 
 @pytest.mark.parametrize("num_before", [0, 3])

@@ -13,7 +13,7 @@ from nodes.catalog import ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError
 from nodes.service.runtime import JournalFormatter, StoppedError, TextFormatter, print_line, report
-from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
+from nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 
 @pytest.mark.parametrize(

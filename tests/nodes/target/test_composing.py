@@ -122,7 +122,7 @@ def make(num_streams: int, *held: StreamId, num_guesses: int = 2) -> TargetState
     state, _ = make_state()
     for number in range(1, num_streams + 1):
         state.open(make_spec(number, max_tokens=30, ignore_eog=True, num_leased=30))
-    assert state.patience_s(10.0) == 0.0
+    assert state.schedule_pass(10.0) == 0.0
     state.step()
     state.passed(0.01, 10.0)
     for stream_id in held:
@@ -141,30 +141,30 @@ def guessed(state: TargetState, stream_id: StreamId, num_guesses: int) -> None:
 
 def test_a_stream_waits_for_its_guesses_and_no_longer_than_it_may() -> None:
     state = make(1, ONE)
-    assert state.patience_s(10.1) == pytest.approx(0.4)
+    assert state.schedule_pass(10.1) == pytest.approx(0.4)
     guessed(state, ONE, 1)
-    assert state.patience_s(10.2) == pytest.approx(0.3)
-    assert state.patience_s(10.6) == 0.0
+    assert state.schedule_pass(10.2) == pytest.approx(0.3)
+    assert state.schedule_pass(10.6) == 0.0
     assert going(state) == {ONE}
 
 
 def test_it_waits_no_more_once_they_are_there_or_the_hold_is_gone() -> None:
     state = make(1, ONE)
     guessed(state, ONE, 2)
-    assert state.patience_s(10.1) == 0.0
+    assert state.schedule_pass(10.1) == 0.0
     assert going(state) == {ONE}
     state = make(1, ONE)
     state.hold(HoldEntry(ONE, 1, 0, 0, 0))
-    assert state.patience_s(10.1) == 0.0
+    assert state.schedule_pass(10.1) == 0.0
     # A hold of another placement is stale.
     state.hold(HoldEntry(ONE, 7, 1, 2, HALF_A_SECOND_US))
-    assert state.patience_s(10.1) == 0.0
+    assert state.schedule_pass(10.1) == 0.0
 
 
 def test_those_of_a_group_go_together_and_nobody_else_waits_for_them() -> None:
     state = make(3, ONE, TWO, num_guesses=1)
     guessed(state, ONE, 1)
-    assert state.patience_s(10.1) == 0.0
+    assert state.schedule_pass(10.1) == 0.0
     assert going(state) == {THREE}
     guessed(state, TWO, 1)
     assert going(state) == {ONE, TWO, THREE}
@@ -178,13 +178,13 @@ def test_a_parked_stream_comes_back_while_others_wait() -> None:
     state.step()
     state.passed(0.01, 10.0)
     state.hold(HoldEntry(TWO, 1, 1, 2, HALF_A_SECOND_US))
-    assert state.patience_s(10.1) == pytest.approx(0.4)
+    assert state.schedule_pass(10.1) == pytest.approx(0.4)
     state.close(ONE, 1)
-    assert state.patience_s(10.1) == 0.0
+    assert state.schedule_pass(10.1) == 0.0
 
 
 def test_prompts_are_read_while_others_wait() -> None:
     state = make(1, ONE)
     state.open(make_spec(2, prompt=tuple(range(1, 80)), max_tokens=5))
-    assert state.patience_s(10.1) == 0.0
+    assert state.schedule_pass(10.1) == 0.0
     assert going(state) == set()

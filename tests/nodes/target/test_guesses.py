@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_WINDOW, ChainPart
-from nodes.target.stream import GuessBuffer, Seen
+from nodes.target.stream import GuessBuffer, GuessFates
 
 TEXT = (1, 2, 3)
 
@@ -47,10 +47,10 @@ def test_late_guesses_are_used_as_far_as_they_were_right() -> None:
     """Two of them are for positions that have passed."""
     buffer = taken(((1, 1), 1, [2, 3, 9]))
     assert buffer.after(3)[0] == [9]
-    assert buffer.seen == Seen(num_compared=2, num_right=2, num_late=2)
+    assert buffer.fates == GuessFates(num_compared=2, num_right=2, num_late=2)
     wrong = taken(((1, 1), 1, [2, 4, 9]))
     assert wrong.after(3)[0] == []
-    assert wrong.seen == Seen(num_compared=2, num_right=1, num_late=2)
+    assert wrong.fates == GuessFates(num_compared=2, num_right=1, num_late=2)
 
 
 def test_a_draft_node_cannot_fill_the_memory_of_a_target() -> None:
@@ -63,12 +63,12 @@ def test_a_draft_node_cannot_fill_the_memory_of_a_target() -> None:
 def test_every_guess_is_compared_once_whether_it_was_used_or_not() -> None:
     buffer = taken(((1, 1), 3, [7, 8, 9]))
     buffer.compare((*TEXT, 7))
-    assert buffer.seen == Seen(1, 1, 0)
+    assert buffer.fates == GuessFates(1, 1, 0)
     buffer.compare((*TEXT, 7, 8, 5))
-    assert buffer.seen == Seen(3, 2, 0)
+    assert buffer.fates == GuessFates(3, 2, 0)
     assert buffer.after(6)[0] == []
     buffer.compare((*TEXT, 7, 8, 5, 6))
-    assert buffer.seen == Seen(3, 2, 0)
+    assert buffer.fates == GuessFates(3, 2, 0)
 
 
 pieces = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=5)

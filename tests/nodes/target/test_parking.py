@@ -99,7 +99,7 @@ def test_a_parked_stream_waits_for_no_guesses_until_it_is_told_so_anew() -> None
     assert len(run(state)) == 1
     state.passed(0.01, 10.0)
     state.lease(TWO, 2, length + 1, 1)
-    assert state.patience_s(10.0) == 0.0
+    assert state.schedule_pass(10.0) == 0.0
 
 
 @pytest.mark.parametrize("generation", [1, 2])

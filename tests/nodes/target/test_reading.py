@@ -10,7 +10,7 @@ import pytest
 
 from nodes.messages import CommitReply, PromptScoresNotice, StreamParkedNotice, StreamReadyNotice
 from nodes.target.node import messages_of
-from nodes.target.reading import midway_tokens
+from nodes.target.prompt_reader import midway_tokens
 from nodes.target.stream import Beside, Committed
 from nodes.worker.stream import StreamSpec
 from policies.latency import CostTable

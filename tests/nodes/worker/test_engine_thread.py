@@ -37,7 +37,7 @@ class Counter:
         self.left -= 1
         return [f"{self.left} left"]
 
-    def patience_s(self, now: float) -> float:
+    def schedule_pass(self, now: float) -> float:
         if self.left != 1:
             return 0.0
         if now >= self._until and self.waits_s:

@@ -17,7 +17,7 @@ _MIDWAY_PASS_S = 0.25
 MAX_SCORE_BYTES = 3 << 18
 
 
-class Reading:
+class PromptReader:
     """Takes turns among the waiting texts. decode: the costs of passes."""
 
     def __init__(self, decode: CostTable) -> None:
@@ -25,7 +25,7 @@ class Reading:
         self._midway_tokens = midway_tokens(decode)
         self._num_reads = 0
 
-    def next_pieces(
+    def choose_pieces(
         self,
         residents: Residents,
         budget: int,
@@ -65,7 +65,7 @@ class Reading:
         for stream in order:
             if budget <= 0:
                 break
-            if any(stream is other for other, _ in pieces) or not residents.may_read(stream):
+            if any(stream is other for other, _ in pieces) or not residents.copy_known(stream):
                 continue
             # After a copy nothing may be missing; then the stream has no span and is announced.
             start = residents.cached(stream)

@@ -66,7 +66,7 @@ class LostCoordinatorError(MeshError):
         super().__init__(f"the coordinator at {endpoint} {how}: try again when it is back")
 
 
-class LinkHandler(Protocol):
+class ConnectionHandler(Protocol):
     """The user of a link. Both methods are called on the event loop and must not block."""
 
     def on_joined(self, welcome: Welcome) -> None:
@@ -75,13 +75,13 @@ class LinkHandler(Protocol):
     def on_message(self, message: Any) -> None: ...
 
 
-class Link:
+class Connection:
     """Keeps this node joined to its coordinator. run() ends only by an error or cancellation."""
 
     def __init__(
         self,
         transport: ClientTransport,
-        handler: LinkHandler,
+        handler: ConnectionHandler,
         *,
         endpoint: str,
         node: str,

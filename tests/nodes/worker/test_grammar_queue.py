@@ -14,7 +14,7 @@ from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.rules import Grammar, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.messages import OpenStreamRequest, StreamFailedNotice
-from nodes.worker.opening import Opening
+from nodes.worker.grammar_queue import GrammarQueue
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
@@ -53,7 +53,7 @@ class Setting:
         self.grammars = SlowGrammars()
         self.opened: list[tuple[int, int]] = []
         self.refused: list[StreamFailedNotice] = []
-        self.opening = Opening(
+        self.opening = GrammarQueue(
             cast(Grammars, self.grammars),
             lambda r: self.opened.append((r.stream_id, r.generation)),
             self.refused.append,
@@ -153,7 +153,7 @@ async def test_a_coordinator_that_comes_back_knows_none_of_those_that_wait(
 
 async def test_an_engine_without_grammars_is_asked_at_once() -> None:
     opened: list[OpenStreamRequest] = []
-    Opening(None, opened.append, refuse=lambda _: None).open(request(1, "any"))
+    GrammarQueue(None, opened.append, refuse=lambda _: None).open(request(1, "any"))
     assert len(opened) == 1
 
 

@@ -18,14 +18,14 @@ from nodes.worker.stream import PROMPT_PIECE_TOKENS, most_in_common
 _MOST_CELLS = 0.25
 
 
-class Reading:
+class TextOrder:
     """Takes turns among the waiting texts."""
 
     def __init__(self, model: Sequences) -> None:
         self._model = model
         self._num_reads = 0
 
-    def order(self, streams: Sequence[Followed]) -> list[Followed]:
+    def choose(self, streams: Sequence[Followed]) -> list[Followed]:
         """Returns the streams that read in the next pass, in order; streams: all of them by age.
 
         The oldest and the one with the fewest tokens left go first in turns. So a short text does
@@ -33,7 +33,7 @@ class Reading:
         stream of the same owner has read are copied. A stream waits while an earlier one is about
         to read the same tokens.
         """
-        readers = [s for s in streams if s.is_behind and self._may_read(s, streams)]
+        readers = [s for s in streams if s.is_behind and self._copy_known(s, streams)]
         # After a copy nothing may be missing.
         behind = [stream for stream in readers if stream.is_behind]
         self._num_reads += bool(behind)
@@ -43,7 +43,7 @@ class Reading:
             order.insert(0, behind[0])
         return order
 
-    def _may_read(self, stream: Followed, streams: Sequence[Followed]) -> bool:
+    def _copy_known(self, stream: Followed, streams: Sequence[Followed]) -> bool:
         """Copy the cached part of an unread text; returns False if more can be copied soon."""
         if stream.cached:
             return True

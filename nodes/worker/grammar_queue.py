@@ -12,7 +12,7 @@ from nodes.worker.stream import StreamId, failed_by, tenant_of
 from nodes.worker.threads import run_to_end
 
 
-class Opening:
+class GrammarQueue:
     """Compiles one grammar at a time in a thread of its own, so that passes go on meanwhile.
 
     grammars: None for an engine without grammars. open_stream: gives a stream to the engine.

@@ -27,7 +27,12 @@ from mesh.messages import (
 )
 from mesh.padding import SIZES, pad
 from nodes.messages import CloseStreamNotice, NodesRequest
-from nodes.worker.link import Link, LostCoordinatorError, NoCoordinatorError, RefusedError
+from nodes.worker.connection import (
+    Connection,
+    LostCoordinatorError,
+    NoCoordinatorError,
+    RefusedError,
+)
 from tests.harness.desk import CLUSTER, EPOCH, Desk
 from tests.harness.memory_transport import MemoryHub
 
@@ -44,7 +49,7 @@ class Node:
         self.messages: list[Any] = []
         self.losses: list[bool] = []
         self.transport = hub.client()
-        self.link = Link(
+        self.link = Connection(
             self.transport,
             self,
             endpoint="memory://hub",
