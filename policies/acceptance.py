@@ -31,15 +31,14 @@ def expected_tokens(alpha: float, gamma: int) -> float:
     return float((1.0 - alpha ** (gamma + 1)) / (1.0 - alpha))
 
 
-def expected_token_matrix(alphas: Floats) -> Floats:
-    """Expected tokens for every number of guesses from 0 to g.
+def expected_token_matrix(alphas: Floats, max_gamma: int) -> Floats:
+    """Expected tokens for every number of guesses from 0 to max_gamma.
 
-    alphas: (n, g) acceptance of each guess, given that those before were accepted. Returns
-    (n, g + 1), where column gamma is for gamma guesses: 1 + a_1 + a_1 a_2 + ...
+    alphas: (n,) acceptance of a guess. Returns (n, max_gamma + 1), where column gamma is for gamma
+    guesses: 1 + a + a^2 + ...
     """
-    earned = np.ones((alphas.shape[0], alphas.shape[1] + 1))
-    np.cumprod(alphas, axis=1, out=earned[:, 1:])
-    return np.cumsum(earned, axis=1, out=earned)
+    earned: Floats = np.cumsum(alphas[:, None] ** np.arange(max_gamma + 1), axis=1)
+    return earned
 
 
 # The weight of observed guesses falls by this factor with each commit, so some 30 commits count.

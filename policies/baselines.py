@@ -1,7 +1,6 @@
 """Baselines for comparison: policies with the same signature, priced by the same evaluator.
 
-They keep a client's own gamma, as the joint planner does. uniform-air and no-overlap price the
-joint planner's plan under a handicap, of the link or of the schedule.
+They keep a client's own gamma, as the joint planner does.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from policies.cycle import CyclePlan, evaluate
 from policies.describe import Scheme, policy_of
-from policies.joint import joint_cycle, joint_plan
+from policies.joint import joint_plan
 from policies.paper import paper_plan
 from policies.plan import MAX_AUTO_GAMMA, Policy
 from policies.problem import CycleProblem, Ints
@@ -81,8 +80,4 @@ POLICIES: Mapping[str, Policy] = {
     "joint": joint_plan,
     **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
     "paper": paper_plan,
-    # The joint plan, where the links of a medium send at once with equal shares of it.
-    "uniform-air": policy_of("uniform-air", joint_cycle, equal_shares=True),
-    # The joint plan's batches one after another: no node drafts while the target works.
-    "no-overlap": policy_of("no-overlap", joint_cycle, overlap=False),
 }

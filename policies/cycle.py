@@ -37,7 +37,7 @@ never falls when a stage gets slower.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -130,14 +130,8 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     return BlockSums(counts, counts.sum(axis=0), sums[0], sums[1], num_plain)
 
 
-def stages_of(
-    problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats, *, equal_shares: bool = False
-) -> Stages:
-    """Returns the stage times of batches; counts: (g, J, ...), guesses: (J, ...), worth: (...).
-
-    equal_shares: links of a medium send at once, each with a constant equal share of it, instead
-    of one after another.
-    """
+def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats) -> Stages:
+    """Returns the stage times of batches; counts: (g, J, ...), guesses: (J, ...), worth: (...)."""
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
     drafted = counts[0]
@@ -148,13 +142,7 @@ def stages_of(
     draft_s = problem.draft_s.take(indices).sum(axis=0)
     air_s = problem.message_s(drafted, guesses)
     rtt_s = problem.rtt_s.reshape(column)
-    if equal_shares:
-        by_medium = np.zeros((num_media, *air_s.shape[1:]))
-        for medium in range(num_media):
-            mine = problem.media == medium
-            by_medium[medium] = some[mine].sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
-        arrival_s = draft_s + rtt_s + by_medium[problem.media]
-    elif num_media == num_nodes and not problem.target_air.message_s:
+    if num_media == num_nodes and not problem.target_air.message_s:
         by_medium = air_s
         arrival_s = draft_s + rtt_s + air_s
     else:
@@ -284,24 +272,17 @@ class CycleCost:
     round_s: Floats
 
 
-def evaluate(
-    problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True
-) -> CycleCost:
-    """Compute the price of a plan.
-
-    equal_shares: as in stages_of. overlap: if False, a batch starts when the one before has ended.
-    """
+def evaluate(problem: CycleProblem, plan: CyclePlan) -> CycleCost:
+    """Compute the price of a plan."""
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
     guesses = np.diff(sums.guesses[..., 0], axis=1)
     worth = np.diff(sums.worth[:, 0])
-    stages = stages_of(problem, counts, guesses, worth, equal_shares=equal_shares)
+    stages = stages_of(problem, counts, guesses, worth)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, round_s = verify_times(problem, stages, np.array(num_plain))
     plain_weight = sums.plain_weight[-1, 0]
     totals = totals_of(problem, stages, (verify_s, round_s), num_plain, plain_weight)
-    if not overlap:
-        totals = replace(totals, air_s=np.zeros(()), round_s=round_s.sum())
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
     return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, round_s)

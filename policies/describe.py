@@ -15,16 +15,15 @@ from policies.problem import CycleProblem, problem_of
 Scheme: TypeAlias = Callable[[CycleProblem], CyclePlan]
 
 
-def policy_of(name: str, scheme: Scheme, **handicap: bool) -> Policy:
-    """Returns a scheme as a policy. handicap: overlap or equal_shares, as in
-    `evaluate`."""
+def policy_of(name: str, scheme: Scheme) -> Policy:
+    """Returns a scheme as a policy."""
 
     def policy(observation: Observation) -> Plan:
         early = trivial_plan(observation, name)
         if early is not None:
             return early
         problem = problem_of(observation)
-        return describe(problem, scheme(problem), name, **handicap)
+        return describe(problem, scheme(problem), name)
 
     return policy
 
@@ -36,19 +35,9 @@ def trivial_plan(observation: Observation, name: str) -> Plan | None:
     return Plan(plain=tuple(view.stream_id for view in observation.streams), policy=name)
 
 
-def describe(
-    problem: CycleProblem,
-    chosen: CyclePlan,
-    name: str,
-    *,
-    overlap: bool = True,
-    equal_shares: bool = False,
-) -> Plan:
-    """Returns a cycle as a plan. Streams without guesses become plain.
-
-    overlap, equal_shares: as in `evaluate`.
-    """
-    cost = evaluate(problem, chosen, equal_shares=equal_shares, overlap=overlap)
+def describe(problem: CycleProblem, chosen: CyclePlan, name: str) -> Plan:
+    """Returns a cycle as a plan. Streams without guesses become plain."""
+    cost = evaluate(problem, chosen)
     batches, times = [], []
     plain: list[int] = []
     for m, (first, end) in enumerate(zip(chosen.bounds, chosen.bounds[1:], strict=False)):

@@ -70,10 +70,9 @@ class DraftView:
 class StreamView:
     """One stream as a policy sees it.
 
-    alpha: probability that a guess is accepted. alphas: (g,) the same by the position of the guess,
-    given that all guesses before were accepted; later positions use `alpha`. fixed_gamma: number of
-    guesses that the client fixed, or None. draft: the node that guesses for the stream, now or as
-    soon as it has read the prompt; None if there is none.
+    alpha: probability that a guess is accepted if all before it are. fixed_gamma: number of guesses
+    that the client fixed, or None. draft: the node that guesses for the stream, now or as soon as
+    it has read the prompt; None if there is none.
     """
 
     stream_id: int
@@ -82,7 +81,6 @@ class StreamView:
     fixed_gamma: int | None = None
     draft: str | None = None
     weight: float = 1.0
-    alphas: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from policies.plan import (
     DraftView,
     Link,
     Observation,
-    StreamView,
 )
 
 Ints = npt.NDArray[np.int64]
@@ -159,7 +158,7 @@ def problem_of(observation: Observation) -> CycleProblem:
         stream_ids=tuple(view.stream_id for view in views),
         alphas=alphas,
         weights=np.array([view.weight for view in views]),
-        earned=expected_token_matrix(_alpha_matrix(alphas, views, max_gamma)),
+        earned=expected_token_matrix(alphas, max_gamma),
         least=np.where(fixed >= 0, most, 0),
         most=most,
         nodes=np.maximum(0, nodes),
@@ -196,15 +195,6 @@ def _target_air(link: Link, token_bits: int, n: int, medium: int) -> TargetAir:
         answers_s=(counts > 0) * link.airtime_s(HEADER_BITS, 1) + counts * each_s,
         medium=medium,
     )
-
-
-def _alpha_matrix(alphas: Floats, views: list[StreamView], max_gamma: int) -> Floats:
-    matrix = np.repeat(alphas[:, None], max_gamma, axis=1)
-    for row, view in enumerate(views):
-        if view.alphas:
-            known = view.alphas[:max_gamma]
-            matrix[row, : len(known)] = known
-    return matrix
 
 
 def seconds_upto(table: CostTable, num_tokens: int, used_cells: int = 0) -> Floats:

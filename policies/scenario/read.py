@@ -26,7 +26,7 @@
 
     [[streams]]
     count = 4                       # default: 1
-    acceptance = 0.8                # of a guess, or by its position: [0.9, 0.8, 0.7]
+    acceptance = 0.8                # of a guess
     tokens_left = 200               # default: 256
     draft = "nano"                  # default: no draft node
     gamma = 4                       # number of guesses set by the client; default: free
@@ -44,7 +44,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from policies.plan import MAX_AUTO_GAMMA, DraftView, Link, Observation, StreamView
+from policies.plan import DraftView, Link, Observation, StreamView
 from policies.scenario.costs import COST_KEYS, ReadFile, costs_of
 from policies.scenario.fields import Table, is_number
 
@@ -147,36 +147,11 @@ def _view(table: Table, drafts: Sequence[str]) -> StreamView:
         near = difflib.get_close_matches(draft, drafts, n=1)
         hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(drafts) or 'none'}"
         raise table.error("draft", f"no [[draft]] has this name, {hint}")
-    alpha, alphas = _acceptance(table)
     return StreamView(
         stream_id=0,
-        alpha=alpha,
+        alpha=table.number("acceptance", high=1.0),
         tokens_left=table.integer("tokens_left", 256, low=1, high=_MAX_TOKENS),
         fixed_gamma=table.integer("gamma", low=0, high=_MAX_GAMMA) if "gamma" in table else None,
         draft=draft,
         weight=table.number("weight", 1.0, low=_MIN_WEIGHT, high=_MAX_WEIGHT),
-        alphas=alphas,
     )
-
-
-def _acceptance(table: Table) -> tuple[float, tuple[float, ...]]:
-    """Returns the acceptance of a guess, and the same by its position if it depends on that.
-
-    The last position that is given stands for all further ones.
-    """
-    if not isinstance(table.values.get("acceptance"), list):
-        return table.number("acceptance", high=1.0), ()
-    found = table.numbers("acceptance", high=1.0)
-    if len(found) > _MAX_GAMMA:
-        raise table.error("acceptance", f"up to {_MAX_GAMMA} positions are accepted")
-    if len(found) == 1:
-        return found[0], ()
-    alphas = (*found, *(found[-1],) * (_MAX_GAMMA - len(found)))
-    # Over rounds of the most guesses that plans have: accepted / (accepted + rejected).
-    reached = 1.0
-    accepted = tried = 0.0
-    for alpha in alphas[:MAX_AUTO_GAMMA]:
-        tried += reached
-        reached *= alpha
-        accepted += reached
-    return accepted / tried, alphas

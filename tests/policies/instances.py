@@ -58,16 +58,11 @@ class Traits:
     weighted: bool
     asked: bool
     short: bool
-    positional: bool
 
 
 def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> StreamView:
     """Mostly long and free in its gamma, now and then anything that a view allows."""
     alpha = random.choice((0.0, 1.0)) if random.random() < 0.05 else random.random()
-    alphas: tuple[float, ...] = ()
-    if traits.positional and random.random() < 0.5:
-        decay = random.uniform(0.7, 1.05)
-        alphas = tuple(min(1.0, alpha * decay**i) for i in range(random.randint(1, 10)))
     is_short = traits.short and random.random() < 0.3
     is_asked = traits.asked and random.random() < 0.3
     return StreamView(
@@ -77,7 +72,6 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
         fixed_gamma=random.choice((0, 1, 3, 4, 12)) if is_asked else None,
         draft=random.choice(names) if names and random.random() < 0.95 else None,
         weight=10 ** random.uniform(-1, 1) if traits.weighted else 1.0,
-        alphas=alphas,
     )
 
 
@@ -89,7 +83,7 @@ def observation(seed: int, num_streams: int, *, target_on_air: bool = False) -> 
     names = [f"draft-{j}" for j in range(random.randint(1, 4))]
     if random.random() < 0.03:
         names = []
-    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)))
+    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4)))
     target = table(random, first_s)
     return Observation(
         streams=tuple(

@@ -37,7 +37,7 @@ gamma = 3
 weight = 2
 
 [[streams]]
-acceptance = [0.9, 0.6]
+acceptance = 0.6
 draft = "local"
 
 [[streams]]

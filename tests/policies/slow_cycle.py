@@ -73,20 +73,17 @@ class SlowCycle:
         return pass_s(draft.costs.decode, num_tokens, draft.used_cells)
 
     def earned(self, stream_id: int, gamma: int) -> float:
-        """1 + a_1 + a_1 a_2 + ..."""
+        """1 + a + a^2 + ..."""
         view = self.streams[stream_id]
         total = so_far = 1.0
-        for position in range(gamma):
-            known = position < len(view.alphas)
-            so_far *= view.alphas[position] if known else view.alpha
+        for _ in range(gamma):
+            so_far *= view.alpha
             total += so_far
         return total
 
-    def stages(
-        self, members: Members, equal_shares: bool = False
-    ) -> tuple[dict[str, float], dict[str, float], float, int]:
+    def stages(self, members: Members) -> tuple[dict[str, float], dict[str, float], float, int]:
         """Draft by node, air by medium, seconds that no pass takes, tokens."""
-        draft_s, by_medium, head_s = self.guessing(members, equal_shares)
+        draft_s, by_medium, head_s = self.guessing(members)
         guesses = [g for _, g in members if g]
         num_tokens = len(guesses) + sum(guesses)
         if guesses:
@@ -103,9 +100,7 @@ class SlowCycle:
     def target_medium(self) -> str:
         return self.observation.target_link.medium or "the target's own"
 
-    def guessing(
-        self, members: Members, equal_shares: bool = False
-    ) -> tuple[dict[str, float], dict[str, float], float]:
+    def guessing(self, members: Members) -> tuple[dict[str, float], dict[str, float], float]:
         """The same without what goes to the target."""
         draft_s, sends, head_s = {}, {}, 0.0
         for draft in self.observation.drafts:
@@ -125,23 +120,18 @@ class SlowCycle:
         air_s: dict[str, list[float]] = {}
         for name, seconds in sends.items():
             air_s.setdefault(self.medium(name), []).append(seconds)
-        by_medium = {
-            medium: len(times) * max(times) if equal_shares else sum(times)
-            for medium, times in air_s.items()
-        }
+        by_medium = {medium: sum(times) for medium, times in air_s.items()}
         for name, seconds in draft_s.items():
             link, shared_s = self.drafts[name].link, by_medium[self.medium(name)]
             # Half of what is the others' on the air is in its way, unless nothing else is.
-            half_s = shared_s if equal_shares else (shared_s + sends[name]) / 2
+            half_s = (shared_s + sends[name]) / 2
             head_s = max(head_s, link.rtt_s + max(shared_s, seconds + half_s))
         return draft_s, by_medium, head_s
 
     def medium(self, name: str) -> str:
         return self.drafts[name].link.medium or f"own of {name}"
 
-    def price(
-        self, batches: Sequence[Members], *, equal_shares: bool = False, overlap: bool = True
-    ) -> Price:
+    def price(self, batches: Sequence[Members]) -> Price:
         """Price of batches that together hold every stream."""
         members = [pair for batch in batches for pair in batch]
         assert sorted(k for k, _ in members) == sorted(self.streams)
@@ -151,7 +141,7 @@ class SlowCycle:
         plain_s = self.plain_pass_s(len(plain))
         parts = []
         for batch in batches:
-            draft_s, air_s, head_s, num_tokens = self.stages(batch, equal_shares)
+            draft_s, air_s, head_s, num_tokens = self.stages(batch)
             if num_tokens:
                 verify_s = self.verify_s(num_tokens + len(plain))
                 alone_s = head_s + verify_s + self.verify_s(len(plain)) / 2
@@ -169,11 +159,8 @@ class SlowCycle:
         target_s = sum(part[3] for part in parts)
         rounds = [part[4] for part in parts]
         num_batches = sum(1 for part in parts if part[5])
-        if overlap:
-            air_s = max((busy[key] for key in busy if key[0] == "air"), default=0.0)
-            longest_s = with_waits(max(rounds), air_s, num_batches)
-        else:
-            longest_s = sum(rounds)
+        air_s = max((busy[key] for key in busy if key[0] == "air"), default=0.0)
+        longest_s = with_waits(max(rounds), air_s, num_batches)
         natural_s = max([0.0, *busy.values(), target_s, longest_s])
         if num_batches == 0:
             rate = len(plain) / plain_s

@@ -119,9 +119,6 @@ def test_policies_with_the_same_plan_are_no_alternatives():
     assert same["max-batch"]
     assert same["alternating"]
     assert not same["ad"]
-    # One batch over a medium of its own: neither turns nor shares, nothing to overlap with.
-    assert same["uniform-air"]
-    assert same["no-overlap"]
 
 
 def test_expected_tokens_of_each_batch():
