@@ -19,7 +19,7 @@ class Kernel:
             self.received[fd] = 0
             self.unread.opened(fd)
 
-    def furthest(self) -> int | None:
+    def find_furthest(self) -> int | None:
         """What is found at the second look in a row."""
         self.unread.find_furthest()
         return self.unread.find_furthest()
