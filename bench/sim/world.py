@@ -162,7 +162,7 @@ class World:
         self._carry_out(scheduler.tick(now))
         if scheduler.is_plan_due and (planning := begin_plan(scheduler, now)) is not None:
             self._carry_out(take_plan(scheduler, planning.make()))
-        observed_s, made = observed_price_s(scheduler), scheduler.last_made
+        observed_s, made = observed_price_s(scheduler), scheduler.last_result
         if now >= self._scenario.warm_up_s and observed_s and made is not None:
             predicted_s = made.grouped_s if scheduler.plan.batches else made.open_s
             self._promised.append(observed_s / predicted_s)

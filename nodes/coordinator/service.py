@@ -44,7 +44,7 @@ from nodes.coordinator.sends import Send, coalesced
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
 from nodes.messages.access import NODE_ROLES, Caller, ForbiddenError
-from nodes.scheduler.planning import MODES, Made, Mode, Planning
+from nodes.scheduler.planning import MODES, Mode, PlanInput, PlanResult
 from policies.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ _MAX_LOGGED = 16
 _DEFAULTS = CoordinatorConfig()
 
 
-def with_fallback() -> Callable[[Planning], Made]:
+def with_fallback() -> Callable[[PlanInput], PlanResult]:
     """Return a function that makes plans and, where that fails, returns a plan without guesses.
 
     A fault then costs only speed. Guesses never change a text, so a failed plan must not end the
@@ -77,7 +77,7 @@ def with_fallback() -> Callable[[Planning], Made]:
     """
     logged: set[str] = set()
 
-    def made(planning: Planning) -> Made:
+    def made(planning: PlanInput) -> PlanResult:
         try:
             return planning.make()
         except Exception as error:
@@ -87,7 +87,7 @@ def with_fallback() -> Callable[[Planning], Made]:
                 logged.add(what)
                 logger.exception("no plan could be made for %d streams: %s", len(streams), what)
             plain = tuple(view.stream_id for view in streams)
-            return Made(planning.observation, Plan(plain=plain), math.inf, 0.0)
+            return PlanResult(planning.observation, Plan(plain=plain), math.inf, 0.0)
 
     return made
 
@@ -305,7 +305,7 @@ class Coordinator:
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
 
-    def take_plan(self, target: TargetRecord, made: Made) -> None:
+    def take_plan(self, target: TargetRecord, made: PlanResult) -> None:
         """Put a plan in force and send the messages that it starts."""
         self._send_all(self.state.take_plan(target, made, self._clock()))
 

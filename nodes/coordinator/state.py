@@ -34,7 +34,7 @@ from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.in_force import begin_plan, take_plan
-from nodes.scheduler.planning import Made, Mode, Planning
+from nodes.scheduler.planning import Mode, PlanInput, PlanResult
 from nodes.worker.profile import token_bits
 from policies.latency import NodeCosts
 
@@ -200,7 +200,7 @@ class CoordinatorState:
         """Whether the caller should make a plan, after it has sent the returned messages."""
         return any(target.scheduler.is_plan_due for target in self.roster.targets())
 
-    def begin_plan(self, now: float) -> tuple[TargetRecord, Planning] | None:
+    def begin_plan(self, now: float) -> tuple[TargetRecord, PlanInput] | None:
         """Return the plan that has been due for longest, if one is due, and its target.
 
         The caller makes it and calls take_plan() before it begins another one. It may handle
@@ -213,7 +213,7 @@ class CoordinatorState:
                 return target, planning
         return None
 
-    def take_plan(self, target: TargetRecord, made: Made, now: float) -> list[Send]:
+    def take_plan(self, target: TargetRecord, made: PlanResult, now: float) -> list[Send]:
         """Put a plan in force and return what it starts; nothing if its target has left."""
         if self.roster.node(target.name) is not target:
             return []

@@ -72,7 +72,7 @@ class Tracing:
 
     def planned(self, target: TargetRecord, now: float) -> None:
         """Record the last plan of a target."""
-        made = target.scheduler.last_made
+        made = target.scheduler.last_result
         if self._until is not None and made is not None:
             record = copied_from(
                 made.grouped,

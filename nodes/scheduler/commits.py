@@ -9,7 +9,7 @@ from nodes.scheduler.endings import LEASE_TOKENS, abort, finish, reopen
 from nodes.scheduler.instructions import Emit, Instruction, ToDraft
 from nodes.scheduler.reasons import plain_label
 from nodes.scheduler.state import SchedulerState, current
-from nodes.scheduler.stream import Opening, Running, Stream
+from nodes.scheduler.stream import ReadingText, Running, Stream
 from nodes.worker.stream import StreamId
 from policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
 
@@ -72,7 +72,7 @@ def commit(
     if stream.tokens_left <= 0:
         error = "the target sent the last token without a finish reason"
         return [*out, *abort(state, stream, error)]
-    if isinstance(stream.phase, Opening):
+    if isinstance(stream.phase, ReadingText):
         # The notice that the stream is ready was lost or overtaken; a commit implies it.
         stream.phase, stream.is_parked = Running(length + LEASE_TOKENS), False
     added.append(stream)

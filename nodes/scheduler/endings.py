@@ -10,7 +10,7 @@ from nodes.scheduler import following
 from nodes.scheduler.instructions import Abort, Finish, Instruction, ToTarget
 from nodes.scheduler.reasons import summary
 from nodes.scheduler.state import SchedulerState
-from nodes.scheduler.stream import Opening, Stream
+from nodes.scheduler.stream import ReadingText, Stream
 
 # Tokens of a lease; half of them are left when it is renewed. At 20 to 100 tokens a second both
 # last longer than any round trip, and little work is lost when the coordinator or client is gone.
@@ -51,6 +51,6 @@ def reopen(state: SchedulerState, stream: Stream, error: str) -> list[Instructio
     closed = closing(stream)
     # A parking raises the generation by 1, and the notice of one may be on its way.
     stream.spec = stream.current_spec(stream.spec.generation + 2)
-    stream.phase, stream.is_parked = Opening(), False
+    stream.phase, stream.is_parked = ReadingText(), False
     stream.num_reopened += 1
     return [closed, opening(stream)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction, ToTarget
-from nodes.scheduler.planning import OPEN_FLOW_PLAN, Hold, Made, Planning, holds_of, promises
+from nodes.scheduler.planning import OPEN_FLOW_PLAN, Hold, PlanInput, PlanResult, holds_of, promises
 from nodes.scheduler.silences import LOOK_S
 from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Running, Stream
@@ -16,7 +16,7 @@ from nodes.worker.stream import StreamId
 from policies.plan import Observation, StreamView
 
 
-def begin_plan(state: SchedulerState, now: float) -> Planning | None:
+def begin_plan(state: SchedulerState, now: float) -> PlanInput | None:
     """Returns the inputs of a plan if one is due.
 
     The caller may run make() on any thread and gives its result to take_plan().
@@ -27,17 +27,17 @@ def begin_plan(state: SchedulerState, now: float) -> Planning | None:
     if not has_ready_followers(state):
         return None
     observation = observation_of(state, now)
-    return Planning(observation, state.mode.policy)
+    return PlanInput(observation, state.mode.policy)
 
 
-def take_plan(state: SchedulerState, made: Made) -> list[Instruction]:
+def take_plan(state: SchedulerState, made: PlanResult) -> list[Instruction]:
     """Put a plan in force, even if streams have changed since it was begun."""
     predicted_s = made.grouped_s if state.is_grouped else made.open_s
     observed_s = observed_price_s(state)
     state.counts.ratios["plan"].observe(observed_s, predicted_s)
     if state.mode.is_grouped is None:
         state.is_grouped = promises(made)
-    state.last_made = made
+    state.last_result = made
     state.plan = made.grouped if state.is_grouped else OPEN_FLOW_PLAN
     return put_in_force(state, holds_of(state.plan))
 

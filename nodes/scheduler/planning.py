@@ -74,7 +74,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class PlanResult:
     """The result of planning.
 
     grouped: the program's plan. grouped_s, open_s: predicted prices of it and of open flow.
@@ -87,20 +87,20 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Planning:
+class PlanInput:
     """The inputs of a plan. make() reads nothing else, so any thread may call it."""
 
     observation: Observation
     policy: Policy
 
-    def make(self) -> Made:
+    def make(self) -> PlanResult:
         plan = self.policy(self.observation)
         made = plan.prediction
         grouped_s = made.price_s if made is not None and plan.batches else math.inf
-        return Made(self.observation, plan, grouped_s, open_price_s(self.observation))
+        return PlanResult(self.observation, plan, grouped_s, open_price_s(self.observation))
 
 
-def promises(made: Made) -> bool:
+def promises(made: PlanResult) -> bool:
     """Whether groups are predicted to be so much cheaper than open flow that they are worth it."""
     return _LEAST_PROMISE * made.grouped_s < made.open_s
 

@@ -32,7 +32,7 @@ from nodes.scheduler.every_second import every_second
 from nodes.scheduler.instructions import Abort, Instruction, ToTarget
 from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Mode
 from nodes.scheduler.state import SchedulerState, current
-from nodes.scheduler.stream import NodeBackoff, Opening, Running, Stream
+from nodes.scheduler.stream import NodeBackoff, ReadingText, Running, Stream
 from nodes.telemetry.counts import Counts
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import NodeCosts
@@ -69,7 +69,7 @@ class Scheduler(SchedulerState):
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Open a stream here from its journal, after another target has served it."""
         stream.spec = stream.current_spec(stream.spec.generation + 1)
-        stream.phase, stream.is_parked, stream.num_reopened = Opening(), False, 0
+        stream.phase, stream.is_parked, stream.num_reopened = ReadingText(), False, 0
         stream.backoff = NodeBackoff()
         return self._take_in(stream)
 
@@ -198,7 +198,7 @@ class Scheduler(SchedulerState):
         opening's lease.
         """
         stream = current(self, stream_id, generation)
-        if stream is None or not isinstance(stream.phase, Opening):
+        if stream is None or not isinstance(stream.phase, ReadingText):
             return []
         length = len(stream.token_ids)
         self.counts.text_read(length if num_read is None else min(num_read, length), length)
@@ -214,7 +214,7 @@ class Scheduler(SchedulerState):
         """The target lacked cells and parked a stream; it sends ready when it has room again."""
         stream = current(self, stream_id, generation)
         if stream is not None:
-            stream.phase, stream.is_parked = Opening(), True
+            stream.phase, stream.is_parked = ReadingText(), True
             stream.spec = replace(stream.spec, generation=generation + 1)
         return []
 

@@ -11,7 +11,7 @@ from typing import Final
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.costs import ObservedSpeed, TargetCosts
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Hold, Made, Mode
+from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Hold, Mode, PlanResult
 from nodes.scheduler.silences import Awaited, Silences
 from nodes.scheduler.stream import Stream
 from nodes.telemetry.counts import Counts
@@ -32,10 +32,10 @@ class SchedulerState:
     those that may draft for this target. inside: the draft model in the target's process, "" for
     none. alphas: by draft node, how often its guesses are right here. link: the target's link.
     speculation: whether draft nodes guess now. holds: by stream, what it waits for under the plan
-    in force. last_made: the last plan that was made, whether it was put in force or not. unsent: by
-    draft node, the streams of which it has not yet been sent all tokens. pass_s: the mean seconds
-    of a pass without prompts. predicted_s: the predicted ones of the last pass. num_stale: messages
-    that came too late. is_plan_due: the caller should make a plan with begin_plan() and
+    in force. last_result: the last plan that was made, whether it was put in force or not. unsent:
+    by draft node, the streams of which it has not yet been sent all tokens. pass_s: the mean
+    seconds of a pass without prompts. predicted_s: the predicted ones of the last pass. num_stale:
+    messages that came too late. is_plan_due: the caller should make a plan with begin_plan() and
     take_plan().
     """
 
@@ -61,7 +61,7 @@ class SchedulerState:
     num_stale: int = 0
     plan: Plan = OPEN_FLOW_PLAN
     holds: dict[int, Hold] = field(default_factory=dict)
-    last_made: Made | None = None
+    last_result: PlanResult | None = None
     is_grouped: bool = False
     plan_at: float = 0.0
     is_plan_due: bool = False

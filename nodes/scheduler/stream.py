@@ -50,7 +50,7 @@ class NodeBackoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class ReadingText:
     """The target has not yet read the whole text into its cache."""
 
 
@@ -61,7 +61,7 @@ class Running:
     until: int
 
 
-Phase = Opening | Running
+Phase = ReadingText | Running
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class Stream:
 
     spec: StreamSpec
     token_ids: list[int]
-    phase: Phase = field(default_factory=Opening)
+    phase: Phase = field(default_factory=ReadingText)
     follow: Follow | None = None
     last_number: int = 0
     backoff: NodeBackoff = field(default_factory=NodeBackoff)

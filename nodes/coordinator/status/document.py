@@ -23,7 +23,7 @@ from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.in_force import observed_price_s
 from nodes.scheduler.reasons import why_plain
-from nodes.scheduler.stream import Opening
+from nodes.scheduler.stream import ReadingText
 from nodes.telemetry.counts import Counts
 from nodes.telemetry.status import (
     MediumStatus,
@@ -222,7 +222,7 @@ class Reporting:
                 yield parts.stream_status(mine, aliases, None)
                 continue
             scheduler, stream = target.scheduler, target.streams[stream_id]
-            plain = "" if isinstance(stream.phase, Opening) else stream.plain
+            plain = "" if isinstance(stream.phase, ReadingText) else stream.plain
             # Building the text is most of the work, so only the first streams get one.
             reason = why_plain(scheduler, stream, plain) if plain and index < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)

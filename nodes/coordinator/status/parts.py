@@ -9,7 +9,7 @@ from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord, TargetRecord
 from nodes.coordinator.requests.request import RequestStream
 from nodes.scheduler import Scheduler
-from nodes.scheduler.stream import Opening, Stream
+from nodes.scheduler.stream import ReadingText, Stream
 from nodes.telemetry.counts import FATES, PLAIN_TEXTS, TOKEN_KINDS, Counts
 from nodes.telemetry.status import CountStatus, NodeStatus, PlanStatus, StreamStatus, finite
 
@@ -111,7 +111,7 @@ def phases_of(schedulers: Iterable[Scheduler]) -> dict[str, int]:
 def _phase(stream: Stream | None) -> str:
     if stream is None:
         return "waiting"
-    if isinstance(stream.phase, Opening):
+    if isinstance(stream.phase, ReadingText):
         return "parked" if stream.is_parked else "reading"
     return "decoding"
 
@@ -120,7 +120,7 @@ def _phase(stream: Stream | None) -> str:
 
 
 def plan_status(scheduler: Scheduler) -> PlanStatus:
-    plan, last = scheduler.plan, scheduler.last_made
+    plan, last = scheduler.plan, scheduler.last_result
     return PlanStatus(
         policy=plan.policy if scheduler.mode.has_guesses else "plain",
         groups=tuple(batch.gammas for batch in plan.batches),

@@ -9,7 +9,7 @@ import pytest
 
 from nodes.coordinator.service import with_fallback
 from nodes.messages import TokensNotice
-from nodes.scheduler.planning import Planning, promises
+from nodes.scheduler.planning import PlanInput, promises
 from policies.plan import Observation, Plan, StreamView
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh
@@ -23,7 +23,7 @@ def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) 
     make = with_fallback()
     seen = Observation((StreamView(1, 0.5, 9), StreamView(2, 0.5, 9)))
     with caplog.at_level(logging.ERROR):
-        made = [make(Planning(seen, failing)) for _ in range(3)]
+        made = [make(PlanInput(seen, failing)) for _ in range(3)]
     assert {each.grouped.plain for each in made} == {(1, 2)}
     (record,) = caplog.records
     assert "2 streams: IndexError: index 203" in record.message

@@ -37,7 +37,7 @@ from nodes.messages import (
     notices_of,
 )
 from nodes.scheduler import Scheduler
-from nodes.scheduler.planning import Planning
+from nodes.scheduler.planning import PlanInput
 from policies.plan import Observation, Plan
 from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from tests.nodes.builders import make_profile, make_submit
@@ -364,10 +364,10 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         client, _ = await join(hub, "a")
         ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
 
-        def begin_plan(scheduler: Scheduler, _now: float) -> Planning:
+        def begin_plan(scheduler: Scheduler, _now: float) -> PlanInput:
             """Each tick finds that one is due."""
             scheduler.is_plan_due = False
-            return Planning(Observation(()), slow)
+            return PlanInput(Observation(()), slow)
 
         monkeypatch.setattr("nodes.coordinator.state.begin_plan", begin_plan)
         await eventually(lambda: slow.num_begun == 1)

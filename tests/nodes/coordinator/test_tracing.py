@@ -207,7 +207,7 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     assert (plan.at_s, plan.is_grouped) == (1.0, True)
     (target,) = mesh.state.roster.targets()
     scheduler = target.scheduler
-    made = scheduler.last_made
+    made = scheduler.last_result
     assert made is not None
     assert (plan.batches, plan.open_price_s) == (scheduler.plan.batches, made.open_s)
     assert plan.prediction is not None

@@ -26,7 +26,7 @@ from nodes.messages import (
     StatusRequest,
     SubmitRequest,
 )
-from nodes.scheduler.planning import MODES, Mode, Planning
+from nodes.scheduler.planning import MODES, Mode, PlanInput
 from nodes.telemetry.status import Status, decode_status
 from nodes.worker.profile import encode_profile
 from policies.latency import NodeCosts
@@ -65,7 +65,7 @@ class World:
         self.random = random.Random(setup.seed)
         self.network = Network(self.clock, disorder)
         self.coordinator = self._new_coordinator()
-        self.planning: tuple[NodeRecord, Planning] | None = None
+        self.planning: tuple[NodeRecord, PlanInput] | None = None
         self.processes: list[Process] = []
         # Of processes that have ended, too.
         self.clients: list[ClientProcess] = []

@@ -8,7 +8,7 @@ from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.in_force import begin_plan, take_plan
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Made, Mode, promises
+from nodes.scheduler.planning import Mode, PlanResult, promises
 from nodes.worker.stream import StreamId
 from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction, StreamView
 from tests.nodes.scheduler.watched import (
@@ -24,7 +24,7 @@ from tests.nodes.scheduler.watched import (
 
 @pytest.mark.parametrize(("grouped_s", "is_worth_it"), [(0.95, False), (0.5, True)])
 def test_nobody_waits_where_that_promises_little(grouped_s: float, is_worth_it: bool) -> None:
-    assert promises(Made(Observation(()), Plan(), grouped_s, 1.0)) is is_worth_it
+    assert promises(PlanResult(Observation(()), Plan(), grouped_s, 1.0)) is is_worth_it
 
 
 TWO = StreamId(2)
