@@ -153,9 +153,9 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
         arrival_s = rtt_s + np.maximum(shared_s, draft_s + (shared_s + air_s) / 2)
     arrival_s *= some
     num_streams, num_guesses = drafted.sum(axis=0), guesses.sum(axis=0)
-    way_s = problem.target_air.of(num_streams, num_guesses)
-    by_medium[problem.target_air.medium] += way_s
-    head_s = arrival_s.max(axis=0) + way_s
+    at_target_s = problem.target_air.of(num_streams, num_guesses)
+    by_medium[problem.target_air.medium] += at_target_s
+    head_s = arrival_s.max(axis=0) + at_target_s
     return Stages(draft_s, by_medium, head_s, num_streams, num_guesses, worth)
 
 

@@ -33,14 +33,14 @@ def composed(
     pass_s: Callable[[int], float],
     *,
     num_given: int = 0,
-    given_worth: float = 0.0,
+    given_gain: float = 0.0,
     num_read: int = 0,
     most: int,
 ) -> list[int]:
     """Returns how many of its guesses each stream gets, in the order of the offers.
 
     Each stream has a token of its own in the pass. pass_s: seconds of a pass by its tokens.
-    num_given, given_worth: guesses that are in the pass at any cost, and the weighted tokens that
+    num_given, given_gain: guesses that are in the pass at any cost, and the weighted tokens that
     are expected of them. num_read: tokens of prompts in the pass; their own cost is left out,
     because it has to be paid anyway. most: most guesses that fit in the pass.
 
@@ -58,11 +58,11 @@ def composed(
     num_own = len(offers) + num_given
     own_s = pass_s(num_own)
     reading_s = pass_s(num_own + num_read) - own_s if num_read else 0.0
-    worth = sum(offer.weight for offer in offers) + given_worth
-    best, num_taken = worth / own_s, 0
+    expected = sum(offer.weight for offer in offers) + given_gain
+    best, num_taken = expected / own_s, 0
     for count, (gain, _) in enumerate(candidates[:most], 1):
-        worth += gain
-        rate = worth / (pass_s(num_own + count + num_read) - reading_s)
+        expected += gain
+        rate = expected / (pass_s(num_own + count + num_read) - reading_s)
         if rate > best:
             best, num_taken = rate, count
     counts = [0] * len(offers)

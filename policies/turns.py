@@ -37,11 +37,11 @@ class Prices:
 class Turn:
     """A stream for which the next step of the draft may guess.
 
-    worth: weighted tokens that the guess is expected to add. num_new: tokens that the step runs
+    gain: weighted tokens that the guess is expected to add. num_new: tokens that the step runs
     for it: unread ones and its last guess.
     """
 
-    worth: float
+    gain: float
     num_new: int
 
 
@@ -50,12 +50,12 @@ def worthwhile(turns: Sequence[Turn], prices: Prices, num_tokens: int) -> list[i
 
     num_tokens: tokens that the next pass has without the step.
     """
-    order = sorted(range(len(turns)), key=lambda index: -turns[index].worth)
-    best, num_best, worth, num_new = 0.0, 0, 0.0, 0
+    order = sorted(range(len(turns)), key=lambda index: -turns[index].gain)
+    best, num_best, gain, num_new = 0.0, 0, 0.0, 0
     for count, index in enumerate(order, 1):
-        worth += turns[index].worth
+        gain += turns[index].gain
         num_new += turns[index].num_new
-        net = worth - prices.longer(num_tokens, count) - prices.rate * prices.step_s(num_new)
+        net = gain - prices.longer(num_tokens, count) - prices.rate * prices.step_s(num_new)
         if net > best:
             best, num_best = net, count
     return order[:num_best]

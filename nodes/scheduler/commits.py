@@ -8,7 +8,7 @@ from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.endings import LEASE_TOKENS, abort, finish, reopen
 from nodes.scheduler.instructions import Emit, Instruction, ToDraft
 from nodes.scheduler.reasons import plain_label
-from nodes.scheduler.state import SchedulerState, current
+from nodes.scheduler.state import SchedulerState, find_current
 from nodes.scheduler.stream import ReadingText, Running, Stream
 from nodes.worker.stream import StreamId
 from policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
@@ -22,7 +22,7 @@ def commit(
     now: float,
 ) -> list[Instruction]:
     """Handle one entry of a pass. A stream that continues is appended to `added`."""
-    stream = current(state, StreamId(entry.stream_id), entry.generation)
+    stream = find_current(state, StreamId(entry.stream_id), entry.generation)
     if stream is None:
         return []
     length = len(stream.token_ids)

@@ -152,10 +152,10 @@ class Drafts(dict[str, DraftRecord]):
         if not medium or not nodes:
             return
         taken = self._taken(medium)
-        num_ways = 2 if taken else 1
+        num_crossings = 2 if taken else 1
         nums = [max(1, len(node.followed)) for node in nodes]
         airtimes = [
-            (num_ways * node.message_s(num, _TYPICAL_GUESSES * num), node.message_s(num, num))
+            (num_crossings * node.message_s(num, _TYPICAL_GUESSES * num), node.message_s(num, num))
             for node, num in zip(nodes, nums, strict=True)
         ]
         free = max(_LEAST_DIVIDED_SHARE, _DIVIDED_SHARE - sum(taken))
@@ -164,7 +164,7 @@ class Drafts(dict[str, DraftRecord]):
         for node, (up, down) in zip(nodes, parts, strict=True):
             whole = used if node.followed else used + up + down
             least = (0.0, 0.0) if node.followed else (node.share_up, node.share_down)
-            node.share_up = max(least[0], free * up / whole / num_ways)
+            node.share_up = max(least[0], free * up / whole / num_crossings)
             node.share_down = max(least[1], free * down / whole)
 
     def best_for(self, wanted: Wanted) -> DraftRecord | None:

@@ -31,7 +31,7 @@ from nodes.scheduler.endings import LEASE_TOKENS, closing, finish, opening, remo
 from nodes.scheduler.every_second import every_second
 from nodes.scheduler.instructions import Abort, Instruction, ToTarget
 from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Mode
-from nodes.scheduler.state import SchedulerState, current
+from nodes.scheduler.state import SchedulerState, find_current
 from nodes.scheduler.stream import NodeBackoff, ReadingText, Running, Stream
 from nodes.telemetry.counts import Counts
 from nodes.worker.stream import StreamId, StreamSpec
@@ -144,7 +144,7 @@ class Scheduler(SchedulerState):
 
     def draft_ready(self, name: str, stream_id: StreamId, number: int) -> None:
         """A draft node has read a text. number: of the following."""
-        stream = self._followed(name, stream_id, number)
+        stream = self._find_followed(name, stream_id, number)
         if stream is not None:
             following.ready(self, stream)
 
@@ -152,7 +152,7 @@ class Scheduler(SchedulerState):
         self, name: str, stream_id: StreamId, number: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
         """A draft node cannot follow a stream any longer. number: of the following."""
-        stream = self._followed(name, stream_id, number)
+        stream = self._find_followed(name, stream_id, number)
         if stream is None:
             return []
         # A request that is invalid for a node stays invalid.
@@ -167,14 +167,14 @@ class Scheduler(SchedulerState):
         forwarded: list[ChainPart] = []
         token_ids: list[int] = []
         for part, guesses in parts:
-            stream = self._followed(name, StreamId(part.stream_id), part.follow)
+            stream = self._find_followed(name, StreamId(part.stream_id), part.follow)
             if stream is not None:
                 stream.num_draft_losses = 0
                 forwarded.append(part)
                 token_ids += guesses
         return [ToTarget(GuessNotice(tuple(forwarded), tuple(token_ids)))] if forwarded else []
 
-    def _followed(self, name: str, stream_id: StreamId, number: int) -> Stream | None:
+    def _find_followed(self, name: str, stream_id: StreamId, number: int) -> Stream | None:
         stream = self.streams.get(stream_id)
         follow = stream.follow if stream is not None else None
         if follow is None or (follow.node, follow.number) != (name, number):
@@ -197,7 +197,7 @@ class Scheduler(SchedulerState):
         num_read: tokens that it had to read; None for all. has_begun: it already decodes under the
         opening's lease.
         """
-        stream = current(self, stream_id, generation)
+        stream = find_current(self, stream_id, generation)
         if stream is None or not isinstance(stream.phase, ReadingText):
             return []
         length = len(stream.token_ids)
@@ -212,7 +212,7 @@ class Scheduler(SchedulerState):
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
         """The target lacked cells and parked a stream; it sends ready when it has room again."""
-        stream = current(self, stream_id, generation)
+        stream = find_current(self, stream_id, generation)
         if stream is not None:
             stream.phase, stream.is_parked = ReadingText(), True
             stream.spec = replace(stream.spec, generation=generation + 1)
@@ -222,7 +222,7 @@ class Scheduler(SchedulerState):
         self, stream_id: StreamId, generation: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
         """The target cannot serve a stream. code: the kind of error, as in RequestFailedNotice."""
-        stream = current(self, stream_id, generation)
+        stream = find_current(self, stream_id, generation)
         if stream is None:
             return []
         return [*remove(self, stream), Abort(stream_id, reason, code)]

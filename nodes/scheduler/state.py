@@ -78,7 +78,7 @@ class SchedulerState:
         return sum(len(stream.token_ids) for stream in self.streams.values())
 
 
-def current(state: SchedulerState, stream_id: StreamId, generation: int) -> Stream | None:
+def find_current(state: SchedulerState, stream_id: StreamId, generation: int) -> Stream | None:
     """Returns the stream that a message of the target is about, or counts the message as stale."""
     stream = state.streams.get(stream_id)
     if stream is None or stream.spec.generation != generation:

@@ -200,7 +200,7 @@ def compose(
     the number of guesses gets that many, if they are present.
     """
     chosen, offers = list[Chosen](), list[Offer]()
-    num_given, given_worth = 0, 0.0
+    num_given, given_gain = 0, 0.0
     # So the weighted sum of seconds a token is minimised.
     weights = [stream.spec.weight / stream.tokens_a_pass for stream in decoding]
     own = [len(stream.token_ids) for stream in decoding]
@@ -213,7 +213,7 @@ def compose(
         chosen.append(best)
         if fixed >= 0:
             num_given += len(best.token_ids)
-            given_worth += weight * sum(likely)
+            given_gain += weight * sum(likely)
             likely = []
         offers.append(Offer(weight, likely))
     # After those of the decoding streams, so that the first counts are for these.
@@ -223,7 +223,7 @@ def compose(
         offers,
         lambda num_tokens: costs.at(num_tokens, used_cells, own_cells),
         num_given=num_given,
-        given_worth=given_worth,
+        given_gain=given_gain,
         num_read=num_read,
         most=max(0, room - num_given),
     )

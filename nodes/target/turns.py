@@ -147,12 +147,12 @@ class Turns:
             if followed is None or not stream.may_guess:
                 continue
             num_guesses += len(followed.guesses)
-            fixed, worth = stream.spec.num_guesses, math.inf
+            fixed, gain = stream.spec.num_guesses, math.inf
             if len(followed.guesses) >= (MAX_GAMMA if fixed < 0 else fixed):
                 continue
             if fixed < 0:
                 alpha = self._seen[stream.spec.stream_id].alpha
-                worth = weight * followed.chance * alpha
+                gain = weight * followed.chance * alpha
             if followed.guesses:
                 is_wanted = True
             else:
@@ -164,7 +164,7 @@ class Turns:
                 wanted.append(followed)
             elif is_wanted and self._draft.is_ready(followed):
                 guessing.append(followed)
-                turns.append(Turn(worth, len(followed.uncached)))
+                turns.append(Turn(gain, len(followed.uncached)))
         self._step_tokens = 0
         reading = [each for each in waiting if any(each is other for other in wanted)]
         if reading and not self._has_read:

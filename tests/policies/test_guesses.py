@@ -20,13 +20,13 @@ def rate_of(
     num_read: int = 0,
 ) -> float:
     """Weighted tokens a second of a pass with so many guesses of each."""
-    worth = sum(
+    expected = sum(
         offer.weight * (1.0 + sum(offer.chances[:count]))
         for offer, count in zip(offers, counts, strict=True)
     )
     num = len(offers)
     reading_s = pass_s(num + num_read) - pass_s(num) if num_read else 0.0
-    return worth / (pass_s(num + sum(counts) + num_read) - reading_s)
+    return expected / (pass_s(num + sum(counts) + num_read) - reading_s)
 
 
 chains = st.lists(st.floats(0.01, 1.0), max_size=4).map(
@@ -61,8 +61,8 @@ def test_guesses_that_go_in_anyway_are_paid_for() -> None:
     """Where they have made the pass long, others are worth less than in a pass without them."""
     table = CostTable((1, 4, 5, 64), (0.010, 0.010, 0.030, 0.031))
     offers = [Offer(1.0, (0.5,))]
-    assert composed(offers, table.at, num_given=3, given_worth=0.0, most=16) == [0]
-    assert composed(offers, table.at, num_given=4, given_worth=0.0, most=16) == [1]
+    assert composed(offers, table.at, num_given=3, given_gain=0.0, most=16) == [0]
+    assert composed(offers, table.at, num_given=4, given_gain=0.0, most=16) == [1]
 
 
 def test_nobody_is_extended_beyond_the_window_or_what_has_a_chance() -> None:

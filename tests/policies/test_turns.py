@@ -15,12 +15,12 @@ def prices(step_s: float = 2.0, more_s: float = 0.0) -> Prices:
     return Prices(0.1, PASS.at, lambda num_tokens: step_s + more_s * (num_tokens - 1))
 
 
-@pytest.mark.parametrize(("worth", "is_made"), [(0.31, True), (0.29, False)])
+@pytest.mark.parametrize(("gain", "is_made"), [(0.31, True), (0.29, False)])
 def test_a_step_has_to_earn_what_its_time_and_that_of_a_longer_pass_earn(
-    worth: float, is_made: bool
+    gain: float, is_made: bool
 ) -> None:
     """Two seconds of the step and one of the pass, at a tenth of a token a second."""
-    assert worthwhile([Turn(worth, 1)], prices(), 1) == [0] * is_made
+    assert worthwhile([Turn(gain, 1)], prices(), 1) == [0] * is_made
 
 
 def test_streams_share_a_step_as_long_as_each_pays_for_itself() -> None:
