@@ -180,8 +180,8 @@ class Requests:
 
     def ask(self, now: float) -> list[Request]:
         """Take the texts that may be sent to their targets now, and return their requests."""
-        asked = []
-        for request in self.texts.due():
+        asked: list[Request] = []
+        for request in self.texts.due() if self._texts else ():
             phase = request.phase
             assert isinstance(phase, Queued)
             asked.append(request)
