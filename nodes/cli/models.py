@@ -146,10 +146,7 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
         raise CatalogError(f"model file {found} {error}") from error
     except OSError as error:
         raise CatalogError(f"model file {found}: {error.strerror}") from error
-    try:
-        write_output(output, data)
-    except OSError as error:
-        raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
+    write_output(output, data)
 
 
 @models.command("rm")

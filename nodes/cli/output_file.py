@@ -4,14 +4,25 @@ import os
 import stat
 from pathlib import Path
 
+import click
+
 from mesh.whole_files import write_whole
 
 
 def write_output(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file as a whole. mode: permissions of a new file. Raises OSError.
+    """Write a file as a whole. mode: permissions of a new file. Raises ClickException.
 
     A path that is not a regular file (a pipe, a terminal, a link) is written in place.
     """
+    try:
+        _write(path, data, mode)
+    except OSError as error:
+        raise click.ClickException(
+            f"{path} cannot be written: {error.strerror}: give another path"
+        ) from error
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as file:

@@ -16,9 +16,8 @@ from nodes.cli.output_file import write_output
 from nodes.client.client import Client
 from nodes.messages import TraceReply
 from nodes.service.runtime import run_to_end, set_up_logging
-from nodes.telemetry.counts import Ratios
 from nodes.telemetry.trace.chrome import chrome_trace
-from nodes.telemetry.trace.records import KINDS, PassRecord, Record, from_line
+from nodes.telemetry.trace.records import KINDS, Record, from_line
 
 _POLL_S = 0.25
 
@@ -83,21 +82,13 @@ def _save(replies: Sequence[TraceReply], output: Path | None, raw: Path | None) 
     lines = b"".join(reply.records for reply in replies)
     try:
         if raw is not None:
-            _write(raw, lines)
+            write_output(raw, lines)
     finally:
         # A file that cannot be written does not cost the other one.
         records = _records(lines)
         if output is not None:
-            _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
+            write_output(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
         click.echo(summary(records, sum(reply.num_lost for reply in replies)), err=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_output(path, data)
-    except OSError as error:
-        why = f"{path} cannot be written: {error.strerror}"
-        raise click.ClickException(f"{why}: give another path") from error
 
 
 def _records(lines: bytes) -> list[Record]:
@@ -111,17 +102,8 @@ def _records(lines: bytes) -> list[Record]:
 def summary(records: Sequence[Record], num_lost: int) -> str:
     counts = Counter(map(type, records))
     shown = (f"{counts[KINDS[kind]]} of {kind}" for kind in ("plan", "guesses", "pass"))
-    text = f"{len(records)} records: {', '.join(shown)}"
-    text += f"; {num_lost} lost" if num_lost else ""
-    # Records do not have the observed prices of plans.
-    ratios = Ratios()
-    for record in records:
-        if isinstance(record, PassRecord):
-            ratios.observe(record.pass_s, record.predicted_s)
-    if (errors := ratios.errors()).num_seen:
-        text += f"\nerrors of {errors.num_seen} predicted passes: median {errors.median:.1%}, "
-        text += f"95th percentile {errors.p95:.1%}"
-    return text
+    lost = f"; {num_lost} lost" if num_lost else ""
+    return f"{len(records)} records: {', '.join(shown)}{lost}"
 
 
 async def poll(client: Client, seconds: float, replies: list[TraceReply]) -> None:

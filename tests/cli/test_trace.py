@@ -45,7 +45,6 @@ def test_a_mesh_at_work_is_recorded_and_drawn(
             _, summary = process.communicate(timeout=LIMIT_S)
             assert process.returncode == 0
         assert " records: " in summary
-        assert "predicted passes: median " in summary
         # No text is another for being recorded.
         assert len(texts) == 1
         full = ("--seconds", "0.1", "--output", "/dev/full")
@@ -62,12 +61,9 @@ def test_a_mesh_at_work_is_recorded_and_drawn(
         assert CANARY not in file.read_text()
 
 
-def test_a_summary_tells_how_far_predictions_were_off() -> None:
-    # 60 ms for 50; of the other pass nothing was predicted.
-    assert summary((*FLOW, *OTHERS), 2).splitlines() == [
-        "7 records: 1 of plan, 1 of guesses, 2 of pass; 2 lost",
-        "errors of 1 predicted passes: median 20.0%, 95th percentile 20.0%",
-    ]
+def test_a_summary_counts_records() -> None:
+    counts = "7 records: 1 of plan, 1 of guesses, 2 of pass; 2 lost"
+    assert summary((*FLOW, *OTHERS), 2) == counts
 
 
 class FakeClient:

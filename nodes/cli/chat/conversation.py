@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from mesh.json_form import as_object, from_object
 from nodes.api import ChatMessage, Options
 from nodes.cli.output_file import write_output
@@ -85,8 +87,8 @@ class Conversation:
         try:
             # Other users must not be able to read the conversation.
             write_output(path, f"{text}\n".encode(), 0o600)
-        except OSError as error:
-            raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+        except click.ClickException as error:
+            raise CommandError(error.message) from None
         return f"{len(self.messages)} messages in {path}"
 
     def on_load(self, rest: str) -> str:

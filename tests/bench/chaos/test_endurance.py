@@ -86,7 +86,7 @@ def test_a_node_that_cannot_keep_its_calibration_serves_all_the_same() -> None:
 def test_commands_that_write_models_say_that_the_disk_is_full_and_leave_nothing() -> None:
     found = on_a_disk("full-commands")
     assert found.faults == []
-    assert len(found.lines) == 3
+    assert len(found.lines) == 2
 
 
 def test_without_standard_error_all_is_served() -> None:
