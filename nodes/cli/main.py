@@ -48,8 +48,8 @@ def _setting(key: str) -> str:
     return f"set {variable_of(key)}, or {key} in the role's file of settings"
 
 
-# Words of commands and options that are gone -> what to do instead. It is said when a command line
-# that has all the words is refused.
+# Commands and options that are gone -> what to do instead. It is said when a command line that
+# begins with the command and has the option is refused.
 _REMOVED: Final = {
     "trace replan": "`airdraft plan SCENARIO.toml --policy NAME` plans a scenario",
     "keys rotate-coordinator": (
@@ -155,7 +155,8 @@ def _removed(error: click.ClickException) -> str:
         # It may come of a file of options.
         typed.add(error.option_name)
     for words, says in _REMOVED.items():
-        if typed.issuperset(words.split()):
+        commands = [word for word in words.split() if not word.startswith("-")]
+        if typed.issuperset(words.split()) and sys.argv[1 : 1 + len(commands)] == commands:
             return f"airdraft has no {words} any more: {says}"
     return ""
 
