@@ -28,7 +28,7 @@ from nodes.gateway.guard import Guard
 from nodes.messages.access import GATEWAY
 from nodes.service.roles import keyring
 from nodes.service.runtime import beside, raise_file_limit
-from nodes.service.systemd import Manager, endpoint_of, inherited
+from nodes.service.systemd import Manager, endpoint_of, take_inherited
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     """
     raise_file_limit()
     # The socket that the service manager opened for this process.
-    fd = inherited(environment(), SOCKET_NAME)
+    fd = take_inherited(environment(), SOCKET_NAME)
     bound = None if fd is None else socket.socket(fileno=fd)
     if bound is not None:
         config = replace(config, listen=_listen_of(bound))

@@ -28,7 +28,7 @@ from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.keyring import Keyring, keyring_of, make_private
 from nodes.service.runtime import beside, in_loading_thread, last_act, raise_file_limit
 from nodes.service.supervision import Parent, until_parent_gone
-from nodes.service.systemd import Manager, endpoint_of, inherited
+from nodes.service.systemd import Manager, endpoint_of, take_inherited
 from nodes.worker.engines import (
     CANNOT_DRAFT,
     calibration_of,
@@ -65,7 +65,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     """
     raise_file_limit()
     ring = keyring(config.keys)
-    fd = inherited(environment(), SOCKET_NAME)
+    fd = take_inherited(environment(), SOCKET_NAME)
     listen = endpoint_to_bind(ring, config.listen) if fd is None else endpoint_of(fd)
     try:
         # For the nodes of this machine.

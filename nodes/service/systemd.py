@@ -134,12 +134,13 @@ def _watchdog_s(environ: Mapping[str, str]) -> float:
     return period_us / 1e6 if period_us > 0 and meant_for == os.getpid() else 0.0
 
 
-def inherited(environ: Mapping[str, str], name: str) -> int | None:
+def take_inherited(environ: Mapping[str, str], name: str) -> int | None:
     """Return the descriptor of the socket that was passed under a name, or None.
 
-    The name is FileDescriptorName= of a socket unit. A unit without it passes its sockets under the
-    unit's name, so a single socket is taken under any name. Raises ConfigError for several sockets
-    of the name: only one is served, and clients of the others would wait for ever.
+    No process that this one starts inherits it. The name is FileDescriptorName= of a socket unit. A
+    unit without it passes its sockets under the unit's name, so a single socket is taken under any
+    name. Raises ConfigError for several sockets of the name: only one is served, and clients of the
+    others would wait for ever.
     """
     try:
         if int(environ.get("LISTEN_PID", "0")) != os.getpid():

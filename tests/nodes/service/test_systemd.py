@@ -8,7 +8,7 @@ import time
 import pytest
 
 from nodes.config.settings import ConfigError
-from nodes.service.systemd import Manager, endpoint_of, inherited, is_journal, with_priority
+from nodes.service.systemd import Manager, endpoint_of, is_journal, take_inherited, with_priority
 from tests.nodes.service.fake_manager import FakeManager
 
 
@@ -110,7 +110,7 @@ def test_the_socket_is_the_one_that_is_meant_or_the_only_one(names, fd, monkeypa
     monkeypatch.setattr(os, "set_inheritable", lambda *told: kept.append(told))
     count = str(1 + names.count(":"))
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": names}
-    assert inherited(environ, "mesh") == fd
+    assert take_inherited(environ, "mesh") == fd
     # No process that this one starts has it.
     assert kept == [(fd, False)]
 
@@ -118,7 +118,7 @@ def test_the_socket_is_the_one_that_is_meant_or_the_only_one(names, fd, monkeypa
 def test_of_several_sockets_none_is_left_to_wait_for_ever():
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "mesh:mesh"}
     with pytest.raises(ConfigError, match="has 2 ListenStream=, but only one is served"):
-        inherited(environ, "mesh")
+        take_inherited(environ, "mesh")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_of_several_sockets_none_is_left_to_wait_for_ever():
     ],
 )
 def test_what_is_not_meant_is_left_alone(environ):
-    assert inherited({"LISTEN_PID": str(os.getpid())} | environ, "mesh") is None
+    assert take_inherited({"LISTEN_PID": str(os.getpid())} | environ, "mesh") is None
 
 
 def test_a_listening_socket_has_an_endpoint_and_any_other_is_an_error(tmp_path):
