@@ -123,8 +123,8 @@ class Followed:
             # has a gap.
             self.sent_to = None
 
-    def unsent(self) -> Guesses | None:
-        """Returns the guesses that were not sent yet, or None, and marks them as sent.
+    def take_unsent(self) -> Guesses | None:
+        """Mark the guesses that were not sent yet as sent, and return them, or None.
 
         A new chain begins after the committed tokens.
         """

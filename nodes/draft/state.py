@@ -228,7 +228,7 @@ class DraftState(Worker):
             # text has been read yet, a step reads all that fits.
             budget = PROMPT_PIECE_TOKENS
         events = self.advance(guessing, waiting, budget)
-        parts = tuple(part for s in self._streams.values() if (part := s.unsent()) is not None)
+        parts = tuple(part for s in self._streams.values() if (part := s.take_unsent()) is not None)
         return [*events, Guessed(parts)] if parts else events
 
     def find_readers(self) -> list[Followed]:

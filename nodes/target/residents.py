@@ -51,9 +51,8 @@ class PrefixStore:
         """Whether the state of so many positions may fit, as far as earlier ones have shown."""
         return num_positions < self._too_many
 
-    def longest(self, owner: str, token_ids: Sequence[int]) -> tuple[SavedPrefix, int] | None:
-        """Returns the entry with the longest common prefix that is of use, and its length; it
-        counts as used."""
+    def use_longest(self, owner: str, token_ids: Sequence[int]) -> tuple[SavedPrefix, int] | None:
+        """Use the entry with the longest useful common prefix; returns it and the length."""
         best, found = 0, None
         for entry in self._of(owner):
             shared = common_prefix(entry.token_ids, token_ids)
@@ -69,8 +68,8 @@ class PrefixStore:
         self._use(found)
         return found.saved, best
 
-    def holds(self, owner: str, token_ids: Sequence[int]) -> bool:
-        """Whether an entry stands for token_ids; it counts as used."""
+    def use_holder(self, owner: str, token_ids: Sequence[int]) -> bool:
+        """Use the entry that stands for token_ids; returns whether there is one."""
         for entry in self._of(owner):
             if entry.stands_for(token_ids):
                 self._use(entry)
@@ -208,7 +207,7 @@ class Residents:
         token_ids = stream.token_ids[:length]
         owner, store = stream.spec.owner, self._store
         is_kept = length >= PROMPT_PIECE_TOKENS and store.may_keep(length)
-        if is_kept and not store.holds(owner, token_ids):
+        if is_kept and not store.use_holder(owner, token_ids):
             self._model.truncate(seq_id, length)
             store.put(owner, token_ids, self._model.save(seq_id))
         self._model.truncate(seq_id, 0)
@@ -231,7 +230,7 @@ class Residents:
         if not self._model.info.can_roll_back:
             # The other one will soon have more than this, and cannot be cut.
             promised = 0
-        found = self._store.longest(stream.spec.owner, wanted)
+        found = self._store.use_longest(stream.spec.owner, wanted)
         saved, length = found if found is not None else (None, 0)
         if saved is not None and not self._is_worth(saved.length, length):
             saved, length = None, 0

@@ -261,12 +261,12 @@ def test_the_shortest_entry_with_the_longest_prefix_is_found_and_none_of_another
     store = PrefixStore(100)
     long = put(store, "me", 1, 2, 3, 4, 5, 6)
     short = put(store, "me", 1, 2, 3, 4, 7)
-    assert store.longest("me", (1, 2, 3, 4, 8)) == (short, 4)
-    assert store.longest("me", (1, 2, 3, 4, 5, 8)) == (long, 5)
+    assert store.use_longest("me", (1, 2, 3, 4, 8)) == (short, 4)
+    assert store.use_longest("me", (1, 2, 3, 4, 5, 8)) == (long, 5)
     # Nor does a longer text of one replace the text of another.
     put(store, "you", 1, 2, 3, 4, 5, 6, 7)
-    assert store.longest("me", (1, 2, 3, 4, 5, 6, 7)) == (long, 6)
-    assert not store.holds("you", (1, 2, 3, 4, 7))
+    assert store.use_longest("me", (1, 2, 3, 4, 5, 6, 7)) == (long, 6)
+    assert not store.use_holder("you", (1, 2, 3, 4, 7))
 
 
 def test_an_entry_goes_when_a_longer_one_has_all_of_it() -> None:
@@ -277,36 +277,37 @@ def test_an_entry_goes_when_a_longer_one_has_all_of_it() -> None:
     assert (len(store), store.num_bytes) == (2, 5)
     again = put(store, "me", 1, 3)
     assert (len(store), store.num_bytes) == (2, 5)
-    assert store.longest("me", (1, 3)) == (again, 2)
-    assert store.holds("me", (1, 2))
-    assert store.holds("me", (1, 2, 3))
-    assert not store.holds("me", (1, 2, 3, 4))
+    assert store.use_longest("me", (1, 3)) == (again, 2)
+    assert store.use_holder("me", (1, 2))
+    assert store.use_holder("me", (1, 2, 3))
+    assert not store.use_holder("me", (1, 2, 3, 4))
 
 
 def test_where_entries_cannot_be_cut_none_stands_for_its_beginning() -> None:
     store = PrefixStore(100)
     long = put(store, "me", 1, 2, 3, 4, shortest=4)
-    assert not store.holds("me", (1, 2))
+    assert not store.use_holder("me", (1, 2))
     short = put(store, "me", 1, 2, shortest=2)
-    assert store.longest("me", (1, 2, 3, 5)) == (short, 2)
-    assert store.longest("me", (1, 2, 3, 4, 5)) == (long, 4)
+    assert store.use_longest("me", (1, 2, 3, 5)) == (short, 2)
+    assert store.use_longest("me", (1, 2, 3, 4, 5)) == (long, 4)
     again = put(store, "me", 1, 2, 3, 4, shortest=4)
     assert (len(store), store.num_bytes) == (2, 6)
-    assert store.holds("me", (1, 2))
-    assert store.longest("me", (1, 2, 3, 4)) == (again, 4)
+    assert store.use_holder("me", (1, 2))
+    assert store.use_longest("me", (1, 2, 3, 4)) == (again, 4)
 
 
 def test_the_least_recently_used_goes_when_the_budget_is_spent() -> None:
     store = PrefixStore(9)
     for first in (1, 2, 3):
         put(store, "me", first, 0, 0)
-    assert store.longest("me", (1, 5)) is not None
-    assert store.holds("me", (2, 0))
+    assert store.use_longest("me", (1, 5)) is not None
+    assert store.use_holder("me", (2, 0))
     put(store, "you", 4, 0, 0)
-    assert [store.longest("me", (first,)) is not None for first in (1, 2, 3)] == [True, True, False]
+    found = [store.use_longest("me", (first,)) is not None for first in (1, 2, 3)]
+    assert found == [True, True, False]
     put(store, "you", 5, 0, 0, 0)
     assert (len(store), store.num_bytes) == (2, 7)
-    assert store.longest("me", (2, 0)) is not None
+    assert store.use_longest("me", (2, 0)) is not None
 
 
 def test_what_is_over_the_budget_alone_is_not_kept_and_displaces_nothing() -> None:
@@ -314,7 +315,7 @@ def test_what_is_over_the_budget_alone_is_not_kept_and_displaces_nothing() -> No
     put(store, "me", 1, 2)
     store.put("me", (1, 2, 3, 4, 5), saved(5))
     assert len(store) == 1
-    assert store.longest("me", (1, 2, 3)) is not None
+    assert store.use_longest("me", (1, 2, 3)) is not None
     store.clear()
     assert (len(store), store.num_bytes) == (0, 0)
     assert not PrefixStore(0).may_keep(1)
@@ -337,7 +338,7 @@ def test_the_budget_holds_and_the_longest_is_what_a_search_by_hand_finds(
         assert store.num_bytes <= max_bytes
     for owner in "ab":
         lengths = [by_hand(token_ids, wanted) for of, token_ids in puts if of == owner]
-        found = store.longest(owner, wanted)
+        found = store.use_longest(owner, wanted)
         length = found[1] if found else 0
         # With a small budget some are gone.
         assert length == max(lengths, default=0) or (max_bytes == 20 and length in (0, *lengths))
