@@ -247,14 +247,14 @@ class Client:
                     while not journal.is_over:
                         message = await pending.next()
                         if isinstance(message, StartedNotice):
-                            limit.told(message.limit_s, loop.time())
+                            limit.apply(message.limit_s, loop.time())
                         for event in _news(journal, message):
                             num_tries = 0
                             yield event
                     return
                 except RequestFailedError as error:
                     if error.code == "deadline":
-                        if not (limit.is_told or was_lost or limit.is_over(loop.time())):
+                        if not (limit.is_known or was_lost or limit.is_over(loop.time())):
                             # Its limit may be that of the coordinator, which says so.
                             raise
                         # A coordinator that was found late would name only the rest of the time.

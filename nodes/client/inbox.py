@@ -54,14 +54,14 @@ def wait_before_s(num_tries: int) -> float:
 class TimeLimit:
     """The time limit of one request, from its options and its coordinator. Times are monotonic.
 
-    is_told: whether a coordinator has named its limit, which it does when a stream has a place.
+    is_known: whether a coordinator has named its limit, which it does when a stream has a place.
     """
 
     def __init__(self, asked_s: float | None, now: float) -> None:
         self._asked_s = asked_s
         self._begun_at = now
         self._ends_at = now + (DEFAULT_LIMIT_S if asked_s is None else asked_s)
-        self.is_told = False
+        self.is_known = False
 
     @property
     def give_up_at(self) -> float:
@@ -74,13 +74,13 @@ class TimeLimit:
         total_s = round(self._ends_at - self._begun_at, 2)
         return f"the request was not done within its {total_s:g} s"
 
-    def told(self, limit_s: float, now: float) -> None:
+    def apply(self, limit_s: float, now: float) -> None:
         """Apply the limit of the first coordinator; later coordinators keep it."""
-        if self.is_told or limit_s <= 0:
+        if self.is_known or limit_s <= 0:
             return
-        self.is_told = True
-        told = now + limit_s
-        self._ends_at = told if self._asked_s is None else min(self._ends_at, told)
+        self.is_known = True
+        ends_at = now + limit_s
+        self._ends_at = ends_at if self._asked_s is None else min(self._ends_at, ends_at)
 
     def is_over(self, now: float) -> bool:
         """Whether the request's own time limit has passed."""
@@ -88,7 +88,7 @@ class TimeLimit:
 
     def deadline_s(self, now: float) -> float:
         """The seconds left, as in SubmitRequest; 0 if no limit is known."""
-        if self._asked_s is None and not self.is_told:
+        if self._asked_s is None and not self.is_known:
             return 0.0
         # A request that is late is still sent, and the coordinator fails it.
         return max(1e-3, self._ends_at - now)

@@ -31,10 +31,10 @@ def test_a_limit_that_was_asked_for_is_told_and_kept() -> None:
     # The coordinator has some time to say so itself.
     assert 130.0 < limit.give_up_at < 131.0
     # It may allow less, not more.
-    limit.told(500.0, 110.0)
+    limit.apply(500.0, 110.0)
     assert limit.deadline_s(110.0) == 20.0
     limit = TimeLimit(30.0, 100.0)
-    limit.told(5.0, 110.0)
+    limit.apply(5.0, 110.0)
     assert 115.0 < limit.give_up_at < 116.0
 
 
@@ -42,9 +42,9 @@ def test_without_one_the_first_coordinators_holds_for_all_that_follow() -> None:
     limit = TimeLimit(None, 100.0)
     assert limit.deadline_s(110.0) == 0.0
     assert not limit.is_over(1e9)
-    limit.told(0.0, 110.0)
-    limit.told(7200.0, 110.0)
-    limit.told(18_000.0, 120.0)
+    limit.apply(0.0, 110.0)
+    limit.apply(7200.0, 110.0)
+    limit.apply(18_000.0, 120.0)
     assert 7310.0 < limit.give_up_at < 7311.0
     assert limit.deadline_s(120.0) == pytest.approx(7190.0)
     # Who is late asks for next to nothing, and not for everything.
