@@ -13,7 +13,7 @@ from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
-from policies.latency import MAX_RATIO, PASS_RATE
+from policies.latency import MAX_RATIO
 from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 
 
@@ -50,7 +50,7 @@ def learn(state: SchedulerState, reply: CommitReply, now: float) -> float:
             target.read_beside(reply.num_read_tokens, num_decoded, own, now)
         else:
             steady_s = min(pass_s, MAX_RATIO * predicted_s) + reply.turn_s
-            state.pass_s += PASS_RATE * (steady_s - state.pass_s)
+            state.pass_s = predicted_s + reply.turn_s
             target.decode.observe(num_tokens, pass_s, used, own)
             _compare(state, reply, steady_s, used)
     state.observed.passed(reply, predicted_s, now)

@@ -6,7 +6,6 @@ The other modules have the functions that read and change it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.costs import ObservedSpeed, TargetCosts
@@ -19,10 +18,6 @@ from nodes.worker.stream import StreamId, cells_soon
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import Link, Plan
 
-# Assumed before a pass was seen. By the time of a pass without guesses streams would choose the
-# quickest draft node first: in a simulated cell of 200 kbit/s that cost 4 % of all tokens.
-_UNSEEN_PASS_S: Final = 0.05
-
 
 @dataclass(slots=True, eq=False)
 class SchedulerState:
@@ -33,10 +28,10 @@ class SchedulerState:
     none. alphas: by draft node, how often its guesses are right here. link: the target's link.
     speculation: whether draft nodes guess now. holds: by stream, what it waits for under the plan
     in force. last_result: the last plan that was made, whether it was put in force or not. unsent:
-    by draft node, the streams of which it has not yet been sent all tokens. pass_s: the mean
-    seconds of a pass without prompts. predicted_s: the predicted ones of the last pass. num_stale:
-    messages that came too late. is_plan_due: the caller should make a plan with begin_plan() and
-    take_plan().
+    by draft node, the streams of which it has not yet been sent all tokens. pass_s: the predicted
+    seconds of the last pass without prompts. predicted_s: those of the last pass; 0.0 if it read
+    too much of prompts to be predicted. num_stale: messages that came too late. is_plan_due: the
+    caller should make a plan with begin_plan() and take_plan().
     """
 
     target: TargetCosts
@@ -56,7 +51,7 @@ class SchedulerState:
     unsent: dict[str, dict[StreamId, None]] = field(default_factory=dict)
     speculation: Speculation = Speculation.ON
     comparisons: Comparisons = field(default_factory=Comparisons)
-    pass_s: float = _UNSEEN_PASS_S
+    pass_s: float = 0.0
     predicted_s: float = 0.0
     num_stale: int = 0
     plan: Plan = OPEN_FLOW_PLAN

@@ -75,7 +75,7 @@ def of_policy() -> Scheduler:
             lambda: decoding("d"),
             {"num_late": 3},
             "none_there",
-            "d: 3 late, 0 taken, step 4 ms, pass 50 ms",
+            "d: 3 late, 0 taken, step 4 ms, pass 40 ms",
         ),
         # As the tables have it: a pass of one token takes 40 ms, each more 2 ms.
         (
@@ -139,7 +139,7 @@ def test_an_answer_ends_with_the_sum_of_its_reasons() -> None:
     # The chance of a guess that an earlier pass had is not known any more.
     assert finish.plain_reason == (
         "passes without guesses: 3 as no guess was there in time (d: 0 late, 2 taken, step 4 ms, "
-        "pass 50 ms); 1 as a guess would not have saved time"
+        "pass 42 ms); 1 as a guess would not have saved time"
     )
 
 
@@ -152,7 +152,7 @@ def test_passes_until_new_guesses_arrive_are_the_fault_of_the_wrong_one() -> Non
         commit(scheduler, 5)
         label, text = why(scheduler)
         assert label == "after_wrong"
-        assert "(d: 31 ms there and back, step 4 ms, pass 50 ms)" in text
+        assert "(d: 31 ms there and back, step 4 ms, pass 40 ms)" in text
     commit(scheduler, 5, 6, num_draft_tokens=1, num_accepted_tokens=1, num_offered=1)
     commit(scheduler, 5)
     assert why(scheduler)[0] == "none_there"

@@ -16,7 +16,7 @@ from tests.nodes.builders import make_spec
 # A pass of one token takes 40 ms by the tables, and each token more 2 ms.
 TARGET_COSTS = NodeCosts(CostTable((1, 33), (0.04, 0.104)), CostTable((32,), (0.1,)))
 DRAFT_COSTS = NodeCosts(CostTable((1, 33), (0.004, 0.006)), CostTable((32,), (0.006,)))
-PASS_S = 0.05
+PASS_S = 0.04
 ONE = StreamId(1)
 
 
