@@ -97,6 +97,8 @@ async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
     # Tokens of thoughts are told, too.
     scores = [(choice["logprobs"] or {"content": []})["content"] for choice in choices]
     assert [entry["token"] for each in scores for entry in each] == pieces
+    whole = (await ask(mesh, CHAT, {**TALK, "logprobs": True})).json["choices"][0]["logprobs"]
+    assert [entry["token"] for entry in whole["content"]] == pieces
 
 
 async def test_what_is_left_open_is_as_the_model_has_it() -> None:
