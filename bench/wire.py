@@ -1,4 +1,4 @@
-"""Bytes of guesses and commits on a link: as encoded, and with the overhead of ZeroMQ and CURVE.
+"""Bytes of guesses and commits on a link, with the overhead of ZeroMQ and CURVE.
 
 A relay between two sockets with keys on loopback TCP counts the bytes on the connection: those of
 the TCP stream, without the headers of its packets.
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -35,6 +34,7 @@ from nodes.messages import (
 )
 from policies.acceptance import expected_tokens
 
+# Chances that a guess is right: of many, of most and of nearly all.
 ALPHAS = (0.6, 0.8, 0.9)
 # Typical ranges in a busy mesh: stream ids, lengths of texts in tokens, bytes of a token's text.
 _IDS, _LENGTHS = (1_000, 1_200), (700, 900)
@@ -48,47 +48,6 @@ _CELL = Cell(stations=(Station(name=_NODE, rate_bps=1e9),), shares=(1.0,))
 _FLOAT_BYTES = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
-    """Size of one message. encoded: bytes of its frames. on_link: bytes on the connection."""
-
-    encoded: int
-    on_link: float
-
-
-@dataclass(frozen=True, slots=True)
-class PassBytes:
-    """Messages around a pass of num_streams streams with gamma guesses each, by their names. alpha:
-    acceptance."""
-
-    num_streams: int
-    gamma: int
-    alpha: float
-    messages: dict[str, Sized]
-
-    @property
-    def num_guesses(self) -> int:
-        return self.num_streams * self.gamma
-
-    @property
-    def num_committed(self) -> int:
-        return self.num_streams * _committed(self.alpha, self.gamma)
-
-    def drafting(self) -> float:
-        """Return the bytes between coordinator and draft node, in both directions."""
-        return self.messages["GuessNotice"].on_link + self.messages["CommitNotice"].on_link
-
-    def whole(self) -> float:
-        """Return the bytes on the links of draft node and target, in both directions."""
-        # The coordinator forwards guesses unchanged, so they count twice.
-        guesses = self.messages["GuessNotice"].on_link
-        return guesses + sum(message.on_link for message in self.messages.values())
-
-
-def _committed(alpha: float, gamma: int) -> int:
-    return max(1, round(expected_tokens(alpha, gamma)))
-
-
 def pass_messages(
     num_streams: int, gamma: int, alpha: float, num_vocab: int, seed: int = 1
 ) -> list[Any]:
@@ -98,7 +57,7 @@ def pass_messages(
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(random.randrange(num_vocab) for _ in range(count))
 
-    num_new = _committed(alpha, gamma)
+    num_new = max(1, round(expected_tokens(alpha, gamma)))
     streams = [random.randrange(*_IDS) for _ in range(num_streams)]
     lengths = [random.randrange(*_LENGTHS) for _ in range(num_streams)]
     guessed = [
@@ -120,19 +79,17 @@ def pass_messages(
 
 async def measure(
     counts: Sequence[int], gamma: int, num_vocab: int, alphas: Sequence[float] = ALPHAS
-) -> list[PassBytes]:
-    """Measure the messages of a pass for every count of streams at every acceptance."""
+) -> dict[int, list[dict[str, float]]]:
+    """Return the bytes on a connection of each message by its name, for each of alphas, by the
+    number of streams."""
     async with asyncio.timeout(_LIMIT_S * len(counts) * len(alphas)):
-        return [
-            PassBytes(
-                count, gamma, alpha, await _sized(pass_messages(count, gamma, alpha, num_vocab))
-            )
+        return {
+            count: [await _sized(pass_messages(count, gamma, a, num_vocab)) for a in alphas]
             for count in counts
-            for alpha in alphas
-        ]
+        }
 
 
-async def _sized(messages: Sequence[Any]) -> dict[str, Sized]:
+async def _sized(messages: Sequence[Any]) -> dict[str, float]:
     server_pair, client_pair = new_key_pair(), new_key_pair()
     server_keys = ServerKeys(server_pair, {client_pair.public}.__contains__)
     client_keys = ClientKeys(client_pair, server_pair.public)
@@ -153,8 +110,7 @@ async def _sized(messages: Sequence[Any]) -> dict[str, Sized]:
             for _ in range(_TIMES):
                 client.send(frames)
                 await server.recv()
-            on_link = (_bytes_sent(relay) - before) / _TIMES
-            found[type(message).__name__] = Sized(sum(map(len, frames)), on_link)
+            found[type(message).__name__] = (_bytes_sent(relay) - before) / _TIMES
     return found
 
 
@@ -164,39 +120,15 @@ def _bytes_sent(relay: ProxyCell) -> int:
     return sent.num_bytes - sent.num_frames * HEADER_BYTES
 
 
-def table(found: Sequence[PassBytes], num_vocab: int) -> str:
-    """Return two tables: sizes of messages at the middle acceptance, and bytes of whole passes.
-
-    The second compares them with sending probabilities.
-    """
-    columns = "message", "bytes", "with ZeroMQ and CURVE", "per guess (per committed token)"
-    lines = [head("streams", *columns)]
-    alphas = sorted({one.alpha for one in found})
-    middle = alphas[len(alphas) // 2]
-    for one in found:
-        for name, message in one.messages.items() if one.alpha == middle else ():
-            is_commit = name.startswith("Commit")
-            each = message.on_link / (one.num_committed if is_commit else one.num_guesses)
-            shown = f"({each:.1f})" if is_commit else f"{each:.1f}"
-            on_link = f"{message.on_link:.0f}"
-            lines.append(row(one.num_streams, name, message.encoded, on_link, shown))
-    others = num_vocab * _FLOAT_BYTES
-    lines += [
-        "",
-        f"Gamma {found[0].gamma}, {num_vocab} tokens. Bytes on the links for a pass, in both "
-        f"directions. A vector of probabilities for a guess, as msgpack's float64, would be "
-        f"{others:,} bytes.",
-        "",
-        head(
-            *("streams", "acceptance", "draft node's link, per guess", "per committed token"),
-            *("both links, per committed token", "probabilities / ours, per guess"),
-        ),
-    ]
-    for one in found:
-        guess = one.drafting() / one.num_guesses
-        sizes = guess, one.drafting() / one.num_committed, one.whole() / one.num_committed
-        bytes_each = (f"{size:.1f}" for size in sizes)
-        lines.append(row(one.num_streams, f"{one.alpha:g}", *bytes_each, f"{others / guess:,.0f}"))
+def table(found: dict[int, list[dict[str, float]]], gamma: int) -> str:
+    """Return a table of the messages at the middle acceptance, and of the draft node's link."""
+    lines = [head("streams", *found[min(found)][0], "a guess on the draft node's link, both ways")]
+    for count, by_alpha in found.items():
+        sizes = (f"{size:.0f}" for size in by_alpha[len(by_alpha) // 2].values())
+        each = sorted(
+            (sized["GuessNotice"] + sized["CommitNotice"]) / (count * gamma) for sized in by_alpha
+        )
+        lines.append(row(count, *sizes, f"{each[0]:.1f} to {each[-1]:.1f}"))
     return "\n".join(lines)
 
 
@@ -207,10 +139,14 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
 def wire_command(streams: list[int], gamma: int, vocab: int) -> None:
     """Count the bytes that a pass sends over links.
 
-    The table shows them with ZeroMQ and CURVE, for each guess and each committed token.
+    The table shows them with ZeroMQ and CURVE.
 
     \b
     Example:
       python -m bench wire --streams 16
     """
-    click.echo(table(asyncio.run(measure(streams, gamma, vocab)), vocab))
+    click.echo(table(asyncio.run(measure(streams, gamma, vocab)), gamma))
+    click.echo(
+        f"\nGamma {gamma}, {vocab} tokens. A vector of probabilities for a guess, as msgpack's "
+        f"float64, would be {vocab * _FLOAT_BYTES:,} bytes."
+    )
