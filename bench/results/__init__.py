@@ -1,1 +1,1 @@
-"""Results of `peers` as files: their schema, and reports from them."""
+"""Results of `equal-cores` as files: their schema, and reports from them."""
