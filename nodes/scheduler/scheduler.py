@@ -58,7 +58,6 @@ class Scheduler(SchedulerState):
         super().__init__(TargetCosts(target_costs), drafts, token_bits, name, counts, mode)
         self.looks_up = looks_up and mode.has_guesses
         self.is_grouped = bool(mode.is_grouped)
-        self.pass_s = target_costs.decode.at(1)
 
     # -- streams -----------------------------------------------------------------------------------
 
