@@ -7,10 +7,9 @@ from statistics import fmean
 
 from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.costs import ObservedSpeed
 from nodes.scheduler.following import switch_guesses
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.state import SchedulerState
+from nodes.scheduler.state import ObservedSpeed, SchedulerState
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 from policies.latency import MAX_RATIO

@@ -25,13 +25,11 @@ from nodes.messages import (
 from nodes.scheduler import following, in_force, passes
 from nodes.scheduler.commits import commit, tell_followers
 from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.costs import TargetCosts
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.endings import LEASE_TOKENS, closing, finish, opening, remove
-from nodes.scheduler.every_second import every_second
+from nodes.scheduler.endings import LEASE_TOKENS, closing, every_second, finish, opening, remove
 from nodes.scheduler.instructions import Abort, Instruction, ToTarget
 from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Mode
-from nodes.scheduler.state import SchedulerState, find_current
+from nodes.scheduler.state import SchedulerState, TargetCosts, find_current
 from nodes.scheduler.stream import NodeBackoff, ReadingText, Running, Stream
 from nodes.telemetry.counts import Counts
 from nodes.worker.stream import StreamId, StreamSpec

@@ -6,7 +6,7 @@ import pytest
 
 from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import passes
-from nodes.scheduler.costs import ObservedSpeed, TargetCosts
+from nodes.scheduler.state import ObservedSpeed, TargetCosts
 from policies.plan import Link
 from tests.nodes.scheduler.watched import TARGET_COSTS, make_scheduler
 
