@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -55,12 +56,14 @@ class Guessing:
         return self._turns.turn_s if self._turns is not None else 0.0
 
     def open(self, spec: StreamSpec) -> None:
-        for proposer in self._proposers:
-            proposer.open(spec)
+        with self._spared():
+            for proposer in self._proposers:
+                proposer.open(spec)
 
     def committed(self, stream_id: StreamId, token_ids: Sequence[int]) -> None:
-        for proposer in self._proposers:
-            proposer.committed(stream_id, token_ids)
+        with self._spared():
+            for proposer in self._proposers:
+                proposer.committed(stream_id, token_ids)
 
     def attach(self, turns: Turns, streams: Iterable[TargetStream]) -> None:
         """Guess with a draft model from now on, also for the streams that are open."""
@@ -76,27 +79,36 @@ class Guessing:
 
     def ended(self, stream_id: StreamId) -> None:
         self._unfollowed.pop(stream_id, None)
-        for proposer in self._proposers:
-            proposer.ended(stream_id)
+        with self._spared():
+            for proposer in self._proposers:
+                proposer.ended(stream_id)
 
     def clear(self) -> None:
-        for proposer in self._proposers:
-            proposer.clear()
+        with self._spared():
+            for proposer in self._proposers:
+                proposer.clear()
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Drop the draft model in this process if it fails. The target goes on without it."""
+        try:
+            yield
+        except EngineError as error:
+            # Of all proposers only this one has an engine, and it is the last.
+            if self._turns is not None:
+                self._drop(self._turns, str(error))
 
     def take_turn(self, decoding: Sequence[TargetStream]) -> bool:
         """Run a step of the draft model in this process if one pays before the pass of these
         streams; returns whether one has run."""
         if self._turns is None or not decoding:
             return False
-        if self._unfollowed:
-            # One before each pass, because a long text with rules takes some milliseconds.
-            _, stream = self._unfollowed.popitem()
-            self._turns.open(replace(stream.spec, token_ids=tuple(stream.token_ids)))
-        try:
-            with self._turns.at_work:
-                self._is_turn = self._step(self._turns, decoding)
-        except EngineError as error:
-            self._drop(self._turns, str(error))
+        with self._spared(), self._turns.at_work:
+            if self._unfollowed:
+                # One before each pass, because a long text with rules takes some milliseconds.
+                _, stream = self._unfollowed.popitem()
+                self._turns.open(replace(stream.spec, token_ids=tuple(stream.token_ids)))
+            self._is_turn = self._step(self._turns, decoding)
         return self._is_turn
 
     def _step(self, turns: Turns, decoding: Sequence[TargetStream]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,14 +27,21 @@ PASSES = NodeCosts(CostTable((1, 512), (PASS_S, PASS_S)), CostTable((32,), (PASS
 
 
 class FailingModel(RecordingModel):
-    """Fails in its passes from when it is told to."""
+    """Fails in a call of this name from when it is told to."""
 
-    fails = False
+    fails_in = ""
+
+    def _fail(self, name: str) -> None:
+        if self.fails_in == name:
+            raise EngineError("the engine failed")
 
     def forward(self, spans: Sequence[Span]) -> Logits:
-        if self.fails:
-            raise EngineError("llama_decode failed")
+        self._fail("forward")
         return super().forward(spans)
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        self._fail("truncate")
+        super().truncate(seq_id, length)
 
 
 class Pair:
@@ -232,15 +240,16 @@ def test_streams_that_were_open_before_it_came_get_its_guesses() -> None:
     assert num_guesses(pair.run()) > 100
 
 
-def test_one_that_fails_is_dropped_and_the_pass_runs_without_it() -> None:
-    pair = Pair(agreement=1.0)
+@pytest.mark.parametrize("call", ["forward", "truncate"])
+def test_one_that_fails_is_dropped_and_the_pass_runs_without_it(call: str) -> None:
+    pair = Pair(agreement=0.6)
     pair.open(make_stream())
     events = list[Event]()
     while not num_guesses(events):
         events += pair.step()
-    pair.draft.fails = True
+    pair.draft.fails_in = call
     events += pair.run()
-    assert pair.errors == ["llama_decode failed"]
+    assert pair.errors == ["the engine failed"]
     assert tokens_of(events) == alone(make_stream()).token_ids
 
 
