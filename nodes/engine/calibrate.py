@@ -108,10 +108,7 @@ def is_much_faster_now(model: Model, costs: NodeCosts) -> bool:
     the sizes that they have, and guesses that seem to cost too much are never tried. The cache is
     empty before and afterwards.
     """
-    num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
-    _time_pass(model, 0, 1, True)
-    now_s = min(_time_pass(model, 0, num_tokens, True) for _ in range(2))
-    return now_s < _MUCH_FASTER * costs.decode.at(num_tokens)
+    return _time_now(model, costs) < _MUCH_FASTER
 
 
 def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
@@ -120,12 +117,19 @@ def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
     It takes a few passes. So it is for a model that was calibrated beside other work, and whose
     thread has other passes to run. The cache is empty before and afterwards.
     """
-    num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
-    _time_pass(model, 0, 1, True)
-    factor = _time_pass(model, 0, num_tokens, True) / costs.decode.at(num_tokens)
+    factor = _time_now(model, costs)
     if factor >= _MUCH_FASTER:
         return costs
     return NodeCosts(costs.decode.scaled(factor), costs.prefill.scaled(factor))
+
+
+def _time_now(model: Model, costs: NodeCosts) -> float:
+    """Return the time of a pass now as a multiple of what it costs."""
+    num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
+    _time_pass(model, 0, 1, True)
+    return min(_time_pass(model, 0, num_tokens, True) for _ in range(2)) / costs.decode.at(
+        num_tokens
+    )
 
 
 def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
