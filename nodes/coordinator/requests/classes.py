@@ -216,7 +216,8 @@ class Classes:
     def reader_of(self, request: Request, texts: Texts, now: float) -> TargetRecord | None:
         """Returns the target that reads the prompt of a request, if there is one.
 
-        Targets take turns. Those that do not answer texts are chosen only if all are silent.
+        Targets take turns. Those that have not answered their probe, or do not answer texts, are
+        chosen only if there are no others.
         """
         able = [n for n in self._roster.targets() if is_of_kind(n.profile, request)]
         staying = [n for n in able if not n.is_draining]
@@ -225,6 +226,7 @@ class Classes:
             staying = staying or able
         else:
             staying = self._of_first_model(staying, request, now)
+        staying = [n for n in staying if n.unverified_since is None] or staying
         answering = [n for n in staying if n not in texts.silent]
         found = self.of_first_class(answering or staying, request, now)
         return min(found, key=texts.turn_of, default=None)

@@ -212,6 +212,15 @@ def test_texts_go_to_another_target_when_one_does_not_answer_them() -> None:
     assert len(asked(mesh.gone(OTHER, float(second)))) == 1
 
 
+def test_a_target_that_has_not_answered_its_probe_reads_no_texts_beside_one_that_has() -> None:
+    mesh = make_mesh()
+    mesh.greet(OTHER, "target", make_profile())
+    for number in range(1, MAX_AT_ONCE + 2):
+        assert asked(mesh.submit(number, **TEXT_PROMPT), OTHER) == []
+    # Alone it reads them: it may need as long for its probe.
+    assert asked(mesh.gone(TARGET), OTHER)
+
+
 def test_cancelled_texts_that_a_target_never_answers_free_their_places() -> None:
     mesh = full_mesh()
     for number in range(1, MAX_AT_ONCE + 1):
