@@ -27,7 +27,7 @@ from nodes.messages.access import Role
 
 _ALL: Final = "all members"
 # What the coordinator sends, by who takes it; who sends what to the coordinator is declared in
-# nodes.messages.access.
+# nodes.coordinator.dispatch.
 _TAKERS: Final[dict[type, str]] = {
     **dict.fromkeys((Welcome, Refuse, Ping, Pong, Bye, EnrolReply), _ALL),
     **dict.fromkeys((of_nodes.OpenStreamRequest, of_nodes.CloseStreamNotice), "target, draft"),

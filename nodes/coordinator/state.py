@@ -175,8 +175,8 @@ class CoordinatorState:
         """Send heartbeats, remove silent members and do what is due; call it about 20 times a
         second."""
         data, roster = self.data, self.roster
-        # A client's streams are still there when a target that fell silent with it goes out.
-        out = membership.changed(data, sorted(roster.tick(now), key=_leaves_late), now)
+        # A target that fell silent together with a client still finds the client's streams.
+        out = membership.changed(data, sorted(roster.tick(now), key=_order_of_leaving), now)
         for target in data.challenges.overdue(roster.targets(), now):
             events = roster.remove(target.peer, "its probe is not answered")
             out += membership.changed(data, events, now)
@@ -188,7 +188,7 @@ class CoordinatorState:
         data.reporting.tick(now)
         out += data.uploads.grants(now)
         out += intake.tick(data, now)
-        # The class in force changes with time.
+        # Which class is in force may change with time alone.
         data.requests.due.places = True
         if now >= self._drains_at:
             self._drains_at = now + _DRAIN_LOOK_S
@@ -291,8 +291,8 @@ class CoordinatorState:
         return out
 
 
-def _leaves_late(event: RosterEvent) -> int:
+def _order_of_leaving(event: RosterEvent) -> int:
     """Targets go out first, then draft nodes, then clients."""
     if isinstance(event, ClientOut):
         return 2
-    return isinstance(event, NodeOut) and isinstance(event.record, DraftRecord)
+    return int(isinstance(event, NodeOut) and isinstance(event.record, DraftRecord))

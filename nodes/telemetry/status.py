@@ -83,7 +83,7 @@ class WaitingStatus:
     """The streams and requests that wait for a place on a target."""
 
     num_streams: int  #: The streams that have no place.
-    num_tokenizing: int  #: The requests whose text is not tokenized yet.
+    num_tokenizing: int  #: The requests whose prompts no target has read yet.
 
 
 @dataclass(frozen=True, slots=True)

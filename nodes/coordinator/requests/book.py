@@ -40,7 +40,7 @@ from nodes.coordinator.sends import streams_of
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import StreamId, StreamSpec
 
-# Outcomes of requests: three of their own, and the codes of RequestFailedNotice.
+# Outcomes of requests: two of their own, and the codes of RequestFailedNotice.
 OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
@@ -247,7 +247,7 @@ class Requests:
     ) -> None:
         """Have a stream wait for a place. kinds: those of the targets that may serve it. journal:
         the stream as its last target left it."""
-        self._change_stream(stream, self.lines.entry(stream, kinds, journal, now), now)
+        self._change_stream(stream, self.lines.entry(stream, kinds, journal), now)
         self._note_trial(stream, now)
 
     def _note_trial(self, stream: RequestStream, now: float) -> None:

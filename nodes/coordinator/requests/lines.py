@@ -89,14 +89,14 @@ class Lines:
         return iter(list(self._streams.values()))
 
     def entry(
-        self, stream: RequestStream, kinds: frozenset[Kind], journal: Stream | None, now: float
+        self, stream: RequestStream, kinds: frozenset[Kind], journal: Stream | None
     ) -> Waiting:
         """Return the phase of a stream that begins to wait, which add() then puts into its line."""
         request = stream.request
         owners = self._owners.setdefault((request.model_hash, request.tenant), {})
         turn = next((known.turn for known in owners.values()), None) or Turn()
         owner = owners.setdefault(request.owner, Owner(turn))
-        return Waiting(kinds, now, _rank(stream), owner, journal)
+        return Waiting(kinds, _rank(stream), owner, journal)
 
     def add(self, stream: RequestStream) -> None:
         """Put a stream that has begun to wait into the line of its kinds."""

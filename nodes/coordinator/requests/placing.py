@@ -78,8 +78,8 @@ def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | 
     """
     # Kinds of targets that have no room for a stream further ahead.
     blocked: set[Kind] = set()
-    # Suspects that wait for their trial, for which streams that are no suspects leave room.
-    kept: list[tuple[frozenset[str], Stream]] = []
+    # Suspects that wait for their trial. Streams that are no suspects must leave them room.
+    reserved: list[tuple[frozenset[str], Stream]] = []
     # The streams behind the first of a line wait for targets of the same kinds.
     for stream in data.requests.lines.heads():
         assert isinstance(stream.phase, Waiting)
@@ -90,9 +90,9 @@ def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | 
         if stream.suspicion is not None:
             free = [n for n in free if not _is_trying(data, n)]
             if not free:
-                kept = _suspects(data, now)
+                reserved = _suspects(data, now)
                 continue
-        journal, others = _journal_of(stream), [] if stream.suspicion else kept
+        journal, others = _journal_of(stream), [] if stream.suspicion else reserved
         fitting = [
             n
             for n in free
@@ -102,7 +102,7 @@ def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | 
             return stream, _best(data, stream, journal, fitting, now)
         blocked |= _kinds(stream, free)
         if stream.is_accused:
-            kept.append((frozenset(n.name for n in free), journal))
+            reserved.append((frozenset(n.name for n in free), journal))
     return None
 
 

@@ -98,11 +98,10 @@ class AwaitsScores:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """It waits for a place. kinds: those of the targets that may serve it. since: when it began to
-    wait. journal: the stream as its last target left it; None before the first one."""
+    """It waits for a place. kinds: those of the targets that may serve it. journal: the stream as
+    its last target left it; None before the first one."""
 
     kinds: frozenset[Kind]
-    since: float
     rank: Rank
     owner: Owner
     journal: Stream | None

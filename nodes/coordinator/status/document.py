@@ -217,7 +217,7 @@ class Reporting:
         streams = sorted(self._requests.streams.items(), key=lambda each: not each[1].target)
         for index, (stream_id, mine) in enumerate(streams[:_MAX_STREAMS]):
             request, target = mine.request, mine.target
-            aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
+            aliases = self._alias("c", request.tenant), self._alias("u", request.submit.user)
             if target is None:
                 yield parts.stream_status(mine, aliases, None)
                 continue
@@ -236,8 +236,8 @@ class Reporting:
 
     def _waiting(self) -> WaitingStatus:
         return WaitingStatus(
-            num_streams=len(self._requests.lines),
-            num_tokenizing=sum(request.needs_reading for request in self._requests.reading),
+            num_streams=sum(each.target is None for each in self._requests.streams.values()),
+            num_tokenizing=len(self._requests.reading),
         )
 
     def _targets(self, now: float) -> Iterator[TargetStatus]:

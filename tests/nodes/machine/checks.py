@@ -32,7 +32,7 @@ def check(status: Status) -> None:
     for name, node in places.items():
         assert node.num_streams == has_streams[name] <= node.max_streams
     num_waiting = sum(stream.phase == "waiting" for stream in status.streams)
-    assert status.waiting.num_streams <= num_waiting
+    assert status.waiting.num_streams == num_waiting
 
 
 def check_empty(status: Status) -> None:
