@@ -27,7 +27,7 @@ def uses(tree: ast.Module) -> set[str]:
                 found |= {f"import {each.name.partition('.')[0]}" for each in names}
             case ast.ImportFrom(module=str(module), level=0, names=names):
                 found |= {f"{module}.{each.name}" for each in names}
-                found.add(f"import {module.partition('.')[0]}")
+                found |= {module, f"import {module.partition('.')[0]}"}
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=value, attr=name):

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from nodes.catalog import disk
+import nodes.catalog.disk as disk
 from nodes.catalog.errors import CatalogError
 from nodes.catalog.fetch import ProgressCallback, Quantize, quantize_in_child, watched
 from nodes.catalog.gguf import GgufError, check_gguf, opened

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import nodes.catalog.disk as disk
 from mesh.whole_files import sync_directory, write_whole
-from nodes.catalog import disk
 from nodes.catalog.entries import (
     DEFAULT_ENTRIES,
     Download,

@@ -31,10 +31,10 @@ from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
 from nodes.messages import EngineProfile, OpenStreamRequest, TokenizeRequest
 from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
-from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.in_force import begin_plan, take_plan
 from nodes.scheduler.planning import Mode, PlanInput, PlanResult
+from nodes.scheduler.scheduler import Scheduler
 from nodes.worker.profile import token_bits
 from policies.latency import NodeCosts
 

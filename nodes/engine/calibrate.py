@@ -127,9 +127,8 @@ def _time_now(model: Model, costs: NodeCosts) -> float:
     """Return the time of a pass now as a multiple of what it costs."""
     num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
     _time_pass(model, 0, 1, True)
-    return min(_time_pass(model, 0, num_tokens, True) for _ in range(2)) / costs.decode.at(
-        num_tokens
-    )
+    now_s = min(_time_pass(model, 0, num_tokens, True) for _ in range(2))
+    return now_s / costs.decode.at(num_tokens)
 
 
 def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:

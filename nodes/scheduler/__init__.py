@@ -5,11 +5,7 @@ scheduler forwards guesses to the target and commits to the draft node. Everythi
 takes events and `now` and returns instructions. The coordinator and the simulator run this code.
 
 `state` has all that is known, `scheduler` the events. What happens is in functions over the state:
-`endings` opens and ends streams, `commits` adds tokens to journals and sends them on, `following`
-assigns draft nodes, `passes` learns from passes, `in_force` makes plans and puts them in force, and
-`every_second` ends waits that last too long. The other modules know nothing of the state.
+`endings` opens and ends streams and ends waits that last too long, `commits` adds tokens to
+journals and sends them on, `following` assigns draft nodes, `passes` learns from passes, and
+`in_force` makes plans and puts them in force. The other modules know nothing of the state.
 """
-
-from nodes.scheduler.scheduler import Scheduler
-
-__all__ = ["Scheduler"]

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import struct
-import sys
 import time
 
 import pytest
@@ -17,7 +15,6 @@ from mesh.errors import (
     LocalProtocolError,
     PeerGoneError,
 )
-from mesh.tcp import quiet_s, retransmit_soon
 from mesh.zmq_transport import ZmqContext
 from tests.mesh.zmq_pairs import echo, greeted, is_gone, joined, running, send_when_room
 
@@ -363,50 +360,3 @@ async def test_packets_of_interactive_links_are_marked():
                 if port in (source, target) and len(packet) > 80:
                     marks[port if source == port else 0].add(packet[1])
         assert marks == {port: {0xA0}, 0: {0xA0}}
-
-
-# -- what the kernel says of connections ---------------------------------------------------------
-
-
-@pytest.fixture
-def pair():
-    """Both ends of a connection over loopback."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        contextlib.closing(socket.create_connection(server.getsockname())) as client,
-        contextlib.closing(server.accept()[0]) as accepted,
-    ):
-        yield client, accepted
-
-
-async def test_what_only_goes_out_is_no_sign_of_life(pair, eventually):
-    """It is acknowledged by the kernel, whatever the process does."""
-    client, accepted = pair
-    client.sendall(b"x")
-    await eventually(lambda: quiet_s(accepted.fileno()) > 0.1)
-    accepted.sendall(b"y")
-    assert client.recv(9) == b"y"
-    assert quiet_s(accepted.fileno()) > 0.1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="an option of Linux")
-def test_retransmissions_that_do_not_become_rare_are_asked_for(pair):
-    client, _ = pair
-    thin_linear_timeouts = 16
-    assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 0
-    retransmit_soon(client.fileno())
-    assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 1
-    # Under it no stream would count as thin; some other one may be chosen everywhere.
-    assert not client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
-
-
-def test_nothing_is_known_of_what_is_no_tcp_connection():
-    one, other = socket.socketpair()
-    with one, other:
-        assert quiet_s(one.fileno()) is None
-        retransmit_soon(one.fileno())
-    reading, writing = os.pipe()
-    os.close(writing)
-    assert quiet_s(reading) is None
-    os.close(reading)
-    assert quiet_s(reading) is None

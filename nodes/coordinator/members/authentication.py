@@ -1,5 +1,4 @@
-"""Keys: looks up the owner of a message's key, replaces invitations by machines' own keys, and
-announces the coordinator's next key to every member before the change."""
+"""Looks up the owner of a message's key, and replaces invitations by machines' own keys."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from mesh.padding import SIZES
 from nodes.config.settings import LEAST_INTERVALS
 from nodes.messages import EngineProfile
 from nodes.messages.access import Role
-from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
+from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Stream
 from nodes.worker.profile import same_vocabulary
 from nodes.worker.stream import StreamId, StreamSpec, cells_needed, cells_soon

@@ -15,7 +15,7 @@ from nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetReco
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields
 from nodes.messages.access import NODE_ROLES, Role, key_name
-from nodes.scheduler import Scheduler
+from nodes.scheduler.scheduler import Scheduler
 from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
 from policies.latency import NodeCosts
 from policies.plan import Link

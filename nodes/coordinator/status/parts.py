@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord, TargetRecord
 from nodes.coordinator.requests.request import RequestStream
-from nodes.scheduler import Scheduler
+from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import ReadingText, Stream
 from nodes.telemetry.counts import FATES, PLAIN_TEXTS, TOKEN_KINDS, Counts
 from nodes.telemetry.status import CountStatus, NodeStatus, PlanStatus, StreamStatus, finite

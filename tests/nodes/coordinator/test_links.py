@@ -12,9 +12,9 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields, NodesRequest
-from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.in_force import begin_plan
+from nodes.scheduler.scheduler import Scheduler
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh, make_mesh

@@ -36,8 +36,8 @@ from nodes.messages import (
     TokensNotice,
     notices_of,
 )
-from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import PlanInput
+from nodes.scheduler.scheduler import Scheduler
 from policies.plan import Observation, Plan
 from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from tests.nodes.builders import make_profile, make_submit

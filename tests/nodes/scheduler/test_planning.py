@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nodes.messages import HoldEntry, HoldNotice
-from nodes.scheduler import Scheduler
 from nodes.scheduler.in_force import begin_plan, take_plan
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Mode, PlanResult, promises
+from nodes.scheduler.scheduler import Scheduler
 from nodes.worker.stream import StreamId
 from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction, StreamView
 from tests.nodes.scheduler.watched import (

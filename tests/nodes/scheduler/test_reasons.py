@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Finish
 from nodes.scheduler.planning import MODES
 from nodes.scheduler.reasons import why_plain
+from nodes.scheduler.scheduler import Scheduler
 from nodes.telemetry.counts import PLAIN_TEXTS, Plain
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link

@@ -14,10 +14,10 @@ from nodes.messages import (
     GuessNotice,
     OpenStreamRequest,
 )
-from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.instructions import Abort, Emit, Instruction
 from nodes.scheduler.planning import MODES
+from nodes.scheduler.scheduler import Scheduler
 from nodes.worker.stream import StreamId
 from policies.plan import Link
 from tests.nodes.builders import PROMPT

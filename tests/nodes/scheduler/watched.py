@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nodes.messages import ChainPart, CommitEntry, CommitReply, LeaseEntry, LeaseRequest
-from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.in_force import begin_plan, take_plan
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
+from nodes.scheduler.scheduler import Scheduler
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
