@@ -54,7 +54,7 @@ class Unread:
     def closed(self, fd: int) -> None:
         self._connections.pop(fd, None)
 
-    def was_read(self, fd: int, frames: Iterable[int]) -> None:
+    def note_read(self, fd: int, frames: Iterable[int]) -> None:
         """Note a message; frames: the bytes of each frame."""
         if (connection := self._connections.get(fd)) is not None:
             connection.num_read += sum(num_bytes + FRAME_BYTES for num_bytes in frames)

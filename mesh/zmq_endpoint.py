@@ -102,7 +102,7 @@ class ZmqEndpoint:
                 elif num_parts % _SKIPPED_PER_TURN == 0:
                     await asyncio.sleep(0)
             self._wake_waiters()
-            self._was_read(first, parts)
+            self._note_read(first, parts)
             if num_parts > _MOST_PARTS:
                 self._sent_too_many(first)
             # A message without a frame, or with too many, is dropped.
@@ -113,7 +113,7 @@ class ZmqEndpoint:
         """Note the sender of a message; return the key that it has proven, "" without keys."""
         return ""
 
-    def _was_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
+    def _note_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
         """Note a message that was read, without the frames that are too many."""
 
     def _sent_too_many(self, first: zmq.Frame) -> None:

@@ -129,12 +129,12 @@ class ZmqServer(ZmqEndpoint):
         # Every part carries the key that its connection has proven in the handshake.
         return str(first.get("User-Id")) if self._has_keys else ""
 
-    def _was_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
+    def _note_read(self, first: zmq.Frame, parts: list[bytes]) -> None:
         fd = self._fds.get(first.bytes)
         if fd is None:
             return
         # The first part is the sender's routing id, which ZeroMQ adds.
-        self._unread.was_read(fd, map(len, parts[1:]))
+        self._unread.note_read(fd, map(len, parts[1:]))
         if self._has_keys and fd not in self._keys:
             self._keys[fd] = str(first.get("User-Id"))
 

@@ -47,7 +47,7 @@ def test_what_was_read_counts_no_longer_and_makes_no_room_for_later(kernel: Kern
     for _ in range(100):
         # Fewer bytes on the wire than what a frame is taken to be.
         kernel.received[3] += 60 + FRAME_BYTES // 2
-        kernel.unread.was_read(3, [60])
+        kernel.unread.note_read(3, [60])
         assert kernel.find_furthest() is None
     kernel.received[3] += 1001
     assert kernel.find_furthest() == 3
@@ -57,7 +57,7 @@ def test_after_a_pause_there_is_time_to_read(kernel: Kernel) -> None:
     kernel.open(3)
     kernel.received[3] = 5000
     assert kernel.unread.find_furthest() is None
-    kernel.unread.was_read(3, [5000])
+    kernel.unread.note_read(3, [5000])
     assert kernel.find_furthest() is None
 
 
