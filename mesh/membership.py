@@ -83,7 +83,7 @@ class MembershipState:
             # Otherwise two live processes with one name would replace each other forever.
             reason = "a later process joined under this name: give one of them another --name"
             return [Refused(reason, UNSUITABLE)]
-        if hello.node not in self._history and not self._has_room_for_a_name():
+        if hello.node not in self._history and not self._make_room_for_a_name():
             return [Refused("too many nodes are members")]
         if here is not None and here.incarnation == hello.incarnation:
             here.last_seen = now
@@ -108,7 +108,7 @@ class MembershipState:
         self._by_peer[peer] = self._by_node[member.node] = member
         return [*events, Joined(member)]
 
-    def _has_room_for_a_name(self) -> bool:
+    def _make_room_for_a_name(self) -> bool:
         """Make room for a name by removing the oldest one without a member, if needed.
 
         Names accumulate because clients draw a new one each time.
