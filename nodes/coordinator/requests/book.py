@@ -301,7 +301,7 @@ class Requests:
         self.num_moved += 1
         self._change_stream(stream, Placed(target, now), now)
 
-    def has_tokens(self, stream: RequestStream, num_tokens: int, position: int) -> None:
+    def note_tokens(self, stream: RequestStream, num_tokens: int, position: int) -> None:
         """Note output tokens from a stream's target, which clear it of suspicion. position: of the
         first of them."""
         assert isinstance(stream.phase, Placed)

@@ -70,7 +70,7 @@ def deliver(
             case Emit(stream_id=stream_id):
                 if (stream := data.requests.streams.get(stream_id)) is not None:
                     num_tokens = len(instruction.token_ids)
-                    data.requests.has_tokens(stream, num_tokens, instruction.position)
+                    data.requests.note_tokens(stream, num_tokens, instruction.position)
                     out.append(Send(stream.request.client, _tokens_notice(stream, instruction)))
             case Finish(stream_id=stream_id, reason=reason):
                 if (stream := data.requests.streams.get(stream_id)) is not None:
