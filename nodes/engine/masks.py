@@ -156,7 +156,7 @@ class GrammarText:
         """Whether its last masks took long, or came too late for a pass."""
         return self._is_slow
 
-    def is_missing(self) -> bool:
+    def await_next(self) -> bool:
         """Whether the next token's mask is missing. If it is, the engine is woken when it comes."""
         self.ask()
         if self._found() is not None:

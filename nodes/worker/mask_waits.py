@@ -32,7 +32,7 @@ class MaskWaits:
         grammar = sampler.grammar
         if grammar is None or (self._can_take_back and not grammar.is_slow):
             return False
-        return grammar.is_missing()
+        return grammar.await_next()
 
     def settle(self, samplers: Iterable[Sampler]) -> None:
         """Wait a little for the masks that the streams of a pass need, but not for slow ones."""

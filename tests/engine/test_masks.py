@@ -95,10 +95,10 @@ def test_a_mask_that_is_missing_is_told_of_once_it_is_there() -> None:
     with pytest.raises(MaskMissingError):
         text.allowed()
     assert text.is_slow
-    assert text.is_missing()
+    assert text.await_next()
     service.compute()
     assert service.num_woken == 1
-    assert not text.is_missing()
+    assert not text.await_next()
     assert not text.is_slow
     # Nobody waits for the next one.
     text.push(1)
