@@ -64,7 +64,7 @@ class Process:
         self._fd: int | None = None
         with contextlib.suppress(ProcessLookupError):
             self._fd = os.pidfd_open(self.pid)
-        asyncio.get_running_loop().add_reader(self._forked.sentinel, self._has_ended)
+        asyncio.get_running_loop().add_reader(self._forked.sentinel, self._reap)
 
     @property
     def is_stopped(self) -> bool:
@@ -88,7 +88,7 @@ class Process:
         self.signal(signal.SIGKILL)
         await self.ended.wait()
 
-    def _has_ended(self) -> None:
+    def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._forked.sentinel)
         self.code = self._forked.exitcode
         self._forked.close()
