@@ -132,7 +132,7 @@ class Watch:
                 yield
         now = mesh.now()
         for name, began in self._pending.items():
-            self._was_silent(name, began)
+            self._note_silence(name, began)
         for name, (began, end) in self.silences.items():
             if end - began > (most_s := self._limits[name].watchdog_s / 2):
                 text = f"{name} was silent for {end - began:.1f} s of {most_s:g} s"
@@ -193,11 +193,11 @@ class Watch:
             # What fails at once is no silence; its cause is seen by other checks.
             with contextlib.suppress(httpx.HTTPError, RequestFailedError):
                 await ask()
-            self._was_silent(name, began)
+            self._note_silence(name, began)
             self._pending.pop(name)
             await asyncio.sleep(_PROBE_EVERY_S)
 
-    def _was_silent(self, name: str, began: float) -> None:
+    def _note_silence(self, name: str, began: float) -> None:
         end, (longest_began, longest_end) = self._mesh.now(), self.silences.get(name, (0.0, 0.0))
         if end - began > longest_end - longest_began:
             self.silences[name] = began, end
