@@ -93,7 +93,7 @@ async def _strike(
 ) -> None:
     if name != COORDINATOR:
         # On a busy machine it may have left for silence by itself, and could not leave again.
-        await mesh.are_in(name)
+        await mesh.wait_joined(name)
     struck_at = mesh.now()
     process = mesh.process(name)
     if fault == "blocked":
@@ -118,7 +118,7 @@ async def _seen(
 ) -> float:
     """Return when a process was in or out; of the clients of a coordinator the last one counts."""
     if name != COORDINATOR:
-        return await mesh.has_changed(name, since, has_left=not is_in, limit_s=_WAIT_LIMIT_S)
+        return await mesh.wait_changed(name, since, has_left=not is_in, limit_s=_WAIT_LIMIT_S)
     what = f"the coordinator was not {'found again' if is_in else 'missed'}"
     await mesh.until(lambda: all(c.is_joined is is_in for c in clients), _WAIT_LIMIT_S, what)
     return mesh.now()

@@ -308,7 +308,7 @@ class Fleet:
                 async with asyncio.timeout_at(give_up_at):
                     missing = wanted - {node.node for node in (await client.nodes()).nodes}
 
-    async def is_ready(self, gateway: str, limit_s: float = UP_LIMIT_S) -> int:
+    async def wait_ready(self, gateway: str, limit_s: float = UP_LIMIT_S) -> int:
         """Wait until a gateway can serve and return its port. Raises FleetError."""
         give_up_at = self.now() + limit_s
         async with http_client(self.port(gateway), _ANSWER_LIMIT_S) as http:
@@ -333,7 +333,7 @@ class Fleet:
             await asyncio.sleep(_LOOK_EVERY_S)
         return value
 
-    async def has_printed(self, name: str, limit_s: float = UP_LIMIT_S) -> None:
+    async def wait_printed(self, name: str, limit_s: float = UP_LIMIT_S) -> None:
         """Wait until a process has printed a line. Raises FleetError."""
         log, what = self.log(name), f"{name} has not begun"
         await self.until(lambda: log.exists() and log.stat().st_size, limit_s, what)
@@ -343,7 +343,7 @@ class Fleet:
         if self.accidents:
             raise FleetError(self.accidents[0])
 
-    async def has_changed(
+    async def wait_changed(
         self, name: str, since: float, *, has_left: bool, limit_s: float = UP_LIMIT_S
     ) -> float:
         """Wait until a node has left or joined at `since` or later, and return when.
@@ -355,7 +355,7 @@ class Fleet:
         found = await self.until(lambda: log.first(name, since, has_left=has_left), limit_s, what)
         return found.at
 
-    async def are_in(self, *names: str, limit_s: float = UP_LIMIT_S) -> None:
+    async def wait_joined(self, *names: str, limit_s: float = UP_LIMIT_S) -> None:
         """Wait until these nodes are members by the coordinator's log. Raises FleetError."""
         what = f"{', '.join(names)} have not all joined"
         await self.until(lambda: all(map(self.log_of_members.is_in, names)), limit_s, what)

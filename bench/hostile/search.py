@@ -242,8 +242,8 @@ async def _mesh(part: Part) -> AsyncIterator[tuple[Fleet, Mapping[str, str]]]:
             file.add(ApiKey(name=name, sha256=digest(key)))
         for name in (COORDINATOR, _TARGET, GATEWAY):
             await mesh.start(name)
-        await mesh.are_in(_TARGET)
-        await mesh.has_printed(GATEWAY)
+        await mesh.wait_joined(_TARGET)
+        await mesh.wait_printed(GATEWAY)
         yield mesh, keys
 
 

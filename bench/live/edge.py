@@ -141,7 +141,7 @@ async def _run_policy(
     settings = {"AIRDRAFT_PLAN__POLICY": policy, "AIRDRAFT_HEARTBEAT_TIMEOUT_S": "5"}
     await mesh.start(COORDINATOR, environ=settings)
     for node in mesh.setup.roles:
-        await mesh.has_changed(node, since, has_left=False, limit_s=_START_LIMIT_S)
+        await mesh.wait_changed(node, since, has_left=False, limit_s=_START_LIMIT_S)
     task = Task(num_streams=setting.num_streams, texts=tuple(texts), is_staggered=True)
     async with streams(mesh, task) as hearing:
         (heard,) = await listened([hearing], setting.warm_up_s, setting.seconds)

@@ -111,7 +111,7 @@ async def measure(
                     name = f"{role}-{number}"
                     mesh.start_module(name, "bench.live.light_nodes", role, name, ms, per_target)
             names = [f"{role}-{k}" for k in range(num_targets) for role in ("target", "draft")]
-            await mesh.are_in(*names, limit_s=_START_LIMIT_S)
+            await mesh.wait_joined(*names, limit_s=_START_LIMIT_S)
             async with mesh.clients(1) as (client,):
                 most_choices = min(_CHOICES, per_target)
                 async with _streams(client, num_streams, gamma, most_choices) as counts:
@@ -181,7 +181,7 @@ async def _measure(counts: _Counts, num_streams: int, mesh: Fleet, names: Sequen
     when processor time is read again."""
     coordinator = [mesh.process(COORDINATOR).pid]
     others = [os.getpid(), *(mesh.process(name).pid for name in names)]
-    await mesh.has_printed("probe", _START_LIMIT_S)
+    await mesh.wait_printed("probe", _START_LIMIT_S)
     before, started = replace(counts), time.perf_counter()
     busy_s, others_s = cpu_s(coordinator), cpu_s(others)
     mesh.expect_end("probe")

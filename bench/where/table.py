@@ -87,8 +87,8 @@ async def windows(
             options = mesh.folder / f"{role}.clocks", role, *engine_options(engine)
             mesh.start_module(f"{role}-0", "bench.where.node", *options)
         await mesh.start("gateway-0")
-        await mesh.are_in(*(f"{role}-0" for role in engines), limit_s=_STARTS_WITHIN_S)
-        await mesh.is_ready("gateway-0", _STARTS_WITHIN_S)
+        await mesh.wait_joined(*(f"{role}-0" for role in engines), limit_s=_STARTS_WITHIN_S)
+        await mesh.wait_ready("gateway-0", _STARTS_WITHIN_S)
         for count in counts:
             note(f"{count} streams{'' if draft is not None else ', plainly'}")
             asked = [prompts[k % len(prompts)] for k in range(count)]

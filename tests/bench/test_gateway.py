@@ -69,7 +69,7 @@ async def test_a_word_of_prompts_is_found_nowhere(tmp_path: Path) -> None:
     async with fleet(setup, starts=()) as mesh:
         for name in mesh.roles:
             await mesh.start(name, "-v", "-v")
-        port = await mesh.is_ready("gateway-0", LIMIT_S)
+        port = await mesh.wait_ready("gateway-0", LIMIT_S)
         async with http_client(port, LIMIT_S) as http:
 
             async def sent(path: str, body: dict[str, Any] | None) -> httpx.Response:
@@ -124,7 +124,7 @@ async def test_idle_streams_cost_little() -> None:
     request = request_of(COMPLETIONS, {"prompt": "idle", "stream": True, "max_tokens": 3000})
     writers = []
     async with fleet(setup) as mesh, mesh.clients(1, "admin") as (client,):
-        port, pid = await mesh.is_ready("gateway-0", LIMIT_S), mesh.process("gateway-0").pid
+        port, pid = await mesh.wait_ready("gateway-0", LIMIT_S), mesh.process("gateway-0").pid
         before_bytes, num_streams = resident_bytes(pid), 0
         for _ in range(count):
             _, writer = await asyncio.open_connection("127.0.0.1", port)

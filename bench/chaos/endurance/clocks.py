@@ -125,7 +125,7 @@ async def run_alone(jumps_s: Sequence[int] = (DAY_S, -DAY_S)) -> Findings:
                 # A fork of this harness would not load the library.
                 await mesh.start(name, prefix=("env",), environ=environs[name])
             await mesh.wait_for(client)
-            port = await mesh.is_ready("gateway-0")
+            port = await mesh.wait_ready("gateway-0")
             members, looked_at = _members(await client.status()), time.monotonic()
 
             async def round_beside(shift: Callable[[], None] = lambda: None) -> None:
@@ -175,7 +175,7 @@ async def _generated(mesh: Fleet, environ: Mapping[str, str], offset: Path, jump
         CLIENT, "--prompt", _PROMPTS[0], *options, prefix=("env",), environ=environ
     )
     mesh.expect_end(CLIENT)
-    await mesh.has_printed(CLIENT)
+    await mesh.wait_printed(CLIENT)
     _shift(offset, jump_s)
     await asyncio.wait_for(process.ended.wait(), _LIMIT_S)
     # The line of figures comes after the text.

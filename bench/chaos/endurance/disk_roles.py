@@ -63,7 +63,7 @@ async def _mesh_on(disk: Path, found: Findings) -> None:
     run = Run(seed=1, num_streams=4, setup=setup)
     async with backdrop(run, toy_cases(Random(1), _NUM_CASES)) as scene:
         mesh, ends = scene.fleet, scene.tally.ends
-        port = await mesh.is_ready(_GATEWAY)
+        port = await mesh.wait_ready(_GATEWAY)
         keys = ("--keys", str(mesh.keys(_GATEWAY)))
         api_key = airdraft("apikeys", "add", "web", *keys)[0].split()[-1]
         answers, state = [await _answer(port, api_key)], state_of(disk)

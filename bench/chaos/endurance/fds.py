@@ -113,7 +113,7 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> F
     setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, target_model="toy:1@5ms")
     async with fleet(setup, starts=(COORDINATOR, "target-0")) as mesh:
         await mesh.start("gateway-0", prefix=_limited(max_files))
-        port = await mesh.is_ready("gateway-0")
+        port = await mesh.wait_ready("gateway-0")
         async with _streaming(port) as num_read, contextlib.AsyncExitStack() as stack:
             calm = await busy(mesh, seconds, "gateway-0")
             first, *callers = (http_client(port, _LIMIT_S) for _ in range(num_callers + 1))

@@ -140,7 +140,7 @@ async def half_open(role: str, lasts_s: float, seed: int = 1) -> Findings:
         mended_at = cut.mend()
         back_s = [await cut.served(mended_at)]
         for node in _MISSED.get(role, ()):
-            joined_at = await mesh.has_changed(node, cut.began, has_left=False)
+            joined_at = await mesh.wait_changed(node, cut.began, has_left=False)
             back_s.append(joined_at - mended_at)
     found = _judged(f"{role} cut off for {lasts_s:g} s", scene.tally, seen)
     found.lines.append(f"  all served again {max(back_s):.1f} s after the link was mended")
@@ -167,7 +167,7 @@ async def replaced(role: str, seed: int = 1) -> Findings:
         await scene.end(name)
         started_at = mesh.now()
         await mesh.start(name)
-        joined_s = await mesh.has_changed(name, started_at, has_left=False) - started_at
+        joined_s = await mesh.wait_changed(name, started_at, has_left=False) - started_at
     found = _judged(f"{role} cut off for good, beside a twin", scene.tally, seen)
     found.lines.append(
         f"  the twin served on; the process cut off ended by SIGTERM, and one of its name joined "

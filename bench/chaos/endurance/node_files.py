@@ -53,7 +53,9 @@ async def node_starved(role: str, seconds: float, seed: int = 1) -> Findings:
                 await mesh.start(COORDINATOR)
                 await asyncio.sleep(seconds)
             began = mesh.now()
-            joined_at = await mesh.has_changed(name, restarted_at, has_left=False, limit_s=_LIMIT_S)
+            joined_at = await mesh.wait_changed(
+                name, restarted_at, has_left=False, limit_s=_LIMIT_S
+            )
             answer_after = await _with_grammar(client, "[0-4 ]+")
             # Others must not have waited for this node, so the time counts from the files.
             recovered_s = max(0.0, joined_at - began)

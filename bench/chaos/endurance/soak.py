@@ -290,7 +290,7 @@ async def run_soak(num_requests: int, first: int, *, at_once: int = 16, seed: in
     # The clients also request status and traces, which need the role admin.
     async with fleet(setup) as mesh, mesh.clients(_NUM_CLIENTS, "admin") as clients:
         await mesh.wait_for(clients[0])
-        await mesh.is_ready("gateway-0")
+        await mesh.wait_ready("gateway-0")
         asking = Requests(mesh, clients, seed, found)
         for mark in [*range(first, num_requests, first), num_requests]:
             await asking.run(mark - found.outcomes.total(), at_once)

@@ -68,7 +68,7 @@ async def run_rolling(run: Run, num_rounds: int, roles: Sequence[str]) -> Tally:
         drawing = Random(run.seed + 2)
         gateways = [name for name, role in mesh.roles.items() if role == "gateway"]
         for name in gateways:
-            await mesh.is_ready(name)
+            await mesh.wait_ready(name)
         urls = [mesh.url(name) for name in gateways]
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=run.deadline_s, limits=limits) as http:
@@ -113,4 +113,4 @@ async def _restart(scene: Backdrop, source: Random, role: str) -> None:
     # The next restart must not take the last node of a role, nor the last gateway.
     await mesh.wait_for(scene.looking)
     if role == "gateway":
-        await mesh.is_ready(name)
+        await mesh.wait_ready(name)

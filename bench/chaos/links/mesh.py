@@ -76,7 +76,7 @@ async def link_mesh(places: Places) -> AsyncIterator[Fleet]:
 async def link_clients(mesh: Fleet, setting: Setting) -> AsyncIterator[tuple[Hearing, Hearing]]:
     """Start the target, and run streams at the hub and streams behind the link."""
     await mesh.start(TARGET_NODE)
-    await mesh.are_in(TARGET_NODE)
+    await mesh.wait_joined(TARGET_NODE)
     near, far = Task(num_streams=setting.near), Task(num_streams=setting.far, first=setting.near)
     async with streams(mesh, near) as near_streams, streams(mesh, far, CLIENTS) as far_streams:
         yield near_streams, far_streams
@@ -85,4 +85,4 @@ async def link_clients(mesh: Fleet, setting: Setting) -> AsyncIterator[tuple[Hea
 async def start_drafts(mesh: Fleet, place: str) -> None:
     for name in DRAFT_NODES:
         await mesh.start(name, place=place)
-    await mesh.are_in(*DRAFT_NODES)
+    await mesh.wait_joined(*DRAFT_NODES)

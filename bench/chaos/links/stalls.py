@@ -121,7 +121,7 @@ async def run_stalls(
         click.echo(f"*emulated* ({kind}), seed {seed}, {num_streams} streams\n\n{HEAD}")
         for name in _TARGETS:
             await mesh.start(name, place=name)
-        await mesh.are_in(*_TARGETS)
+        await mesh.wait_joined(*_TARGETS)
         async with (
             mesh.clients(1, "admin", HUB) as (observer,),
             streams(mesh, Task(num_streams=num_streams)) as clients,
@@ -150,12 +150,12 @@ async def _lose(mesh: Fleet, cell: LiveCell, how: str, name: str) -> None:
         await asyncio.sleep(_AFTER_STALL_S)
         again_at = mesh.now()
         await mesh.start(name, place=name)
-        await mesh.has_changed(name, again_at, has_left=False, limit_s=_LOSS_LIMIT_S)
+        await mesh.wait_changed(name, again_at, has_left=False, limit_s=_LOSS_LIMIT_S)
     else:
         cell.cut(name, BOTH)
         await asyncio.sleep(_AFTER_STALL_S)
         cell.cut(name, BOTH, ends=True)
-        await mesh.are_in(name, limit_s=_LOSS_LIMIT_S)
+        await mesh.wait_joined(name, limit_s=_LOSS_LIMIT_S)
 
 
 def _reading_s() -> float:

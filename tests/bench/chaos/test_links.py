@@ -154,7 +154,7 @@ async def test_outages_are_noticed_and_heal() -> None:
     async with open_cell(cell) as (live, _), link_mesh(live) as mesh:
         await mesh.start("target-0")
         await mesh.start("draft-0", place="here")
-        await mesh.are_in("target-0", "draft-0")
+        await mesh.wait_joined("target-0", "draft-0")
         async with streams(mesh, Task(num_streams=2)) as clients:
             weather = Weather(mesh, live, ("here",), ("draft-0",), "there")
             log = mesh.log_of_members
@@ -163,9 +163,9 @@ async def test_outages_are_noticed_and_heal() -> None:
                 dark = await weather.darken(outage)
                 assert weather.place == place
                 assert dark.mended < dark.over - AFTER_S or not moves
-                await mesh.has_changed("draft-0", dark.begin, has_left=True)
-                await mesh.has_changed("draft-0", dark.begin, has_left=False)
-                await mesh.are_in("draft-0")
+                await mesh.wait_changed("draft-0", dark.begin, has_left=True)
+                await mesh.wait_changed("draft-0", dark.begin, has_left=False)
+                await mesh.wait_joined("draft-0")
                 dark.over = mesh.now()
                 assert len(log.noticed_s(dark)) == 1
                 assert max(log.healed_s(dark)) < math.inf

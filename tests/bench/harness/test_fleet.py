@@ -96,7 +96,7 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
             await made.start(name)
             assert made.process(name).pid != before
             await made.wait_for(client)
-            await made.has_changed("target-0", killed_at, has_left=False)
+            await made.wait_changed("target-0", killed_at, has_left=False)
         assert made.has_lost_coordinator()
         made.process("target-0").signal(signal.SIGSTOP)
         pids += [made.process(name).pid for name in made.roles]
@@ -110,8 +110,8 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
 async def test_a_fleet_without_keys_serves_too(over: Literal["tcp", "ipc"]) -> None:
     setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, over=over)
     async with fleet(setup) as made:
-        await made.are_in("target-0")
-        assert await made.is_ready("gateway-0") == made.port("gateway-0")
+        await made.wait_joined("target-0")
+        assert await made.wait_ready("gateway-0") == made.port("gateway-0")
 
 
 async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually) -> None:
