@@ -157,7 +157,8 @@ class GrammarText:
         return self._is_slow
 
     def await_next(self) -> bool:
-        """Whether the next token's mask is missing. If it is, the engine is woken when it comes."""
+        """Asks for the next token's mask. Returns whether it is missing; the engine is woken when it
+        comes."""
         self.ask()
         if self._found() is not None:
             return False
