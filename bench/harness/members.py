@@ -53,8 +53,8 @@ class MemberLog:
         self._num_read = 0
         self._changes: list[Change] = []
 
-    @property
-    def changes(self) -> list[Change]:
+    def read_changes(self) -> list[Change]:
+        """Reads what the coordinator has logged since the last call, and returns all changes."""
         if self._path.exists():
             with self._path.open("rb") as file:
                 file.seek(self._num_read)
@@ -66,11 +66,11 @@ class MemberLog:
 
     def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
         """Return the first change of this kind of a node at `since` or later."""
-        found = (c for c in self.changes if (c.node, c.has_left) == (node, has_left))
+        found = (c for c in self.read_changes() if (c.node, c.has_left) == (node, has_left))
         return next((change for change in found if change.at >= since), None)
 
     def is_in(self, node: str) -> bool:
-        last = [change.has_left for change in self.changes if change.node == node][-1:]
+        last = [change.has_left for change in self.read_changes() if change.node == node][-1:]
         return last == [False]
 
     def false_deaths(self, darks: Sequence[Dark], begin: float, end: float) -> list[Change]:
@@ -101,7 +101,7 @@ class MemberLog:
 
     def left(self, begin: float, end: float) -> list[Change]:
         """Return the departures between two times."""
-        return [c for c in self.changes if c.has_left and begin <= c.at < end]
+        return [c for c in self.read_changes() if c.has_left and begin <= c.at < end]
 
 
 def _change(line: re.Match[bytes], ahead_s: float) -> Change:

@@ -42,15 +42,15 @@ def log(tmp_path: Path) -> Log:
 
 
 def test_lines_of_members_are_read_once_they_are_whole_and_others_are_not(log: Log) -> None:
-    assert log.read.changes == []
+    assert log.read.read_changes() == []
     log.joined(1.0, "k/t")
     log.write(2.0, "nodes.coordinator.serving: draft request 1 left: x")
     log.append(f"2026-01-02 03:04:07,500 DEBUG {ROSTER}: draft a joined with x\n")
     assert log.read.is_in("t")
     log.append(f"2026-01-02 03:04:08,000 INFO {ROSTER}: draft a left: silent")
-    assert [change.node for change in log.read.changes] == ["t"]
+    assert [change.node for change in log.read.read_changes()] == ["t"]
     log.append(" for 2.1 s\n")
-    assert [change.node for change in log.read.changes] == ["t", "a"]
+    assert [change.node for change in log.read.read_changes()] == ["t", "a"]
     first = log.read.first("a", 1.5, has_left=True)
     assert first is not None
     assert (first.at, first.reason) == (pytest.approx(3.0), "silent for 2.1 s")
