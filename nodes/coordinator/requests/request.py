@@ -193,7 +193,7 @@ class Request:
     owner: str = ""
     tenant: str = ""
     # The numerics class in the StartedNotice; None before that was sent.
-    told_class: str | None = None
+    announced_class: str | None = None
     arrived_at: float = 0.0
     # The model and class its targets must have, perhaps shortened as in fingerprints; "" for any.
     # All choices stay with engines of one class, which compute equal bits (law 1).
@@ -226,7 +226,7 @@ class Request:
 
     @property
     def has_started(self) -> bool:
-        return self.told_class is not None
+        return self.announced_class is not None
 
     @property
     def is_over(self) -> bool:

@@ -112,8 +112,8 @@ def admit(data: Data, now: float) -> list[Send]:
         request = stream.request
         journal = data.requests.place(stream, target, now)
         # A request that lost its target before any output may begin again with another class.
-        if request.told_class != target.profile.numerics_class:
-            request.told_class = target.profile.numerics_class
+        if request.announced_class != target.profile.numerics_class:
+            request.announced_class = target.profile.numerics_class
             out.append(Send(request.client, _started_notice(data, stream, target, now)))
         out += _open(data, stream, target, journal, now)
     return out
