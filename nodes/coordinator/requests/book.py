@@ -21,7 +21,6 @@ from nodes.coordinator.requests.quota import Quota
 from nodes.coordinator.requests.request import (
     Asked,
     AwaitsScores,
-    Kind,
     NoReader,
     Over,
     Placed,
@@ -31,6 +30,7 @@ from nodes.coordinator.requests.request import (
     RequestStream,
     Serving,
     StreamPhase,
+    TargetKind,
     Waiting,
     check_transition,
 )
@@ -241,7 +241,7 @@ class Requests:
     def wait(
         self,
         stream: RequestStream,
-        kinds: frozenset[Kind],
+        kinds: frozenset[TargetKind],
         now: float,
         journal: Stream | None = None,
     ) -> None:
@@ -262,7 +262,7 @@ class Requests:
                 self._note_trial(stream, now)
             self.due.targets = True
 
-    def change_kinds(self, stream: RequestStream, kinds: frozenset[Kind], now: float) -> None:
+    def change_kinds(self, stream: RequestStream, kinds: frozenset[TargetKind], now: float) -> None:
         """Change the kinds of the targets that may serve a waiting stream."""
         phase = stream.phase
         assert isinstance(phase, Waiting)

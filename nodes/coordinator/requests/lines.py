@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from nodes.coordinator.requests.request import Kind, Owner, Rank, RequestStream, Turn, Waiting
+from nodes.coordinator.requests.request import Owner, Rank, RequestStream, TargetKind, Turn, Waiting
 from nodes.messages.access import GATEWAY
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import StreamId
@@ -16,7 +16,7 @@ from nodes.worker.stream import StreamId
 STEP_S = 5.0
 
 _Key: TypeAlias = tuple[bool, float, int, int, StreamId]
-_LineKey: TypeAlias = tuple[frozenset[Kind], bool]
+_LineKey: TypeAlias = tuple[frozenset[TargetKind], bool]
 
 
 class _Line:
@@ -89,7 +89,7 @@ class Lines:
         return iter(list(self._streams.values()))
 
     def entry(
-        self, stream: RequestStream, kinds: frozenset[Kind], journal: Stream | None
+        self, stream: RequestStream, kinds: frozenset[TargetKind], journal: Stream | None
     ) -> Waiting:
         """Return the phase of a stream that begins to wait, which add() then puts into its line."""
         request = stream.request

@@ -13,7 +13,7 @@ from typing import Final
 from nodes.coordinator.data import Data
 from nodes.coordinator.members.record import TargetRecord
 from nodes.coordinator.requests.classes import is_of_kind
-from nodes.coordinator.requests.request import Kind, Placed, Request, RequestStream, Waiting
+from nodes.coordinator.requests.request import Placed, Request, RequestStream, TargetKind, Waiting
 from nodes.messages import EngineProfile
 from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
@@ -46,19 +46,19 @@ def _room(profile: EngineProfile) -> int:
     return min(profile.num_cells, profile.context_length)
 
 
-def kinds_for(data: Data, stream: RequestStream, now: float) -> frozenset[Kind]:
+def kinds_for(data: Data, stream: RequestStream, now: float) -> frozenset[TargetKind]:
     """Return the kinds of the targets that may serve a stream, whether they have room or not."""
     return _kinds(stream, _able(data, stream, now))
 
 
-def _kinds(stream: RequestStream, targets: Iterable[TargetRecord]) -> frozenset[Kind]:
+def _kinds(stream: RequestStream, targets: Iterable[TargetRecord]) -> frozenset[TargetKind]:
     """Return the kinds of targets; for an accused stream, the targets by name.
 
     Targets of different sizes are of different kinds: a stream that only the largest can hold does
     not keep the others from those behind it.
     """
 
-    def kind(target: TargetRecord) -> Kind:
+    def kind(target: TargetRecord) -> TargetKind:
         size = f"{target.profile.num_cells} {target.profile.context_length}"
         return (*target.kind, size, target.name) if stream.is_accused else (*target.kind, size)
 
@@ -77,7 +77,7 @@ def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | 
     keep a large one waiting forever.
     """
     # Kinds of targets that have no room for a stream further ahead.
-    blocked: set[Kind] = set()
+    blocked: set[TargetKind] = set()
     # Suspects that wait for their trial. Streams that are no suspects must leave them room.
     reserved: list[tuple[frozenset[str], Stream]] = []
     # The streams behind the first of a line wait for targets of the same kinds.

@@ -19,7 +19,7 @@ SCORES_LOST: Final = "scores of the prompt were lost on the way"
 # Output tokens that a choice has already; None for a choice that is over.
 Committed: TypeAlias = tuple[int, ...] | None
 # Model, numerics class and size of a target, and its name if a stream must go to this one.
-Kind: TypeAlias = tuple[str, ...]
+TargetKind: TypeAlias = tuple[str, ...]
 # What orders the streams of an owner: whether the output has not begun, the turn in seconds, the
 # stream, and by how many seconds its priority advanced the turn.
 Rank: TypeAlias = tuple[bool, float, StreamId, float]
@@ -101,7 +101,7 @@ class Waiting:
     """It waits for a place. kinds: those of the targets that may serve it. journal: the stream as
     its last target left it; None before the first one."""
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[TargetKind]
     rank: Rank
     owner: Owner
     journal: Stream | None

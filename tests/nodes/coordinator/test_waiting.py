@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from nodes.coordinator.requests.book import Requests
 from nodes.coordinator.requests.lines import STEP_S
-from nodes.coordinator.requests.request import Kind, Request, RequestStream, Waiting
+from nodes.coordinator.requests.request import Request, RequestStream, TargetKind, Waiting
 from nodes.coordinator.requests.suspects import Suspicion
 from tests.nodes.builders import make_spec, make_submit
 from tests.nodes.coordinator.script import make_mesh
@@ -40,7 +40,7 @@ class Line:
         num_tokens: int = 0,
         tenant: str = "",
         user: str = "",
-        kinds: frozenset[Kind] = ONE,
+        kinds: frozenset[TargetKind] = ONE,
     ) -> Request:
         self.num_added += 1
         request = Request(b"c", make_submit(self.num_added, priority=priority), 7)
@@ -148,7 +148,7 @@ class Lines(RuleBasedStateMachine):
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER, ONE | OTHER]))
-    def change(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
+    def change(self, data: st.DataObject, kinds: frozenset[TargetKind]) -> None:
         request = data.draw(st.sampled_from(self.requests))
         self.line.book.change_kinds(stream_of(request), kinds, 0.0)
 
@@ -179,7 +179,7 @@ class Lines(RuleBasedStateMachine):
 
     @precondition(lambda self: self.served)
     @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER]))
-    def come_back(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
+    def come_back(self, data: st.DataObject, kinds: frozenset[TargetKind]) -> None:
         """Its target left before anything of it came."""
         request = data.draw(st.sampled_from(self.served))
         self.served.remove(request)
