@@ -7,7 +7,14 @@ import itertools
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from nodes.coordinator.requests.request import Owner, Rank, RequestStream, TargetKind, Turn, Waiting
+from nodes.coordinator.requests.request import (
+    Owner,
+    Rank,
+    RequestStream,
+    TargetKind,
+    TenantTurn,
+    Waiting,
+)
 from nodes.messages.access import GATEWAY
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import StreamId
@@ -94,7 +101,7 @@ class Lines:
         """Return the phase of a stream that begins to wait, which add() then puts into its line."""
         request = stream.request
         owners = self._owners.setdefault((request.model_hash, request.tenant), {})
-        turn = next((known.turn for known in owners.values()), None) or Turn()
+        turn = next((known.turn for known in owners.values()), None) or TenantTurn()
         owner = owners.setdefault(request.owner, Owner(turn))
         return Waiting(kinds, _rank(stream), owner, journal)
 

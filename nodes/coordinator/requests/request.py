@@ -26,7 +26,7 @@ Rank: TypeAlias = tuple[bool, float, StreamId, float]
 
 
 @dataclass(slots=True)
-class Turn:
+class TenantTurn:
     """When a tenant was last served, and the number of that placement among all.
 
     It is forgotten with the tenant's last waiting stream.
@@ -40,7 +40,7 @@ class Turn:
 class Owner:
     """One of the owners of a tenant, which take turns among themselves. turn: of the tenant."""
 
-    turn: Turn
+    turn: TenantTurn
     number: int = 0
     num_waiting: int = 0
 
