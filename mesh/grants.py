@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 _MAX_MEDIA: Final = 256
 
 
-class Turn(NamedTuple):
+class Reservation(NamedTuple):
     """A reserved interval, in seconds of the reserving clock."""
 
     start: float
@@ -33,11 +33,11 @@ class Medium:
     reserved_s: float = 0.0
     last_end: float = 0.0
 
-    def reserve(self, now: float, ready: float, airtime_s: float) -> Turn:
+    def reserve(self, now: float, ready: float, airtime_s: float) -> Reservation:
         """Reserve airtime_s in the first gap that is long enough, not before `ready`."""
         return self.reserve_gap(now, ready, airtime_s, airtime_s)
 
-    def reserve_gap(self, now: float, ready: float, least_s: float, most_s: float) -> Turn:
+    def reserve_gap(self, now: float, ready: float, least_s: float, most_s: float) -> Reservation:
         """Reserve up to most_s of the first gap of least_s or more, not before `ready`."""
         self._forget(now)
         place = bisect.bisect_right(self._ends, ready)
@@ -52,7 +52,7 @@ class Medium:
         self.last_end = max(self.last_end, end)
         self._starts.insert(place, start)
         self._ends.insert(place, end)
-        return Turn(start, end)
+        return Reservation(start, end)
 
     def _forget(self, now: float) -> None:
         over = bisect.bisect_right(self._ends, now)

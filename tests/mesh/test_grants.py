@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.grants import Air, Medium, Turn
+from mesh.grants import Air, Medium, Reservation
 
 
 def test_media_have_nothing_to_do_with_one_another_and_each_adds_up():
     air = Air()
-    assert air["a"].reserve(0.0, 0.0, 9.0) == Turn(0.0, 9.0)
-    assert air["b"].reserve(0.0, 0.0, 1.0) == Turn(0.0, 1.0)
-    assert air["a"].reserve(0.0, 0.0, 0.25) == Turn(9.0, 9.25)
+    assert air["a"].reserve(0.0, 0.0, 9.0) == Reservation(0.0, 9.0)
+    assert air["b"].reserve(0.0, 0.0, 1.0) == Reservation(0.0, 1.0)
+    assert air["a"].reserve(0.0, 0.0, 0.25) == Reservation(9.0, 9.25)
     assert air.reserved_s() == [("a", 9.25), ("b", 1.0)]
 
 
@@ -25,7 +25,7 @@ wishes = st.lists(
 @given(wishes)
 def test_no_two_turns_overlap_and_none_waits_without_need(wishes):
     medium, now = Medium(), 0.0
-    made: list[Turn] = []
+    made: list[Reservation] = []
     for later, wait, airtime_s in wishes:
         now += later
         ready = now + wait
@@ -48,10 +48,10 @@ def test_a_gap_is_filled_as_far_as_it_goes():
     medium = Medium()
     medium.reserve(0.0, 1.0, 1.0)
     medium.reserve(0.0, 2.5, 0.5)
-    assert medium.reserve_gap(0.0, 0.9, 0.2, 1.0) == Turn(2.0, 2.5)
-    assert medium.reserve_gap(0.0, 0.0, 0.2, 0.5) == Turn(0.0, 0.5)
-    assert medium.reserve_gap(0.0, 0.0, 0.6, 2.0) == Turn(3.0, 5.0)
-    assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Turn(0.5, 1.0)
+    assert medium.reserve_gap(0.0, 0.9, 0.2, 1.0) == Reservation(2.0, 2.5)
+    assert medium.reserve_gap(0.0, 0.0, 0.2, 0.5) == Reservation(0.0, 0.5)
+    assert medium.reserve_gap(0.0, 0.0, 0.6, 2.0) == Reservation(3.0, 5.0)
+    assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Reservation(0.5, 1.0)
 
 
 def test_only_the_media_used_last_are_remembered():

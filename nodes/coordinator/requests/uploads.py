@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mesh.grants import Air, Turn
+from mesh.grants import Air, Reservation
 from mesh.padding import SIZES
 from mesh.rates import RateEstimate
 from nodes.coordinator.sends import Send
@@ -64,7 +64,7 @@ class _Out(NamedTuple):
     end: int
     granted_at: float
     delay_s: float
-    turn: Turn
+    turn: Reservation
 
 
 @dataclass(slots=True)
