@@ -44,7 +44,7 @@ _processes = get_context("forkserver")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class AttackPhase:
     """A phase of attack and what it is compared to."""
 
     hostile: Heard
@@ -107,7 +107,7 @@ class Found:
     name: str
     seed: int
     alone: Heard
-    turns: Sequence[Turn]
+    turns: Sequence[AttackPhase]
     watch: Watch
 
     @property
@@ -121,7 +121,7 @@ class Found:
 
 async def search(name: str, numbers: Sequence[int], num_turns: int, seed: int) -> Found:
     """Run one part of the search. numbers: of its items."""
-    part, turns = PARTS[name], list[Turn]()
+    part, turns = PARTS[name], list[AttackPhase]()
     async with _mesh(part) as (mesh, keys), _discarding() as discard_port:
         key = "" if part.beside is Against.DISCARDED else keys["mallory"]
         where = Where(mesh.port(GATEWAY), key, mesh.endpoint, mesh.folder, discard_port)
@@ -147,7 +147,7 @@ async def _turn(
     where: Where,
     seed: int,
     numbers: Sequence[int],
-) -> Turn:
+) -> AttackPhase:
     await watch.calm(_CALM_LIMIT_S)
     outcomes, _ = await asyncio.gather(
         send(Against.HOSTILE, where, seed, numbers), asyncio.sleep(_LEAST_S)
@@ -162,10 +162,10 @@ async def _turn(
         asyncio.sleep(_LEAST_S),
     )
     compared = watch.take()
-    return Turn(hostile, compared, outcomes)
+    return AttackPhase(hostile, compared, outcomes)
 
 
-def _ratios(turns: Sequence[Turn]) -> str:
+def _ratios(turns: Sequence[AttackPhase]) -> str:
     median, p99 = (
         statistics.median(each) for each in zip(*(t.ratios() for t in turns), strict=True)
     )
@@ -212,7 +212,7 @@ def _faults(found: Found) -> Iterator[str]:
     yield from slower(found.turns)
 
 
-def slower(turns: Sequence[Turn]) -> Iterator[str]:
+def slower(turns: Sequence[AttackPhase]) -> Iterator[str]:
     """Faults of gaps that are too long beside what they are compared to."""
     for index, (what, most) in enumerate((("median", _MEDIAN_FACTOR), ("p99", _P99_FACTOR))):
         ratios = [turn.ratios()[index] for turn in turns]

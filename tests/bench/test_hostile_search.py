@@ -10,7 +10,7 @@ from bench.harness.fleet import Setup
 from bench.hostile import search as searching
 from bench.hostile.attacks import PARTS, made
 from bench.hostile.items import Outcome, under_way
-from bench.hostile.search import Turn, search, slower
+from bench.hostile.search import AttackPhase, search, slower
 from bench.hostile.watching import Heard, limits_of
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
@@ -78,10 +78,10 @@ async def test_a_process_that_ends_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_longer_gaps_are_faults_that_name_the_items() -> None:
     outcomes = [Outcome(7, "a", 9.0, 10.5, "400", 1), Outcome(8, "b", 20.5, 21.0, "200", 1)]
-    slow = Turn(heard(1.0, 0.1, 0.1), heard(0.01, 0.01, 0.01), outcomes)
+    slow = AttackPhase(heard(1.0, 0.1, 0.1), heard(0.01, 0.01, 0.01), outcomes)
     assert slow.ratios() == pytest.approx((10.0, 100.0))
     assert slow.longest() == "longest gap 1.00 s, beside 7 (a)"
-    usual = Turn(heard(0.01, 0.01, 0.02), heard(0.01, 0.01, 0.01), outcomes)
+    usual = AttackPhase(heard(0.01, 0.01, 0.02), heard(0.01, 0.01, 0.01), outcomes)
     assert list(slower([usual])) == []
     # The median of the turns decides.
     assert list(slower([usual, slow, usual])) == []
@@ -94,7 +94,9 @@ def test_longer_gaps_are_faults_that_name_the_items() -> None:
 
 
 def test_no_tokens_at_all_are_a_fault() -> None:
-    assert [fault.endswith("no token came") for fault in slower([Turn(heard(), heard(1.0), [])])]
+    assert [
+        fault.endswith("no token came") for fault in slower([AttackPhase(heard(), heard(1.0), [])])
+    ]
 
 
 def test_what_is_under_way_at_a_time() -> None:
