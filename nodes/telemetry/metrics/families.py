@@ -6,7 +6,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
-Kind = Literal["counter", "gauge", "histogram"]
+MetricKind = Literal["counter", "gauge", "histogram"]
 
 # The library would add a sample with the time of its start to each counter and histogram.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -17,7 +17,7 @@ class Metric:
     """A metric. name: As in queries, with its unit, and with _total at the end for counters."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
 
