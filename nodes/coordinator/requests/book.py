@@ -20,6 +20,7 @@ from nodes.coordinator.requests.lines import Lines
 from nodes.coordinator.requests.quota import Quota
 from nodes.coordinator.requests.request import (
     Asked,
+    AwaitsPlace,
     AwaitsScores,
     NoReader,
     Over,
@@ -31,7 +32,6 @@ from nodes.coordinator.requests.request import (
     Serving,
     StreamPhase,
     TargetKind,
-    Waiting,
     check_transition,
 )
 from nodes.coordinator.requests.suspects import Suspicion
@@ -158,7 +158,7 @@ class Requests:
 
     def _note_stranded(self, request: Request, now: float) -> None:
         phases = (stream.phase for stream in request.streams.values())
-        is_stranded = any(isinstance(phase, Waiting) and not phase.kinds for phase in phases)
+        is_stranded = any(isinstance(phase, AwaitsPlace) and not phase.kinds for phase in phases)
         if is_stranded or isinstance(request.phase, NoReader):
             self.stranded.setdefault(request, now)
         else:
@@ -223,11 +223,11 @@ class Requests:
 
     def _change_stream(self, stream: RequestStream, phase: StreamPhase, now: float) -> None:
         check_transition(stream.phase, phase)
-        if isinstance(stream.phase, Waiting):
+        if isinstance(stream.phase, AwaitsPlace):
             self.lines.remove(stream)
             self.quota.wait(stream.request, -1)
         stream.phase = phase
-        if isinstance(phase, Waiting):
+        if isinstance(phase, AwaitsPlace):
             self.lines.add(stream)
             self.quota.wait(stream.request, 1)
         elif isinstance(phase, Over):
@@ -265,7 +265,7 @@ class Requests:
     def change_kinds(self, stream: RequestStream, kinds: frozenset[TargetKind], now: float) -> None:
         """Change the kinds of the targets that may serve a waiting stream."""
         phase = stream.phase
-        assert isinstance(phase, Waiting)
+        assert isinstance(phase, AwaitsPlace)
         if phase.kinds != kinds:
             self.lines.leave(stream)
             stream.phase = replace(phase, kinds=kinds)
@@ -274,7 +274,7 @@ class Requests:
 
     def suspect(self, stream: RequestStream, suspicion: Suspicion | None, now: float) -> None:
         """Replace the suspicion against a stream; it may then have to wait in another line."""
-        is_waiting = isinstance(stream.phase, Waiting)
+        is_waiting = isinstance(stream.phase, AwaitsPlace)
         if is_waiting:
             self.lines.leave(stream)
         stream.suspicion = suspicion
@@ -288,7 +288,7 @@ class Requests:
         """Give a waiting stream a place, and bind its request to the target's class. Returns its
         journal, if it had a place before."""
         phase, request = stream.phase, stream.request
-        assert isinstance(phase, Waiting)
+        assert isinstance(phase, AwaitsPlace)
         self._change_stream(stream, Placed(target, now), now)
         self.lines.served(phase.owner, now)
         request.numerics_class = target.profile.numerics_class

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from nodes.coordinator.requests.request import (
+    AwaitsPlace,
     Owner,
     Rank,
     RequestStream,
     TargetKind,
     TenantTurn,
-    Waiting,
 )
 from nodes.messages.access import GATEWAY
 from nodes.scheduler.stream import Stream
@@ -97,13 +97,13 @@ class Lines:
 
     def entry(
         self, stream: RequestStream, kinds: frozenset[TargetKind], journal: Stream | None
-    ) -> Waiting:
+    ) -> AwaitsPlace:
         """Return the phase of a stream that begins to wait, which add() then puts into its line."""
         request = stream.request
         owners = self._owners.setdefault((request.model_hash, request.tenant), {})
         turn = next((known.turn for known in owners.values()), None) or TenantTurn()
         owner = owners.setdefault(request.owner, Owner(turn))
-        return Waiting(kinds, _rank(stream), owner, journal)
+        return AwaitsPlace(kinds, _rank(stream), owner, journal)
 
     def add(self, stream: RequestStream) -> None:
         """Put a stream that has begun to wait into the line of its kinds."""
@@ -146,8 +146,8 @@ class Lines:
         return [self._streams[key[-1]] for key in firsts]
 
 
-def _waiting(stream: RequestStream) -> Waiting:
-    assert isinstance(stream.phase, Waiting)
+def _waiting(stream: RequestStream) -> AwaitsPlace:
+    assert isinstance(stream.phase, AwaitsPlace)
     return stream.phase
 
 

@@ -13,7 +13,13 @@ from typing import Final
 from nodes.coordinator.data import Data
 from nodes.coordinator.members.record import TargetRecord
 from nodes.coordinator.requests.classes import is_of_kind
-from nodes.coordinator.requests.request import Placed, Request, RequestStream, TargetKind, Waiting
+from nodes.coordinator.requests.request import (
+    AwaitsPlace,
+    Placed,
+    Request,
+    RequestStream,
+    TargetKind,
+)
 from nodes.messages import EngineProfile
 from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
@@ -66,7 +72,7 @@ def _kinds(stream: RequestStream, targets: Iterable[TargetRecord]) -> frozenset[
 
 
 def _journal_of(stream: RequestStream) -> Stream:
-    assert isinstance(stream.phase, Waiting)
+    assert isinstance(stream.phase, AwaitsPlace)
     return stream.phase.journal or Stream(stream.spec, list(stream.spec.token_ids))
 
 
@@ -82,7 +88,7 @@ def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | 
     reserved: list[tuple[frozenset[str], Stream]] = []
     # The streams behind the first of a line wait for targets of the same kinds.
     for stream in data.requests.lines.heads():
-        assert isinstance(stream.phase, Waiting)
+        assert isinstance(stream.phase, AwaitsPlace)
         if stream.phase.kinds <= blocked:
             continue
         able = _able(data, stream, now)

@@ -97,7 +97,7 @@ class AwaitsScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class AwaitsPlace:
     """It waits for a place. kinds: those of the targets that may serve it. journal: the stream as
     its last target left it; None before the first one."""
 
@@ -118,18 +118,18 @@ class Placed:
 
 Reading: TypeAlias = NoReader | Queued | Asked
 RequestPhase: TypeAlias = Reading | Serving | Over
-StreamPhase: TypeAlias = AwaitsScores | Waiting | Placed | Over
+StreamPhase: TypeAlias = AwaitsScores | AwaitsPlace | Placed | Over
 
 # From which phase to which; None is before the first one. docs/design/requests.md says when.
 TRANSITIONS: Final[dict[type | None, tuple[type, ...]]] = {
-    None: (NoReader, Queued, Serving, Over, AwaitsScores, Waiting),
+    None: (NoReader, Queued, Serving, Over, AwaitsScores, AwaitsPlace),
     NoReader: (Queued, Serving, Over),
     Queued: (Queued, Asked, NoReader, Serving, Over),
     Asked: (Queued, NoReader, Serving, Over),
     Serving: (Over,),
-    AwaitsScores: (Waiting, Over),
-    Waiting: (Placed, Over),
-    Placed: (Placed, Waiting, Over),
+    AwaitsScores: (AwaitsPlace, Over),
+    AwaitsPlace: (Placed, Over),
+    Placed: (Placed, AwaitsPlace, Over),
     Over: (),
 }
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from nodes.coordinator.requests.book import Requests
 from nodes.coordinator.requests.lines import STEP_S
-from nodes.coordinator.requests.request import Request, RequestStream, TargetKind, Waiting
+from nodes.coordinator.requests.request import AwaitsPlace, Request, RequestStream, TargetKind
 from nodes.coordinator.requests.suspects import Suspicion
 from tests.nodes.builders import make_spec, make_submit
 from tests.nodes.coordinator.script import make_mesh
@@ -108,7 +108,7 @@ def test_lines_are_by_targets_and_those_of_none_are_not_looked_at(line: Line) ->
     line.add(2.0)
     line.add(4.0)
     heads = [(head.request.request_id, head.phase) for head in line.book.lines.heads()]
-    assert [(n, p.kinds) for n, p in heads if isinstance(p, Waiting)] == [(3, ONE), (1, OTHER)]
+    assert [(n, p.kinds) for n, p in heads if isinstance(p, AwaitsPlace)] == [(3, ONE), (1, OTHER)]
     assert len(line.book.lines) == 4
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from nodes.coordinator.data import Data
 from nodes.coordinator.requests.request import (
     Asked,
+    AwaitsPlace,
     NoReader,
     Over,
     Placed,
@@ -14,7 +15,6 @@ from nodes.coordinator.requests.request import (
     Request,
     RequestStream,
     Serving,
-    Waiting,
 )
 from nodes.coordinator.requests.texts import MAX_AT_ONCE
 
@@ -34,7 +34,9 @@ def check_phases(data: Data) -> None:
     _check_counts(data, requests, streams)
     _check_places(data, streams)
     stranded = {r for r in requests if isinstance(r.phase, NoReader)}
-    stranded |= {s.request for s in streams if isinstance(s.phase, Waiting) and not s.phase.kinds}
+    stranded |= {
+        s.request for s in streams if isinstance(s.phase, AwaitsPlace) and not s.phase.kinds
+    }
     assert stranded == set(book.stranded)
     slots = Counter(r.phase.target for r in reading if isinstance(r.phase, Asked))
     assert all(num <= MAX_AT_ONCE for num in slots.values())
@@ -46,7 +48,7 @@ def _check_counts(data: Data, requests: list[Request], streams: list[RequestStre
         if request in data.requests.reading:
             waiting[request.role] += request.num_to_wait
     for stream in streams:
-        waiting[stream.request.role] += isinstance(stream.phase, Waiting)
+        waiting[stream.request.role] += isinstance(stream.phase, AwaitsPlace)
     for role in ("client", "gateway", "admin"):
         assert quota.num_waiting(role) == waiting[role]
     held = sum(request.num_held for request in requests)
@@ -55,7 +57,7 @@ def _check_counts(data: Data, requests: list[Request], streams: list[RequestStre
 
 def _check_places(data: Data, streams: list[RequestStream]) -> None:
     lines = {stream.stream_id for stream in data.requests.lines}
-    assert lines == {s.stream_id for s in streams if isinstance(s.phase, Waiting)}
+    assert lines == {s.stream_id for s in streams if isinstance(s.phase, AwaitsPlace)}
     targets = data.roster.targets()
     for target in targets:
         placed = {s.stream_id for s in streams if s.target is target}
