@@ -16,9 +16,9 @@ from bench.hostile.items import Item
 from nodes.gateway.app import APIS, document
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.shape import Api
-from nodes.gateway.text_routes import READINGS, Reading
+from nodes.gateway.text_routes import TEXT_ROUTES, TextRoute
 
-_POSTS: Final[dict[str, Api | Reading]] = {**APIS, **READINGS}
+_POSTS: Final[dict[str, Api | TextRoute]] = {**APIS, **TEXT_ROUTES}
 _SCHEMAS: Final = document({}, _POSTS)["components"]["schemas"]
 # Of settings that limit what a body has; a body larger than this only gets status 413.
 _MOST: Final = GatewayLimits().max_body_bytes

@@ -29,7 +29,7 @@ from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
 from nodes.gateway.scores import HeldScores
 from nodes.gateway.shape import VERSION, Api, now_unix
-from nodes.gateway.text_routes import READINGS, Read, Reading
+from nodes.gateway.text_routes import TEXT_ROUTES, TextHandler, TextRoute
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 from nodes.telemetry.metrics.mesh import MeshMetrics
 
@@ -92,7 +92,7 @@ class Gateway:
             "/v1/models": (self._served, "The models that are served at present"),
         }
         specification = document(
-            {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}
+            {path: summary for path, (_, summary) in gets.items()}, {**APIS, **TEXT_ROUTES}
         )
 
         async def openapi(_request: Request) -> JSONResponse:
@@ -104,8 +104,8 @@ class Gateway:
             Route("/v1/models/{name:path}", self._model),
             *(Route(path, answer) for path, (answer, _) in gets.items()),
         ]
-        for path, reading in READINGS.items():
-            routes.append(Route(path, Read(shared, reading), methods=["POST"]))
+        for path, route in TEXT_ROUTES.items():
+            routes.append(Route(path, TextHandler(shared, route), methods=["POST"]))
         for path, api in APIS.items():
             routes.append(Route(path, Generate(shared, api), methods=["POST"]))
             routes.append(Route(path + "/{request_id}", self._cancel, methods=["DELETE"]))
@@ -179,7 +179,7 @@ class Gateway:
         return JSONResponse({"id": request_id, "object": "request", "cancelled": True})
 
 
-def document(gets: Mapping[str, str], posts: Mapping[str, Api | Reading]) -> dict[str, Any]:
+def document(gets: Mapping[str, str], posts: Mapping[str, Api | TextRoute]) -> dict[str, Any]:
     """The OpenAPI 3.1 document, from the pydantic models that check bodies.
 
     gets: path -> summary of its GET. posts: path -> its POST.

@@ -166,7 +166,7 @@ def _one_piece(answer: dict[str, Any]) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TextRoute:
     """A route that reads texts and generates none. answer: computes the answer to a body, as pieces
     of JSON."""
 
@@ -175,22 +175,22 @@ class Reading:
     answer: Callable[[Any, Asking], Coroutine[Any, Any, Iterator[bytes]]]
 
 
-READINGS: Final = {
-    "/v1/embeddings": Reading(EmbeddingsBody, "Embed texts", _embeddings),
-    "/v1/messages/count_tokens": Reading(
+TEXT_ROUTES: Final = {
+    "/v1/embeddings": TextRoute(EmbeddingsBody, "Embed texts", _embeddings),
+    "/v1/messages/count_tokens": TextRoute(
         CountTokensBody, "Count the tokens of a conversation", _count_tokens
     ),
-    "/tokenize": Reading(TokenizeBody, "Tokenize a text or conversation", _tokenize),
-    "/detokenize": Reading(DetokenizeBody, "Convert tokens to text", _detokenize),
+    "/tokenize": TextRoute(TokenizeBody, "Tokenize a text or conversation", _tokenize),
+    "/detokenize": TextRoute(DetokenizeBody, "Convert tokens to text", _detokenize),
 }
 
 
-class Read:
+class TextHandler:
     """The handler of one such route; it ends when the client leaves."""
 
-    def __init__(self, shared: Shared, reading: Reading) -> None:
+    def __init__(self, shared: Shared, route: TextRoute) -> None:
         self._shared = shared
-        self._reading = reading
+        self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key, shared = key_of(scope, "infer"), self._shared
@@ -205,13 +205,13 @@ class Read:
                 strict_fields = shared.config.strict_fields
 
                 def read_body() -> Body:
-                    kind, value = self._reading.body, parse_json(content)
+                    kind, value = self._route.body, parse_json(content)
                     return read(kind, value, strict_fields=strict_fields)[0]
 
                 body = await shared.bodies.run(len(content), read_body)
                 await shared.models.nodes.latest()
                 asking = Asking(limits, key, shared.mesh.read)
-                found = await result_of(run, self._reading.answer(body, asking), receive)
+                found = await result_of(run, self._route.answer(body, asking), receive)
             except ClientDisconnect:
                 return
             answer = JsonInPieces(found, {"x-request-id": request_id})

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.app import APIS, READINGS, document
+from nodes.gateway.app import APIS, TEXT_ROUTES, document
 from tests.nodes.gateway.calls import ask
 from tests.nodes.gateway.fake_mesh import FakeMesh, Step, finished, started, tokens
 
-POSTS: Final = {**APIS, **READINGS}
+POSTS: Final = {**APIS, **TEXT_ROUTES}
 SCHEMAS: Final = document({}, POSTS)["components"]["schemas"]
 # The statuses that the answer to any body may have.
 STATUSES: Final = {200, 400, 404, 413, 415, 429}
