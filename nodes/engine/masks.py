@@ -157,8 +157,10 @@ class GrammarText:
         return self._is_slow
 
     def await_next(self) -> bool:
-        """Asks for the next token's mask. Returns whether it is missing; the engine is woken when it
-        comes."""
+        """Ask for the next token's mask. Returns whether it is missing.
+
+        If it is, the engine is woken when it comes.
+        """
         self.ask()
         if self._found() is not None:
             return False
