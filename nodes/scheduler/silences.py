@@ -8,12 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from nodes.worker.stream import StreamId
-
-if TYPE_CHECKING:
-    pass
 
 # Seconds between two checks, and between two plans.
 LOOK_S = 1.0
