@@ -28,7 +28,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(slots=True)
-class _Wait:
+class _Silence:
     state: object
     since: float
     limit_s: float | None = None
@@ -38,7 +38,7 @@ class Silences(Generic[K]):
     """The waiting items by key, each with its state and the time when this state was first seen."""
 
     def __init__(self) -> None:
-        self._waits: dict[K, _Wait] = {}
+        self._silences: dict[K, _Silence] = {}
         self._looked_at = -math.inf
 
     def is_due(self, now: float) -> bool:
@@ -54,19 +54,19 @@ class Silences(Generic[K]):
         with its state; a changed state starts a new wait. limit_s: called once for each wait, when
         the state was the same in two checks.
         """
-        before, self._waits = self._waits, {}
+        before, self._silences = self._silences, {}
         if now - self._looked_at > _SUSPENDED_S:
             before = {}
         self._looked_at = now
         overdue = []
         for key, state in waiting:
-            wait = before.get(key)
-            if wait is None or wait.state != state:
-                wait = _Wait(state, now)
-            elif wait.limit_s is None:
-                wait.limit_s = limit_s(key)
-            if wait.limit_s is not None and now - wait.since > wait.limit_s:
+            silence = before.get(key)
+            if silence is None or silence.state != state:
+                silence = _Silence(state, now)
+            elif silence.limit_s is None:
+                silence.limit_s = limit_s(key)
+            if silence.limit_s is not None and now - silence.since > silence.limit_s:
                 overdue.append(key)
             else:
-                self._waits[key] = wait
+                self._silences[key] = silence
         return overdue
