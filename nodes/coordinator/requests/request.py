@@ -116,8 +116,7 @@ class Placed:
     is_new: bool = True
 
 
-Reading: TypeAlias = NoReader | Queued | Asked
-RequestPhase: TypeAlias = Reading | Serving | Over
+RequestPhase: TypeAlias = NoReader | Queued | Asked | Serving | Over
 StreamPhase: TypeAlias = AwaitsScores | AwaitsPlace | Placed | Over
 
 # From which phase to which; None is before the first one. docs/design/requests.md says when.
