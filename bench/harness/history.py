@@ -23,7 +23,7 @@ _UNBELIEVED = ("the request cannot continue", "the answer is not complete")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClientEvent:
     """One event. what: started, tokens or finished. num_tokens: the count in FinishedNotice."""
 
     at_s: float
@@ -48,7 +48,7 @@ class Record:
     case: Case
     asked_at_s: float
     deadline_s: float | None
-    events: list[Seen] = field(default_factory=list)
+    events: list[ClientEvent] = field(default_factory=list)
     end: str = ""
     code: str = ""
     reason: str = ""
@@ -60,12 +60,14 @@ class Record:
         """Append an event that the client received."""
         match event:
             case StartedNotice():
-                self.events.append(Seen(at_s, "started"))
+                self.events.append(ClientEvent(at_s, "started"))
             case TokensNotice(choice=choice, position=position, token_ids=ids, text=text):
-                self.events.append(Seen(at_s, "tokens", choice, position, ids, text))
+                self.events.append(ClientEvent(at_s, "tokens", choice, position, ids, text))
             case FinishedNotice(choice=choice, num_tokens=count, finish_reason=reason):
                 self.figures = event.figures
-                self.events.append(Seen(at_s, "finished", choice, num_tokens=count, reason=reason))
+                self.events.append(
+                    ClientEvent(at_s, "finished", choice, num_tokens=count, reason=reason)
+                )
 
     def begin_again(self) -> None:
         """Drop the events, because the answer comes from its beginning again. Wrong ones stay, so
@@ -113,7 +115,7 @@ def _choice_faults(record: Record) -> Iterator[str]:
             yield f"{fault}, choice {choice}"
 
 
-def _of_choice(events: list[Seen], expected: Expected, record: Record) -> str:
+def _of_choice(events: list[ClientEvent], expected: Expected, record: Record) -> str:
     """Return the first fault of a choice, or "" if there is none."""
     num_tokens, text = 0, b""
     for event in events:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 
 from bench.harness.cases import Case
-from bench.harness.history import Record, Seen
+from bench.harness.history import ClientEvent, Record
 from bench.harness.work import PATIENCE_S, until_end
 from nodes.client.client import RequestFailedError
 
@@ -123,6 +123,6 @@ class Reader:
             index, reason = choice["index"], choice["finish_reason"]
             text = choice["text"].encode()
             self._num_bytes += len(text)
-            events.append(Seen(now, "tokens", index, text=text))
+            events.append(ClientEvent(now, "tokens", index, text=text))
             if reason is not None:
-                events.append(Seen(now, "finished", index, reason=reason))
+                events.append(ClientEvent(now, "finished", index, reason=reason))

@@ -23,7 +23,7 @@ from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
 from bench.emulate.toxics import TOXICS, Toxic
 from bench.harness.cases import Case, Expected
-from bench.harness.history import Record, Seen
+from bench.harness.history import ClientEvent, Record
 from bench.harness.processes import beside
 from bench.harness.streams import Heard, Hearing, Task, streams
 from bench.netns import NamespacesError
@@ -43,11 +43,11 @@ async def test_whole_texts_are_counted_with_the_gaps_inside_them() -> None:
 
     def receive(record: Record, *tokens: tuple[float, int, tuple[int, ...]]) -> None:
         for at_s, position, ids in tokens:
-            record.events.append(Seen(at_s, "tokens", 0, position, ids))
+            record.events.append(ClientEvent(at_s, "tokens", 0, position, ids))
             hearing.see(0, record)
             record.ended_at_s = at_s
         if record.end == "finished":
-            record.events.append(Seen(record.ended_at_s, "finished", reason="length"))
+            record.events.append(ClientEvent(record.ended_at_s, "finished", reason="length"))
             hearing.see(0, record)
         hearing.end(0, record)
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from bench.harness.cases import Case, Expected, sampling_of, toy_cases
-from bench.harness.history import Record, Seen, Tally, faults_of
+from bench.harness.history import ClientEvent, Record, Tally, faults_of
 from bench.harness.work import answered
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions
@@ -19,19 +19,21 @@ CASE = Case(
     (1, 2), GenerateOptions(max_tokens=4, seed=1), (Expected((5, 6, 7, 8), b" 5 6 7 8", "length"),)
 )
 STOPPED = Case((1,), GenerateOptions(seed=1), (Expected((5, 6), b" 5", "stop"),))
-STARTED = Seen(0.1, "started")
+STARTED = ClientEvent(0.1, "started")
 
 
-def tokens(position: int, *ids: int, text: bytes | None = None, at_s: float = 0.2) -> Seen:
+def tokens(position: int, *ids: int, text: bytes | None = None, at_s: float = 0.2) -> ClientEvent:
     text = b"".join(b" %d" % i for i in ids) if text is None else text
-    return Seen(at_s, "tokens", 0, position, ids, text)
+    return ClientEvent(at_s, "tokens", 0, position, ids, text)
 
 
-def finished(count: int, reason: str = "length") -> Seen:
-    return Seen(0.9, "finished", num_tokens=count, reason=reason)
+def finished(count: int, reason: str = "length") -> ClientEvent:
+    return ClientEvent(0.9, "finished", num_tokens=count, reason=reason)
 
 
-def record(*events: Seen, end: str = "finished", case: Case = CASE, took_s: float = 1.0) -> Record:
+def record(
+    *events: ClientEvent, end: str = "finished", case: Case = CASE, took_s: float = 1.0
+) -> Record:
     return Record(1, case, 0.0, 10.0, list(events), end, ended_at_s=took_s)
 
 
@@ -88,7 +90,10 @@ def test_each_choice_is_checked_by_itself() -> None:
     two = Case((1,), GenerateOptions(num_choices=2, seed=1), (CASE.expected[0],) * 2)
     good = [STARTED, tokens(0, 5, 6, 7, 8), finished(4)]
     assert kinds(record(*good, case=two)) == ["no end"]
-    other = [Seen(1.0, "tokens", 1, 0, (5, 6, 7, 8), b" 5 6 7 8"), Seen(1, "finished", 1)]
+    other = [
+        ClientEvent(1.0, "tokens", 1, 0, (5, 6, 7, 8), b" 5 6 7 8"),
+        ClientEvent(1, "finished", 1),
+    ]
     assert kinds(record(*good, *other, case=two)) == ["wrong end"]
 
 
