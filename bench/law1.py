@@ -31,10 +31,10 @@ from nodes.service.local import local_mesh
 _CELLS = 16_384
 _GREEDY = GenerateOptions(seed=7)
 _SAMPLED = replace(_GREEDY, temperature=0.8, top_k=40, top_p=0.95)
-Kind = tuple[int | None, float]
+Setting = tuple[int | None, float]
 
 
-def _kind(case: Case) -> Kind:
+def _setting(case: Case) -> Setting:
     return case.options.gamma, case.options.temperature
 
 
@@ -81,14 +81,14 @@ def run_law1(
         began, where = time.perf_counter(), f"{num_streams} streams, {num_threads} threads"
         taken, wrong = asyncio.run(_serve_all(pair, work, num_streams, num_threads))
         note(f"{where}: {time.perf_counter() - began:.0f} s")
-        for kind in dict.fromkeys(map(_kind, work)):
-            guesses = taken[kind].num_guesses, taken[kind].num_accepted
-            cells = *kind, len(texts), wrong[kind], *guesses
+        for setting in dict.fromkeys(map(_setting, work)):
+            guesses = taken[setting].num_guesses, taken[setting].num_accepted
+            cells = *setting, len(texts), wrong[setting], *guesses
             found.lines.append(row(num_streams, num_threads, *cells))
             note(found.lines[-1])
-            if wrong[kind]:
-                place = f"{where}, gamma {kind[0]}, T {kind[1]}"
-                found.faults.append(f"{place}: {wrong[kind]} texts differ")
+            if wrong[setting]:
+                place = f"{where}, gamma {setting[0]}, T {setting[1]}"
+                found.faults.append(f"{place}: {wrong[setting]} texts differ")
     return found
 
 
@@ -109,13 +109,13 @@ def _references(
 
 async def _serve_all(
     pair: Pair, work: Sequence[Case], num_streams: int, threads: int
-) -> tuple[dict[Kind, Taken], Counter[Kind]]:
+) -> tuple[dict[Setting, Taken], Counter[Setting]]:
     """Run all texts, num_streams at a time; streams of every gamma and temperature share passes.
 
     Returns by gamma and temperature what passes took, and the number of differing texts.
     """
-    taken: defaultdict[Kind, Taken] = defaultdict(Taken)
-    wrong = Counter[Kind]()
+    taken: defaultdict[Setting, Taken] = defaultdict(Taken)
+    wrong = Counter[Setting]()
     todo = iter(work)
     target, draft = pair.settings()
     target = replace(target, cells=_CELLS, threads=threads)
@@ -123,15 +123,15 @@ async def _serve_all(
 
     async def worker(client: Client) -> None:
         for each in todo:
-            kind, (expected,) = _kind(each), each.expected
+            setting, (expected,) = _setting(each), each.expected
             answer = await ask_one(client, each.prompt, each.options)
             for figures in answer.figures:
-                taken[kind].add(figures)
+                taken[setting].add(figures)
             if answer.token_ids != expected.token_ids:
-                wrong[kind] += 1
+                wrong[setting] += 1
                 same = [a == b for a, b in zip(answer.token_ids, expected.token_ids, strict=False)]
                 first = [*same, False].index(False)
-                note(f"{kind}: differs at output token {first} of {len(expected.token_ids)}")
+                note(f"{setting}: differs at output token {first} of {len(expected.token_ids)}")
 
     async with local_mesh(target, draft) as (mesh, client):
         await asyncio.gather(*(mesh.beside(worker(client)) for _ in range(num_streams)))
