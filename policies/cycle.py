@@ -51,13 +51,13 @@ class BlockSums:
     """Sums over all streams before each block boundary, for every option of gammas.
 
     counts: (g, J, b + 1, o) streams of each draft node that take draft step 1, 2, ... g. guesses:
-    (J, b + 1, o) their guesses. worth: (b + 1, o) sum of w/E over guessing streams. plain_weight,
-    num_plain: (b + 1, o) weight and number of the others.
+    (J, b + 1, o) their guesses. weight_per_token: (b + 1, o) sum of w/E over guessing streams.
+    plain_weight, num_plain: (b + 1, o) weight and number of the others.
     """
 
     counts: Ints
     guesses: Ints
-    worth: Floats
+    weight_per_token: Floats
     plain_weight: Floats
     num_plain: Ints
 
@@ -68,7 +68,8 @@ class Stages:
 
     draft_s: (J, ...). air_s: (I, ...). head_s: (...) time of a round without its pass: until the
     last guesses have arrived, and of messages to and from the target. num_streams: (...) guessing
-    streams. num_guesses: (...) guesses that the target verifies. worth: (...) sum of w/E.
+    streams. num_guesses: (...) guesses that the target verifies. weight_per_token: (...) sum of
+    w/E.
     """
 
     draft_s: Floats
@@ -76,7 +77,7 @@ class Stages:
     head_s: Floats
     num_streams: Ints
     num_guesses: Ints
-    worth: Floats
+    weight_per_token: Floats
 
     @property
     def num_tokens(self) -> Ints:
@@ -92,7 +93,7 @@ class Stages:
             self.head_s[key],
             self.num_streams[key] * only,
             self.num_guesses[key] * only,
-            self.worth[key] * only,
+            self.weight_per_token[key] * only,
         )
 
     def busiest_s(self) -> Floats:
@@ -130,8 +131,13 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     return BlockSums(counts, counts.sum(axis=0), sums[0], sums[1], num_plain)
 
 
-def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats) -> Stages:
-    """Returns the stage times of batches; counts: (g, J, ...), guesses: (J, ...), worth: (...)."""
+def stages_of(
+    problem: CycleProblem, counts: Ints, guesses: Ints, weight_per_token: Floats
+) -> Stages:
+    """Returns the stage times of batches.
+
+    counts: (g, J, ...), guesses: (J, ...), weight_per_token: (...).
+    """
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
     drafted = counts[0]
@@ -156,7 +162,7 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
     at_target_s = problem.target_air.of(num_streams, num_guesses)
     by_medium[problem.target_air.medium] += at_target_s
     head_s = arrival_s.max(axis=0) + at_target_s
-    return Stages(draft_s, by_medium, head_s, num_streams, num_guesses, worth)
+    return Stages(draft_s, by_medium, head_s, num_streams, num_guesses, weight_per_token)
 
 
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
@@ -185,7 +191,7 @@ class Totals:
     verify_s: Floats
     round_s: Floats
     num_batches: Floats
-    worth: Floats
+    weight_per_token: Floats
     plain_weight: Floats
     plain_pass_s: Floats
 
@@ -216,7 +222,7 @@ def totals_of(
         verify_s=verify_s.sum(axis=-1),
         round_s=round_s.max(axis=-1),
         num_batches=(stages.num_streams > 0).sum(axis=-1).astype(np.float64),
-        worth=stages.worth.sum(axis=-1),
+        weight_per_token=stages.weight_per_token.sum(axis=-1),
         plain_weight=plain_weight,
         plain_pass_s=problem.plain_pass_s(num_plain),
     )
@@ -235,16 +241,18 @@ def price_of_totals(totals: Totals) -> tuple[Floats, Floats]:
     """(...) F and C of plans (module docstring); C is v(P) for plans without guesses."""
     plain_pass_s = np.where(totals.plain_pass_s > 0, totals.plain_pass_s, 1.0)
     natural_s = totals.natural_s
-    # dF/dC = 0: worth = weight * stolen / (M + (C - V)/v)^2, stolen = V/v - M.
+    # dF/dC = 0: weight_per_token = weight * stolen / (M + (C - V)/v)^2, stolen = V/v - M.
     stolen = np.maximum(0.0, totals.verify_s / plain_pass_s - totals.num_batches)
     has_both = (totals.num_batches > 0) & (totals.plain_weight > 0)
-    worth = np.where(totals.worth > 0, totals.worth, 1.0)
-    wanted_s = plain_pass_s * (np.sqrt(stolen * totals.plain_weight / worth) + stolen)
+    weight_per_token = np.where(totals.weight_per_token > 0, totals.weight_per_token, 1.0)
+    wanted_s = plain_pass_s * (np.sqrt(stolen * totals.plain_weight / weight_per_token) + stolen)
     cycle_s = np.where(has_both, np.maximum(natural_s, wanted_s), natural_s)
     passes = totals.num_batches + (cycle_s - totals.verify_s) / plain_pass_s
     plain_s = cycle_s / np.where(has_both, passes, 1.0)
     none = totals.num_batches == 0
-    price_s = cycle_s * totals.worth + totals.plain_weight * np.where(none, plain_pass_s, plain_s)
+    price_s = cycle_s * totals.weight_per_token + totals.plain_weight * np.where(
+        none, plain_pass_s, plain_s
+    )
     return price_s, np.where(none, totals.plain_pass_s, cycle_s)
 
 
@@ -277,8 +285,8 @@ def evaluate(problem: CycleProblem, plan: CyclePlan) -> CycleCost:
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
     guesses = np.diff(sums.guesses[..., 0], axis=1)
-    worth = np.diff(sums.worth[:, 0])
-    stages = stages_of(problem, counts, guesses, worth)
+    weight_per_token = np.diff(sums.weight_per_token[:, 0])
+    stages = stages_of(problem, counts, guesses, weight_per_token)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, round_s = verify_times(problem, stages, np.array(num_plain))
     plain_weight = sums.plain_weight[-1, 0]

@@ -177,7 +177,7 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     options = np.zeros((len(gammas), problem.num_streams), dtype=np.int64)
     options[:, k] = gammas
     sums = block_sums(problem, options, (0, problem.num_streams))
-    stages = stages_of(problem, sums.counts[:, :, 1], sums.guesses[:, 1], sums.worth[1])
+    stages = stages_of(problem, sums.counts[:, :, 1], sums.guesses[:, 1], sums.weight_per_token[1])
     # Its guesses are verified in a pass with all other plain streams.
     verify_s, _ = verify_times(problem, stages, np.array(num_plain - 1))
     round_s = stages.head_s + verify_s

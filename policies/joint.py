@@ -64,10 +64,10 @@ def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
     longer_s = problem.target_s[num_plain + 1] - problem.target_s[num_plain]
     each_s = problem.weights.sum() / n * np.maximum(1, num_plain) * longer_s / free
     plain += runs.num_plain * each_s[:, None, None]
-    unpriced = cycle_s * stages.worth + slope * extra_s[:, None] + plain[:, None]
+    unpriced = cycle_s * stages.weight_per_token + slope * extra_s[:, None] + plain[:, None]
     unpriced += np.where(round_s[:, None] > cycle_s, np.inf, 0.0)
-    priced = unpriced + seed.worth * (extra_s + stages.busiest_s())[:, None]
-    return np.concatenate([unpriced, priced]).reshape(-1, *stages.worth.shape)
+    priced = unpriced + seed.weight_per_token * (extra_s + stages.busiest_s())[:, None]
+    return np.concatenate([unpriced, priced]).reshape(-1, *stages.weight_per_token.shape)
 
 
 def _chains(cheapest: Floats, runs: Runs, num_blocks: int) -> Ints:

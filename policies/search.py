@@ -66,15 +66,15 @@ class Runs:
 
 def runs_of(problem: CycleProblem, sums: BlockSums) -> Runs:
     """Returns the stage times of all runs. sums: sums over blocks."""
-    starts, stops = np.triu_indices(len(sums.worth), 1)
-    counts, worth = sums.counts[:, :, stops], sums.worth[stops]
+    starts, stops = np.triu_indices(len(sums.weight_per_token), 1)
+    counts, weight_per_token = sums.counts[:, :, stops], sums.weight_per_token[stops]
     counts -= sums.counts[:, :, starts]
-    worth -= sums.worth[starts]
+    weight_per_token -= sums.weight_per_token[starts]
     guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
     return Runs(
         starts,
         stops,
-        stages_of(problem, counts, guesses, worth),
+        stages_of(problem, counts, guesses, weight_per_token),
         sums.plain_weight[stops] - sums.plain_weight[starts],
         sums.num_plain[stops] - sums.num_plain[starts],
     )
@@ -92,13 +92,13 @@ class Found:
 class Seed:
     """The start of the dynamic program: totals of the best candidate.
 
-    stolen: share of the cycle that guesses take from plain passes. worth: sum of w/E.
+    stolen: share of the cycle that guesses take from plain passes. weight_per_token: sum of w/E.
     """
 
     num_plain: int
     cycle_s: float
     stolen: float
-    worth: float
+    weight_per_token: float
 
 
 def block_bounds(problem: CycleProblem) -> Ints:
@@ -171,7 +171,7 @@ def best_equal(
         num_batches=np.add.reduceat(
             (picked.num_streams > 0).astype(np.float64), cuts.groups, axis=0
         ),
-        worth=np.add.reduceat(picked.worth, cuts.groups, axis=0),
+        weight_per_token=np.add.reduceat(picked.weight_per_token, cuts.groups, axis=0),
         plain_weight=plain_weight,
         plain_pass_s=problem.plain_pass_s(num_plain),
     )
@@ -189,6 +189,6 @@ def best_equal(
         int(num_plain[at]),
         cycle,
         min(0.95, max(0.0, float(totals.verify_s[at] - totals.num_batches[at] * pass_s) / cycle)),
-        float(totals.worth[at]),
+        float(totals.weight_per_token[at]),
     )
     return found, seed

@@ -137,7 +137,7 @@ class SlowCycle:
         assert sorted(k for k, _ in members) == sorted(self.streams)
         plain = [k for k, g in members if not g]
         plain_weight = sum(self.streams[k].weight for k in plain)
-        worth = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
+        weight_per_token = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
         plain_s = self.plain_pass_s(len(plain))
         parts = []
         for batch in batches:
@@ -171,11 +171,11 @@ class SlowCycle:
 
         def price(cycle_s: float) -> float:
             plain_token_s = cycle_s / plain_passes(cycle_s) if plain else 0.0
-            return cycle_s * worth + plain_weight * plain_token_s
+            return cycle_s * weight_per_token + plain_weight * plain_token_s
 
         cycle_s = natural_s
         if plain:
-            bounds = natural_s, max(natural_s, price(natural_s) / worth)
+            bounds = natural_s, max(natural_s, price(natural_s) / weight_per_token)
             inside = minimize_scalar(price, bounds=bounds, method="bounded", options=EXACT)
             cycle_s = min(*bounds, inside.x, key=price)
         rate = sum(self.earned(k, g) for k, g in members if g) / cycle_s

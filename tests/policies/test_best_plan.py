@@ -57,7 +57,7 @@ def _least_of_cut(problem: CycleProblem, options: Ints, bounds: tuple[int, ...])
         problem,
         sums.counts[:, :, end, chosen] - sums.counts[:, :, first, chosen],
         sums.guesses[:, end, chosen] - sums.guesses[:, first, chosen],
-        sums.worth[end, chosen] - sums.worth[first, chosen],
+        sums.weight_per_token[end, chosen] - sums.weight_per_token[first, chosen],
     )
     num_plain = (sums.num_plain[end, chosen] - sums.num_plain[first, chosen]).sum(axis=1)
     plain_weight = sums.plain_weight[end, chosen] - sums.plain_weight[first, chosen]
