@@ -69,6 +69,8 @@ class Scheduler(SchedulerState):
         stream.spec = stream.current_spec(stream.spec.generation + 1)
         stream.phase, stream.is_parked, stream.num_reopened = ReadingText(), False, 0
         stream.backoff = NodeBackoff()
+        # The seconds between its commits are those of another target, or of none.
+        stream.committed_at, stream.interval_s = None, 0.0
         return self._take_in(stream)
 
     def _take_in(self, stream: Stream) -> list[Instruction]:

@@ -15,6 +15,7 @@ from nodes.messages import (
     OpenStreamRequest,
 )
 from nodes.scheduler.drafts import DraftRecord, Drafts
+from nodes.scheduler.in_force import observed_price_s
 from nodes.scheduler.instructions import Abort, Emit, Instruction
 from nodes.scheduler.planning import MODES
 from nodes.scheduler.scheduler import Scheduler
@@ -397,3 +398,18 @@ def test_a_draft_node_is_told_of_commits_whatever_is_known_of_its_link(link: Lin
     assert [token_id for notice in told for token_id in notice.new_token_ids] == [7, 8]
     for notice in told:
         assert decode(encode(notice)).message == notice
+
+
+def test_the_time_without_a_target_is_not_part_of_the_price_at_the_next() -> None:
+    """The first target committed every 0.1 s, and the second one, an hour later, every 0.2 s."""
+    first, second = decoding(make()), make_scheduler()
+    for now in (0.0, 0.1):
+        commit(first, 5, now=now)
+    assert observed_price_s(first) == pytest.approx(0.1)
+    journal, _ = first.release(ONE)
+    second.adopt(journal)
+    ready(second)
+    commit(second, 5, now=3600.0)
+    assert observed_price_s(second) == 0.0
+    commit(second, 5, now=3600.2)
+    assert observed_price_s(second) == pytest.approx(0.2)
