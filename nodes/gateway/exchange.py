@@ -45,7 +45,7 @@ class Exchange:
         self.answers = Answers(job, run.request_id, now_unix())
         self._shape = api.shape(self.answers)
         # Whether any part of the answer has been handed to the client.
-        self.has_told = False
+        self.has_begun = False
         self._was_dropped = False
         self.failure: ApiError | None = None
 
@@ -68,7 +68,7 @@ class Exchange:
             choices.setdefault(delta.index, Joined(delta.index)).add(delta)
 
         await result_of(self._run, self._ask_all(on_delta), receive)
-        self.has_told = True
+        self.has_begun = True
         # Each is let go when it has been written.
         in_order = (choices.pop(index).delta() for index in sorted(choices))
         return JsonInPieces(self._shape.whole(in_order), self._headers())
@@ -98,7 +98,7 @@ class Exchange:
             await result_of(self._run, self._ask_all(on_delta), receive)
             end = self._shape.end()
         except ApiError as error:
-            if not self.has_told:
+            if not self.has_begun:
                 raise
             self.failure = error
             end = self._shape.failed(error)
@@ -121,8 +121,8 @@ class Exchange:
         if self._connection.is_full:
             self._was_dropped = True
             self._connection.abort()
-        if not self.has_told:
-            self.has_told = True
+        if not self.has_begun:
+            self.has_begun = True
             headers = {"content-type": "text/event-stream; charset=utf-8", **self._headers()}
             start = {"type": "http.response.start", "status": 200, "headers": Headers(headers).raw}
             await send(start)

@@ -199,7 +199,7 @@ def _pinned(job: Job, answered: str) -> Job:
 
 
 def _remember(exchange: Exchange, remembered: Remembered) -> None:
-    if exchange.has_told:
+    if exchange.has_begun:
         remembered.fingerprint = exchange.answers.fingerprint
 
 
