@@ -69,14 +69,14 @@ class _Out(NamedTuple):
 
 @dataclass(slots=True)
 class _Upload:
-    """One upload. rate: measured from its pieces, used if none was declared. told_at: when its
+    """One upload. rate: measured from its pieces, used if none was declared. notified_at: when its
     client was last sent a grant or notice."""
 
     offer: UploadOffer
     rtt_s: float
     pads: bool
     offered_at: float
-    told_at: float
+    notified_at: float
     num_granted: int = 0
     data: bytearray = field(default_factory=bytearray)
     out: deque[_Out] = field(default_factory=deque)
@@ -212,8 +212,8 @@ class Uploads:
             if next_at < math.inf:
                 deadlines.append(next_at)
         for (peer, request_id), upload in self._uploads.items():
-            if not upload.out and now - upload.told_at >= _WAIT_NOTICE_S:
-                upload.told_at = now
+            if not upload.out and now - upload.notified_at >= _WAIT_NOTICE_S:
+                upload.notified_at = now
                 out.append(Send(peer, UploadGrant(request_id, 0, 0)))
         self.next_deadline = min(deadlines, default=None)
         return out
@@ -248,7 +248,7 @@ class Uploads:
         num_bytes = upload.most_bytes(turn.end - turn.start)
         delay_us = min(10_000_000, round(max(0.0, turn.start - comes_at) * 1e6))
         upload.num_granted += num_bytes
-        upload.told_at = now
+        upload.notified_at = now
         upload.out.append(_Out(upload.num_granted, now, delay_us * 1e-6, turn))
         return UploadGrant(upload.offer.request_id, num_bytes, delay_us)
 
