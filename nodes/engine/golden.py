@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nodes.engine import portable_math
-from nodes.engine.chat.tools import STYLES, told_as_text
+from nodes.engine.chat.tools import STYLES, tools_as_text
 from nodes.engine.grammar import lark_of
 from nodes.engine.grammar_limits import APART_LIMITS, LIMITS
 from nodes.engine.metadata import MARKED, OPENED
@@ -99,7 +99,7 @@ def tools_digest() -> str:
         {"role": "assistant", "content": "!", "tool_calls": [call]},
         {"role": "tool", "content": "1"},
     ]
-    told = told_as_text(talk, [{"function": function}])
+    told = tools_as_text(talk, [{"function": function}])
     found = {"style": "", "choice": "auto", "parallel": True, "tools": [function]}
     texts = [
         json.dumps({**found, "style": style, "choice": choice, "thinking": thinking})

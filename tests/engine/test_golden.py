@@ -81,7 +81,7 @@ def test_other_versions_of_packages_or_none_and_other_sampling_are_other_softwar
 
 def test_other_words_for_tools_and_other_grammars_are_other_software(monkeypatch):
     digests = {software_digest()}
-    others = {"told_as_text": lambda talk, tools: [], "lark_of": lambda grammar: "", "LIMITS": {}}
+    others = {"tools_as_text": lambda talk, tools: [], "lark_of": lambda grammar: "", "LIMITS": {}}
     for name, other in others.items():
         with monkeypatch.context() as patch:
             patch.setattr(golden, name, other)

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from nodes.engine.chat.tools import (
     for_style,
     known_style,
-    told_as_text,
+    tools_as_text,
     with_descriptions,
     with_users_alone,
 )
@@ -95,7 +95,7 @@ class ChatTemplate:
         if has_tools:
             messages = for_style(self._style, messages)
             if not self._style:
-                messages, tools = told_as_text(messages, tools), ()
+                messages, tools = tools_as_text(messages, tools), ()
         if tools:
             variables["tools"] = [dict(tool) for tool in tools]
         try:

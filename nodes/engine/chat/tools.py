@@ -136,7 +136,7 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def told_as_text(
+def tools_as_text(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return a conversation with tools as text, for a template without tools.
