@@ -41,8 +41,8 @@ def refusals(found: Findings, commands: Iterable[tuple[str, ...]]) -> None:
     for argv in commands:
         name, (_, refusal) = " ".join(argv[:3]), airdraft(*argv)
         found.lines.append(f"full disk: {name}: {refusal}")
-        is_told = any(text in refusal for text in _FULL)
-        if not refusal.startswith("error: ") or "\n" in refusal or not is_told:
+        names_cause = any(text in refusal for text in _FULL)
+        if not refusal.startswith("error: ") or "\n" in refusal or not names_cause:
             found.faults.append(
                 f"{name} does not say in one line that the disk is full: {refusal!r}"
             )
