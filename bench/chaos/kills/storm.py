@@ -72,7 +72,7 @@ async def run_storm(
     async with backdrop(run, cases) as scene:
         names = [name for name, role in scene.fleet.roles.items() if role in roles]
         dealing: dict[str, asyncio.Task[None]] = {}
-        dealt = num_told = 0
+        dealt = num_noted = 0
         async with asyncio.TaskGroup() as group:
             while dealt < num_kills and not scene.load.done():
                 await asyncio.sleep(random.expovariate(1 / mean_gap_s))
@@ -85,8 +85,8 @@ async def run_storm(
                 dealt += not goes_on
                 blow = _deal(scene, name, stop_s, pause_s, goes_on=goes_on)
                 dealing[name] = group.create_task(blow)
-                if dealt >= num_told + _TELL_EVERY:
-                    num_told = dealt
+                if dealt >= num_noted + _TELL_EVERY:
+                    num_noted = dealt
                     note(f"{dealt} kills, {scene.tally.progress()}")
     return scene.tally
 
