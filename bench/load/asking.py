@@ -63,11 +63,11 @@ async def ask(
     texts: list[str] = []
     try:
         async with asyncio.timeout(_LIMIT_S):
-            num_told = await _stream(endpoint, body, times, texts, heard)
+            num_reported = await _stream(endpoint, body, times, texts, heard)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
-    token_s = _spread(times, texts, num_told)
-    is_short = not token_s or (0 < num_told < max_tokens and not schema)
+    token_s = _spread(times, texts, num_reported)
+    is_short = not token_s or (0 < num_reported < max_tokens and not schema)
     reason = f"{len(token_s)} of {max_tokens} tokens" if is_short else ""
     return Asked(began, token_s, reason, "".join(texts))
 
