@@ -99,7 +99,7 @@ def tools_digest() -> str:
         {"role": "assistant", "content": "!", "tool_calls": [call]},
         {"role": "tool", "content": "1"},
     ]
-    told = tools_as_text(talk, [{"function": function}])
+    rendered = tools_as_text(talk, [{"function": function}])
     found = {"style": "", "choice": "auto", "parallel": True, "tools": [function]}
     texts = [
         json.dumps({**found, "style": style, "choice": choice, "thinking": thinking})
@@ -109,7 +109,7 @@ def tools_digest() -> str:
     ]
     rules = [lark_of(Grammar("tools", text)) for text in texts]
     rules.append(lark_of(Grammar("json_schema", "{}")))
-    return hashlib.sha256(repr((told, rules, LIMITS, APART_LIMITS)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((rendered, rules, LIMITS, APART_LIMITS)).encode()).hexdigest()[:16]
 
 
 def software_digest() -> str:

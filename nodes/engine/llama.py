@@ -235,9 +235,9 @@ class LlamaModel(LlamaContext):
 
     def _thinking_if(self, thinks: bool | None) -> str:
         """Return how answers begin for a request that switches thinking on or off."""
-        hello, told = [("user", "Hello")], told_switch(thinks)
+        hello, switch = [("user", "Hello")], told_switch(thinks)
         try:
-            prompt = self.tokenizer.encode_chat(hello, date=_ANY_DATE, tools=told)
+            prompt = self.tokenizer.encode_chat(hello, date=_ANY_DATE, tools=switch)
         except InvalidInputError:
             # The template refuses this conversation, or takes too long.
             return MARKED

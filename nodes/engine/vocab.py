@@ -46,19 +46,19 @@ class LlamaTokenizer:
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        told = parse_tools(tools)
+        parsed = parse_tools(tools)
         for role, _ in messages:
             check_role(role)
         quotes = Quotes(self._controls)
         quoted = [
             {
-                **mapped(told.fields.get(place, {}), quotes.quote),
+                **mapped(parsed.fields.get(place, {}), quotes.quote),
                 "role": role,
                 "content": quotes.quote(content),
             }
             for place, (role, content) in enumerate(messages)
         ]
-        known, variables = (mapped(each, quotes.quote) for each in (told.tools, told.variables))
+        known, variables = (mapped(each, quotes.quote) for each in (parsed.tools, parsed.variables))
         rendered = self._template.render(quoted, date, known, variables)
         token_ids: list[int] = []
         for text, is_plain in quotes.split(rendered):

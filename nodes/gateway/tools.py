@@ -224,8 +224,8 @@ def for_template(
     """
     if tools is None and not fields and not variables:
         return ""
-    told = {"tools": tools.tools if tools is not None else (), "messages": fields}
-    return compact({**told, **({"variables": variables} if variables else {})})
+    known = {"tools": tools.tools if tools is not None else (), "messages": fields}
+    return compact({**known, **({"variables": variables} if variables else {})})
 
 
 def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
