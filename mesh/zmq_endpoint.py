@@ -184,7 +184,7 @@ class ZmqMonitor(ZmqEndpoint):
     """
 
     def __init__(self, watched: zmq.Socket[bytes], unread: Unread | None = None) -> None:
-        """unread: is told of each connection that opens or closes."""
+        """unread: is notified of each connection that opens or closes."""
         self._watched = watched
         self._unread = unread
         address = f"inproc://connections-{next(_numbers)}"

@@ -59,7 +59,7 @@ class Outbox:
         """Record that a message was sent. num_bits: its size with all headers on the link."""
         if self.rate_bps:
             # A frame takes longer on a share of a link. Where the rate is to be measured, the share
-            # is not known here: the rate told first is the highest one, and no share of anything.
+            # is not known here: the first rate is the highest one, and no share of anything.
             slowness = self._whole_bps / self.rate_bps if self._whole_bps else 1.0
             self.free_at = now + self.frame_s * slowness + num_bits / self.rate_bps
 

@@ -31,7 +31,7 @@ class OutputLimit:
     """Counts committed tokens by parts of the vocabulary, and sets how many tokens are guessed."""
 
     def __init__(self, num_vocab: int, set_limit: Callable[[int], None]) -> None:
-        """set_limit: is told that only tokens with ids below its argument are guessed."""
+        """set_limit: from its call on, only tokens with ids below its argument are guessed."""
         self._part_size = -(-num_vocab // _NUM_PARTS)
         self._counts = np.full(_NUM_PARTS, _PRIOR)
         self._num_parts = _NUM_PARTS

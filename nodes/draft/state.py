@@ -36,8 +36,8 @@ Event = StreamReadyNotice | StreamFailedNotice | Guessed
 class DraftState(Worker):
     """Follows streams with a small model; each pass extends those whose guesses are likely enough.
 
-    grammars: None if it has none; streams with a grammar then fail here. limit: is told the tokens
-    that are committed, or None.
+    grammars: None if it has none; streams with a grammar then fail here. limit: receives the tokens
+    that are committed; or None.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ def _is_libm_sound() -> bool:
 
 
 def tools_digest() -> str:
-    """Return 16 hex digits of what models are told of tools, and of the grammars of answers."""
+    """Return 16 hex digits of what models read of tools, and of the grammars of answers."""
     properties = {"a": {"type": "integer"}, "b": {"type": "string"}, "c": {"enum": ["d", 1]}}
     function = {"name": "f", "parameters": {"type": "object", "properties": properties}}
     call = {"function": {"name": "f", "arguments": {"a": 1}}}

@@ -1,6 +1,6 @@
 """Bounds the scores (log-probabilities of tokens) that answers hold at once. Pure.
 
-A score takes some 25 bytes until it is told, and 5 us of the loop in all. Without a bound one body
+A score takes some 25 bytes until it is sent, and 5 us of the loop in all. Without a bound one body
 could ask for 5 million.
 """
 

@@ -40,7 +40,7 @@ def closing(stream: Stream) -> ToTarget:
 
 
 def remove(state: SchedulerState, stream: Stream) -> list[Instruction]:
-    """Forget a stream that the target no longer has, or is told to close."""
+    """Forget a stream that the target no longer has, or will close."""
     del state.streams[stream.spec.stream_id]
     state.holds.pop(stream.spec.stream_id, None)
     return following.unfollow(state, stream)

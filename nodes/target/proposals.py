@@ -25,7 +25,7 @@ class Proposal:
 
 
 class Proposer(Protocol):
-    """Makes guesses for the streams that it was told of."""
+    """Makes guesses for the streams that were opened at it."""
 
     source: ClassVar[Source]
 

@@ -83,7 +83,7 @@ class Turns:
             self._draft.open(spec)
             self._seen[spec.stream_id] = AcceptanceEstimate()
             if (followed := self._draft.followed(spec.stream_id)) is not None:
-                # Nobody waits to be told that its text has been read.
+                # Nobody waits for the notice that its text has been read.
                 followed.announced = True
 
     def committed(self, stream_id: StreamId, token_ids: Sequence[int]) -> None:

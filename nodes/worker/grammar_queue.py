@@ -16,7 +16,7 @@ class GrammarQueue:
     """Compiles one grammar at a time in a thread of its own, so that passes go on meanwhile.
 
     grammars: None for an engine without grammars. open_stream: gives a stream to the engine.
-    refuse: tells the coordinator that a stream cannot be opened, because of its grammar.
+    refuse: reports to the coordinator that a stream cannot be opened because of its grammar.
     """
 
     def __init__(

@@ -180,7 +180,7 @@ def fail(data: Data, request: Request, code: str, reason: str, now: float) -> li
 
 
 def cancel(data: Data, request: Request, now: float) -> list[Send]:
-    """End a request as its client wants; it is told the end of each stream that has a place."""
+    """End a request as its client wants; it receives the end of each stream that has a place."""
     _remember(data, request, now)
     out: list[Send] = []
     for stream in list(request.streams.values()):

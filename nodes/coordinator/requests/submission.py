@@ -174,7 +174,7 @@ def _digest_of(submit: SubmitRequest) -> bytes:
 
 
 def prompt_hash(prompt: Sequence[int]) -> str:
-    """Return a digest of a prompt's token ids, which tells whether a resumed text still has them.
+    """Return a digest of a prompt's token ids, which shows whether a resumed text still has them.
 
     They may change with time, for example when a chat template includes the date.
     """

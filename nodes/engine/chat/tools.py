@@ -81,7 +81,7 @@ def known_style(template: str) -> str:
 
 
 class ParsedTools(NamedTuple):
-    """What a chat template is told besides texts of messages.
+    """What a chat template receives besides texts of messages.
 
     tools: In the form of OpenAI's API. fields: By the index of a message, its fields besides role
     and content: `tool_calls`, or the `tool_call_id` and `name` of a result. variables: Values that

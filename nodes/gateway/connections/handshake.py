@@ -30,7 +30,7 @@ def tls_context(config: GatewayConfig) -> ssl.SSLContext:
             f"({error.strerror or 'the files are invalid'})"
         ) from None
     # asyncio makes a buffer of this size for each connection before its handshake: 256 KiB, unless
-    # it is told otherwise, which 3,100 strangers make 1 GB of.
+    # this limit is set, and 3,100 strangers would take 1 GB.
     SSLProtocol.max_size = READ_BYTES
     return context
 
