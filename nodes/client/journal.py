@@ -149,8 +149,8 @@ class Journal:
         """Whether scores of the prompt are missing. A request for 0 tokens always needs them, as it
         would be empty otherwise."""
         started = self._started
-        is_told = started is not None and self._num_scores >= started.num_prompt_tokens - 1
-        return not is_told or self._submit.max_tokens == 0
+        has_all_scores = started is not None and self._num_scores >= started.num_prompt_tokens - 1
+        return not has_all_scores or self._submit.max_tokens == 0
 
     # -- receiving ---------------------------------------------------------------------------------
 
