@@ -29,8 +29,8 @@ def tls_context(config: GatewayConfig) -> ssl.SSLContext:
             f"PEM files of a certificate and its key are accepted "
             f"({error.strerror or 'the files are invalid'})"
         ) from None
-    # asyncio makes a buffer of this size for each connection before its handshake: 256 KiB, unless
-    # this limit is set, and 3,100 strangers would take 1 GB.
+    # asyncio makes a buffer of this size for each connection before its handshake. By default it
+    # is 256 KiB, with which 3,100 strangers take 1 GB.
     SSLProtocol.max_size = READ_BYTES
     return context
 
