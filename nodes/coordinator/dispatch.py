@@ -43,7 +43,7 @@ class Row(Generic[M]):
 
 
 def _on(kind: type[M], handler: Handler[M], *roles: str) -> Row[M]:
-    """Return the row of a message that all members may send, or those in some roles."""
+    """Returns the row of a message that all members may send, or those in some roles."""
     return Row(kind, frozenset(roles) or ROLES, handler)
 
 
@@ -123,7 +123,7 @@ def may_send(caller: Caller, role: str, kind: type) -> bool:
 
 
 def kinds_of(role: str) -> frozenset[type]:
-    """Return the classes that a member in this role may send."""
+    """Returns the classes that a member in this role may send."""
     return frozenset(kind for kind, handlers in _HANDLERS.items() if role in handlers)
 
 

@@ -19,7 +19,7 @@ class Send:
 
 
 def streams_of(message: Any) -> list[StreamId]:
-    """Return the streams that a message to or from a node is about."""
+    """Returns the streams that a message to or from a node is about."""
     if isinstance(message, GuessNotice):
         entries = message.parts
     else:

@@ -70,7 +70,7 @@ _DEFAULTS = CoordinatorConfig()
 
 
 def with_fallback() -> Callable[[PlanInput], PlanResult]:
-    """Return a function that makes plans and, where that fails, returns a plan without guesses.
+    """Returns a function that makes plans and, where that fails, returns a plan without guesses.
 
     A fault then costs only speed. Guesses never change a text, so a failed plan must not end the
     streams of a whole mesh.

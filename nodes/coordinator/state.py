@@ -201,7 +201,7 @@ class CoordinatorState:
         return any(target.scheduler.is_plan_due for target in self.roster.targets())
 
     def begin_plan(self, now: float) -> tuple[TargetRecord, PlanInput] | None:
-        """Return the plan that has been due for longest, if one is due, and its target.
+        """Returns the plan that has been due for longest, if one is due, and its target.
 
         The caller makes it and calls take_plan() before it begins another one. It may handle
         messages meanwhile.
@@ -222,7 +222,7 @@ class CoordinatorState:
         return self._settled(running.deliver(self.data, target, started, now), now)
 
     def next_deadline(self) -> float | None:
-        """Return when a scheduler or an upload next needs a tick, or None."""
+        """Returns when a scheduler or an upload next needs a tick, or None."""
         deadlines = [target.scheduler.next_deadline() for target in self.roster.targets()]
         deadlines.append(self.data.uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
@@ -242,7 +242,7 @@ class CoordinatorState:
     # -- settling ----------------------------------------------------------------------------------
 
     def _settled(self, out: list[Send], now: float, *, is_tick: bool = False) -> list[Send]:
-        """Return the messages of an event and those of what it makes possible.
+        """Returns the messages of an event and those of what it makes possible.
 
         A step makes work only for later ones, so settling again would do nothing.
         """

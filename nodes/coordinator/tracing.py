@@ -105,7 +105,7 @@ class Tracing:
             self._ring.add(GuessRecord(now, target.name, node, len(parts), num_tokens))
 
     def streams_before(self, target: TargetRecord) -> Mapping[StreamId, Stream]:
-        """Return a target's streams before a pass, if the pass will be recorded."""
+        """Returns a target's streams before a pass, if the pass will be recorded."""
         return dict(target.streams) if self._until is not None else {}
 
     def committed(

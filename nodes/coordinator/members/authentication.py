@@ -37,7 +37,7 @@ class Authentication:
         self._keys: dict[bytes, str] = {}
 
     def caller(self, peer: bytes, key: str) -> Caller | None:
-        """Return the sender of a message; None if its key is not, or no longer, authorized."""
+        """Returns the sender of a message; None if its key is not, or no longer, authorized."""
         if self._store is None:
             return ANYBODY
         entry = self._nodes().get(key)
@@ -64,7 +64,7 @@ class Authentication:
         return entries
 
     def revoked(self, members: dict[bytes, str]) -> list[bytes]:
-        """Return the members whose key no longer has the role they joined in.
+        """Returns the members whose key no longer has the role they joined in.
 
         members: the role of each member, by peer.
         """

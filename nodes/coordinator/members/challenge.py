@@ -39,7 +39,7 @@ class Challenges:
         self._first = Latest[tuple[str, str], tuple[str, str]](_MAX_CLASSES)
 
     def ask(self, node: TargetRecord, now: float) -> Send:
-        """Return the probe for a target, which gets no streams before it answers."""
+        """Returns the probe for a target, which gets no streams before it answers."""
         if node.unverified_since is None:
             node.unverified_since = now
         node.probed_at = now
@@ -77,12 +77,12 @@ class Challenges:
         node.profile = replace(profile, numerics_class=name)
 
     def due(self, nodes: Iterable[TargetRecord], now: float) -> list[Send]:
-        """Return the probes to repeat to targets that have not answered for a while."""
+        """Returns the probes to repeat to targets that have not answered for a while."""
         waiting = [node for node in nodes if node.unverified_since is not None]
         return [self.ask(node, now) for node in waiting if now - node.probed_at >= _ASK_AGAIN_S]
 
     def overdue(self, nodes: Iterable[TargetRecord], now: float) -> list[TargetRecord]:
-        """Return the targets whose answer is so late that they must leave."""
+        """Returns the targets whose answer is so late that they must leave."""
         return [
             node
             for node in nodes

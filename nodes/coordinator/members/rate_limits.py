@@ -38,12 +38,12 @@ _MAX_PEERS: Final = 4_096
 
 
 def cost_of(role: str) -> float:
-    """Return how much a message of a role counts against the limit; "" is a non-member."""
+    """Returns how much a message of a role counts against the limit; "" is a non-member."""
     return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
 
 
 def work_of(message: Any) -> float:
-    """Return what decoding a message took beyond a usual one of its kind, in such messages."""
+    """Returns what decoding a message took beyond a usual one of its kind, in such messages."""
     match message:
         case GuessNotice(parts=parts):
             return len(parts) / _PARTS_A_MESSAGE

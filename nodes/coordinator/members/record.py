@@ -38,7 +38,7 @@ _PING_BYTES, _AROUND_BYTES = 14, 97
 
 
 def ping_bits(*, pads: bool) -> int:
-    """Return the bits of a Ping or Pong on a link. pads: messages are padded to a few sizes."""
+    """Returns the bits of a Ping or Pong on a link. pads: messages are padded to a few sizes."""
     return 8 * ((SIZES[0] if pads else _PING_BYTES) + _AROUND_BYTES)
 
 
@@ -82,7 +82,7 @@ class NodeRecord:
         return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
 
     def measured_link(self) -> Link:
-        """Return the declared link, with measured round trip and rate where none were declared.
+        """Returns the declared link, with measured round trip and rate where none were declared.
 
         The airtime of Ping and Pong is subtracted from the round trip, because the airtime of every
         message is counted separately.
@@ -145,7 +145,7 @@ class TargetRecord(NodeRecord):
         return self.scheduler.streams
 
     def target_link(self) -> Link:
-        """Return the link of a target. An undeclared link counts as a wire, on which messages take
+        """Returns the link of a target. An undeclared link counts as a wire, on which messages take
         negligible time."""
         declared = self.profile.link
         if declared.air or declared.rate_bps:

@@ -88,7 +88,7 @@ class Roster:
         return [member.peer for member in self.membership.members()]
 
     def role_of(self, peer: bytes) -> str:
-        """Return the role a peer joined in; "" if it is no member."""
+        """Returns the role a peer joined in; "" if it is no member."""
         member = self.membership.by_peer(peer)
         return member.role if member is not None else ""
 
@@ -120,7 +120,7 @@ class Roster:
         return [node for node in self._nodes.values() if isinstance(node, DraftRecord)]
 
     def shown(self) -> list[NodeRecord]:
-        """Return the nodes that others see, as many as fit into one message.
+        """Returns the nodes that others see, as many as fit into one message.
 
         If there are more, draining nodes come first, because a client that drains a node waits
         until it has left this list; then come targets, because gateways learn models from them.
@@ -138,7 +138,7 @@ class Roster:
         return nodes[:_MAX_NODES_SHOWN]
 
     def fields(self) -> tuple[NodeFields, ...]:
-        """Return what clients may see of the nodes."""
+        """Returns what clients may see of the nodes."""
         return tuple(
             NodeFields(
                 n.name,
@@ -235,7 +235,7 @@ class Roster:
         return out
 
     def _mismatch(self, draft: EngineProfile) -> str:
-        """Return why a draft's vocabulary fits no target that generates text; "" if it fits one or
+        """Returns why a draft's vocabulary fits no target that generates text; "" if it fits one or
         there is no target."""
         targets = [node for node in self.targets() if not node.profile.traits.embeds]
         if not targets or any(same_vocabulary(draft, n.profile) for n in targets):
@@ -266,12 +266,12 @@ class Roster:
         return out
 
     def pings(self, now: float) -> list[Send]:
-        """Return the Pings that are due now."""
+        """Returns the Pings that are due now."""
         due = [(m.peer, m.heartbeat.due(now)) for m in self.membership.members()]
         return [Send(peer, ping) for peer, ping in due if ping is not None]
 
     def extra_pings(self, peers: Sequence[bytes], now: float) -> list[Send]:
-        """Return a Ping for each member among these peers; sending it fails if one is gone."""
+        """Returns a Ping for each member among these peers; sending it fails if one is gone."""
         members = [self.membership.by_peer(peer) for peer in peers]
         return [Send(m.peer, m.heartbeat.probe(now)) for m in members if m is not None]
 
@@ -294,7 +294,7 @@ class Roster:
         return node.heartbeat.sent(num_bytes, now)
 
     def client_rtt_s(self, peer: bytes) -> float:
-        """Return the round trip to a client; 0 while it is unknown."""
+        """Returns the round trip to a client; 0 while it is unknown."""
         member = self.membership.by_peer(peer)
         return member.heartbeat.rtt_s or 0.0 if member is not None else 0.0
 

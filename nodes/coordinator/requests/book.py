@@ -91,12 +91,12 @@ class Requests:
         return list(self._requests.get(client, {}).values())
 
     def overdue(self, now: float) -> list[Request]:
-        """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
+        """Returns requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
         every = itertools.chain.from_iterable(each.values() for each in self._requests.values())
         return list(itertools.islice((r for r in every if r.ends_at <= now), _MAX_AT_ONCE))
 
     def given_up(self, now: float) -> list[Request]:
-        """Return requests that no target could serve for too long, at most _MAX_AT_ONCE of them."""
+        """Returns requests that no target could serve for too long, at most _MAX_AT_ONCE."""
         long_ago = now - STRANDED_LIMIT_S
         over = itertools.takewhile(lambda each: each[1] <= long_ago, self.stranded.items())
         return [request for request, _ in itertools.islice(over, _MAX_AT_ONCE)]
@@ -105,11 +105,11 @@ class Requests:
         return [request for request in self.reading if isinstance(request.phase, NoReader)]
 
     def with_text(self, number: int) -> Request | None:
-        """Return the request whose text has this number, until it is read."""
+        """Returns the request whose text has this number, until it is read."""
         return self._texts.get(number)
 
     def texts_of(self, target: TargetRecord) -> list[Request]:
-        """Return the requests whose texts a target is to read, or reads."""
+        """Returns the requests whose texts a target is to read, or reads."""
         phases = ((request, request.phase) for request in self.reading)
         return [r for r, p in phases if isinstance(p, Queued | Asked) and p.target is target]
 

@@ -56,7 +56,7 @@ _SHARE_OF_NEWCOMERS: Final = 1 / 4
 
 
 def owner_of(sender: str, role: str, user: str) -> str:
-    """Return the name under which a request shares prefixes: its tenant and its user.
+    """Returns the name under which a request shares prefixes: its tenant and its user.
 
     The tenant is the sender, or an API key of a gateway, which sends KEY/USER. What follows the
     sender is hashed, because nodes do not need it. Users of different tenants are different.
@@ -129,7 +129,7 @@ def cancelled(data: Data, sender: Sender, message: CancelRequest, now: float) ->
 def _checked(
     data: Data, sender: Sender, submit: SubmitRequest, now: float
 ) -> tuple[Request, TargetRecord | None]:
-    """Return the request and the target that tokenizes it; None if it must wait for one.
+    """Returns the request and the target that tokenizes it; None if it must wait for one.
 
     Raises RefusedRequestError.
     """
@@ -177,14 +177,14 @@ def _checked(
 
 
 def _draw_seed(data: Data) -> int:
-    """Return a seed that nobody can predict, another one for each submission."""
+    """Returns a seed that nobody can predict, another one for each submission."""
     number = str(data.reporting.num_submitted).encode()
     digest = hashlib.blake2b(number, key=data.secret, digest_size=8).digest()
     return int.from_bytes(digest) % _MOST_SEEDS
 
 
 def _target_for(data: Data, request: Request, now: float) -> TargetRecord | None:
-    """Return the target that reads a request; None if the request must wait for one.
+    """Returns the target that reads a request; None if the request must wait for one.
 
     Raises RefusedRequestError.
     """
@@ -224,7 +224,7 @@ def _target_for(data: Data, request: Request, now: float) -> TargetRecord | None
 
 
 def _not_pinned(request: Request, targets: list[TargetRecord]) -> RefusedRequestError:
-    """Return the error for a model and class that no present target has."""
+    """Returns the error for a model and class that no present target has."""
     wanted = fingerprint(request.model_hash, request.numerics_class)
     if any(is_of_kind(target.profile, request) and not target.is_draining for target in targets):
         model = request.submit.model
@@ -247,7 +247,7 @@ def _begin(data: Data, request: Request, target: TargetRecord, now: float) -> li
 
 
 def ask(data: Data, now: float) -> list[Send]:
-    """Return the texts that may be sent to targets for tokenization now."""
+    """Returns the texts that may be sent to targets for tokenization now."""
     out: list[Send] = []
     for request in data.requests.ask(now):
         phase, submit = request.phase, request.submit
@@ -348,7 +348,7 @@ def tick(data: Data, now: float) -> list[Send]:
 
 
 def _loss_of(data: Data, request: Request) -> str:
-    """Return why a request is given up that no target could serve."""
+    """Returns why a request is given up that no target could serve."""
     loss, targets = request.last_loss, data.roster.targets()
     draining = any(n.is_draining and is_of_kind(n.profile, request) for n in targets)
     if draining and not request.num_losses:

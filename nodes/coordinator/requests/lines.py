@@ -49,7 +49,7 @@ class _Line:
             del self._ranks[owner]
 
     def first(self) -> _Key:
-        """Return the key of the first stream; the line must not be empty."""
+        """Returns the key of the first stream; the line must not be empty."""
         # What was found last holds until that stream goes or its tenant has had a turn, because
         # keys only rise without new streams.
         if self._first is not None:
@@ -98,7 +98,7 @@ class Lines:
     def entry(
         self, stream: RequestStream, kinds: frozenset[TargetKind], journal: Stream | None
     ) -> AwaitsPlace:
-        """Return the phase of a stream that begins to wait, which add() then puts into its line."""
+        """Returns the phase of a stream that begins to wait, which add() puts into its line."""
         request = stream.request
         owners = self._owners.setdefault((request.model_hash, request.tenant), {})
         turn = next((known.turn for known in owners.values()), None) or TenantTurn()
@@ -141,7 +141,7 @@ class Lines:
         owner.number = owner.turn.number = next(self._turns)
 
     def heads(self) -> list[RequestStream]:
-        """Return the first stream of each line in order, without those that no target may serve."""
+        """Returns the first stream of each line in order, but none that no target may serve."""
         firsts = sorted(line.first() for (kinds, _), line in self._lines.items() if kinds)
         return [self._streams[key[-1]] for key in firsts]
 

@@ -31,7 +31,7 @@ _USUAL_ANSWER: Final = 1024
 def profile_to_fit(
     data: Data, request: Request, target: TargetRecord, num_prompt_tokens: int
 ) -> EngineProfile:
-    """Return the profile into which a request must fit: of the target of its model that holds the
+    """Returns the profile into which a request must fit: of the target of its model that holds the
     longest text.
 
     A request whose max_tokens may shrink is fitted to the smallest target instead, so that any
@@ -53,12 +53,12 @@ def _room(profile: EngineProfile) -> int:
 
 
 def kinds_for(data: Data, stream: RequestStream, now: float) -> frozenset[TargetKind]:
-    """Return the kinds of the targets that may serve a stream, whether they have room or not."""
+    """Returns the kinds of the targets that may serve a stream, whether they have room or not."""
     return _kinds(stream, _able(data, stream, now))
 
 
 def _kinds(stream: RequestStream, targets: Iterable[TargetRecord]) -> frozenset[TargetKind]:
-    """Return the kinds of targets; for an accused stream, the targets by name.
+    """Returns the kinds of targets; for an accused stream, the targets by name.
 
     Targets of different sizes are of different kinds: a stream that only the largest can hold does
     not keep the others from those behind it.
@@ -77,7 +77,7 @@ def _journal_of(stream: RequestStream) -> Stream:
 
 
 def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | None:
-    """Return the first waiting stream for which there is room, with its best target.
+    """Returns the first waiting stream for which there is room, with its best target.
 
     Streams that wait for the same targets do not overtake each other; otherwise small ones could
     keep a large one waiting forever.
@@ -113,7 +113,7 @@ def next_placed(data: Data, now: float) -> tuple[RequestStream, TargetRecord] | 
 
 
 def _suspects(data: Data, now: float) -> list[tuple[frozenset[str], Stream]]:
-    """Return each waiting suspect, after the names of the targets that it may go to."""
+    """Returns each waiting suspect, after the names of the targets that it may go to."""
     return [
         (frozenset(n.name for n in _able(data, stream, now)), _journal_of(stream))
         for stream in data.requests.lines
@@ -127,7 +127,7 @@ def _is_trying(data: Data, target: TargetRecord) -> bool:
 
 
 def _able(data: Data, stream: RequestStream, now: float) -> list[TargetRecord]:
-    """Return the targets, full ones too, that may serve a stream without changing its text.
+    """Returns the targets, full ones too, that may serve a stream without changing its text.
 
     Draining ones are included only if there is no other and the request has begun.
     """
@@ -185,7 +185,7 @@ def is_stuck(stream: RequestStream) -> bool:
 
 
 def elsewhere(data: Data, stream: RequestStream, now: float) -> TargetRecord | None:
-    """Return the best other target with room for a stream that has a place; None without one."""
+    """Returns the best other target with room for a stream that has a place; None without one."""
     source = stream.target
     assert source is not None
     journal = source.streams[stream.stream_id]

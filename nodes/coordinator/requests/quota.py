@@ -27,7 +27,7 @@ class Quota:
         self._waiting = Counter[tuple[str, str]]()
 
     def what_is_full(self, request: Request) -> str:
-        """Return which limit a new request would exceed; "" if none."""
+        """Returns which limit a new request would exceed; "" if none."""
         for key, most, who in (
             (("connection", request.client), MAX_OF_CONNECTION, f"this {request.role} has"),
             (("tenant", request.tenant), MAX_OF_TENANT, "this key has"),

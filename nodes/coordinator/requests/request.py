@@ -280,7 +280,7 @@ class Request:
         return phase.next_score < phase.num_prompt_tokens
 
     def scored(self, notice: PromptScoresNotice) -> PromptLogprobsNotice | None:
-        """Return the new scores of the prompt; a target that reads it again repeats old ones.
+        """Returns the new scores of the prompt; a target that reads it again repeats old ones.
 
         Raises ValueError for a gap, which can never be filled.
         """

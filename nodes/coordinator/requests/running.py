@@ -55,7 +55,7 @@ _CODES_OF_TARGETS: Final = frozenset({"bad_request", "internal"})
 def deliver(
     data: Data, target: TargetRecord, instructions: Iterable[Instruction], now: float
 ) -> list[Send]:
-    """Return a scheduler's instructions as messages, and end streams and requests as they say.
+    """Returns a scheduler's instructions as messages, and ends streams and requests as they say.
 
     An instruction about a stream that an earlier one has ended does nothing.
     """

@@ -75,7 +75,7 @@ def new_request(client: bytes, submit: SubmitRequest, drawn_seed: int) -> Reques
 
 
 def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...]]:
-    """Return the prompt's token ids, if any, and the tokens that the client has of each choice."""
+    """Returns the prompt's token ids, if any, and the tokens that the client has of each choice."""
     ids, counts = submit.prompt_token_ids, submit.resume_from
     if not counts:
         return ids, ((),) * submit.num_choices
@@ -94,7 +94,7 @@ def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...
 
 
 def sampling_of(request: Request, choice: int) -> Sampling:
-    """Return a choice's sampling parameters. Raises BadRequestError naming one out of range."""
+    """Returns a choice's sampling parameters. Raises BadRequestError naming one out of range."""
     try:
         return copied_from(request.submit, Sampling, seed=request.seed, choice=choice)
     except ValueError as error:
@@ -104,7 +104,7 @@ def sampling_of(request: Request, choice: int) -> Sampling:
 def specs_of(
     request: Request, first_id: int, prompt: tuple[int, ...], target: EngineProfile
 ) -> list[StreamSpec]:
-    """Return the streams of a request. Raises BadRequestError if the target can never hold them."""
+    """Returns the streams of a request. Raises BadRequestError if its target cannot hold them."""
     submit = request.submit
     if not prompt:
         raise BadRequestError("the prompt is empty: give some text or token ids")
@@ -165,7 +165,7 @@ def specs_of(
 
 
 def _digest_of(submit: SubmitRequest) -> bytes:
-    """Return a digest of a target's input, prompt and rules, whatever the seed and the client."""
+    """Returns a digest of a target's input, prompt and rules, whatever the seed and the client."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     parts = submit.model, submit.prompt, submit.messages, submit.tools, submit.rules
     digest.update(repr(parts).encode())
@@ -174,7 +174,7 @@ def _digest_of(submit: SubmitRequest) -> bytes:
 
 
 def prompt_hash(prompt: Sequence[int]) -> str:
-    """Return a digest of a prompt's token ids, which shows whether a resumed text still has them.
+    """Returns a digest of a prompt's token ids, which shows whether a resumed text still has them.
 
     They may change with time, for example when a chat template includes the date.
     """

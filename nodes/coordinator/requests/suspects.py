@@ -69,7 +69,7 @@ class Suspicion:
         return is_return or now >= self.waits_until
 
     def without(self, process: Process) -> Suspicion | None:
-        """Return what is left of the suspicion once this process turns out to live."""
+        """Returns what is left of the suspicion once this process turns out to live."""
         left = [each for each in self.accused_by if each != process]
         if process != self.last and len(left) == len(self.accused_by):
             return self
@@ -89,7 +89,7 @@ class Suspicion:
 def accused(
     known: Suspicion | None, process: Process, *, is_new: bool, has_heard: bool, now: float
 ) -> Suspicion:
-    """Return the suspicion against a stream whose target was lost.
+    """Returns the suspicion against a stream whose target was lost.
 
     is_new: the target had not produced a token of it. has_heard: a stream under suspicion had
     reached the target before it was lost; otherwise it cannot be the cause. Texts to tokenize are
@@ -142,7 +142,7 @@ class Remembered:
                 self._entries[digest] = left, until
 
     def found(self, digest: bytes, now: float) -> Suspicion | None:
-        """Return the suspicion under which a request with this digest begins. If it is proven, the
+        """Returns the suspicion under which a request with this digest begins. If it is proven, the
         request is refused."""
         suspicion, until = self._entries.get(digest, (None, now))
         return suspicion if now < until else None

@@ -64,7 +64,7 @@ class Texts:
         return self._last_number
 
     def turn_of(self, target: TargetRecord) -> int:
-        """Return a number that is lower, the longer ago a target was chosen for a text."""
+        """Returns a number that is lower, the longer ago a target was chosen for a text."""
         return self._turns.get(target, 0)
 
     def add(self, request: Request, phase: Queued) -> None:
@@ -132,7 +132,7 @@ class Texts:
         return number in self._slots
 
     def newly_silent(self, now: float) -> set[TargetRecord]:
-        """Return the targets that have not answered a text for too long: a message was lost, or
+        """Returns the targets that have not answered a text for too long: a message was lost, or
         they cannot tokenize texts at present. The slots of these texts are given back."""
         if not self._silences.is_due(now):
             return set()

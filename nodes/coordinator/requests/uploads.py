@@ -95,14 +95,14 @@ class _Upload:
         return self.link.rate_bps or self.rate.bps or _FIRST_BPS
 
     def air_s(self, num_bytes: int) -> float:
-        """Return the airtime of a message with so many bytes of the upload."""
+        """Returns the airtime of a message with so many bytes of the upload."""
         size = num_bytes + _OVERHEAD_BYTES
         if self.pads:
             size = next((padded for padded in SIZES if padded >= size), size)
         return self.link.frame_s + 8 * size / self.rate_bps
 
     def most_bytes(self, seconds: float) -> int:
-        """Return the bytes of the upload that a message of this airtime carries, or the least."""
+        """Returns the bytes of the upload that a message of this airtime carries, or the least."""
         if not self.link.rate_bps and self.rate.bps is None:
             return min(_FIRST_PIECE_BYTES, self.num_left)
         room = (seconds - self.link.frame_s) * self.rate_bps / 8
@@ -196,7 +196,7 @@ class Uploads:
             del self._uploads[key]
 
     def grants(self, now: float) -> list[Send]:
-        """Return the grants and waiting notices that are due now."""
+        """Returns the grants and waiting notices that are due now."""
         for key in [k for k, u in self._uploads.items() if u.is_overdue(now, _SILENT_S)]:
             del self._uploads[key]
         out: list[Send] = []
@@ -219,13 +219,13 @@ class Uploads:
         return out
 
     def _waiting(self, line: list[Key], now: float) -> list[Key]:
-        """Return the uploads to which a piece may be granted: none of a client that has left a
+        """Returns the uploads to which a piece may be granted: none of a client that has left a
         grant unused, because it could keep others off the medium with one after another."""
         late = {peer for peer, number in line if self._uploads[peer, number].is_overdue(now)}
         return [key for key in line if self._uploads[key].num_left > 0 and key[0] not in late]
 
     def _next_grant(self, line: list[Key], now: float) -> float:
-        """Return when the next piece on a medium may be granted; inf if no upload waits."""
+        """Returns when the next piece on a medium may be granted; inf if no upload waits."""
         uploads = [self._uploads[key] for key in line]
         if not self._waiting(line, now):
             return math.inf

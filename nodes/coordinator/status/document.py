@@ -74,7 +74,7 @@ class Recent:
             totals.pop(name, None)
 
     def rate(self, name: Hashable, total: float, now: float) -> float:
-        """Return a total's growth per second over the kept time; 0.0 for a new total."""
+        """Returns a total's growth per second over the kept time; 0.0 for a new total."""
         for at, totals in self._kept:
             if now - at <= WINDOW_S + STEP_S and now > at and name in totals:
                 return max(0.0, total - float(totals[name])) / (now - at)
@@ -132,7 +132,7 @@ class Reporting:
     # -- events ------------------------------------------------------------------------------------
 
     def counts_of(self, target: str) -> Counts:
-        """Return the counts of a target name; a returning target continues its old counts."""
+        """Returns the counts of a target name; a returning target continues its old counts."""
         if target not in self._counts and len(self._counts) >= _MAX_TARGETS:
             here = {node.name for node in self._roster.targets()}
             gone = next((name for name in self._counts if name not in here), None)

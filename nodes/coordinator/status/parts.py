@@ -76,7 +76,7 @@ def stream_status(
     tokens_per_s: float = 0.0,
     plain: tuple[str, str] = ("", ""),
 ) -> StreamStatus:
-    """Return the entry of a stream.
+    """Returns the entry of a stream.
 
     aliases: of its client and user. stream: None while it waits. plain: label and line that explain
     why it had no guesses in its last pass; both are empty if it had some.
@@ -103,7 +103,7 @@ def stream_status(
 
 
 def phases_of(schedulers: Iterable[Scheduler]) -> dict[str, int]:
-    """Return the streams of these targets by phase."""
+    """Returns the streams of these targets by phase."""
     found = Counter(_phase(stream) for each in schedulers for stream in each.streams.values())
     return {phase: found[phase] for phase in ("reading", "decoding", "parked")}
 
