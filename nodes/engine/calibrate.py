@@ -88,7 +88,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
 
 
 def _rising(seconds: Sequence[float]) -> list[float]:
-    """Return times that do not fall: a pass takes at most as long as a larger one was seen to."""
+    """Returns times that do not fall: a pass takes at most as long as a larger one was seen to."""
     return list(itertools.accumulate(reversed(seconds), min))[::-1]
 
 
@@ -112,7 +112,7 @@ def is_much_faster_now(model: Model, costs: NodeCosts) -> bool:
 
 
 def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
-    """Return lower costs if a pass takes much less time now than when they were measured.
+    """Returns lower costs if a pass takes much less time now than when they were measured.
 
     It takes a few passes. So it is for a model that was calibrated beside other work, and whose
     thread has other passes to run. The cache is empty before and afterwards.
@@ -124,7 +124,7 @@ def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
 
 
 def _time_now(model: Model, costs: NodeCosts) -> float:
-    """Return the time of a pass now as a multiple of what it costs."""
+    """Returns the time of a pass now as a multiple of what it costs."""
     num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
     _time_pass(model, 0, 1, True)
     now_s = min(_time_pass(model, 0, num_tokens, True) for _ in range(2))
@@ -132,7 +132,7 @@ def _time_now(model: Model, costs: NodeCosts) -> float:
 
 
 def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
-    """Return the seconds that each token of a pass pays for a used cell and for an own cell.
+    """Returns the seconds that each token of a pass pays for a used cell and for an own cell.
 
     An own cell is one of the token's sequence. The times come from passes with an empty cache, with
     another sequence in the cache, and of that sequence. The empty cache is timed before and after
@@ -158,7 +158,7 @@ def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
 def cache_key(
     info: EngineInfo, config: LlamaConfig, library: str, prefix_lens: tuple[int, ...]
 ) -> str:
-    """Return the name of a stored calibration: model, build, device, threads and profile.
+    """Returns the name of a stored calibration: model, build, device, threads and profile.
 
     library: The hash of the build's files, because builds of one name may differ in speed.
     prefix_lens: Those of the self-test. The result of fewer must not be taken for that of all.
@@ -172,7 +172,7 @@ def cache_key(
 
 
 def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
-    """Return a stored self-test and calibration; None if the file is missing or damaged."""
+    """Returns a stored self-test and calibration; None if the file is missing or damaged."""
     try:
         data = json.loads((directory / f"{key}.json").read_text(encoding="utf-8"))
         tables = [from_object(CostTable, data.pop(name)) for name in ("decode", "prefill")]

@@ -40,7 +40,7 @@ _MOST_CHARS = 200
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:
-    """Return the number of physical cores that this process, with its control groups, may use.
+    """Returns the number of physical cores that this process, with its control groups, may use.
 
     root: The parent of /sys and /proc. cpus: The CPUs to count; those of this process by default.
     Two CPUs of one core share its arithmetic units, so a second thread on it gains nothing.
@@ -52,7 +52,7 @@ def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
 
 
 def _control_groups(root: Path) -> list[Path]:
-    """Return the folders of this process's control groups of version 2, from the outermost one on.
+    """Returns the folders of this process's control groups of version 2, from the outermost one on.
 
     Each limits those inside it. In a container its own group is the outermost one to be seen.
     """
@@ -64,7 +64,7 @@ def _control_groups(root: Path) -> list[Path]:
 
 
 def _quota(group: Path) -> float:
-    """Return the CPUs that a control group may use; infinite without a limit."""
+    """Returns the CPUs that a control group may use; infinite without a limit."""
     quota, _, period = read(group / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal() and int(period):
         return int(quota) / int(period)
@@ -72,7 +72,7 @@ def _quota(group: Path) -> float:
 
 
 def read(path: Path) -> str:
-    """Return the text of a file of the system; "" if it cannot be read."""
+    """Returns the text of a file of the system; "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -80,7 +80,7 @@ def read(path: Path) -> str:
 
 
 def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> tuple[float, float]:
-    """Return the seconds of CPU time that all processes used on these CPUs, and those of this one.
+    """Returns the seconds of CPU time that all processes used on these CPUs, and those of this one.
 
     The first number counts from the start of the machine.
     """
@@ -130,7 +130,7 @@ class FreeCores:
 
 
 def describe_device(cpuinfo: str, board: str, num_cpus: int) -> str:
-    """Return one line that differs between devices whose bits or speeds may differ.
+    """Returns one line that differs between devices whose bits or speeds may differ.
 
     cpuinfo: The text of /proc/cpuinfo, whose cores may be of several kinds. board: The model in the
     device tree; "" if there is none. num_cpus: The CPUs of the system.
@@ -159,7 +159,7 @@ def _core(block: str) -> str:
 
 
 def this_device() -> str:
-    """Return `describe_device` of this machine, without what cannot be read."""
+    """Returns `describe_device` of this machine, without what cannot be read."""
     return describe_device(
         read(Path("/proc/cpuinfo")), read(Path("/proc/device-tree/model")), os.cpu_count() or 0
     )

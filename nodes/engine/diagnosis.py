@@ -42,7 +42,7 @@ _Tensor._fields_ = [
 
 
 def first_difference(llama: Any, model: Any, params: Any, num_vocab: int) -> str:
-    """Return the first operation that differs between a pass of several tokens and passes of one.
+    """Returns the first operation that differs between a pass of several tokens and passes of one.
 
     The text names the operation, its weights and their type; it is "" if none differs for any
     token. model: libllama's pointer. params: Those of the context that is not exact. Raises

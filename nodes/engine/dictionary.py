@@ -59,7 +59,7 @@ class Dictionary:
         self._own_sorted = np.array([self._own_of[p] for p in self._own_pieces], dtype=np.int64)
 
     def _own_tokens(self, token_id: int) -> tuple[int, ...]:
-        """Return at most MOST_OWN own tokens for one of the target's; () if nothing matches."""
+        """Returns at most MOST_OWN own tokens for one of the target's; () if nothing matches."""
         piece = self._target.piece(token_id)
         if not piece:
             control = self._controls.get(token_id)
@@ -76,7 +76,7 @@ class Dictionary:
     def translated(
         self, logits: npt.NDArray[np.float32], likeliest: int, then: npt.NDArray[np.float32] | None
     ) -> npt.NDArray[np.float32]:
-        """Return (target vocabulary,) logits with the same normalisation.
+        """Returns (target vocabulary,) logits with the same normalisation.
 
         logits: (own vocabulary,). likeliest: The draft model's likeliest token. then: (own
         vocabulary,) logits after it; None if unknown. The target may have one token for `likeliest`
@@ -104,14 +104,14 @@ class Dictionary:
         return found
 
     def _starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
-        """Return the own tokens that begin with a text."""
+        """Returns the own tokens that begin with a text."""
         size = len(text)
         begin = bisect_left(self._own_pieces, text)
         end = bisect_right(self._own_pieces, text, lo=begin, key=lambda piece: piece[:size])
         return self._own_sorted[begin:end]
 
     def _longest(self, text: bytes, least: int) -> int | None:
-        """Return the target's longest token, of more than `least` bytes, that begins a text."""
+        """Returns the target's longest token, of more than `least` bytes, that begins a text."""
         for length in range(len(text), least, -1):
             if (found := self._target_of.get(text[:length])) is not None:
                 return found
@@ -119,7 +119,7 @@ class Dictionary:
 
 
 def _by_piece(vocabulary: LlamaTokenizer) -> dict[bytes, list[int]]:
-    """Return the tokens by their bytes, without those that have none."""
+    """Returns the tokens by their bytes, without those that have none."""
     found: dict[bytes, list[int]] = {}
     for token_id in range(vocabulary.num_vocab):
         if piece := vocabulary.piece(token_id):

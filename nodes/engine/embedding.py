@@ -60,7 +60,7 @@ class EmbeddingModel(LlamaContext):
         )
 
     def embed(self, token_ids: list[int]) -> Vector:
-        """Return the (num_values,) vector of a text, normalised to length 1.
+        """Returns the (num_values,) vector of a text, normalised to length 1.
 
         Raises InvalidInputError for a text that is empty or too long, or whose vector is not of
         numbers, and EngineError.

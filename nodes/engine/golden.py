@@ -49,7 +49,7 @@ SAMPLINGS = (
 
 
 def golden_logits(position: int) -> Logits:
-    """Return (3000,) float32 from 0 to 12 in steps of 1/1024, with a peak and exact everywhere."""
+    """Returns (3000,) float32 from 0 to 12 in steps of 1/1024, with a peak and exact everywhere."""
     bits = hash_bits(position, np.arange(_NUM_VOCAB, dtype=np.uint64))
     parts = [bits >> np.uint64(shift) & np.uint64(4095) for shift in (0, 12, 24)]
     logits: Logits = np.sum(parts, axis=0).astype(np.float32) / np.float32(1024.0)
@@ -69,7 +69,7 @@ def golden_tokens(sampling: Sampling) -> list[int]:
 
 
 def sampling_digest() -> str:
-    """Return 16 hex digits, equal on all nodes whose sampling computes the same values."""
+    """Returns 16 hex digits, equal on all nodes whose sampling computes the same values."""
     steps = np.arange(0, 41 << portable_math.STEP_BITS, 10007, dtype=np.int64)
     tokens = [golden_tokens(sampling) for sampling in SAMPLINGS]
     digest = hashlib.sha256(repr((SAMPLING_VERSION, tokens, _is_libm_sound())).encode())
@@ -90,7 +90,7 @@ def _is_libm_sound() -> bool:
 
 
 def tools_digest() -> str:
-    """Return 16 hex digits of what models read of tools, and of the grammars of answers."""
+    """Returns 16 hex digits of what models read of tools, and of the grammars of answers."""
     properties = {"a": {"type": "integer"}, "b": {"type": "string"}, "c": {"enum": ["d", 1]}}
     function = {"name": "f", "parameters": {"type": "object", "properties": properties}}
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
@@ -113,7 +113,7 @@ def tools_digest() -> str:
 
 
 def software_digest() -> str:
-    """Return 16 hex digits of this process's sampling, tools and grammars, and package versions.
+    """Returns 16 hex digits of this process's sampling, tools and grammars, and package versions.
 
     A node without llguidance gets another class than one with it, although only requests with a
     grammar show a difference. Otherwise it would have to belong to the classes of all versions of

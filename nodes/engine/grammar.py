@@ -106,7 +106,7 @@ class GrammarState:
         self._num_fuelled = 0
 
     def allowed(self) -> Mask:
-        """Return a (num_vocab,) mask of the tokens that may come next; it allows at least one.
+        """Returns a (num_vocab,) mask of the tokens that may come next; it allows at least one.
 
         Raises GrammarError.
         """
@@ -139,7 +139,7 @@ class GrammarState:
             raise GrammarError("a token does not follow the grammar")
 
     def copy(self) -> GrammarState:
-        """Return a state of the same text, which goes on by itself."""
+        """Returns a state of the same text, which goes on by itself."""
         matcher = self._matcher.deep_copy()
         copied = GrammarState(matcher, self._lexer, self._num_vocab, self._eog_ids)
         copied._num_after_end = self._num_after_end
@@ -245,7 +245,7 @@ class Grammars:
         self._state_of(grammar)
 
     def begin(self, grammar: Grammar) -> GrammarState:
-        """Return the state of an empty text, fast if it is compiled. Raises GrammarError."""
+        """Returns the state of an empty text, fast if it is compiled. Raises GrammarError."""
         return self._state_of(grammar).copy()
 
     def _state_of(self, grammar: Grammar) -> GrammarState:
@@ -356,7 +356,7 @@ class _Spelling:
 
 
 def lark_of(grammar: Grammar) -> str:
-    """Return a grammar in llguidance's dialect of Lark. Raises GrammarError."""
+    """Returns a grammar in llguidance's dialect of Lark. Raises GrammarError."""
     try:
         return rules_of(grammar)
     except ValueError as error:
@@ -377,7 +377,7 @@ def _library() -> Any:
 
 
 def _reason(error: str) -> str:
-    """Return llguidance's reason without the position in the translated grammar."""
+    """Returns llguidance's reason without the position in the translated grammar."""
     line = _first_line(error)
     # For an invalid regular expression the last line has the reason.
     line += "".join(f" {rest}" for rest in error.splitlines() if rest.startswith("error: "))

@@ -20,7 +20,7 @@ _HEADER: Final = '%llguidance {"no_forcing": true}\n'
 
 
 def rules_of(grammar: Grammar) -> str:
-    """Return a grammar in llguidance's dialect of Lark; raises ValueError with the reason."""
+    """Returns a grammar in llguidance's dialect of Lark; raises ValueError with the reason."""
     return _HEADER + _RULES[grammar.kind](grammar.text)
 
 

@@ -119,7 +119,7 @@ class LlamaContext:
         )
 
     def metadata(self, key: str) -> str:
-        """Return a text of the file's metadata; "" if it is missing or unusually long."""
+        """Returns a text of the file's metadata; "" if it is missing or unusually long."""
         return metadata_of(self._model, key)
 
     def close(self) -> None:
@@ -206,7 +206,7 @@ class LlamaModel(LlamaContext):
         return self.config.profile == "exact" and not self.has_kernels
 
     def _thread_counts(self, num_threads: int) -> tuple[int, int]:
-        """Return the threads for passes of one token and for other passes."""
+        """Returns the threads for passes of one token and for other passes."""
         # For a single query ggml's attention divides the keys between threads and joins their
         # results, so the bits depend on the number of threads.
         return (1 if self._restricts_ggml else num_threads), num_threads
@@ -234,7 +234,7 @@ class LlamaModel(LlamaContext):
         self.info = replace(self.info, traits=traits)
 
     def _thinking_if(self, thinks: bool | None) -> str:
-        """Return how answers begin for a request that switches thinking on or off."""
+        """Returns how answers begin for a request that switches thinking on or off."""
         hello, switch = [("user", "Hello")], told_switch(thinks)
         try:
             prompt = self.tokenizer.encode_chat(hello, date=_ANY_DATE, tools=switch)
@@ -374,7 +374,7 @@ class LlamaModel(LlamaContext):
         log.compacted()
 
     def first_difference(self) -> str:
-        """Return the first operation whose result depends on the number of tokens in a pass.
+        """Returns the first operation whose result depends on the number of tokens in a pass.
 
         The text names its weights, too; it is "" if there is no such operation. The call opens
         another context and takes some seconds. Raises EngineError.

@@ -34,7 +34,7 @@ _callback: Any = None
 
 @functools.cache
 def library() -> Any:
-    """Return the llama_cpp module, checked and with our log callback; the first call loads it.
+    """Returns the llama_cpp module, checked and with our log callback; the first call loads it.
 
     It is loaded late because libgomp reads OMP_WAIT_POLICY at that time, and because a coordinator
     does not need it.
@@ -61,7 +61,7 @@ def _on_log(level: int, text: bytes, _data: object) -> None:
 
 
 def take_last_error() -> str:
-    """Return the last error line that libllama logged, and forget it."""
+    """Returns the last error line that libllama logged, and forgets it."""
     global _last_error
     line, _last_error = _last_error, ""
     return line
@@ -94,7 +94,7 @@ def _check_abi(llama_cpp: Any) -> None:
 
 
 def build_name() -> str:
-    """Return the version of the bindings and the CPU features that libllama was built for."""
+    """Returns the version of the bindings and the CPU features that libllama was built for."""
     llama_cpp = library()
     features = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     return f"{llama_cpp.__version__} {' '.join(features.split())}"
@@ -102,7 +102,7 @@ def build_name() -> str:
 
 @functools.cache
 def library_hash() -> str:
-    """Return a hash of the files of libllama, ggml and our kernels, and of AIRDRAFT_KERNELS.
+    """Returns a hash of the files of libllama, ggml and our kernels, and of AIRDRAFT_KERNELS.
 
     Builds of one version may differ in how they were compiled.
     """
@@ -123,7 +123,7 @@ def _library_files() -> list[Path]:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
+    """Returns the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -167,7 +167,7 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
 
 
 def metadata_of(model: Any, key: str) -> str:
-    """Return a text of a model file's metadata; "" if it is missing or unusually long."""
+    """Returns a text of a model file's metadata; "" if it is missing or unusually long."""
     buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)
     count = library().llama_model_meta_val_str(model, key.encode(), buffer, _MAX_METADATA_BYTES)
     return buffer.value.decode("utf-8", "replace") if 0 < count < _MAX_METADATA_BYTES else ""

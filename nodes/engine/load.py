@@ -101,7 +101,7 @@ def open_model(
 
 
 def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Piece]:
-    """Return a draft model that reads and guesses the tokens of another model's file.
+    """Returns a draft model that reads and guesses the tokens of another model's file.
 
     Returns what gives the pieces of these tokens, too. If the tokens are the draft model's own, the
     result is the model itself. Raises ModelFileError.
@@ -170,7 +170,7 @@ def _self_test(
 
 
 def _with_operation(model: LlamaModel, failure: str) -> str:
-    """Return the failure with the first operation that differs, if it can be found."""
+    """Returns the failure with the first operation that differs, if it can be found."""
     try:
         operation = model.first_difference()
     except EngineError as error:

@@ -126,7 +126,7 @@ class GrammarText:
         self._service.ask(self)
 
     def allowed(self) -> Mask:
-        """Return the mask of the next token. Raises GrammarError, or MaskMissingError.
+        """Returns the mask of the next token. Raises GrammarError, or MaskMissingError.
 
         With the latter the stream counts as slow until its masks come in time.
         """
@@ -221,7 +221,7 @@ class GrammarText:
             job.masks.append(self._mask(state))
 
     def _moved(self, token_ids: Sequence[int]) -> GrammarState:
-        """Return the state after these tokens."""
+        """Returns the state after these tokens."""
         if self._state is None:
             self._state, self._reached, self._last = self._begun.copy(), [], None
         num_same = common_prefix(self._reached, token_ids)

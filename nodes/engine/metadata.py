@@ -33,7 +33,7 @@ START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end
 
 
 def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
-    """Return the traits that the metadata of a model file declares.
+    """Returns the traits that the metadata of a model file declares.
 
     Whether a prompt ends in thoughts is not known before one is rendered (thinking_after).
     metadata: Returns the text of a key; "" if the file lacks it.
@@ -54,7 +54,7 @@ def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
 
 
 def thinking_after(prompt: str) -> str:
-    """Return how a model with these marks thinks. prompt: The end of one in its template."""
+    """Returns how a model with these marks thinks. prompt: The end of one in its template."""
     return OPENED if "<" not in prompt.rpartition(OPEN)[2] and OPEN in prompt else MARKED
 
 

@@ -20,14 +20,14 @@ def _mix(x: int) -> int:
 
 
 def position_key(seed: int, choice: int, position: int) -> int:
-    """Return the key for the hashes of one position of a stream, 0 to 2^64 - 1."""
+    """Returns the key for the hashes of one position of a stream, 0 to 2^64 - 1."""
     key = _mix((seed + _GOLDEN) & _MASK64)
     key = _mix((key ^ (choice * _GOLDEN & _MASK64)) & _MASK64)
     return _mix((key + position * 0xD1342543DE82EF95) & _MASK64)
 
 
 def hash_bits(key: int, token_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return (n,) hashes of (n,) token ids: the top 52 bits of SplitMix64 seeded with `key`.
+    """Returns (n,) hashes of (n,) token ids: the top 52 bits of SplitMix64 seeded with `key`.
 
     key: 0 to 2^64 - 1. Hash i is that of key + i * 0x9e3779b97f4a7c15 modulo 2^64.
     """
@@ -53,12 +53,12 @@ def _uniform(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
 
 
 def gumbel_of_bits(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """Return -log(-log(u)) of (n,) hashes, u = (bits + 1/2) / 2^52, by the portable logarithm."""
+    """Returns -log(-log(u)) of (n,) hashes, u = (bits + 1/2) / 2^52, by the portable logarithm."""
     return -portable_math.log(-portable_math.log(_uniform(bits)))
 
 
 def rough_gumbel_of_bits(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """Return the noise with a relative error of 10^-9 or less, in a tenth of the time."""
+    """Returns the noise with a relative error of 10^-9 or less, in a tenth of the time."""
     noise: npt.NDArray[np.float64] = -np.log(-np.log(_uniform(bits)))
     return noise
 
@@ -66,13 +66,13 @@ def rough_gumbel_of_bits(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64
 def gumbel_noise(
     seed: int, choice: int, position: int, token_ids: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Return (n,) float64 Gumbel noise of (n,) token ids at an absolute position of a stream."""
+    """Returns (n,) float64 Gumbel noise of (n,) token ids at an absolute position of a stream."""
     ids = np.asarray(token_ids, dtype=np.uint64)
     return gumbel_of_bits(hash_bits(position_key(seed, choice, position), ids))
 
 
 def drawn_ids(seed: int, num_ids: int, num_vocab: int) -> list[int]:
-    """Return pseudo-random token ids for probes: hash i of `seed`, modulo num_vocab.
+    """Returns pseudo-random token ids for probes: hash i of `seed`, modulo num_vocab.
 
     seed: 0 to 2^64 - 1. The ids must be the same in every version, but numpy's generators may
     change from version to version.

@@ -30,7 +30,7 @@ _ROOT_BITS = 256
 
 
 def log(x: npt.ArrayLike) -> Floats:
-    """Return the natural logarithm of (n,) positive normal float64, with a relative error of 1e-15.
+    """Returns the natural logarithm of (n,) positive normal float64, with relative error 1e-15.
 
     x = m * 2^e, m in [sqrt(1/2), sqrt(2)); s = (m - 1) / (m + 1); t = s * s;
     p = 1/21; then p = p * t + 1/n for n = 19, 17, .. 1; result: e * ln 2 + (s + s) * p.
@@ -51,7 +51,7 @@ def log(x: npt.ArrayLike) -> Floats:
 
 
 def power_of_half(steps: Integers) -> Integers:
-    """Return 2^(40 - steps / 2^20) of (n,) int64 from 0 to 41 * 2^20, rounded down.
+    """Returns 2^(40 - steps / 2^20) of (n,) int64 from 0 to 41 * 2^20, rounded down.
 
     The relative error before rounding is at most 2e-9.
 
@@ -69,7 +69,7 @@ def power_of_half(steps: Integers) -> Integers:
 
 
 def _table(step_bits: int) -> Integers:
-    """Return (1024,) values 2^(30 - i / 2^step_bits), rounded to the nearest integer."""
+    """Returns (1024,) values 2^(30 - i / 2^step_bits), rounded to the nearest integer."""
     root = 1 << (_ROOT_BITS - 1)
     for _ in range(step_bits):
         root = isqrt(root << _ROOT_BITS)

@@ -132,7 +132,7 @@ class Sequences(Protocol):
         """Copy the first `length` positions of `source` to the empty sequence `target`."""
 
     def shortest(self, seq_id: int) -> int:
-        """Return the least length to which a sequence can be copied.
+        """Returns the least length to which a sequence can be copied.
 
         It is 0 unless the cache lacks keys and values that shorter texts need: a recurrent model
         has one state, and of a text that was saved, a model with a sliding window has the last
@@ -140,10 +140,10 @@ class Sequences(Protocol):
         """
 
     def length(self, seq_id: int) -> int:
-        """Return the number of positions of a sequence that are in the cache."""
+        """Returns the number of positions of a sequence that are in the cache."""
 
     def free_cells(self) -> int:
-        """Return the number of cells that new tokens can take, if necessary after a compaction."""
+        """Returns the number of cells that new tokens can take, if necessary after a compaction."""
 
     def close(self) -> None: ...
 
@@ -152,7 +152,7 @@ class Model(Sequences, Protocol):
     """A language model that can save its sequences to host memory."""
 
     def save(self, seq_id: int) -> SavedPrefix:
-        """Return a copy of a sequence, which must not be empty and stays in the cache."""
+        """Returns a copy of a sequence, which must not be empty and stays in the cache."""
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
         """Restore the first `length` positions of `saved` to an empty sequence.
@@ -162,19 +162,19 @@ class Model(Sequences, Protocol):
         """
 
     def metadata(self, key: str) -> str:
-        """Return a text of the model file's metadata; "" if there is none."""
+        """Returns a text of the model file's metadata; "" if there is none."""
 
 
 class Tokenizer(Protocol):
     """Converts text to token ids and back. It is thread-safe."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a prompt; no part of the text is read as a control token."""
+        """Returns the token ids of a prompt; no part of the text is read as a control token."""
 
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        """Return the token ids of a conversation in the model's chat template.
+        """Returns the token ids of a conversation in the model's chat template.
 
         They end where the answer begins. Only the template can produce control tokens.
         date: The template's current date as YYYY-MM-DD; "" if it is unknown. tools: The functions
@@ -185,7 +185,7 @@ class Tokenizer(Protocol):
         """
 
     def piece(self, token_id: int) -> bytes:
-        """Return the bytes that a token adds to the text; b"" for control tokens."""
+        """Returns the bytes that a token adds to the text; b"" for control tokens."""
 
 
 def check_spans(spans: Sequence[Span], info: EngineInfo, lengths: Sequence[int]) -> int:
@@ -222,7 +222,7 @@ def check_spans(spans: Sequence[Span], info: EngineInfo, lengths: Sequence[int])
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return the number of tokens at the beginning that two texts have in common."""
+    """Returns the number of tokens at the beginning that two texts have in common."""
     low, high = 0, min(len(a), len(b))
     # Slices are compared in C, so for long prompts a binary search is faster than a loop.
     while low < high:

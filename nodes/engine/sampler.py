@@ -71,7 +71,7 @@ class Sampler:
         self.extend(token_ids[num_prompt_tokens:])
 
     def sample(self, logits: Logits, position: int) -> int:
-        """Return the token that follows the text; logits and position are as in `sampling.sample`.
+        """Returns the token that follows the text; logits and position are as in `sampling.sample`.
 
         The logits are not changed. Raises GrammarError where the grammar cannot continue, and
         MaskMissingError if its mask has not been computed yet.

@@ -83,7 +83,7 @@ class Sampling:
 
 
 def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
-    """Return the ids of the k largest of (num_vocab,) logits, best first, ties to the lowest id.
+    """Returns the ids of the k largest of (num_vocab,) logits, best first, ties to the lowest id.
 
     All of them reach the k-th largest maximum of blocks of 64 logits, and few others do. These
     maxima are found many times faster than the k-th largest logit.
@@ -101,7 +101,7 @@ def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
 
 
 def _kept_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDArray[np.int64]:
-    """Return the ids that remain after top-k, top-p and min-p, in any order; at least one."""
+    """Returns the ids that remain after top-k, top-p and min-p, in any order; at least one."""
     temperature, min_p = sampling.temperature, sampling.min_p
     if 0 < sampling.top_k < logits.shape[0]:
         ids = top_k_ids(logits, sampling.top_k)
@@ -127,7 +127,7 @@ def _most_gap(min_p: float) -> float:
 
 
 def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArray[np.int64]:
-    """Return the probabilities relative to that of the best logit, in units of 2^-40.
+    """Returns the probabilities relative to that of the best logit, in units of 2^-40.
 
     They are integers, so that sums of up to 2^22 of them are exact in any order.
     """
@@ -140,7 +140,7 @@ def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArr
 
 
 def _share(top_p: float, total: int) -> int:
-    """Return floor(top_p * total), computed exactly.
+    """Returns floor(top_p * total), computed exactly.
 
     It is rounded down so that 0.9 of ten equal weights keeps nine of them: the float64 nearest to
     0.9 is a little larger.
@@ -150,7 +150,7 @@ def _share(top_p: float, total: int) -> int:
 
 
 def _num_reaching(weights: npt.NDArray[np.int64], wanted: int) -> int:
-    """Return how many of the first weights are needed for the sum `wanted`.
+    """Returns how many of the first weights are needed for the sum `wanted`.
 
     The result is one more than there are if the sum of all is smaller.
     """
@@ -158,7 +158,7 @@ def _num_reaching(weights: npt.NDArray[np.int64], wanted: int) -> int:
 
 
 def _nucleus_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDArray[np.int64]:
-    """Return the ids that top-p keeps of the whole vocabulary, in ascending order.
+    """Returns the ids that top-p keeps of the whole vocabulary, in ascending order.
 
     Only values are sorted, which is many times faster than sorting ids. This works because equal
     logits have equal weights.
@@ -185,14 +185,14 @@ def _nucleus_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.N
 
 
 def _best(logits: Logits, size: int) -> Logits:
-    """Return the largest logits in descending order."""
+    """Returns the largest logits in descending order."""
     return np.sort(np.partition(logits, -size)[-size:])[::-1]
 
 
 def _rough_nucleus(
     logits: Logits, best: Logits, weights: npt.NDArray[np.int64], sampling: Sampling
 ) -> int | None:
-    """Return how many of the best logits top-p keeps; None if only exact sums can tell.
+    """Returns how many of the best logits top-p keeps; None if only exact sums can tell.
 
     best: (size,) the largest logits in descending order. weights: (size,) their weights. The sum of
     all other weights is computed with numpy's exponentials of float32. It decides only where an
@@ -211,7 +211,7 @@ def _rough_nucleus(
 
 
 def _rough_sum(logits: Logits, best_logit: np.float32, scale: float) -> float:
-    """Return the sum of e^((logit - best logit) * scale), with exponentials of float32."""
+    """Returns the sum of e^((logit - best logit) * scale), with exponentials of float32."""
     total = 0.0
     for start in range(0, len(logits), _BLOCK):
         gaps = logits[start : start + _BLOCK] - best_logit
@@ -221,7 +221,7 @@ def _rough_sum(logits: Logits, best_logit: np.float32, scale: float) -> float:
 
 
 def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, position: int) -> int:
-    """Return the argmax of logits / T + noise over the whole vocabulary.
+    """Returns the argmax of logits / T + noise over the whole vocabulary.
 
     Most tokens lie far below the best. For these only the hash is computed, and the logarithms
     only if the hash is large enough to win. The result is the same as that of the full computation.
@@ -247,7 +247,7 @@ def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, positio
 
 
 def _ids_with_hashes_from(key: int, least: np.uint64, num_ids: int) -> npt.NDArray[np.int64]:
-    """Return the ids below num_ids whose hashes are at least `least`, in ascending order."""
+    """Returns the ids below num_ids whose hashes are at least `least`, in ascending order."""
     found = []
     for start in range(0, num_ids, _BLOCK):
         ids = np.arange(start, min(start + _BLOCK, num_ids), dtype=np.uint64)
@@ -256,7 +256,7 @@ def _ids_with_hashes_from(key: int, least: np.uint64, num_ids: int) -> npt.NDArr
 
 
 def _least_rough_score(scores: npt.NDArray[np.float64]) -> float:
-    """Return the least rough score with which a token can have the largest exact score.
+    """Returns the least rough score with which a token can have the largest exact score.
 
     The error of a rough score is that of its noise, below 36 * 1e-10, and one rounding, below 2^-53
     of itself. If the token with the best rough score is not the true winner, the two rough scores
@@ -269,7 +269,7 @@ def _least_rough_score(scores: npt.NDArray[np.float64]) -> float:
 def _winner(
     logits: Logits, ids: npt.NDArray[np.int64], bits: npt.NDArray[np.uint64], temperature: float
 ) -> int:
-    """Return the id with the largest logit / T + noise, the lowest of equal ones.
+    """Returns the id with the largest logit / T + noise, the lowest of equal ones.
 
     bits: The hashes of the ids. numpy's logarithms find the ids that can win. This is a single one
     except in some of 10^8 samples. Only then the portable logarithms decide.
@@ -305,6 +305,6 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
 
 
 def probability(logits: Logits, token_id: int) -> float:
-    """Return the model's own probability of a token: the softmax of (num_vocab,) logits."""
+    """Returns the model's own probability of a token: the softmax of (num_vocab,) logits."""
     best = logits.max()
     return float(np.exp(logits[token_id] - best)) / _rough_sum(logits, best, 1.0)

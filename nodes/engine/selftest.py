@@ -77,12 +77,12 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -
 def fitting_prefixes(
     max_length: int, prefix_lens: tuple[int, ...] = PREFIX_LENS
 ) -> tuple[int, ...]:
-    """Return the prefixes that can be tested if sequences have at most so many positions."""
+    """Returns the prefixes that can be tested if sequences have at most so many positions."""
     return tuple(n for n in prefix_lens if n + _NUM_FOREIGN <= max_length)
 
 
 def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
-    """Return the first difference, "" if there is none, and the logits of plain single steps."""
+    """Returns the first difference, "" if there is none, and the logits of plain single steps."""
     num_vocab = model.info.num_vocab
     token_ids = drawn_ids(prefix_len, prefix_len + _NUM_STEPS, num_vocab)
     foreign = drawn_ids(prefix_len + 1, _NUM_FOREIGN, num_vocab)
@@ -179,7 +179,7 @@ def _take_turns(
 
 
 def _state(model: Model) -> Words:
-    """Return all that the cache holds of sequence 0, in the order of its cells.
+    """Returns all that the cache holds of sequence 0, in the order of its cells.
 
     Few logits of small models show that cells lie in another order or that a state is wrong.
     """
@@ -237,7 +237,7 @@ def _mixed_steps(model: Model, token_ids: list[int], foreign: list[int], start: 
 
 
 def probe_digest(model: Model, seed: int) -> str:
-    """Return 64 hex digits of the logits after each of 32 tokens and of the tokens sampled there.
+    """Returns 64 hex digits of the logits after each of 32 tokens and of the tokens sampled there.
 
     seed: 0 to 2^63 - 1. Sequence 0 must be empty, and is empty at the end. All versions draw the
     same tokens. Their number in a pass may differ, because exact engines compute the same bits.

@@ -55,7 +55,7 @@ _quoted: Final = json.dumps
 
 
 def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
-    """Return rules in llguidance's dialect of Lark.
+    """Returns rules in llguidance's dialect of Lark.
 
     schema: Converts a JSON schema to the right side of a rule. Raises ValueError for a text that
     does not have the form above.
@@ -111,7 +111,7 @@ def _channels(
     *,
     is_free: bool,
 ) -> str:
-    """Return rules for answers in channels, whose last message may call one function."""
+    """Returns rules for answers in channels, whose last message may call one function."""
     rules = "".join(
         f"fn_{index}: {_quoted(name)} HEADER args_{index}\nargs_{index}: {schema(parameters)}\n"
         for index, (name, parameters) in enumerate(tools)
@@ -131,7 +131,7 @@ def _channels(
 
 
 def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]) -> str:
-    """Return rules for the object of a call, and for what follows the mark of one."""
+    """Returns rules for the object of a call, and for what follows the mark of one."""
     names = " | ".join(f"fn_{index}" for index in range(len(tools)))
     key = "parameters" if style == LLAMA3 else "arguments"
     rules = "".join(
@@ -146,7 +146,7 @@ def _as_json(style: str, tools: Sequence[_Tool], schema: Callable[[dict[str, Any
 def _tagged(
     form: TaggedForm, tools: Sequence[_Tool], schema: Callable[[dict[str, Any]], str]
 ) -> str:
-    """Return rules for a call with tags: whole, and what follows the name of each function.
+    """Returns rules for a call with tags: whole, and what follows the name of each function.
 
     Raises ValueError for arguments that this form cannot hold.
     """
@@ -189,7 +189,7 @@ def _escaped(text: str) -> str:
 def _tagged_value(
     form: TaggedForm, rule: str, argument: Argument, schema: Callable[[dict[str, Any]], str]
 ) -> list[str]:
-    """Return rules for a value of an argument and for the end of the value."""
+    """Returns rules for a value of an argument and for the end of the value."""
     kind = argument.kind
     if kind.is_free:
         return [f"{rule}: text"]
@@ -207,7 +207,7 @@ def _tagged_value(
 
 
 def _bare(names: list[str]) -> str:
-    """Return rules for a call without marks. names: Regular expressions."""
+    """Returns rules for a call without marks. names: Regular expressions."""
     rules = "".join(f'bare_{index}[lazy]: /{_BARE}{name}"/\n' for index, name in enumerate(names))
     calls = " | ".join(f"bare_{index} KEY args_{index}" for index in range(len(names)))
     rules += f"bare: ({calls}) END\n"
@@ -216,7 +216,7 @@ def _bare(names: list[str]) -> str:
 
 
 def _free(calls: str, no_call: str, begins: str | None, loose: str = "") -> str:
-    """Return rules for an answer that is free text, or has calls, with thoughts before it.
+    """Returns rules for an answer that is free text, or has calls, with thoughts before it.
 
     calls: What calls look like, in which LEAD is any text up to a mark, and LOOSE any lines up to
     `loose`. no_call: Excludes from a text what is or contains a call. begins: How thoughts begin;

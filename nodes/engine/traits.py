@@ -45,7 +45,7 @@ class ModelTraits:
     thinking_on: Annotated[str, MaxLen(16)] = ""
 
     def thinking_if(self, thinks: bool | None) -> str:
-        """Return how it thinks for a request that switches thinking on or off, or leaves it."""
+        """Returns how it thinks for a request that switches thinking on or off, or leaves it."""
         if thinks is None:
             return self.thinking
         return self.thinking_on if thinks else self.thinking_off

@@ -107,7 +107,7 @@ class TranslatedModel:
         return rows
 
     def _read(self, span: Span) -> Span | None:
-        """Return the tokens that the draft model must run for a span; None if it has them all."""
+        """Returns the tokens that the draft model must run for a span; None if it has them all."""
         text = self._texts[span.seq_id]
         begin = text.ends[-1]
         new = [] if text.length else list(self._first)
@@ -139,7 +139,7 @@ class TranslatedModel:
                 row += 1
 
     def _row(self, text: _Sequence, place: int) -> Logits:
-        """Return the logits after `place` own tokens; zeros if there are none."""
+        """Returns the logits after `place` own tokens; zeros if there are none."""
         row = text.rows.get(place)
         return row if row is not None else np.zeros(self._model.info.num_vocab, dtype=np.float32)
 

@@ -79,7 +79,7 @@ class LlamaTokenizer:
             _ = self._template
 
     def inner_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Return the tokens of text that follows other text."""
+        """Returns the tokens of text that follows other text."""
         tokens = functools.partial(self._tokens, add_special=False, parse_special=parse_special)
         if self._llama.llama_vocab_type(self._vocab) == self._llama.LLAMA_VOCAB_TYPE_SPM:
             before, both = tokens(_LINE_BREAK), tokens(_LINE_BREAK + text)
@@ -131,7 +131,7 @@ class LlamaTokenizer:
         return text or b""
 
     def piece(self, token_id: int) -> bytes:
-        """Return the bytes that a token adds to the text; b"" for control tokens."""
+        """Returns the bytes that a token adds to the text; b"" for control tokens."""
         piece = self._pieces.get(token_id)
         if piece is None:
             # libllama aborts the process on an id outside the vocabulary.
@@ -144,30 +144,30 @@ class LlamaTokenizer:
         return piece
 
     def spelled(self, token_ids: Sequence[int]) -> str:
-        """Return the text of a prompt's tokens, with that of its control tokens."""
+        """Returns the text of a prompt's tokens, with that of its control tokens."""
         texts = (self.piece(token_id) or self._text(token_id) for token_id in token_ids)
         return b"".join(texts).decode(errors="replace")
 
     def controls(self) -> dict[bytes, int]:
-        """Return the control tokens by the texts that templates write for them."""
+        """Returns the control tokens by the texts that templates write for them."""
         is_control = self._llama.LLAMA_TOKEN_ATTR_CONTROL
         attributes = self._llama.llama_vocab_get_attr
         ids = range(self.num_vocab)
         return {self._text(i): i for i in ids if attributes(self._vocab, i) & is_control}
 
     def first_token_ids(self) -> tuple[int, ...]:
-        """Return the tokens that precede every text: none, or the token that begins one."""
+        """Returns the tokens that precede every text: none, or the token that begins one."""
         if not self._llama.llama_vocab_get_add_bos(self._vocab):
             return ()
         return (int(self._llama.llama_vocab_bos(self._vocab)),)
 
     def eog_token_ids(self) -> frozenset[int]:
-        """Return the tokens that end a text."""
+        """Returns the tokens that end a text."""
         is_eog = self._llama.llama_vocab_is_eog
         return frozenset(i for i in range(self.num_vocab) if is_eog(self._vocab, i))
 
     def content_hash(self) -> str:
-        """Return a hash of the kind, the special ids and the tokens' texts without padding.
+        """Returns a hash of the kind, the special ids and the tokens' texts without padding.
 
         Two models with one hash use the same ids, so that one can verify the other's guesses. Files
         of one family often differ only in unused tokens at the end, which are left out.
@@ -191,7 +191,7 @@ class LlamaTokenizer:
 
 
 def _not_empty(token_ids: list[int]) -> list[int]:
-    """Return the tokens of a prompt. Raises InvalidInputError if there are none."""
+    """Returns the tokens of a prompt. Raises InvalidInputError if there are none."""
     if not token_ids:
         raise InvalidInputError("the prompt has no tokens")
     return token_ids

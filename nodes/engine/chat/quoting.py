@@ -33,7 +33,7 @@ class ControlTexts:
         self._prefixes = frozenset(t[:n] for t in self._texts for n in range(1, len(t)))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the spans of control tokens, and of a beginning of one at the end of the text.
+        """Returns the spans of control tokens, and of a beginning of one at the end of the text.
 
         Where several begin, the longest one counts. The end is that without trailing white space,
         because templates remove this, and text that they append must not complete a control token.
@@ -69,7 +69,7 @@ class Quotes:
         self._mark = re.compile(f"q{self._nonce}x([0-9]+)z", re.IGNORECASE)
 
     def quote(self, content: str) -> str:
-        """Return a message's content with marks in place of control tokens."""
+        """Returns a message's content with marks in place of control tokens."""
         parts, end = [], 0
         for start, stop in self._controls.spans(content):
             parts += [content[end:start], f"q{self._nonce}x{len(self._texts)}z"]

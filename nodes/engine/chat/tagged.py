@@ -120,12 +120,12 @@ class Argument:
         return self.schemas.fits(value, self.declared)
 
     def words(self, constants: Mapping[str, str]) -> list[str]:
-        """Return the texts that a value may be, if it is not free, and constants that it may be."""
+        """Returns the texts that a value may be, if it is not free, and the constants it may be."""
         fitting = [word for word, known in constants.items() if self.fits(json.loads(known))]
         return [*(self.kind.words or ()), *fitting]
 
     def json_of(self, written: str, constants: Mapping[str, str]) -> str:
-        """Return the JSON of a value from between its tags. constants: Those of the form.
+        """Returns the JSON of a value from between its tags. constants: Those of the form.
 
         What may be any text is one, unless it is certainly valid as something else.
         """
@@ -152,12 +152,12 @@ class Arguments:
     others: Argument | None
 
     def of(self, name: str) -> Argument:
-        """Return the argument of a name that a call has."""
+        """Returns the argument of a name that a call has."""
         return self.named.get(name) or self.others or Argument(name, {}, False, _Schemas({}))
 
 
 def arguments_of(parameters: dict[str, Any]) -> Arguments:
-    """Return the arguments that a schema of parameters names, in its order.
+    """Returns the arguments that a schema of parameters names, in its order.
 
     What is behind a $ref or in allOf counts, too. With other combinations of schemas there may be
     arguments of any other name. Raises ValueError for a schema that tags cannot hold.
@@ -206,7 +206,7 @@ class _Schemas:
         return _Moved()
 
     def document(self, schema: Any) -> Any:
-        """Return a schema together with what it refers to, directly or not."""
+        """Returns a schema together with what it refers to, directly or not."""
         found = self._followed(schema)
         if not isinstance(found, dict):
             return found
@@ -223,7 +223,7 @@ class _Schemas:
         return self._documents[id(found)]
 
     def parts(self, schema: Any, seen: set[int] | None = None) -> Iterable[dict[str, Any]]:
-        """Return a schema and those in its allOf, which all hold for the same value."""
+        """Returns a schema and those in its allOf, which all hold for the same value."""
         found, seen = self._followed(schema), set() if seen is None else seen
         if isinstance(found, dict) and id(found) not in seen:
             seen.add(id(found))
@@ -284,7 +284,7 @@ class _Schemas:
         return reduce(ValueKind.__and__, kinds, ANYTHING)
 
     def _followed(self, schema: Any) -> Any:
-        """Return the schema that a reference leads to."""
+        """Returns the schema that a reference leads to."""
         for _ in range(_MAX_DEPTH):
             if not (isinstance(schema, dict) and isinstance(schema.get("$ref"), str)):
                 return schema
@@ -292,7 +292,7 @@ class _Schemas:
         return {}
 
     def _referred(self, reference: str) -> Any:
-        """Return what a reference means (RFC 6901); an empty schema if that is not known."""
+        """Returns what a reference means (RFC 6901); an empty schema if that is not known."""
         if not reference.startswith("#"):
             return {}
         found: Any = self._root
@@ -314,7 +314,7 @@ class _Moved:
         self._made: dict[int, tuple[Any, Any, dict[str, None]]] = {}
 
     def of(self, value: Any) -> tuple[Any, Collection[str]]:
-        """Return a copy of a schema, and the references in it, each once."""
+        """Returns a copy of a schema, and the references in it, each once."""
         if not isinstance(value, dict | list):
             return value, ()
         if (made := self._made.get(id(value))) is None:
@@ -338,7 +338,7 @@ class _Moved:
 
 
 def _either(kinds: list[ValueKind]) -> ValueKind:
-    """Return what is allowed where one of several kinds is enough."""
+    """Returns what is allowed where one of several kinds is enough."""
     types = frozenset[str]().union(*(kind.types for kind in kinds))
     if any(kind.is_free for kind in kinds):
         return ValueKind(types)

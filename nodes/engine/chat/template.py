@@ -78,7 +78,7 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Return the text of a conversation and of the beginning of its answer.
+        """Returns the text of a conversation and of the beginning of its answer.
 
         messages: Each has role and content. Calls and their results have the form of OpenAI's API,
         except that arguments are objects and not text. A template without tools gets them as text,
@@ -158,7 +158,7 @@ def _environment() -> Environment:
 
 
 def _error_line(error: BaseException) -> str:
-    """Return one line for the client. It may quote the conversation and must not be logged."""
+    """Returns one line for the client. It may quote the conversation and must not be logged."""
     what = "refuses the conversation" if isinstance(error, RefusalError) else "fails"
     why = " ".join(str(error).split()) or type(error).__name__
     line = f"the model's chat template {what}: {why}"[:_MAX_ERROR_CHARS]

@@ -56,14 +56,14 @@ _INTRODUCTION: Final = (
 
 
 def style_of(template: str) -> str:
-    """Return the style of a model with this chat template; "" without a template."""
+    """Returns the style of a model with this chat template; "" without a template."""
     if not template:
         return ""
     return known_style(template) or HERMES
 
 
 def known_style(template: str) -> str:
-    """Return the style in which a template itself writes tools and calls; "" if it does not."""
+    """Returns the style in which a template itself writes tools and calls; "" if it does not."""
     if not _NAMES_TOOLS.search(template):
         return ""
     if _MISTRAL_CALLS.search(template):
@@ -114,19 +114,19 @@ def parse_tools(text: str) -> ParsedTools:
 
 
 def switch_of(thinks: bool) -> dict[str, bool]:
-    """Return the variables by which templates switch thinking on or off: two names are in use."""
+    """Returns the variables by which templates switch thinking on or off: two names are in use."""
     return {"enable_thinking": thinks, "thinking": thinks}
 
 
 def told_switch(thinks: bool | None) -> str:
-    """Return a text for parse_tools() that only switches thinking; "" for None."""
+    """Returns a text for parse_tools() that only switches thinking; "" for None."""
     if thinks is None:
         return ""
     return json.dumps({"tools": [], "messages": {}, "variables": switch_of(thinks)})
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a JSON value with `change` applied to all its texts, including names of fields."""
+    """Returns a JSON value with `change` applied to all its texts, including names of fields."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
@@ -139,7 +139,7 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
 def tools_as_text(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return a conversation with tools as text, for a template without tools.
+    """Returns a conversation with tools as text, for a template without tools.
 
     The system message describes the tools, answers contain the calls, and messages of the user
     contain the results.
@@ -173,7 +173,7 @@ def tools_as_text(
 
 
 def for_style(style: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a conversation as templates of this style take it.
+    """Returns a conversation as templates of this style take it.
 
     Results are in the order of their calls. Templates with tags need objects as arguments; a text
     that was cut off becomes {}. Those of llama3 and channels know one call a message, so a message
@@ -211,7 +211,7 @@ def for_style(style: str, messages: Sequence[Mapping[str, Any]]) -> list[dict[st
 def _by_call(
     calls: Sequence[Mapping[str, Any]], results: Sequence[dict[str, Any]]
 ) -> list[list[dict[str, Any]]]:
-    """Return the results of each call. Those without its id are the calls' in their order."""
+    """Returns the results of each call. Those without its id are the calls' in their order."""
     places = {call["id"]: place for place, call in enumerate(calls) if call.get("id")}
     if len(places) < len(calls):
         places = {}
@@ -233,13 +233,13 @@ def _with_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_descriptions(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return tools of which each has a description and parameters."""
+    """Returns tools of which each has a description and parameters."""
     needed = {"description": "", "parameters": {"type": "object", "properties": {}}}
     return [{**tool, "function": {**needed, **tool["function"]}} for tool in tools]
 
 
 def with_users_alone(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a conversation for a template that refuses it: without system messages and without
+    """Returns a conversation for a template that refuses it: without system messages and without
     two messages of the user in a row.
 
     A system message becomes the beginning of the next message of the user.

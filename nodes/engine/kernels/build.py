@@ -76,7 +76,7 @@ def build(into: Path = PATH, *, compiler: str = "", machine: str = "") -> None:
 
 
 def _headers() -> Path | None:
-    """Return the folder of llama-cpp-python's headers; None if it is not installed."""
+    """Returns the folder of llama-cpp-python's headers; None if it is not installed."""
     package = importlib.util.find_spec("llama_cpp")
     if package is None or package.origin is None:
         return None

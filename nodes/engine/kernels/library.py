@@ -69,7 +69,7 @@ def left_attention() -> bool:
 
 
 def built_for() -> str:
-    """Return the version of llama-cpp-python that the library fits; "" if there is none."""
+    """Returns the version of llama-cpp-python that the library fits; "" if there is none."""
     found = library()
     return found.airdraft_built_for().decode() if found is not None else ""
 

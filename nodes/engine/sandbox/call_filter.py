@@ -137,12 +137,12 @@ _FATAL: Final[dict[str, Call]] = {
 
 
 def calls(*, forks: bool) -> dict[str, Call]:
-    """Return the calls that are allowed, by name."""
+    """Returns the calls that are allowed, by name."""
     return {**_ANSWERING, **_FORKING} if forks else dict(_ANSWERING)
 
 
 def program(machine: str, *, forks: bool) -> bytes | None:
-    """Return the filter for a process; None if the machine is not known.
+    """Returns the filter for a process; None if the machine is not known.
 
     machine: As platform.machine() names it. forks: Whether the process answers in forks. Refused
     calls answer EPERM, newer ones ENOSYS. Calls of another ABI and those that only an attacker
@@ -172,7 +172,7 @@ def program(machine: str, *, forks: bool) -> bytes | None:
 
 
 def program_of_fork(machine: str) -> bytes | None:
-    """Return the filter that a fork adds, which gives up what it does not need itself.
+    """Returns the filter that a fork adds, which gives up what it does not need itself.
 
     It is short, because the kernel runs it in addition to the other one for each call.
     """
@@ -188,12 +188,12 @@ def program_of_fork(machine: str) -> bytes | None:
 
 
 def number_of_seccomp(machine: str) -> int:
-    """Return the number of the call that sets a filter, on a known machine."""
+    """Returns the number of the call that sets a filter, on a known machine."""
     return _SECCOMP[_MACHINES[machine][1]]
 
 
 def _at(number: int | None, answer: list[_Instruction]) -> list[_Instruction]:
-    """Return the instructions that answer a call, which must end in returning."""
+    """Returns the instructions that answer a call, which must end in returning."""
     return [] if number is None else [(_JUMP_EQUAL, 0, len(answer), number), *answer]
 
 

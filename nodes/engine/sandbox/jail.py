@@ -42,7 +42,7 @@ def end_with_parent() -> None:
 
 
 def address_space_bytes() -> int:
-    """Return the size of the memory that this process has mapped."""
+    """Returns the size of the memory that this process has mapped."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 

@@ -79,7 +79,7 @@ class SandboxProcess:
             self._ensure_started()
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to a question.
+        """Returns the answer to a question.
 
         Raises InvalidInputError with one line for the client, EndedError if the process ended
         without an answer, TimeoutError if it did not get the processor for so long that this says
@@ -263,7 +263,7 @@ class GrammarCheck:
         self._process: SandboxProcess | None = None
 
     def __call__(self, grammar: Grammar) -> Checked:
-        """Return what the process found. Raises GrammarError if the grammar cannot be used."""
+        """Returns what the process found. Raises GrammarError if the grammar cannot be used."""
         if self._process is None:
             # It is not made before the first grammar, because many nodes never get one.
             pieces = [self._piece(i).decode("latin-1") for i in range(self._num_vocab)]

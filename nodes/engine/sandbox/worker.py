@@ -112,7 +112,7 @@ class CheckGrammars:
 
 
 def _most_resident_bytes() -> int:
-    """Return this process's peak memory; in a forked process it begins with the parent's memory."""
+    """Returns this process's peak memory; in a forked one it begins with the parent's memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
