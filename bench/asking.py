@@ -38,7 +38,7 @@ class Pair:
     weights: str = "auto"
 
     def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
-        """Return the settings of target and draft node (or None), with one thread each.
+        """Returns the settings of target and draft node (or None), with one thread each.
 
         If they are emulated, nodes that this process starts can open them from now on.
         """
@@ -103,7 +103,7 @@ class Answer:
 
 
 def taken_of(answers: Iterable[Answer]) -> Taken:
-    """Return what the passes of these answers took."""
+    """Returns what the passes of these answers took."""
     taken = Taken()
     for answer in answers:
         for figures in answer.figures:
@@ -112,19 +112,19 @@ def taken_of(answers: Iterable[Answer]) -> Taken:
 
 
 def requests_of(made: Workload, options: GenerateOptions) -> Requests:
-    """Return the prompts of a workload with options that have the rules of their answers."""
+    """Returns the prompts of a workload with options that have the rules of their answers."""
     rules = [LogitRules(grammar=Grammar("json_schema", schema)) for schema in made.schemas]
     both = zip(made.prompts, rules or [NO_RULES] * len(made.prompts), strict=True)
     return [(prompt, replace(options, rules=each)) for prompt, each in both]
 
 
 def warm_up_of(requests: Requests) -> Requests:
-    """Return the first request, for a short answer."""
+    """Returns the first request, for a short answer."""
     return [(prompt, replace(options, max_tokens=24)) for prompt, options in requests[:1]]
 
 
 def stranger(options: GenerateOptions) -> GenerateOptions:
-    """Return options with an owner that has sent no request before.
+    """Returns options with an owner that has sent no request before.
 
     Otherwise a text requested twice would be guessed from its first answer.
     """
@@ -189,7 +189,7 @@ async def plain_and_auto(
 
 
 def rate(answers: Sequence[Answer]) -> float:
-    """Return the tokens/s of answers that were asked for at once.
+    """Returns the tokens/s of answers that were asked for at once.
 
     The tokens after each first one count, over the time from the first token of any answer to the
     last token of all. For a single answer this is its `seconds`, which leave out what a

@@ -110,7 +110,7 @@ class BareLoop:
             raise EngineError(f"the bare loop did not start with {path}")
 
     def measure(self, num_streams: int, max_tokens: int, num_prompt_tokens: int = 0) -> float:
-        """Return the tokens/s of one run in which each stream has a prompt of the given length.
+        """Returns the tokens/s of one run in which each stream has a prompt of the given length.
 
         Raises EngineError if the loop has no room for it.
         """
@@ -125,7 +125,7 @@ class BareLoop:
         return float(self._stdout.readline())
 
     def prefill_s(self, num_tokens: int) -> float:
-        """Return the seconds from a prompt of num_tokens tokens to the token after it."""
+        """Returns the seconds from a prompt of num_tokens tokens to the token after it."""
         return self.measure(1, 0, num_tokens)
 
     def close(self) -> None:

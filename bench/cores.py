@@ -23,7 +23,7 @@ _forking = multiprocessing.get_context("forkserver")
 
 
 def count_at_once(num_processes: int) -> int:
-    """Return what processes that count at the same time have counted in all."""
+    """Returns what processes that count at the same time have counted in all."""
     # Starting takes longer than counting on a busy machine, and not equally long.
     all_run = _forking.Barrier(num_processes)
     counts: SimpleQueue[int] = _forking.SimpleQueue()
@@ -49,7 +49,7 @@ def count_once_all_run(all_run: Barrier, counts: SimpleQueue[int]) -> None:
 
 
 def cores_at_once(num_cores: int = 0, count: Callable[[int], int] = count_at_once) -> float:
-    """Return how many cores' work gets done: 1 to the number of cores. Takes about a second.
+    """Returns how many cores' work gets done: 1 to the number of cores. Takes about a second.
 
     num_cores: 0 for all that this process may use.
     """
@@ -74,7 +74,7 @@ _READ_BYTES = 1 << 30
 
 
 def read_bytes_per_s(num_threads: int) -> float:
-    """Return how many bytes per second threads read from memory together: the best of three."""
+    """Returns how many bytes per second threads read from memory together: the best of three."""
     words = np.ones(_READ_BYTES // 8, np.int64)
     parts = np.array_split(words, num_threads)
     took_s = []

@@ -20,7 +20,7 @@ _ROUNDS = 5
 
 
 def tokenizer_of(path: Path) -> LlamaTokenizer:
-    """Return the tokenizer of a model, of which only the vocabulary is loaded."""
+    """Returns the tokenizer of a model, of which only the vocabulary is loaded."""
     return LlamaTokenizer(load_model(path, gpu_layers=0, repack=False, vocab_only=True))
 
 
@@ -46,7 +46,7 @@ def output_rows(
 
 
 def _sampler_of(model: Model, sampling: Sampling, prompt_ids: Sequence[int]) -> Sampler:
-    """Return a sampler of the text after a prompt."""
+    """Returns a sampler of the text after a prompt."""
     return Sampler(
         sampling,
         num_vocab=model.info.num_vocab,
@@ -75,7 +75,7 @@ def decoded(
 def guesses_of(
     draft: Model, prompt_ids: Sequence[int], output_ids: Sequence[int], sampling: Sampling
 ) -> tuple[list[int], list[float]]:
-    """Return a draft's guess at each output position, and its own probability of the guess."""
+    """Returns a draft's guess at each output position, and its own probability of the guess."""
     sampler = _sampler_of(draft, sampling, prompt_ids)
     token_ids, probabilities = list[int](), list[float]()
     rows = zip(output_ids, output_rows(draft, prompt_ids, output_ids), strict=True)
@@ -87,7 +87,7 @@ def guesses_of(
 
 
 def pass_times(model: Model, sizes: Sequence[int], cells: int) -> dict[int, float]:
-    """Return the median seconds of passes of one sequence behind `cells` tokens, by their size.
+    """Returns the median seconds of passes of one sequence behind `cells` tokens, by their size.
 
     Passes of all sizes take turns, _ROUNDS times.
     """

@@ -91,7 +91,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 def measure(
     model: Path, num_threads: int, cells: int, tokens: int, texts: Sequence[Path] = _TEXTS
 ) -> tuple[list[list[float]], Predictions | None]:
-    """Return the times of both systems, and predictions if tokens > 1.
+    """Returns the times of both systems, and predictions if tokens > 1.
 
     cells: cache cells in use when a pass is timed. tokens: length of the predicted text. texts: its
     files. Raises EngineError if a system cannot run the model.

@@ -68,7 +68,7 @@ def run_law1(
     streams: Sequence[int],
     threads: Sequence[int],
 ) -> Findings:
-    """Return a table of differing texts by configuration. A configuration in which texts differ is
+    """Returns a table of differing texts by configuration. A configuration in which texts differ is
     a fault. threads: each number is combined with each number of streams."""
     started = time.perf_counter()
     target, _ = pair.settings()

@@ -33,7 +33,7 @@ def namespaces(count: int) -> Iterator[list[str]]:
 
 
 def inside(name: str, argv: Sequence[str]) -> list[str]:
-    """Return the command that runs argv in a namespace."""
+    """Returns the command that runs argv in a namespace."""
     return ["ip", "netns", "exec", name, *argv]
 
 

@@ -25,7 +25,7 @@ def listed(
     least: float | None = None,
     or_none: bool = False,
 ) -> Callable[[str], list[Any]]:
-    """Return an option's type: values with commas between them.
+    """Returns an option's type: values with commas between them.
 
     accepted: returns the only ones. least: the smallest number that is accepted. or_none: whether
     an empty list means something; otherwise it is refused, because a run of nothing would look like
@@ -57,12 +57,12 @@ NUMBERS = listed(float, least=_LEAST)
 
 
 def model_file(name: str) -> Path:
-    """Return the file of a model by its name or path. It is downloaded if it is not here."""
+    """Returns the file of a model by its name or path. It is downloaded if it is not here."""
     return Catalog(default_cache_dir(environment())).ensure(name)
 
 
 def names_option(flag: str, known: Collection[str], help: str) -> Decorator:
-    """Return an option with some names of a set; by default all of them."""
+    """Returns an option with some names of a set; by default all of them."""
     names, default = listed(accepted=lambda: known), ",".join(known)
     return click.option(flag, type=names, default=default, help=help)
 
@@ -84,7 +84,7 @@ seed_option = click.option(
 def at_least(
     flag: str, default: float, help: str | None = None, *names: str, least: int | None = None
 ) -> Decorator:
-    """Return an option with a finite number of `least` or more, which is whole if the default is.
+    """Returns an option with a finite number of `least` or more, which is whole if the default is.
 
     names: that of its parameter, if it is another than the flag's. least: by default 1, or a
     thousandth if the number need not be whole.

@@ -18,7 +18,7 @@ async def in_turns(
     *sides: Callable[[int], Awaitable[T]],
     before: Callable[[int], Awaitable[None]] | None = None,
 ) -> list[tuple[T, ...]]:
-    """Return what the sides return in each turn. The first turn has their order, the next one the
+    """Returns what the sides return in each turn. The first turn has their order, the next one the
     reverse, and so on. Sides are called with the number of the turn. before: called first in each
     turn."""
     found = []
@@ -44,7 +44,7 @@ class Ratio:
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]], seed: int = 1) -> Ratio:
-    """Return the ratio of the second number of each pair to the first.
+    """Returns the ratio of the second number of each pair to the first.
 
     pairs: at least one pair of positive numbers.
     """

@@ -77,7 +77,7 @@ def portable_command(arm_root: Path | None, arm_compiler: str | None) -> None:
 
 
 def emulated_x86(cpu: str) -> str:
-    """Return the digest by this Python on one of QEMU's x86 CPUs. Raises ClickException."""
+    """Returns the digest by this Python on one of QEMU's x86 CPUs. Raises ClickException."""
     interpreter = str(Path(sys.executable).resolve())
     return _sampled(["qemu-x86_64", "-cpu", cpu, interpreter], Path(np.__file__).parents[1])
 
@@ -94,7 +94,7 @@ def _sampled(command: list[str], packages: Path) -> str:
 
 
 def _run(command: list[str], path: str = "") -> str:
-    """Return the output of a command. Raises ClickException. path: that of Python's packages."""
+    """Returns the output of a command. Raises ClickException. path: that of Python's packages."""
     environ, name = {**os.environ, "PYTHONPATH": path}, " ".join(command)
     try:
         done = subprocess.run(

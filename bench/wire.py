@@ -80,7 +80,7 @@ def pass_messages(
 async def measure(
     counts: Sequence[int], gamma: int, num_vocab: int, alphas: Sequence[float] = ALPHAS
 ) -> dict[int, list[dict[str, float]]]:
-    """Return the bytes on a connection of each message by its name, for each of alphas, by the
+    """Returns the bytes on a connection of each message by its name, for each of alphas, by the
     number of streams."""
     async with asyncio.timeout(_LIMIT_S * len(counts) * len(alphas)):
         return {
@@ -115,13 +115,13 @@ async def _sized(messages: Sequence[Any]) -> dict[str, float]:
 
 
 def _bytes_sent(relay: ProxyCell) -> int:
-    """Return the bytes that the node has sent so far, without the headers of packets."""
+    """Returns the bytes that the node has sent so far, without the headers of packets."""
     sent = relay.counters()[_NODE, UP]
     return sent.num_bytes - sent.num_frames * HEADER_BYTES
 
 
 def table(found: dict[int, list[dict[str, float]]], gamma: int) -> str:
-    """Return a table of the messages at the middle acceptance, and of the draft node's link."""
+    """Returns a table of the messages at the middle acceptance, and of the draft node's link."""
     lines = [head("streams", *found[min(found)][0], "a guess on the draft node's link, both ways")]
     for count, by_alpha in found.items():
         sizes = (f"{size:.0f}" for size in by_alpha[len(by_alpha) // 2].values())

@@ -116,7 +116,7 @@ async def _strike(
 async def _seen(
     mesh: Fleet, clients: Sequence[Client], name: str, since: float, *, is_in: bool
 ) -> float:
-    """Return when a process was in or out; of the clients of a coordinator the last one counts."""
+    """Returns when a process was in or out; of the clients of a coordinator the last one counts."""
     if name != COORDINATOR:
         return await mesh.wait_changed(name, since, has_left=not is_in, limit_s=_WAIT_LIMIT_S)
     what = f"the coordinator was not {'found again' if is_in else 'missed'}"

@@ -62,7 +62,7 @@ def clients_command(model: str) -> None:
 
 
 def _installed(script: str, requirement: str) -> str:
-    """Return the Python of an environment that has a client. Raises ClickException."""
+    """Returns the Python of an environment that has a client. Raises ClickException."""
     folder = _ENVIRONMENTS.absolute() / script
     python = str(folder / "bin" / "python")
     if not Path(python).exists():

@@ -79,7 +79,7 @@ class _Contention:
         self._random = random
 
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
-        """Return the frames that start now; none if all have to wait."""
+        """Returns the frames that start now; none if all have to wait."""
         if on_air:
             return []
         waiting = [flow for flow in flows if flow.queue and flow.waits_until <= now]
@@ -103,7 +103,7 @@ class _Contention:
         ]
 
     def pause_s(self, _frame: Frame) -> float:
-        """Return how long a frame that failed must wait before `starts` may choose it again."""
+        """Returns how long a frame that failed must wait before `starts` may choose it again."""
         # The next draw in `starts` is the back-off.
         return 0.0
 
@@ -185,7 +185,7 @@ class Medium:
         self._num_sent = 0
 
     def has_room(self, station: str, direction: Direction, num_bytes: int) -> bool:
-        """Return whether the queue can take a frame of this size."""
+        """Returns whether the queue can take a frame of this size."""
         flow = self._flows[station, direction]
         return flow.queued_bytes + num_bytes <= flow.station.queue_bytes
 
@@ -215,7 +215,7 @@ class Medium:
         return True
 
     def advance(self, now: float) -> list[Departure]:
-        """Return the frames that have arrived since the last call, in order of arrival."""
+        """Returns the frames that have arrived since the last call, in order of arrival."""
         self._run(now)
         arrived = []
         while self._under_way and self._under_way[0][0] <= now:
@@ -223,7 +223,7 @@ class Medium:
         return arrived
 
     def next_event_s(self) -> float:
-        """Return the time of the next event if no frame is offered before; infinity for none."""
+        """Returns the time of the next event if no frame is offered before; infinity for none."""
         first = self._under_way[0][0] if self._under_way else math.inf
         return min(first, self._next_change_s())
 
@@ -243,7 +243,7 @@ class Medium:
         self._pass_time(now)
 
     def _next_change_s(self) -> float:
-        """Return the time of the next end of a frame or of a back-off."""
+        """Returns the time of the next end of a frame or of a back-off."""
         ends = [self._now + sending.ends_in_s for sending in self._on_air]
         waits = [f.waits_until for f in self._all if f.queue and f.waits_until > self._now]
         return min(ends + waits, default=math.inf)

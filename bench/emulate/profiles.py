@@ -59,7 +59,7 @@ PROFILES = {
 
 
 def cell_of(links: Mapping[str, LinkProfile], seed: int) -> Cell:
-    """Return a cell in which each station has a link of its own to the hub, of a given profile."""
+    """Returns a cell in which each station has a link of its own to the hub, of a given profile."""
     num_links = len(links)
     stations = tuple(
         Station(

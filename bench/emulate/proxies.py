@@ -29,7 +29,7 @@ class Proxies(Places, ABC):
         return len(self._connections)
 
     async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Return host and port at which a station reaches a port of the hub through its proxy."""
+        """Returns host and port at which a station reaches a port of the hub through its proxy."""
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -80,4 +80,4 @@ class Proxies(Places, ABC):
 
     @abstractmethod
     def _link(self, station: str) -> Pump:
-        """Return what passes on both directions of a connection that begins now, to their ends."""
+        """Returns what passes on both directions of a connection that begins now, to their ends."""

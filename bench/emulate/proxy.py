@@ -49,7 +49,7 @@ class ProxyCell(Proxies):
         self._departed = asyncio.Condition()
 
     def counters(self) -> CountersOf:
-        """Return the counters of each station and direction so far."""
+        """Returns the counters of each station and direction so far."""
         self._deliver()
         return self._medium.counters()
 

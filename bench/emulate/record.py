@@ -42,7 +42,7 @@ def record_texts(
     max_tokens: int,
     progress: Callable[[str, int, int], None],
 ) -> list[RecordedText]:
-    """Return the target's greedy answers, in its own token ids, without guesses.
+    """Returns the target's greedy answers, in its own token ids, without guesses.
 
     prompts: a label such as "chat" and the text of each; texts are messages of a chat.
     """
@@ -59,7 +59,7 @@ def record_texts(
 def add_guesses(
     draft: Model, texts: Sequence[RecordedText], progress: Callable[[str, int, int], None]
 ) -> list[RecordedText]:
-    """Return the texts with one more draft's guesses at each position, given the true prefix."""
+    """Returns the texts with one more draft's guesses at each position, given the true prefix."""
     result = []
     for done, text in enumerate(texts):
         token_ids, shares = guesses_of(draft, text.prompt_ids, text.output_ids, _GREEDY)
@@ -76,7 +76,7 @@ def dense_recording(
     tokenizer: Tokenizer,
     eog_ids: frozenset[int],
 ) -> Recording:
-    """Return a recording with token ids renumbered to those that occur, most frequent first."""
+    """Returns a recording with token ids renumbered to those that occur, most frequent first."""
     counts = Counter[int]()
     for text in texts:
         counts.update((*text.prompt_ids, *text.output_ids))
@@ -112,7 +112,7 @@ def dense_recording(
 
 
 def prompts_to_record(count: int) -> list[tuple[str, str]]:
-    """Return `count` chat prompts on which no draft model of the project was trained.
+    """Returns `count` chat prompts on which no draft model of the project was trained.
 
     Two of five are of all kinds but code, three of ten are about code, three of ten ask to copy.
     """
@@ -128,7 +128,7 @@ def prompts_to_record(count: int) -> list[tuple[str, str]]:
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:
-    """Return `count` of the texts, at equal distances."""
+    """Returns `count` of the texts, at equal distances."""
     count = min(count, len(texts))
     return [texts[index * len(texts) // count] for index in range(count)]
 
@@ -205,7 +205,7 @@ def _described(name: str, model: LlamaModel, calibration: str = "") -> RecordedM
 
 
 def acceptance_tables(recording: Recording) -> str:
-    """Return tables of each draft's mean acceptance by kind of text, and texts by acceptance."""
+    """Returns tables of each draft's mean acceptance by kind of text, and texts by acceptance."""
     models = (recording.target, *recording.drafts)
     lines = [f"{model.name}: SHA-256 {model.sha256}" for model in models]
     num_tokens = sum(len(text.output_ids) for text in recording.texts)

@@ -69,12 +69,12 @@ class RecordedText:
     guesses: tuple[RecordedGuesses, ...]
 
     def accepted(self, draft: int) -> tuple[bool, ...]:
-        """Return for each of n positions whether a draft's guess equals the target's token."""
+        """Returns for each of n positions whether a draft's guess equals the target's token."""
         pairs = zip(self.guesses[draft].token_ids, self.output_ids, strict=True)
         return tuple(guess == token_id for guess, token_id in pairs)
 
     def acceptance(self, draft: int) -> float:
-        """Return the fraction of a draft's guesses that are accepted, over all positions."""
+        """Returns the fraction of a draft's guesses that are accepted, over all positions."""
         return sum(self.accepted(draft)) / len(self.output_ids)
 
 
@@ -97,7 +97,7 @@ class Recording:
         return len(self.pieces)
 
     def draft_index(self, name: str) -> int:
-        """Return the index of a draft by its name. Raises ModelFileError."""
+        """Returns the index of a draft by its name. Raises ModelFileError."""
         names = [draft.name for draft in self.drafts]
         if name not in names:
             known = ", ".join(names) or "none"
@@ -105,12 +105,12 @@ class Recording:
         return names.index(name)
 
     def texts_with(self, draft: str, low: float, high: float) -> tuple[RecordedText, ...]:
-        """Return the texts with a draft's acceptance in [low, high). Raises ModelFileError."""
+        """Returns the texts with a draft's acceptance in [low, high). Raises ModelFileError."""
         index = self.draft_index(draft)
         return tuple(text for text in self.texts if low <= text.acceptance(index) < high)
 
     def vocab_hash(self) -> str:
-        """Return the hash of the vocabulary, equal for the target and all drafts."""
+        """Returns the hash of the vocabulary, equal for the target and all drafts."""
         return _digest((self.pieces, self.eog_ids))
 
     def content_hash(self) -> str:
@@ -121,7 +121,7 @@ _FILE = TypeAdapter(Recording)
 
 
 def to_bytes(recording: Recording) -> bytes:
-    """Return a recording as bytes of a file; probabilities are rounded to four decimals."""
+    """Returns a recording as bytes of a file; probabilities are rounded to four decimals."""
     return zlib.compress(_FILE.dump_json(recording), 9)
 
 

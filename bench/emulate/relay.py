@@ -30,7 +30,7 @@ _MOST_PACKETS_AT_ONCE = 64
 
 
 def address(place: int) -> str:
-    """Return the IPv4 address of the hub (0) or of a station (1, 2, ...)."""
+    """Returns the IPv4 address of the hub (0) or of a station (1, 2, ...)."""
     return f"10.77.0.{place + 1}"
 
 

@@ -72,7 +72,7 @@ class Script:
         self._no_end_id = next(others, self._end_id)
 
     def read(self, token_ids: tuple[int, ...], span: Span) -> tuple[RecordedText | None, int]:
-        """Return the text of a sequence that ends with a span, and how many of its tokens from the
+        """Returns the text of a sequence that ends with a span, and how many of its tokens from the
         beginning are the text's; None while the prompt is not complete.
 
         Raises InvalidInputError if the span's tokens are not those of a recorded text.
@@ -144,7 +144,7 @@ class Script:
 
 
 def logit_of(probability: float, num_vocab: int) -> float:
-    """Return the logit whose softmax beside num_vocab - 1 zeros is `probability`.
+    """Returns the logit whose softmax beside num_vocab - 1 zeros is `probability`.
 
     It is positive, and so the largest: a probability that is not above that of the zeros is raised
     a little.
@@ -218,7 +218,7 @@ class ReplayModel(EmulatedModel):
         super().__init__(info)
 
     def metadata(self, key: str) -> str:
-        """Return the calibration of a draft's confidence; nothing else of its file is recorded."""
+        """Returns the calibration of a draft's confidence; nothing else of its file is recorded."""
         if key != CALIBRATION_KEY or self._draft is None:
             return ""
         return self.config.recording.drafts[self._draft].calibration
@@ -262,7 +262,7 @@ class ReplayTokenizer:
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        """Return the ids of a recorded prompt; only single messages of a user are recorded."""
+        """Returns the ids of a recorded prompt; only single messages of a user are recorded."""
         text = messages[0][1] if [role for role, _ in messages] == ["user"] else ""
         if text not in self._prompts:
             raise self._not_recorded()
@@ -282,7 +282,7 @@ class ReplayTokenizer:
 
 
 def pass_seconds(costs: NodeCosts, spans: Sequence[Span], used_cells: int) -> float:
-    """Return the seconds of a pass by a node's costs, which do not depend on a token's sequence.
+    """Returns the seconds of a pass by a node's costs, which do not depend on a token's sequence.
 
     used_cells: The cells in use before the pass.
     """

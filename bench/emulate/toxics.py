@@ -61,7 +61,7 @@ class ToxicState:
         self._left_bytes = 1 + int(random.expovariate(1.0 / mean)) if mean else None
 
     def passes_at(self, num_bytes: int, now: float) -> float:
-        """Return when a piece of num_bytes may be passed on, and count it as passed."""
+        """Returns when a piece of num_bytes may be passed on, and counts it as passed."""
         toxic = self._toxic
         at = max(now, self._free_at)
         if toxic.stalls_s:
@@ -72,7 +72,7 @@ class ToxicState:
         return at
 
     def allowed(self, num_bytes: int) -> int:
-        """Return how many of the next num_bytes are passed on; fewer means a reset after them."""
+        """Returns how many of the next num_bytes are passed on; fewer means a reset after them."""
         if self._left_bytes is None:
             return num_bytes
         allowed = min(num_bytes, self._left_bytes)

@@ -35,14 +35,14 @@ class TunCell(Places):
     hub_host = address(0)
 
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """Return a command that runs argv at a place; programs left at the end are killed."""
+        """Returns a command that runs argv at a place; programs left at the end are killed."""
         return inside(self.places[place], argv)
 
     def entered(self, place: str) -> contextlib.AbstractContextManager[None]:
         return entered(self.places[place])
 
     def counters(self) -> CountersOf:
-        """Return the counters of each station and direction so far.
+        """Returns the counters of each station and direction so far.
 
         Raises NamespacesError if the relay has ended.
         """

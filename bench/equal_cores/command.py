@@ -69,7 +69,7 @@ class Cell:
 
 
 def cell_of(text: str) -> Cell:
-    """Return a cell by its name. Raises click.BadParameter for one that cannot be measured."""
+    """Returns a cell by its name. Raises click.BadParameter for one that cannot be measured."""
     match = _NAME.fullmatch(text)
     if match is None or match["pair"] not in PAIRS or match["kind"] not in _WORKLOADS:
         raise click.BadParameter(

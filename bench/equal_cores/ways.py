@@ -73,7 +73,7 @@ class Way:
         return self.options.format(draft="DRAFT", cores="CORES", half="HALF")
 
     def words(self, place: Place) -> list[str]:
-        """Return its options for a place."""
+        """Returns its options for a place."""
         count = len(place.cpus)
         # A toy has no file; a name of llama.cpp's server has to be one.
         draft = place.draft if self.server is None else file_of(place.draft)
@@ -106,12 +106,12 @@ _LLAMA: Final = {
 
 
 def llama_ways(server: Path) -> tuple[Way, ...]:
-    """Return the modes of llama.cpp's server, which was compiled on this machine."""
+    """Returns the modes of llama.cpp's server, which was compiled on this machine."""
     return tuple(Way(f"llama.cpp, {mode}", words, server) for mode, words in _LLAMA.items())
 
 
 def file_of(model: str) -> str:
-    """Return the path of a model's file, which is pulled if it is missing; a toy's name."""
+    """Returns the path of a model's file, which is pulled if it is missing; a toy's name."""
     return model if opener_of(model) else str(model_file(model))
 
 

@@ -118,7 +118,7 @@ def _fail_at_messages(transport: Any, point: FailPoint) -> None:
 
 
 def _name_of(frames: Frames) -> str:
-    """Return the name of the message in these frames; "" if there is none."""
+    """Returns the name of the message in these frames; "" if there is none."""
     with contextlib.suppress(DecodeError):
         return type(decode(frames).message).__name__
     return ""

@@ -29,7 +29,7 @@ _TOKENS_A_TEXT = 10
 
 
 def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]:
-    """Return `count` prompts of about 20 to 60 tokens.
+    """Returns `count` prompts of about 20 to 60 tokens.
 
     Among each 100, the first has about `longest` tokens, the second 1,500, and the next two 700.
     """
@@ -143,7 +143,7 @@ def case(
     ids: Sequence[int],
     options: GenerateOptions,
 ) -> Case:
-    """Return a request with its undisturbed result. ids: the tokens of its prompt."""
+    """Returns a request with its undisturbed result. ids: the tokens of its prompt."""
     choices = range(options.num_choices)
     expected = tuple(undisturbed(model, piece, ids, options, choice) for choice in choices)
     return Case(prompt, options, expected)
@@ -181,5 +181,5 @@ def _rules(random: Random) -> LogitRules:
 
 
 def sampling_of(options: GenerateOptions, choice: int) -> Sampling:
-    """Return the sampling parameters that fix the tokens of a choice (law 1)."""
+    """Returns the sampling parameters that fix the tokens of a choice (law 1)."""
     return copied_from(options, Sampling, seed=options.seed or 0, choice=choice)

@@ -107,26 +107,26 @@ class Fleet:
         return self.setup.over == "tcp-keys"
 
     def keys(self, name: str) -> Path:
-        """Return the directory of a member's keys; all clients share that of `client`."""
+        """Returns the directory of a member's keys; all clients share that of `client`."""
         return self.folder / name
 
     def log(self, name: str) -> Path:
-        """Return the file with the output of all processes of a name, in order of their starts."""
+        """Returns the file with the output of all processes of a name, in order of their starts."""
         return self.folder / f"{name}.log"
 
     def process(self, name: str) -> Process:
-        """Return the present process of a name, or the last one."""
+        """Returns the present process of a name, or the last one."""
         return self._processes[name]
 
     def port(self, gateway: str) -> int:
-        """Return the port of a gateway's API, which it keeps when it is restarted."""
+        """Returns the port of a gateway's API, which it keeps when it is restarted."""
         return self._gateways[gateway]
 
     def url(self, gateway: str) -> str:
         return f"http://127.0.0.1:{self.port(gateway)}/v1"
 
     def is_up(self, name: str) -> bool:
-        """Return whether the process exists; one that SIGSTOP has stopped counts."""
+        """Returns whether the process exists; one that SIGSTOP has stopped counts."""
         process = self._processes.get(name)
         return process is not None and process.code is None
 
@@ -196,7 +196,7 @@ class Fleet:
         return argv
 
     async def _endpoint(self, name: str, place: str) -> str:
-        """Return the coordinator's endpoint as seen from a place, where the member may go there."""
+        """Returns the coordinator's endpoint as seen from a place where the member may go."""
         if place == HUB:
             return self.endpoint
         host, port = await self._places.dial(place, self._port)
@@ -207,7 +207,7 @@ class Fleet:
         return endpoint
 
     def node(self, name: str) -> str:
-        """Return a node's name in the mesh: with keys, the name of its key and a slash before."""
+        """Returns a node's name in the mesh: with keys, the name of its key and a slash before."""
         return f"{name}/{name}" if self.has_keys else name
 
     async def kill(self, name: str) -> float:
@@ -252,13 +252,13 @@ class Fleet:
         self.accidents.append(f"{name} ended by itself ({how}): {self.last_words(name)}")
 
     def last_words(self, name: str) -> str:
-        """Return the last lines of a name's log."""
+        """Returns the last lines of a name's log."""
         path = self.log(name)
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return " / ".join(lines[-_LAST_LINES:])
 
     def now(self) -> float:
-        """Return the time on the machine's monotonic clock."""
+        """Returns the time on the machine's monotonic clock."""
         return asyncio.get_running_loop().time()
 
     @contextlib.asynccontextmanager

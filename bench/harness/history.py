@@ -86,7 +86,7 @@ class Record:
 
 
 def faults_of(record: Record) -> list[str]:
-    """Return the faults of a request that has ended; a failure reported in time is no fault.
+    """Returns the faults of a request that has ended; a failure reported in time is no fault.
 
     Each begins with its kind: wrong order, wrong tokens, wrong text, wrong end, no end or late. Of
     a choice the first one is returned.
@@ -116,7 +116,7 @@ def _choice_faults(record: Record) -> Iterator[str]:
 
 
 def _of_choice(events: list[ClientEvent], expected: Expected, record: Record) -> str:
-    """Return the first fault of a choice, or "" if there is none."""
+    """Returns the first fault of a choice, or "" if there is none."""
     num_tokens, text = 0, b""
     for event in events:
         wanted = expected.token_ids[num_tokens : num_tokens + len(event.token_ids)]
@@ -191,7 +191,7 @@ class Tally(Findings):
         self.faults.append(f"{kind}: {text}")
 
     def progress(self) -> str:
-        """Return a few words about the run so far."""
+        """Returns a few words about the run so far."""
         verdict = f"WRONG: {self.faults[0]}" if self.faults else "nothing wrong"
         return f"{self.num_requests} requests: {verdict}"
 

@@ -12,7 +12,7 @@ COMPLETIONS: Final = "/v1/completions"
 
 
 def request_of(path: str, body: Any) -> bytes:
-    """Return the bytes of a POST request whose body is some value as JSON."""
+    """Returns the bytes of a POST request whose body is some value as JSON."""
     content = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -22,12 +22,12 @@ def request_of(path: str, body: Any) -> bytes:
 
 
 def port_of(url: str) -> int:
-    """Return the port of an API's base URL."""
+    """Returns the port of an API's base URL."""
     return int(url.rsplit(":", 1)[1].split("/")[0])
 
 
 def http_client(port: int, timeout_s: float) -> httpx.AsyncClient:
-    """Return a client of a gateway on this machine, with as many connections as it needs."""
+    """Returns a client of a gateway on this machine, with as many connections as it needs."""
     # Without TLS there is nothing to verify, and loading certificates takes long.
     limits = httpx.Limits(max_connections=None)
     url = f"http://127.0.0.1:{port}"

@@ -65,7 +65,7 @@ class MemberLog:
         return self._changes
 
     def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
-        """Return the first change of this kind of a node at `since` or later."""
+        """Returns the first change of this kind of a node at `since` or later."""
         found = (c for c in self.read_changes() if (c.node, c.has_left) == (node, has_left))
         return next((change for change in found if change.at >= since), None)
 
@@ -74,7 +74,7 @@ class MemberLog:
         return last == [False]
 
     def false_deaths(self, darks: Sequence[Dark], begin: float, end: float) -> list[Change]:
-        """Return the departures between begin and end that no outage explains."""
+        """Returns the departures between begin and end that no outage explains."""
         return [
             change
             for change in self.left(begin, end)
@@ -82,14 +82,14 @@ class MemberLog:
         ]
 
     def noticed_s(self, dark: Dark) -> list[float]:
-        """Return, for each node that left because of the outage, the seconds after its begin."""
+        """Returns, for each node that left because of the outage, the seconds after its begin."""
         firsts: dict[str, float] = {}
         for change in self.left(dark.begin, dark.over):
             firsts.setdefault(change.node, change.at - dark.begin)
         return list(firsts.values())
 
     def healed_s(self, dark: Dark) -> list[float]:
-        """Return, for each such node, the seconds from mending until it was back for good.
+        """Returns, for each such node, the seconds from mending until it was back for good.
 
         Infinity stands for a node that did not come back.
         """
@@ -100,7 +100,7 @@ class MemberLog:
         return healed
 
     def left(self, begin: float, end: float) -> list[Change]:
-        """Return the departures between two times."""
+        """Returns the departures between two times."""
         return [c for c in self.read_changes() if c.has_left and begin <= c.at < end]
 
 

@@ -149,7 +149,7 @@ def stop(process: subprocess.Popen[Any], limit_s: float) -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process; 0 if it has ended."""
+    """Returns the resident memory of a process; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except OSError:
@@ -168,7 +168,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and its living descendants; an empty list if it has ended."""
+    """Returns a process and its living descendants; an empty list if it has ended."""
     found, left = [], [pid]
     while left:
         current = left.pop()
@@ -186,7 +186,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Return the processor time that processes, and children they have waited for, have used."""
+    """Returns the processor time that processes, and children they have waited for, have used."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -195,7 +195,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name. Raises OSError if it has ended."""
+    """Returns the fields of /proc/PID/stat after the name. Raises OSError if it has ended."""
     # The name in brackets may contain spaces and brackets, so split after the last one.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
@@ -207,7 +207,7 @@ _PORTS: Final = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a free loopback port that stays free while the coordinator restarts."""
+    """Returns a free loopback port that stays free while the coordinator restarts."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as probe:
@@ -231,7 +231,7 @@ class Places:
     hub_host = "127.0.0.1"
 
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """Return the command that runs argv at a place."""
+        """Returns the command that runs argv at a place."""
         del place
         return list(argv)
 
@@ -241,6 +241,6 @@ class Places:
         return contextlib.nullcontext()
 
     async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Return host and port at which a station reaches a port of the hub."""
+        """Returns host and port at which a station reaches a port of the hub."""
         del station
         return self.hub_host, port

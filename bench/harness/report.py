@@ -41,7 +41,7 @@ def conclude(*found: Findings) -> NoReturn:
 
 
 def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median, p99 and maximum, each one of the values; NaN if there are no values."""
+    """Returns the median, p99 and maximum, each one of the values; NaN if there are no values."""
     if not values:
         return (float("nan"),) * 3
     p50, p99, most = np.quantile(values, (0.5, 0.99, 1.0), method="higher")
@@ -49,7 +49,7 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """Return the quantiles as text."""
+    """Returns the quantiles as text."""
     if not seconds:
         return "none"
     p50, p99, longest = quantiles(seconds)
@@ -57,15 +57,15 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 def counts(counter: Mapping[str, int], none: str = "none") -> str:
-    """Return the counts of a counter as text, in order of what is counted."""
+    """Returns the counts of a counter as text, in order of what is counted."""
     return ", ".join(f"{count} {what}" for what, count in sorted(counter.items())) or none
 
 
 def row(*cells: object) -> str:
-    """Return a row of a table in Markdown."""
+    """Returns a row of a table in Markdown."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def head(*columns: str) -> str:
-    """Return the first two lines of a table in Markdown."""
+    """Returns the first two lines of a table in Markdown."""
     return row(*columns) + "\n|" + "---|" * len(columns)

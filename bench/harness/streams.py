@@ -87,17 +87,17 @@ class Heard:
         return self.num_tokens / self.seconds
 
     def faults(self) -> list[str]:
-        """Return faults that no link excuses: wrong texts and failed requests."""
+        """Returns faults that no link excuses: wrong texts and failed requests."""
         found = [f"{self.num_wrong} wrong texts"] if self.num_wrong else []
         return found + ([f"requests failed: {dict(self.failures)}"] if self.failures else [])
 
     def between_ms(self) -> str:
-        """Return quantiles of the milliseconds between two notices, for a row of a table."""
+        """Returns quantiles of the milliseconds between two notices, for a row of a table."""
         return " ".join(f"{s * 1e3:.0f}" for s in quantiles([gap_s for _, gap_s, _ in self.gaps_s]))
 
 
 def counted(heard: Sequence[Heard]) -> str:
-    """Return how many texts were wrong, complete and failed, for a row of a table."""
+    """Returns how many texts were wrong, complete and failed, for a row of a table."""
     wrong, whole = (sum(n) for n in zip(*((h.num_wrong, h.num_texts) for h in heard), strict=True))
     return f"{wrong}, {whole}, {sum(each.failures.total() for each in heard)}"
 
@@ -114,7 +114,7 @@ class Hearing:
         self._tokens_at: dict[int, float] = {}
 
     def heard(self) -> Heard:
-        """Return what was received since the last call."""
+        """Returns what was received since the last call."""
         now, heard, self._heard = self._now(), self._heard, Heard()
         heard.seconds, self._since = now - self._since, now
         heard.waits_s = [now - at for at in self._last_at.values()]
@@ -193,7 +193,7 @@ async def streams(mesh: Fleet, task: Task, place: str = HUB) -> AsyncIterator[He
 
 
 async def listened(hearings: Sequence[Hearing], after_s: float, seconds: float) -> list[Heard]:
-    """Return what is heard in so many seconds, which begin after others."""
+    """Returns what is heard in so many seconds, which begin after others."""
     await asyncio.sleep(after_s)
     for hearing in hearings:
         hearing.heard()
@@ -202,12 +202,12 @@ async def listened(hearings: Sequence[Hearing], after_s: float, seconds: float) 
 
 
 def case_of(recording: Recording, text: RecordedText) -> Case:
-    """Return a recorded text as a request."""
+    """Returns a recorded text as a request."""
     whole = b"".join(recording.pieces[token_id] for token_id in text.output_ids)
     options = GenerateOptions(max_tokens=len(text.output_ids), ignore_eog=True)
     return Case(text.prompt_ids, options, (Expected(text.output_ids, whole, "length"),))
 
 
 def first_length(num_tokens: int, stream: int, num_streams: int) -> int:
-    """Return the length of the first text of a stream whose task is staggered."""
+    """Returns the length of the first text of a stream whose task is staggered."""
     return max(1, num_tokens * (stream + 1) // num_streams)

@@ -101,7 +101,7 @@ class Where:
 
 
 def made(part: Part, seed: int, number: int, key: str) -> Item:
-    """Return an item by its number; the same for the same seed."""
+    """Returns an item by its number; the same for the same seed."""
     assert part.draw is not None
     if number % _FIXED_EVERY == 0:
         fixed = part.fixed(key)

@@ -73,7 +73,7 @@ class ByteStreams:
         self._key = key
 
     def item(self) -> Item:
-        """Return a stream of any kind."""
+        """Returns a stream of any kind."""
         kinds: tuple[Callable[[], Item], ...] = (
             self._bent,
             self._torn,

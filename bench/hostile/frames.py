@@ -53,11 +53,11 @@ class Generator:
         )
 
     def frames(self) -> Frames:
-        """Return the frames of a hostile message."""
+        """Returns the frames of a hostile message."""
         return self._random.choice(self._kinds)()
 
     def valid(self) -> Frames:
-        """Return a message of any type, with any contents that its schema allows."""
+        """Returns a message of any type, with any contents that its schema allows."""
         while True:
             spec = self._random.choice(self._specs)
             with contextlib.suppress(LocalProtocolError, ValueError):
@@ -65,7 +65,7 @@ class Generator:
                 return pad(frames) if self._random.random() < 0.1 else frames
 
     def message(self, kinds: Collection[type], ids: Mapping[str, Sequence[int]]) -> Frames:
-        """Return a valid message of one of these types. ids: values for fields of such names."""
+        """Returns a valid message of one of these types. ids: values for fields of such names."""
         specs = [spec for spec in self._specs if spec.layout.cls in kinds]
         while True:
             spec = self._random.choice(specs)
@@ -118,7 +118,7 @@ class Generator:
         return frames
 
     def _nonsense(self) -> Frames:
-        """Return well-formed MessagePack of the right outer form, with any values inside."""
+        """Returns well-formed MessagePack of the right outer form, with any values inside."""
         spec = self._random.choice(self._specs)
         values = [self._value(0) for _ in range(spec.layout.num_fields)]
         outer = spec.tag, self.cluster, self.epoch

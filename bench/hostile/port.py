@@ -64,7 +64,7 @@ async def live_coordinator(prefix: Sequence[str] = ()) -> AsyncIterator[Fleet]:
 
 
 async def busy(mesh: Fleet, seconds: float, name: str = COORDINATOR) -> float:
-    """Return the part of a core that a process takes during the next seconds."""
+    """Returns the part of a core that a process takes during the next seconds."""
     pid = mesh.process(name).pid
     before_s, began = cpu_s([pid]), time.monotonic()
     await asyncio.sleep(seconds)
@@ -94,7 +94,7 @@ async def asking(mesh: Fleet) -> AsyncIterator[list[float]]:
 
 
 def answers(times_s: Sequence[float]) -> str:
-    """Return round trips in words."""
+    """Returns round trips in words."""
     if not times_s:
         return "no answers"
     p50, p99, longest = (s * 1e3 for s in quantiles(times_s))

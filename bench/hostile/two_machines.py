@@ -163,7 +163,7 @@ def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
 def _serve(
     hub: Machine, nano: Machine, prompt: str, target: str, draft: str
 ) -> tuple[str, dict[str, Any]]:
-    """Return what joining printed, and the answer to a request."""
+    """Returns what joining printed, and the answer to a request."""
     endpoint = f"tcp://{HERE}:7411"
     hub.run("keys", "init", "--name", "hub")
     coordinator = hub.start("coordinator", "--listen", endpoint)
@@ -188,6 +188,6 @@ def _serve(
 
 
 def _pieces(text: str) -> set[bytes]:
-    """Return all substrings of 12 bytes; shorter ones would be found by chance."""
+    """Returns all substrings of 12 bytes; shorter ones would be found by chance."""
     data = text.encode()
     return {data[at : at + 12] for at in range(len(data) - 11)}

@@ -91,7 +91,7 @@ class Watch:
         self._began = mesh.now()
 
     def take(self) -> Heard:
-        """Return what was seen since the last call."""
+        """Returns what was seen since the last call."""
         now, heard = self._mesh.now(), self._heard
         before, self._cpu = self._cpu, self._cpu_s()
         heard.end, seconds = now, now - heard.begin

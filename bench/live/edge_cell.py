@@ -52,7 +52,7 @@ class Setting:
         return f"cell of {self.rate_bps / 1e3:g} kbit/s{air}{where}, alpha {self.alpha:g}"
 
     def cell(self) -> Cell:
-        """Return the cell. Its stations have the names of their nodes."""
+        """Returns the cell. Its stations have the names of their nodes."""
         stations = [
             Station(name=f"draft-{k}", rate_bps=self.rate_bps * part, delay_s=1e-3)
             for k, part in enumerate(RATES)
@@ -64,7 +64,7 @@ class Setting:
 
 
 def node_file(draft: str = "") -> Path:
-    """Return the description of a draft node that replays a draft; by default of the target."""
+    """Returns the description of a draft node that replays a draft; by default of the target."""
     return EMULATED / "nodes" / f"edge-{draft or 'target'}.toml"
 
 
@@ -94,7 +94,7 @@ HEAD = head(
 
 
 def row_of(setting: Setting, policy: str, found: Turns) -> str:
-    """Return a policy's row. In a simulation no messages, passes and texts are measured."""
+    """Returns a policy's row. In a simulation no messages, passes and texts are measured."""
     figures, turns = together(found[policy]), found[policy]
     tokens = figures.num_rounds + figures.num_plain_steps + figures.num_accepted
     plain = [turn.tokens_per_s for turn in found.get("plain", ())]
@@ -150,7 +150,7 @@ def summary(found: Mapping[Setting, Turns]) -> str:
 
 
 def faults_of(found: Mapping[Setting, Turns]) -> list[str]:
-    """Return what makes a run worthless: wrong texts, and auto without any guesses."""
+    """Returns what makes a run worthless: wrong texts, and auto without any guesses."""
     made = [(name, turn) for by in found.values() for name, turns in by.items() for turn in turns]
     num_wrong = sum(turn.num_wrong for _, turn in made)
     faults = [f"{num_wrong} texts differ from the recording"] if num_wrong else []

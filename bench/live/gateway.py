@@ -75,7 +75,7 @@ async def _in_pairs(
     bare: Callable[[int], float],
     gateway: Callable[[int], Awaitable[float]],
 ) -> list[tuple[float, float]]:
-    """Return pairs of what both sides give for an amount; one more pair warms up before."""
+    """Returns pairs of what both sides give for an amount; one more pair warms up before."""
     sides = lambda _: asyncio.to_thread(bare, amount), lambda _: gateway(amount)
     _, *pairs = await in_turns(1 + num_pairs, *sides)
     return [(a, b) for a, b in pairs]

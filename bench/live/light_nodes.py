@@ -59,17 +59,17 @@ _IS_WRONG = bytes(_random.randrange(_WRONG_IN) == 0 for _ in range(_SIZE))
 
 
 def key_of(prompt: Sequence[int], seed: int, choice: int) -> int:
-    """Return the place in the table at which a text begins."""
+    """Returns the place in the table at which a text begins."""
     return zlib.crc32(array("q", (*prompt, seed, choice)).tobytes()) & _MASK
 
 
 def token_at(key: int, position: int) -> int:
-    """Return the token of a text at a position, which counts the prompt."""
+    """Returns the token of a text at a position, which counts the prompt."""
     return _TOKENS[(key + position) & _MASK]
 
 
 def guess_at(key: int, position: int) -> int:
-    """Return a draft node's guess of the token at a position, wrong in one of _WRONG_IN places."""
+    """Returns a draft node's guess of the token at a position, wrong in one of _WRONG_IN places."""
     place = (key + position) & _MASK
     return (_TOKENS[place] + _IS_WRONG[(place + key) & _MASK]) % _NUM_VOCAB
 
@@ -279,7 +279,7 @@ class LightNode:
 
 
 def _profile(role: str, pass_s: float, most: int) -> bytes:
-    """Return the encoded profile of a node of `most` streams, with the same cost for all passes."""
+    """Returns the encoded profile of a node of `most` streams, with equal costs for all passes."""
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
         engine="light",

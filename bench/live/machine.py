@@ -143,7 +143,7 @@ async def _shown(
 
 
 def _why_plain(answers: Sequence[Answer], num_short: int) -> str:
-    """Return the most frequent reason for plain decoding. num_short: pairs that began while other
+    """Returns the most frequent reason for plain decoding. num_short: pairs that began while other
     guests of the machine used some of its cores."""
     reasons = Counter(
         figures.plain_reason
@@ -156,7 +156,7 @@ def _why_plain(answers: Sequence[Answer], num_short: int) -> str:
 
 
 async def _errors(client: Client) -> Iterator[str]:
-    """Return the errors of predicted times, of passes and plans, over the last 1,000 of each."""
+    """Returns the errors of predicted times, of passes and plans, over the last 1,000 of each."""
     observed = [target.observed for target in (await client.status()).targets]
     errors = next((seen.errors for seen in observed if seen is not None), {})
     found = (errors.get(stage) for stage in ("pass", "plan"))

@@ -35,7 +35,7 @@ def _first_in_line() -> bool:
 
 
 async def _delays(endpoint: str, seconds: float) -> list[float]:
-    """Return how long each answer took."""
+    """Returns how long each answer took."""
     with ZmqContext() as context:
         transport = context.connect(endpoint)
         await transport.writable()

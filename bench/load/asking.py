@@ -73,7 +73,7 @@ async def ask(
 
 
 def _spread(times: list[float], texts: list[str], num_tokens: int) -> tuple[float, ...]:
-    """Return one time per token. Tokens of one event have the same time.
+    """Returns one time per token. Tokens of one event have the same time.
 
     An answer contains its number of tokens, but not that of each event. Each event counts as at
     least one token, and the rest are distributed by the lengths of the events' texts.
@@ -134,6 +134,6 @@ async def _stream(
 
 
 def _text_of(choice: dict[str, Any]) -> str:
-    """Return the text of an event; some systems answer chats with events of plain completions."""
+    """Returns the text of an event; some systems answer chats with events of plain completions."""
     delta = choice.get("delta") or {}
     return str(delta.get("content") or delta.get("reasoning_content") or choice.get("text") or "")

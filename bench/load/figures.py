@@ -45,7 +45,7 @@ class Figures:
 
 
 def figures_of(groups: Sequence[Sequence[Asked]], cpu_s: float) -> Figures:
-    """Return the figures of groups of requests. cpu_s: what all of them took together."""
+    """Returns the figures of groups of requests. cpu_s: what all of them took together."""
     requests = [request for group in groups for request in group]
     whole = [request for request in requests if request.token_s and not request.error]
     errors = [request.error for request in requests if request.error]
@@ -65,7 +65,7 @@ def figures_of(groups: Sequence[Sequence[Asked]], cpu_s: float) -> Figures:
 def joint_rate(
     token_s: Sequence[Sequence[float]], num_skipped: int = 1, *, ends_early: bool = False
 ) -> float:
-    """Return the tokens/s of all streams while all decode, as `together` has them; 0.0 if they
+    """Returns the tokens/s of all streams while all decode, as `together` has them; 0.0 if they
     never do."""
     num_tokens, seconds = together(token_s, num_skipped, ends_early=ends_early)
     return num_tokens / seconds if seconds > 0.0 else 0.0
@@ -74,7 +74,7 @@ def joint_rate(
 def together(
     token_s: Sequence[Sequence[float]], num_skipped: int = 1, *, ends_early: bool = False
 ) -> tuple[int, float]:
-    """Return the number of tokens of all streams while all decode, and the seconds of that time.
+    """Returns the number of tokens of all streams while all decode, and the seconds of that time.
 
     token_s: times of each stream's tokens; a stream of num_skipped tokens or fewer does not count.
     The time begins when each other stream has num_skipped tokens, and ends with a stream's last.

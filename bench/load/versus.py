@@ -28,7 +28,7 @@ class Load:
     num_groups: int = 1
 
     def prompt(self, index: int) -> tuple[str, str]:
-        """Return a prompt and its schema, or "", by a number that grows without end."""
+        """Returns a prompt and its schema, or "", by a number that grows without end."""
         at = index % len(self.workload.prompts)
         return self.workload.prompts[at], self.workload.schemas[at] if self.workload.schemas else ""
 
@@ -59,7 +59,7 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
 
 
 async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[tuple[Figures, ...]]:
-    """Return the figures of each turn, in the order of the sides.
+    """Returns the figures of each turn, in the order of the sides.
 
     Each side first warms up with one more turn, with other prompts if the workload has enough.
     """
@@ -75,7 +75,7 @@ async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[tu
 
 
 async def tokens_within(side: Side, load: Load, turn: int, seconds: float) -> int:
-    """Return how many tokens come within some seconds. Each stream asks again after each answer.
+    """Returns how many tokens come within some seconds. Each stream asks again after each answer.
 
     Every turn asks other prompts, if the workload has enough.
     """

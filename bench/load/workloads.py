@@ -47,7 +47,7 @@ _LABELS = {"json": "JSON"}
 
 
 def workload(name: str, num_prompts: int = 64) -> Workload:
-    """Return a workload by name. Raises KeyError for a name that is not in NAMES."""
+    """Returns a workload by name. Raises KeyError for a name that is not in NAMES."""
     prompts: Sequence[str]
     schemas: Sequence[str] = ()
     max_tokens = 128
@@ -79,18 +79,18 @@ def workload(name: str, num_prompts: int = 64) -> Workload:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """Return the prompts of a file: parts between lines of `%%`, without the line of the source."""
+    """Returns the prompts of a file: parts between lines of `%%`, without the source's line."""
     parts = path.read_text().strip().split(_BREAK)
     return tuple(part.split("\n", 1)[1].strip() for part in parts)
 
 
 def turns_of(prompt: str) -> list[str]:
-    """Return the user's turns of a conversation; a plain prompt is one turn."""
+    """Returns the user's turns of a conversation; a plain prompt is one turn."""
     return prompt.split(_NEXT_TURN)
 
 
 def _texts(name: str, count: int) -> list[str]:
-    """Return texts of a file: all of them if count is 0."""
+    """Returns texts of a file: all of them if count is 0."""
     return [text for _, text in held_out_texts(name, count)]
 
 

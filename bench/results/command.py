@@ -70,7 +70,7 @@ def benchmarks_command(check: bool) -> None:
 
 
 def benchmarks(folder: Path = KEPT) -> str:
-    """Return the whole page. Raises OSError if a file that the template names is missing, and
+    """Returns the whole page. Raises OSError if a file that the template names is missing, and
     ResultError if one is no table and no result."""
     template = (folder / "benchmarks.md.in").read_text()
     return _DATA.sub(lambda match: _table(folder / match[1]), template)

@@ -19,7 +19,7 @@ _PAIR, _CORES = "real", 2
 
 
 def headline(folder: Path, equal_cores: str) -> str:
-    """Return the table. equal_cores: name of the result of that suite in the folder."""
+    """Returns the table. equal_cores: name of the result of that suite in the folder."""
     cells = cells_of(from_lines((folder / equal_cores).read_bytes()))
     rows = [*_equal_cores(cells), *_another_device(folder), *_beside_llama(folder)]
     return table(("what", "against", "one stream", "four streams"), rows)

@@ -38,14 +38,14 @@ class Kept:
             raise ResultError(f"{path.name}: {error}") from None
 
     def table(self) -> str:
-        """Return the table in Markdown."""
+        """Returns the table in Markdown."""
         shown = (
             [_shown(form, row[name]) for name, form in self.columns.items()] for row in self.rows
         )
         return table(list(self.columns), shown)
 
     def found(self, column: str, *first: object) -> Any:
-        """Return a column's value, of a list its first number, in the row that begins with some
+        """Returns a column's value, of a list its first number, in the row that begins with some
         values. Raises ResultError if there is none."""
         for row in self.rows:
             if (*row.values(),)[: len(first)] == first:

@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def this_machine() -> Machine:
-    """Return the facts that can be read without privileges; "" or 0 for those that cannot."""
+    """Returns the facts that can be read without privileges; "" or 0 for those that cannot."""
     info = _processor_info()
     present = (info.get("flags") or info.get("Features") or "").split()
     return Machine(
@@ -41,7 +41,7 @@ def _processor_info() -> dict[str, str]:
 
 
 def this_commit() -> str:
-    """Return this tree's commit, with "+" if files differ from it; "" outside of a checkout."""
+    """Returns this tree's commit, with "+" if files differ from it; "" outside of a checkout."""
     git = ["git", "-C", str(_ROOT)]
     try:
         head = subprocess.run(
@@ -54,6 +54,6 @@ def this_commit() -> str:
 
 
 def typed_command() -> str:
-    """Return the command line; of absolute paths only the names, to publish no folders' names."""
+    """Returns the command line; of absolute paths only the names, to publish no folders' names."""
     parts = [re.sub(r"^(--[a-z-]+=)?/.*/(?=.)", r"\1", part) for part in sys.argv[1:]]
     return f"python -m bench {shlex.join(parts)}"

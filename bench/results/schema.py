@@ -110,7 +110,7 @@ _READER: Final[TypeAdapter[Line]] = TypeAdapter(Annotated[Line, Field(discrimina
 
 
 def to_line(line: Line) -> str:
-    """Return a line of a result, with its end. Counts and texts that are 0 or "" are left out."""
+    """Returns a line of a result, with its end. Counts and texts that are 0 or "" are left out."""
     fields = {key: _kept(value) for key, value in dataclasses.asdict(line).items()}
     defaults = {field.name: field.default for field in dataclasses.fields(line)}
     named = ("kind", "schema")
@@ -136,7 +136,7 @@ def from_lines(text: bytes) -> list[Line]:
 
 
 def problem_of(error: ValidationError) -> str:
-    """Return in one line where in a file the first problem is, and which."""
+    """Returns in one line where in a file the first problem is, and which."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

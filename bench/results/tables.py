@@ -58,7 +58,7 @@ class Cell:
         return f"{pair}: {self.workload}, {streams}, {_cores(self.num_cores)}"
 
     def speed(self, way: str) -> float:
-        """Return a way's median tokens/s while all streams decode."""
+        """Returns a way's median tokens/s while all streams decode."""
         return median(turn.tokens_per_s for turn in self.turns[way])
 
     @property
@@ -75,7 +75,7 @@ class Cell:
         return max(ways, key=self.speed, default="")
 
     def ratio(self, other: str) -> Ratio | None:
-        """Return the speed of what comes by itself to that of another way, in pairs of turns."""
+        """Returns the speed of what comes by itself to that of another way, in pairs of turns."""
         if self.is_reading:
             return None
         both = zip(self.turns.get(other, ()), self.turns.get(AS_IT_COMES, ()), strict=False)
@@ -95,7 +95,7 @@ def _ratio(both: Sequence[tuple[float, float]]) -> Ratio | None:
 
 
 def cells_of(lines: Sequence[Line]) -> list[Cell]:
-    """Return the cells of a result in which a turn was measured, in their order."""
+    """Returns the cells of a result in which a turn was measured, in their order."""
     own = [way for run in _runs(lines) for way in run.own]
     turns: dict[str, dict[str, list[Turn]]] = {}
     starts: dict[str, dict[str, list[Start]]] = {}
@@ -112,7 +112,7 @@ def _runs(lines: Sequence[Line]) -> list[Run]:
 
 
 def section(lines: Sequence[Line]) -> str:
-    """Return a result as Markdown: how it was made, its tables, and what was not measured."""
+    """Returns a result as Markdown: how it was made, its tables, and what was not measured."""
     cells = cells_of(lines)
     if not cells:
         return "No run is kept yet.\n"

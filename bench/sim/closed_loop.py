@@ -23,7 +23,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def table(first_s: float, knee: float, per_token: float) -> CostTable:
-    """Return a table in which a pass of t tokens takes first_s (1 + per_token max(0, t - knee)).
+    """Returns a table in which a pass of t tokens takes first_s (1 + per_token max(0, t - knee)).
 
     A pass takes 0.2 % more for each token.
     """
@@ -103,7 +103,7 @@ def random_scenario(seed: int, num_passes: int = 600) -> Scenario:
 
 
 def with_acceptance_off_by(scenario: Scenario, error: float) -> Scenario:
-    """Return the scenario with believed acceptance too high or low by up to `error` per stream."""
+    """Returns the scenario with believed acceptance too high or low by up to `error` per stream."""
     random = Random(scenario.seed + 1)
 
     def off(client: SimClient) -> SimClient:
@@ -115,7 +115,7 @@ def with_acceptance_off_by(scenario: Scenario, error: float) -> Scenario:
 
 
 def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
-    """Return the scenario with believed draft costs `factor` times the true ones."""
+    """Returns the scenario with believed draft costs `factor` times the true ones."""
 
     costs = (node.costs for node in scenario.drafts)
     believed = (NodeCosts(c.decode.scaled(factor), c.prefill.scaled(factor)) for c in costs)
@@ -124,7 +124,7 @@ def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
 
 
 def with_learnt_acceptance(scenario: Scenario, evenness: float | None = None) -> Scenario:
-    """Return the scenario without beliefs: acceptance is learnt from guesses alone. evenness: of
+    """Returns the scenario without beliefs: acceptance is learnt from guesses alone. evenness: of
     all clients; if given, tokens have different chances, as in real drafts."""
     clients = (replace(c, believed=None, evenness=evenness) for c in scenario.clients)
     return replace(scenario, clients=tuple(clients))
@@ -194,7 +194,7 @@ def _beside_plain(scenario: Scenario) -> tuple[float, float]:
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
-    """Return the figures of a run as tables. Means of ratios to auto are geometric."""
+    """Returns the figures of a run as tables. Means of ratios to auto are geometric."""
     lines = [
         f"{len(outcomes)} simulated scenarios; prices are mean seconds a token of each client",
         f"auto is more than 3 % slower than plain decoding in "

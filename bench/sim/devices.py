@@ -187,7 +187,7 @@ class SimNode:
 
 
 def bits_of(message: Any) -> int:
-    """Return the bits of a message's entries and tokens."""
+    """Returns the bits of a message's entries and tokens."""
     match message:
         case CommitReply(entries=entries, token_ids=ids):
             return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)

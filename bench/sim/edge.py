@@ -27,7 +27,7 @@ _TEXTS_APART = 7
 
 
 def edge_scenario(setting: Setting, turn: int) -> Scenario:
-    """Return the scenario of a setting. turn: number that decides the streams' first texts."""
+    """Returns the scenario of a setting. turn: number that decides the streams' first texts."""
     guesses, low, high = ALPHAS[setting.alpha]
     recording = read_recording(RECORDING)
     draft = recording.draft_index(guesses)
@@ -72,7 +72,7 @@ def run_edge(setting: Setting, policy: str, turn: int = 0) -> Figures:
 
 
 def calibrated(texts: Sequence[RecordedText], draft: int) -> Calibration:
-    """Return the calibration that a draft node has after all guesses of these texts."""
+    """Returns the calibration that a draft node has after all guesses of these texts."""
     known = unknown_calibration()
     for text in texts:
         pairs = zip(text.guesses[draft].probabilities, text.accepted(draft), strict=True)

@@ -40,11 +40,11 @@ class Text:
     token_ids: tuple[int, ...] = ()
 
     def cut(self, num_tokens: int) -> Text:
-        """Return the same text with num_tokens tokens of output."""
+        """Returns the same text with num_tokens tokens of output."""
         return replace(self, luck=self.luck[:num_tokens], chances=self.chances[:num_tokens])
 
     def guess(self, place: int, after: int) -> tuple[bool, float]:
-        """Return whether a draft model's guess of an output token is right, and its confidence.
+        """Returns whether a draft model's guess of an output token is right, and its confidence.
 
         after: the token's place after the last committed one. The confidence is the token's own
         chance if known, else the believed one, else constant.
@@ -58,7 +58,7 @@ class Text:
 
 
 def _at(values: Sequence[float], place: int) -> float:
-    """Return the value at a place, or the last value beyond the end."""
+    """Returns the value at a place, or the last value beyond the end."""
     return values[min(place, len(values) - 1)]
 
 
@@ -165,7 +165,7 @@ class Client:
         return Text(wanted.alphas, luck, chances, wanted.believed or ())
 
     def pause_s(self) -> float:
-        """Return the seconds until the next request."""
+        """Returns the seconds until the next request."""
         think_s = self.settings.think_s
         return self._random.expovariate(1.0 / think_s) if think_s else 0.0
 

@@ -29,7 +29,7 @@ _SURE_LOGIT: Final = 20.0
 
 
 def prompt_of(text_id: int, num_tokens: int, token_ids: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the tokens of a prompt that encodes text_id. num_tokens: at least NUM_DIGITS.
+    """Returns the tokens of a prompt that encodes text_id. num_tokens: at least NUM_DIGITS.
     token_ids: tokens of the prompt, whose first NUM_DIGITS are replaced."""
     digits = [_FIRST_DIGIT + text_id // _BASE**k % _BASE for k in range(NUM_DIGITS)]
     rest = token_ids[NUM_DIGITS:num_tokens] or [RIGHT] * (num_tokens - NUM_DIGITS)
@@ -84,7 +84,7 @@ class ScriptedModel(EmulatedModel):
         self._row[0, RIGHT] = _SURE_LOGIT
 
     def take_work(self) -> Work | None:
-        """Return the work of the last pass; None if there was no pass since the last call."""
+        """Returns the work of the last pass; None if there was no pass since the last call."""
         work, self._work = self._work, None
         return work
 

@@ -50,7 +50,7 @@ class Window:
 
 
 async def _clock(mesh: Fleet, role: str) -> Clock:
-    """Return the current values of a node's clocks."""
+    """Returns the current values of a node's clocks."""
     log = mesh.folder / f"{role}.clocks"
     length = log.stat().st_size if log.exists() else 0
     mesh.process(f"{role}-0").signal(signal.SIGUSR2)
@@ -160,7 +160,7 @@ BETWEEN: Final = "between passes"
 
 
 def parts_ms(window: Window, each: float) -> dict[str, float]:
-    """Return the target's milliseconds by part of its work; the sum is all its time. each: factor
+    """Returns the target's milliseconds by part of its work; the sum is all its time. each: factor
     from seconds to these milliseconds, such as those per token."""
     found = {
         label: window.target.get(f"seconds in {of}", 0.0) * each for label, of in PARTS.items()
@@ -169,7 +169,7 @@ def parts_ms(window: Window, each: float) -> dict[str, float]:
 
 
 def figures_of(window: Window) -> dict[str, str]:
-    """Return figures by their labels, in ms per token unless a label says otherwise.
+    """Returns figures by their labels, in ms per token unless a label says otherwise.
 
     A mesh without a draft node has none of it, and one without such a link no round trip.
     """
@@ -202,7 +202,7 @@ def figures_of(window: Window) -> dict[str, str]:
 
 
 def table(windows: Sequence[Window]) -> str:
-    """Return a table with a column for each window."""
+    """Returns a table with a column for each window."""
     plain = ("with guesses", "plain")
     names = (f"{window.num_streams}, {plain[window.draft is None]}" for window in windows)
     columns = [figures_of(window) for window in windows]

@@ -56,7 +56,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def read(path: str) -> bytes:
-    """Return what a file holds; nothing if its process has ended, or if it is a folder."""
+    """Returns what a file holds; nothing if its process has ended, or if it is a folder."""
     with contextlib.suppress(OSError):
         return Path(path).read_bytes()
     return b""

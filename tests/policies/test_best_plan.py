@@ -34,7 +34,7 @@ def flat(first_s, last_s=None):
 
 
 def least_price_s(problem: CycleProblem) -> float:
-    """Return the least price of all consecutive cuts, with any of the planner's options for each
+    """Returns the least price of all consecutive cuts, with any of the planner's options for each
     batch. Takes a second for five streams."""
     options = options_of(problem)
     n = problem.num_streams

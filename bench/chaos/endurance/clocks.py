@@ -93,7 +93,7 @@ def _members(status: Status) -> list[tuple[str, str]]:
 def _changes(
     status: Status, members: list[tuple[str, str]], looked_at: float, limit_s: float
 ) -> list[str]:
-    """Return what a status shows of other members than before, or of times that cannot be."""
+    """Returns what a status shows of other members than before, or of times that cannot be."""
     faults = []
     if _members(status) != members:
         faults.append(f"members have changed: {status.nodes}")
@@ -158,7 +158,7 @@ async def run_alone(jumps_s: Sequence[int] = (DAY_S, -DAY_S)) -> Findings:
 
 
 async def _over_http(port: int) -> bytes:
-    """Return the text of the first prompt from a gateway."""
+    """Returns the text of the first prompt from a gateway."""
     body = {"prompt": _PROMPTS[0], "max_tokens": _NUM_TOKENS, "temperature": 0, "ignore_eos": True}
     async with http_client(port, _LIMIT_S) as http:
         answer = (await http.post(COMPLETIONS, json=body)).raise_for_status()
@@ -166,7 +166,7 @@ async def _over_http(port: int) -> bytes:
 
 
 async def _generated(mesh: Fleet, environ: Mapping[str, str], offset: Path, jump_s: int) -> bytes:
-    """Return what `airdraft generate` prints of the first prompt; its clock jumps meanwhile."""
+    """Returns what `airdraft generate` prints of the first prompt; its clock jumps meanwhile."""
     log = mesh.log(CLIENT)
     log.unlink(missing_ok=True)
     _shift(offset, 0)
@@ -183,7 +183,7 @@ async def _generated(mesh: Fleet, environ: Mapping[str, str], offset: Path, jump
 
 
 async def _invitations(mesh: Fleet, offset: Path) -> list[str]:
-    """Return what is wrong with invitations while the coordinator's clock is set."""
+    """Returns what is wrong with invitations while the coordinator's clock is set."""
     keys, faults = str(mesh.keys(COORDINATOR)), []
 
     async def invited() -> str:
@@ -219,7 +219,7 @@ async def _airdraft(*argv: str) -> tuple[int, str]:
 
 
 def _in_time_namespace(ahead_s: int) -> list[str]:
-    """Return a command prefix that sets monotonic clocks ahead."""
+    """Returns a command prefix that sets monotonic clocks ahead."""
     # A time namespace applies only to children, hence --fork. They end with the signalled process.
     offsets = [f"--monotonic={ahead_s}", f"--boottime={ahead_s}"]
     prefix = ["unshare", "--time", *offsets, "--fork", "--kill-child=SIGKILL"]
@@ -228,7 +228,7 @@ def _in_time_namespace(ahead_s: int) -> list[str]:
 
 
 def _with_wall_clock(library: Path, offset: Path) -> dict[str, str]:
-    """Return an environment whose processes see the wall clock shifted by the file's seconds."""
+    """Returns an environment whose processes see the wall clock shifted by the file's seconds."""
     command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(_SOURCE), "-ldl"]
     _run(command, f"{_SOURCE.name} cannot be compiled")
     environ = {"LD_PRELOAD": str(library), "AIRDRAFT_BENCH_WALL_OFFSET": str(offset)}

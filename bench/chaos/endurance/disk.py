@@ -83,7 +83,7 @@ def airdraft(*argv: str) -> tuple[str, str]:
 
 
 def state_of(disk: Path) -> dict[str, str]:
-    """Return the hashes of the files on a disk, without logs and ballast."""
+    """Returns the hashes of the files on a disk, without logs and ballast."""
     files = (
         p
         for p in disk.rglob("*")

@@ -116,7 +116,7 @@ def _log_sizes(mesh: Fleet) -> dict[str, int]:
 
 
 async def _answer(port: int, api_key: str, status: int = 0) -> tuple[int, str]:
-    """Return the status and the text of an answer of the gateway.
+    """Returns the status and the text of an answer of the gateway.
 
     status: ask until the answer has this one; by default ask once.
     """
@@ -142,7 +142,7 @@ def cache_on(disk: Path, found: Findings) -> None:
 
 
 def smallest_model() -> Path:
-    """Return the file of the smallest model, which serves as target and draft."""
+    """Returns the file of the smallest model, which serves as target and draft."""
     catalog = Catalog(default_cache_dir(environment()))
     if DEFAULT_DRAFT not in catalog.installed():
         raise click.ClickException(f"no model: airdraft models pull {DEFAULT_DRAFT}")

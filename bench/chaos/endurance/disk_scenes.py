@@ -103,7 +103,7 @@ def _state_on(
 
 
 def _writers(mesh: Up, disk: Path, attempt: int) -> dict[str, list[str]]:
-    """Return commands that write to the disk, by name."""
+    """Returns commands that write to the disk, by name."""
     keys = ("--keys", str(mesh.keys))
     name = f"machine-{attempt}"
     public = new_key_pair().public

@@ -25,7 +25,7 @@ _FULL: Final = {"prompt": "of whom files are scarce", "temperature": 0, "ignore_
 
 
 def _limited(max_files: int) -> list[str]:
-    """Return the command prefix that limits the open files of a process."""
+    """Returns the command prefix that limits the open files of a process."""
     return ["prlimit", f"--nofile={max_files}", "--"]
 
 
@@ -175,7 +175,7 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
 
 
 async def _outcome(http: httpx.AsyncClient) -> str:
-    """Return the outcome of a request; the connection stays open if the gateway keeps it."""
+    """Returns the outcome of a request; the connection stays open if the gateway keeps it."""
     try:
         answer = await http.get("/healthz")
     except httpx.TimeoutException:

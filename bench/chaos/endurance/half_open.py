@@ -117,7 +117,7 @@ class _Cut:
         return self.scene.fleet.now() - self.began, "no stream of it is left"
 
     async def served(self, since: float) -> float:
-        """Return how long after a time the first request finished. Raises FleetError."""
+        """Returns how long after a time the first request finished. Raises FleetError."""
 
         def found() -> float | None:
             return next((at - since for at in self.finished_at if at > since), None)
@@ -199,7 +199,7 @@ async def _noticed(cut: _Cut, role: str) -> dict[str, tuple[float, str]]:
 
 
 def _judged(what: str, tally: Tally, seen: dict[str, tuple[float, str]]) -> Findings:
-    """Return what the requests of a scene show, and who noticed the cut when."""
+    """Returns what the requests of a scene show, and who noticed the cut when."""
     found = Findings(
         [
             f"{what}: {tally.num_requests} requests ({counts(tally.ends)}), longest gap between "

@@ -152,7 +152,7 @@ async def _with_grammar(client: Client, word: str) -> str:
 
 
 async def _answer(client: Client, prompt: str, options: GenerateOptions) -> str:
-    """Return the text of a request, or its error."""
+    """Returns the text of a request, or its error."""
     text = b""
     try:
         async for event in client.generate(prompt, options):

@@ -306,7 +306,7 @@ async def run_soak(num_requests: int, first: int, *, at_once: int = 16, seed: in
 
 
 async def _figures_of(mesh: Fleet, name: str) -> Figures:
-    """Return the figures of a process. Raises FleetError if it does not log them in time."""
+    """Returns the figures of a process. Raises FleetError if it does not log them in time."""
     process, log = mesh.process(name), mesh.log(name)
 
     def said() -> list[tuple[str, str, str]]:

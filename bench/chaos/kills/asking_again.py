@@ -102,7 +102,7 @@ class Reader:
             return "broken connection"
 
     async def _read_events(self, response: httpx.Response) -> str:
-        """Return "" at the end of the stream, or what ended it early."""
+        """Returns "" at the end of the stream, or what ended it early."""
         async for line in response.aiter_lines():
             if line == "data: [DONE]":
                 return ""

@@ -43,7 +43,7 @@ class Run:
 
 
 def run_option(num_streams: int) -> Decorator:
-    """Return the options --streams and --seed, which a command gets as a Run."""
+    """Returns the options --streams and --seed, which a command gets as a Run."""
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)

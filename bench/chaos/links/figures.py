@@ -60,7 +60,7 @@ class LinkFigures:
         return *self.plain, self.near, self.far
 
     def faults(self) -> list[str]:
-        """Return what must not happen with this link; empty if all is well."""
+        """Returns what must not happen with this link; empty if all is well."""
         near, found = self.near, list(self.notes)
         if not all(heard.num_tokens for heard in self.heard):
             found.append("a place received no tokens, so the run shows nothing")
@@ -85,7 +85,7 @@ class LinkFigures:
         return [f"{self.link}: {fault}" for fault in found]
 
     def row(self) -> str:
-        """Return the row below HEAD."""
+        """Returns the row below HEAD."""
         # Runs over a proxy measure nothing without draft nodes.
         ratio = f"{self.ratio:.2f}" if self.plain else "-"
         return row(

@@ -181,7 +181,7 @@ class Weather:
 
 
 def lost_share(after: CountersOf, before: CountersOf) -> float:
-    """Return the share of a cell's packets between two counts that were lost on their path."""
+    """Returns the share of a cell's packets between two counts that were lost on their path."""
     used = [after[key] - before[key] for key in after]
     lost = sum(c.num_vanished for c in used)
     return lost / max(1, lost + sum(c.num_frames for c in used))

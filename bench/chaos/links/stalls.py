@@ -49,7 +49,7 @@ def stalls_command(hows: list[str], times: int, streams: int, seed: int, means: 
 def stalls_of(
     heard: Heard, lost_at: Sequence[float], reading_s: float
 ) -> list[tuple[float, float]]:
-    """Return a pair for each stream that waited in each loss of a target.
+    """Returns a pair for each stream that waited in each loss of a target.
 
     The first number is the time from the loss to its next token. The second is the time that the
     target needs, by its costs, to read this text and all texts that were back before it.
@@ -71,7 +71,7 @@ def stalls_of(
 def judged(
     how: str, num_streams: int, reading_s: float, lost_at: Sequence[float], heard: Heard
 ) -> Findings:
-    """Return the row of one way to lose targets, and its faults.
+    """Returns the row of one way to lose targets, and its faults.
 
     heard: what all streams received, from before the first loss on.
     """
@@ -159,5 +159,5 @@ async def _lose(mesh: Fleet, cell: LiveCell, how: str, name: str) -> None:
 
 
 def _reading_s() -> float:
-    """Return the emulated target's time to read one token of a long batch."""
+    """Returns the emulated target's time to read one token of a long batch."""
     return read_config(TARGET).costs.prefill.at(_MANY_TOKENS) / _MANY_TOKENS

@@ -64,7 +64,7 @@ async def run_toxic(toxic: Toxic, setting: Setting) -> LinkFigures:
 
 
 def _held(mesh: Fleet) -> tuple[int, int]:
-    """Return the numbers of threads and descriptors of the coordinator's process."""
+    """Returns the numbers of threads and descriptors of the coordinator's process."""
     pid = mesh.process(COORDINATOR).pid
     return num_threads(pid), num_files(pid)
 

@@ -153,7 +153,7 @@ def build_corpus(
 
 
 def vocabulary_of_corpus(folder: Path) -> str:
-    """Return the hash of the vocabulary of a corpus. Raises EngineError if the folder has none."""
+    """Returns the hash of the vocabulary of a corpus. Raises EngineError if the folder has none."""
     try:
         return str(json.loads((folder / INFO).read_text())["vocab_hash"])
     except FileNotFoundError:

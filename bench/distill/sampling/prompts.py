@@ -58,19 +58,19 @@ COPYING = "copying.txt"
 
 
 def held_out_texts(name: str = HELD_OUT, limit: int | None = None) -> list[tuple[str, str]]:
-    """Return the kinds and texts of a file here: all, or as few of each kind as `limit` allows."""
+    """Returns the kinds and texts of a file here: all, or as few of each kind as `limit` allows."""
     lines = _kinds_and_texts(name)
     return lines[:: max(1, len(lines) // limit) if limit else 1]
 
 
 def prompts_of_corpus(corpus: Path | None, seed: int) -> Prompts:
-    """Return prompts without end over the topics and passages of a corpus, if there is one."""
+    """Returns prompts without end over the topics and passages of a corpus, if there is one."""
     files = [corpus / name if corpus else Path() for name in (TOPICS, PASSAGES)]
     return prompts_over(*(_lines_of(f) if f.is_file() else [] for f in files), seed=seed)
 
 
 def prompts_over(topics: Sequence[str], passages: Sequence[str], *, seed: int) -> Prompts:
-    """Return prompts without end, each of which depends on its number and the seed alone."""
+    """Returns prompts without end, each of which depends on its number and the seed alone."""
     return Prompts(_hash_lines([*topics, *passages]), _drawn(topics, passages, seed))
 
 

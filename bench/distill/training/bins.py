@@ -10,7 +10,7 @@ from policies.acceptance import unknown_calibration
 
 
 def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> list[float]:
-    """Return (b,) shares of the compared guesses that were accepted, by the default bins.
+    """Returns (b,) shares of the compared guesses that were accepted, by the default bins.
 
     Rates of bins with few guesses are drawn towards the default rates.
     """
@@ -25,7 +25,7 @@ def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> list[float
 
 
 def calibration_json(greedy: Sequence[float], sampled: Sequence[float]) -> str:
-    """Return the line of JSON that draft files carry; greedy, sampled: rates of the bins."""
+    """Returns the line of JSON that draft files carry; greedy, sampled: rates of the bins."""
     table = {
         "edges": list(unknown_calibration().edges),
         "greedy": [round(rate, 4) for rate in greedy],
