@@ -166,7 +166,7 @@ class Assembly:
         return len(self.figures) == len(self._parts)
 
     def completion(self, time_s: float) -> Completion:
-        """Return the whole answer, once all choices have finished."""
+        """Returns the whole answer, once all choices have finished."""
         started, parts, figures = self.started, self._parts, self.figures
         assert started is not None
         assert self.is_complete

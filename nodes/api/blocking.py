@@ -99,7 +99,7 @@ class SyncClient:
         return SyncStream(self, self._client.stream_chat(messages, **options))
 
     def nodes(self) -> tuple[NodeFields, ...]:
-        """Return the nodes in the mesh."""
+        """Returns the nodes in the mesh."""
         return self._wait(self._client.nodes())
 
     def close(self) -> None:

@@ -113,7 +113,7 @@ class MeshClient:
         return self._ask(conversation, options, is_chat=True)
 
     async def nodes(self) -> tuple[NodeFields, ...]:
-        """Return the nodes in the mesh."""
+        """Returns the nodes in the mesh."""
         try:
             return (await self._client.nodes()).nodes
         except RequestFailedError as error:

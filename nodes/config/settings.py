@@ -133,7 +133,7 @@ class LinkSettings:
             raise ConfigError(f"link.rate_kbps = {self.rate_kbps}: 0, or at least 1, is accepted")
 
     def declared(self) -> LinkFields:
-        """Return the fields in which a node declares its link."""
+        """Returns the fields in which a node declares its link."""
         times = self.frame_ms * 1e-3, self.rtt_ms * 1e-3
         return LinkFields(self.air, self.rate_kbps * 1e3, *times)
 
@@ -293,17 +293,17 @@ def load(
 
 
 def variable_of(key: str) -> str:
-    """Return the environment variable of a setting, such as AIRDRAFT_ENGINE__MAX_STREAMS."""
+    """Returns the environment variable of a setting, such as AIRDRAFT_ENGINE__MAX_STREAMS."""
     return "AIRDRAFT_" + key.upper().replace(".", "__")
 
 
 def environment() -> Mapping[str, str]:
-    """Return the process's environment, because only this module may read os.environ."""
+    """Returns the process's environment, because only this module may read os.environ."""
     return os.environ
 
 
 def read_toml(path: Path, what: str = "config file") -> dict[str, Any]:
-    """Return the content of a file. Raises ConfigError, which begins with `what`."""
+    """Returns the content of a file. Raises ConfigError, which begins with `what`."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -317,7 +317,7 @@ def read_toml(path: Path, what: str = "config file") -> dict[str, Any]:
 
 
 def schema_of(config_class: type, prefix: str = "") -> dict[str, Any]:
-    """Return the types of all settings of a config class by their dotted keys."""
+    """Returns the types of all settings of a config class by their dotted keys."""
     schema: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):
@@ -354,7 +354,7 @@ def _merge_table(
 
 
 def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
-    """Return a value of a TOML file. Raises ConfigError if it has another type than the setting."""
+    """Returns a value of a TOML file. Raises ConfigError if its type is not the setting's."""
     if type(value) is int and kind is float:
         try:
             return float(value)
@@ -366,7 +366,7 @@ def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
-    """Return the value of an environment variable as the type of its setting."""
+    """Returns the value of an environment variable as the type of its setting."""
     if kind is bool:
         if text.lower() not in _BOOLEANS:
             raise ConfigError(f"{name} = {text!r}: one of {', '.join(_BOOLEANS)} is accepted")
@@ -378,7 +378,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
 
 
 def _build(config_class: type[T], values: Mapping[str, Any]) -> T:
-    """Return a config with values by their dotted keys, which have one dot at most."""
+    """Returns a config with values by their dotted keys, which have one dot at most."""
     arguments: dict[str, Any] = {}
     for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
         prefix = item.name + "."

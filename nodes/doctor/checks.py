@@ -50,7 +50,7 @@ class Asked:
 
 
 def roles_in(environ: Mapping[str, str]) -> list[str]:
-    """Return the roles that an environment may configure.
+    """Returns the roles that an environment may configure.
 
     AIRDRAFT_LISTEN is an endpoint for a coordinator and HOST:PORT for a gateway, so it is meant for
     one of them.
@@ -147,7 +147,7 @@ def _api_keys(config: GatewayConfig, keys_directory: Path) -> list[Finding]:
 def check_config(
     role: str, path: Path | None, environ: Mapping[str, str]
 ) -> tuple[Finding, Config | None]:
-    """Return the finding, and the configuration if it is valid. path: None for no file."""
+    """Returns the finding, and the configuration if it is valid. path: None for no file."""
     where = str(path) if path is not None else "environment and defaults"
     try:
         config = load(ROLES[role], path, {}, environ)

@@ -16,7 +16,7 @@ _SLOW_SHARE = 0.6
 
 
 def sizes_in(meminfo: str) -> Counter[str]:
-    """Return the sizes of /proc/meminfo in bytes, by name; 0 for a name that is missing."""
+    """Returns the sizes of /proc/meminfo in bytes, by name; 0 for a name that is missing."""
     lines = (line.partition(":") for line in meminfo.splitlines() if ":" in line)
     return Counter({name: int(value.split()[0]) * 1024 for name, _, value in lines})
 

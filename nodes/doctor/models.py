@@ -35,7 +35,7 @@ def check_cache(directory: Path) -> Finding:
 
 
 def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Path | None]:
-    """Return the finding, and the file if it is valid."""
+    """Returns the finding, and the file if it is valid."""
     name = settings.model
     if opener_of(name):
         return note(f"model {name} is emulated and has no file"), None

@@ -61,7 +61,7 @@ class Exchange:
         return found
 
     async def whole(self, receive: Receive) -> ASGIApp:
-        """Return an answer that is not streamed. Raises ApiError or ClientDisconnect."""
+        """Returns an answer that is not streamed. Raises ApiError or ClientDisconnect."""
         choices = dict[int, Joined]()
 
         async def on_delta(delta: Delta) -> None:

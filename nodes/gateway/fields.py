@@ -171,7 +171,7 @@ class OpenAiBody(Sampling):
 
 
 def _schema_of(wanted: ResponseFormat) -> dict[str, Any] | None:
-    """Return the schema of the answer; None if it may be any text. Raises ApiError."""
+    """Returns the schema of the answer; None if it may be any text. Raises ApiError."""
     if (wanted.json_schema is not None) != (wanted.type == "json_schema"):
         raise wrong(
             "response_format.json_schema", "this is needed with type json_schema, and only then"

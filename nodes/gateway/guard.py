@@ -172,7 +172,7 @@ def _answer_to(error: Exception) -> ApiError:
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:
-    """Return the key of a request. Raises ApiError if it lacks the scope `wanted`."""
+    """Returns the key of a request. Raises ApiError if it lacks the scope `wanted`."""
     key: ApiKey = scope["state"]["key"]
     if wanted not in key.scopes:
         raise ApiError(

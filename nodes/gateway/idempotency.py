@@ -29,7 +29,7 @@ _ENDING_LIMIT_S: Final = 5.0
 
 
 def of_headers(found: Sequence[bytes]) -> str | None:
-    """Return the key of a request, or None. Raises ApiError naming the header."""
+    """Returns the key of a request, or None. Raises ApiError naming the header."""
     if not found:
         return None
     # Several headers are joined with a space, which is not accepted.

@@ -260,7 +260,7 @@ class TextReader:
             yield None
 
     def _begins_with_call(self) -> _Parser:
-        """Return whether the answer is a call without its mark. Skips the fence before it."""
+        """Returns whether the answer is a call without its mark. Skips the fence before it."""
         while self._tools.parameters:
             text = self._waiting.removeprefix(_FENCE)
             if found := _NAMED.match(text):
@@ -277,7 +277,7 @@ class TextReader:
         return False
 
     def _begins_with(self, openings: tuple[str, ...]) -> _Parser:
-        """Return whether the text begins with one of these."""
+        """Returns whether the text begins with one of these."""
         while not self._waiting.startswith(openings):
             if self._is_last or not any(each.startswith(self._waiting) for each in openings):
                 return False

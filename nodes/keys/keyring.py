@@ -61,11 +61,11 @@ class Keyring:
         keys.write_coordinator(self.directory / keys.COORDINATOR_FILE, known)
 
     def make_own(self) -> KeyPair:
-        """Return this machine's pair; a new one is drawn if there is none."""
+        """Returns this machine's pair; a new one is drawn if there is none."""
         return self._drawn(keys.OWN_KEY_FILE)
 
     def make_next(self) -> KeyPair:
-        """Return the pair that will replace this machine's own; it is stored before it is used."""
+        """Returns the pair that will replace this machine's own; it is stored before it is used."""
         # The coordinator no longer accepts the old key once it has heard of the next one.
         self._check_changeable(keys.OWN_KEY_FILE)
         return self._drawn(keys.NEXT_KEY_FILE)
@@ -96,7 +96,7 @@ class Keyring:
         return (self.public or self.directory) / keys.COORDINATOR_PUBLIC_FILE
 
     def coordinator_public(self) -> CoordinatorPublic | None:
-        """Return the public key of this machine's coordinator, None if it has none.
+        """Returns the public key of this machine's coordinator, None if it has none.
 
         The secret file is read only if the public one does not exist yet. Raises KeysError.
         """
@@ -132,7 +132,7 @@ class Keyring:
         return AuthorizedNodes(self.directory, ROLES)
 
     def endpoint(self, wanted: str) -> str:
-        """Return the endpoint to connect to: the wanted one, else the one joined, else a local one.
+        """Returns the endpoint to connect to: that wanted, else that joined, else a local one.
 
         Without keys only this user may own the other end, so no other endpoint is tried.
         """
@@ -146,7 +146,7 @@ class Keyring:
         return LOOPBACK_ENDPOINT
 
     def listen(self, wanted: str) -> str:
-        """Return where a coordinator binds: the wanted endpoint, else one closed to others."""
+        """Returns where a coordinator binds: the wanted endpoint, else one closed to others."""
         if wanted:
             return wanted
         if self.private and self.coordinator_pair() is None:
@@ -154,7 +154,7 @@ class Keyring:
         return LOOPBACK_ENDPOINT
 
     def client_keys(self, endpoint: str) -> ClientKeys | None:
-        """Return the keys of a link to the coordinator; None if it needs none.
+        """Returns the keys of a link to the coordinator; None if it needs none.
 
         Raises InsecureEndpointError if another machine's endpoint has no keys, and KeysError.
         """
@@ -173,7 +173,7 @@ class Keyring:
         return None
 
     def link(self, wanted: str) -> tuple[str, ClientKeys | None]:
-        """Return the endpoint to which a node or client connects, and its keys, if any.
+        """Returns the endpoint to which a node or client connects, and its keys, if any.
 
         Raises EndpointError, InsecureEndpointError or KeysError.
         """
@@ -182,7 +182,7 @@ class Keyring:
         return endpoint, self.client_keys(endpoint)
 
     def server_keys(self, endpoint: str) -> ServerKeys | None:
-        """Return the keys of a coordinator's endpoint; None if it has none and needs none.
+        """Returns the keys of a coordinator's endpoint; None if it has none and needs none.
 
         Raises InsecureEndpointError if other machines reach it without keys, and KeysError if no
         key is authorized.
@@ -207,7 +207,7 @@ class Keyring:
 
 
 def keyring_of(directory: str | None, environ: Mapping[str, str]) -> Keyring:
-    """Return the keyring of a directory or, without one, that of the environment.
+    """Returns the keyring of a directory or, without one, that of the environment.
 
     The environment has systemd's credentials, and a default directory.
     """
@@ -227,7 +227,7 @@ def keyring_of(directory: str | None, environ: Mapping[str, str]) -> Keyring:
 
 
 def default_keys_dir(environ: Mapping[str, str]) -> Path:
-    """Return AIRDRAFT_KEYS, else `keys` in systemd's state directory or the user's config."""
+    """Returns AIRDRAFT_KEYS, else `keys` in systemd's state directory or the user's config."""
     if chosen := environ.get("AIRDRAFT_KEYS"):
         return Path(chosen)
     if state := environ.get("STATE_DIRECTORY"):
@@ -237,7 +237,7 @@ def default_keys_dir(environ: Mapping[str, str]) -> Path:
 
 
 def default_public_dir(environ: Mapping[str, str]) -> Path | None:
-    """Return the directory `public` beside systemd's state directory, None if there is none.
+    """Returns the directory `public` beside systemd's state directory, None if there is none.
 
     The services of one machine have separate users and state directories, and share this one.
     """
@@ -249,7 +249,7 @@ def default_public_dir(environ: Mapping[str, str]) -> Path | None:
 
 
 def private_endpoint(environ: Mapping[str, str]) -> str:
-    """Return a socket file in the user's runtime directory, else below the user's cache.
+    """Returns a socket file in the user's runtime directory, else below the user's cache.
 
     Returns "" for a service with a state directory, because the services are several users.
     """
@@ -264,7 +264,7 @@ def private_endpoint(environ: Mapping[str, str]) -> str:
 
 
 def _home() -> Path:
-    """Return the user's home folder. Raises KeysError if it is unknown."""
+    """Returns the user's home folder. Raises KeysError if it is unknown."""
     try:
         return Path.home()
     except RuntimeError:

@@ -47,7 +47,7 @@ class Caller:
         return role in ROLES and (self.roles is None or role in self.roles)
 
     def node_name(self, wanted: str) -> str:
-        """Return a node's full name, which begins with its key's name if there are keys.
+        """Returns a node's full name, which begins with its key's name if there are keys.
 
         So no key can take the name of another key's node.
         """
@@ -55,7 +55,7 @@ class Caller:
 
 
 def key_name(node: str) -> str:
-    """Return the name of the key of a node with this full name; without keys each has its own."""
+    """Returns the name of the key of a node with this full name; without keys each has its own."""
     return node.partition("/")[0]
 
 

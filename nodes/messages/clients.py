@@ -168,7 +168,7 @@ class OutputNotice:
 
 
 def output_of(notices: Sequence[TokensNotice]) -> OutputNotice:
-    """Return one message with these notices."""
+    """Returns one message with these notices."""
     entries = tuple(copied_from(n, OutputEntry, num_tokens=len(n.token_ids)) for n in notices)
     return OutputNotice(entries, tuple(token_id for n in notices for token_id in n.token_ids))
 

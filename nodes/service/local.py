@@ -107,7 +107,7 @@ class LocalMesh:
         self._readers: set[asyncio.Task[None]] = set()
 
     def pid(self, role: str) -> int:
-        """Return the process id of the node of a role."""
+        """Returns the process id of the node of a role."""
         return self._children[role].pid
 
     async def _start(self, role: str, engine: EngineSettings) -> Child:

@@ -89,7 +89,7 @@ def bound_coordinator(
     config: CoordinatorConfig,
     fd: int | None = None,
 ) -> Coordinator:
-    """Return a coordinator that is bound to an endpoint, or to the socket of a descriptor.
+    """Returns a coordinator that is bound to an endpoint, or to the socket of a descriptor.
 
     Warns if other users than its own may join it.
     """
@@ -112,7 +112,7 @@ def bound_coordinator(
 
 
 def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
-    """Return the coordinator's endpoint and make its folder. Raises EndpointError or KeysError."""
+    """Returns the coordinator's endpoint and makes its folder. Raises EndpointError, KeysError."""
     listen = ring.listen(wanted)
     if listen == ring.private:
         make_private(listen)
@@ -243,7 +243,7 @@ def _draft_node(
 
 
 def keyring(directory: str | None = None) -> Keyring:
-    """Return the keyring of a directory or, without one, that of the environment."""
+    """Returns the keyring of a directory or, without one, that of the environment."""
     return keyring_of(directory, environment())
 
 

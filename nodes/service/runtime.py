@@ -135,7 +135,7 @@ def forbid_core_dumps() -> None:
 
 
 def one_line(text: str) -> str:
-    """Return a text with escapes in place of control characters. Members choose their names and
+    """Returns a text with escapes in place of control characters. Members choose their names and
     reasons, and could forge further lines, or command the terminal that shows them."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
@@ -322,14 +322,14 @@ def _exit_code(error: Exception) -> int:
 
 
 def _line_of(error: BaseException) -> str:
-    """Return the message of an error; an error of the operating system names the file's path."""
+    """Returns the message of an error; an error of the operating system names the file's path."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """Return the first exception inside nested exception groups."""
+    """Returns the first exception inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -90,7 +90,7 @@ program = "nodes.cli"
 
 
 def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
-    """Return the command line that starts a supervised node of this installation.
+    """Returns the command line that starts a supervised node of this installation.
 
     With -P Python ignores modules in the current folder.
     """
@@ -99,7 +99,7 @@ def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
 
 
 def node_environment() -> dict[str, str]:
-    """Return the environment of a supervised node, which has its settings from its command line.
+    """Returns the environment of a supervised node, which has its settings from its command line.
 
     Variables with settings are for nodes and clients that connect to another mesh: the link of a
     client would slow the guesses on this machine, and one name would be that of both nodes.
@@ -111,7 +111,7 @@ def node_environment() -> dict[str, str]:
 
 
 def engine_options(engine: EngineSettings) -> list[str]:
-    """Return an engine's settings as options of the commands that start a node."""
+    """Returns an engine's settings as options of the commands that start a node."""
     values = {item.name: getattr(engine, item.name) for item in fields(engine)}
     options = {name.replace("_", "-"): value for name, value in values.items() if value != ""}
     return [text for name, value in options.items() for text in (f"--{name}", str(value))]
@@ -206,14 +206,14 @@ class Child:
         return exit_code
 
     def last_error(self) -> str:
-        """Return the last error line of the node; "" if there is none."""
+        """Returns the last error line of the node; "" if there is none."""
         for line in reversed(self._lines):
             if line.startswith("error: "):
                 return line.removeprefix("error: ")
         return ""
 
     def how_it_ended(self) -> str:
-        """Return the kind of end, such as `SIGKILL` or `exit code 1`."""
+        """Returns the kind of end, such as `SIGKILL` or `exit code 1`."""
         code = self.exit_code
         if code is None or code >= 0:
             return f"exit code {code}"

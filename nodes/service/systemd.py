@@ -118,14 +118,14 @@ class Manager:
 
 
 def _address(given: str) -> str:
-    """Return the socket's path or abstract name; "" for other kinds of addresses, such as vsock."""
+    """Returns the socket's path or abstract name; "" for other addresses, such as vsock."""
     if given.startswith("@"):
         return "\0" + given[1:]
     return given if given.startswith("/") else ""
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float:
-    """Return the watchdog's period; 0.0 if there is none, or it is for another process."""
+    """Returns the watchdog's period; 0.0 if there is none, or it is for another process."""
     try:
         period_us = int(environ.get("WATCHDOG_USEC", "0"))
         meant_for = int(environ.get("WATCHDOG_PID", "") or os.getpid())
@@ -135,7 +135,7 @@ def _watchdog_s(environ: Mapping[str, str]) -> float:
 
 
 def take_inherited(environ: Mapping[str, str], name: str) -> int | None:
-    """Return the descriptor of the socket that was passed under a name, or None.
+    """Returns the descriptor of the socket that was passed under a name, or None.
 
     No process that this one starts inherits it. The name is FileDescriptorName= of a socket unit. A
     unit without it passes its sockets under the unit's name, so a single socket is taken under any
@@ -163,7 +163,7 @@ def take_inherited(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def endpoint_of(fd: int) -> str:
-    """Return the address of a listening TCP or Unix socket as an endpoint of the mesh.
+    """Returns the address of a listening TCP or Unix socket as an endpoint of the mesh.
 
     Raises OSError if the descriptor is not a listening stream socket of these kinds.
     """
@@ -192,6 +192,6 @@ def is_journal(environ: Mapping[str, str], stream: IO[str]) -> bool:
 
 
 def with_priority(text: str, level: int) -> str:
-    """Return lines that begin with the priority of a level, such as `<4>`, which journald takes."""
+    """Returns lines that begin with the priority of a level, such as `<4>`, as journald takes."""
     priority = _PRIORITIES.get(level, _DEBUG)
     return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))

@@ -80,7 +80,7 @@ class Ratios:
             self.last.append(observed_s / predicted_s)
 
     def errors(self) -> ErrorStatus:
-        """Return |observed - predicted| / predicted; 0.0 while there are no cases."""
+        """Returns |observed - predicted| / predicted; 0.0 while there are no cases."""
         errors = np.abs(np.array(self.last or (1.0,)) - 1.0)
         median, p95 = np.quantile(errors, (0.5, 0.95))
         return ErrorStatus(len(self.last), float(median), float(p95))
@@ -177,7 +177,7 @@ class Counts:
         self.tokens_reused += length - num_run
 
     def by_position(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Return guesses taken, judged and accepted, each by position 1 to MAX_GAMMA.
+        """Returns guesses taken, judged and accepted, each by position 1 to MAX_GAMMA.
 
         A guess is judged if all guesses before it were accepted.
         """
@@ -188,5 +188,5 @@ class Counts:
 
 
 def _at_least(counts: Sequence[int]) -> tuple[int, ...]:
-    """Return for each index the sum of the counts from it on."""
+    """Returns for each index the sum of the counts from it on."""
     return tuple(accumulate(reversed(counts)))[::-1]

@@ -256,7 +256,7 @@ def _dump(status: Status) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return the fields of a part, or an integer of numpy as one of Python."""
+    """Returns the fields of a part, or an integer of numpy as one of Python."""
     if isinstance(value, Integral):
         return int(value)
     return {name: _rounded(getattr(value, name)) for name in value.__slots__}
@@ -271,5 +271,5 @@ def _rounded(value: Any) -> Any:
 
 
 def finite(value: float | None) -> float | None:
-    """Return None for a value that is unknown or not finite, which JSON cannot represent."""
+    """Returns None for a value that is unknown or not finite, which JSON cannot represent."""
     return None if value is None or not math.isfinite(value) else value

@@ -27,7 +27,7 @@ SCRIPTS: Final = (
 
 @lru_cache(maxsize=1)
 def page() -> tuple[bytes, str]:
-    """Return the page and a Content-Security-Policy that allows only its own style and script."""
+    """Returns the page and a Content-Security-Policy that allows only its own style and script."""
     # The words for the labels of passes without guesses are those of all other displays.
     plain = json.dumps({label: text for label, (text, _) in PLAIN_TEXTS.items()})
     scripts = "\n".join(map(_read, SCRIPTS))

@@ -24,7 +24,7 @@ Event = dict[str, Any]
 
 
 def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
-    """Return a trace with counters, and tracks of passes, guesses, plans and followed streams.
+    """Returns a trace with counters, and tracks of passes, guesses, plans and followed streams.
 
     records: In the order in which they were made.
     """
@@ -91,7 +91,7 @@ class _Drawing:
         return max(0, round((at_s - self._origin_s) * 1e6))
 
     def _place(self, process: str, thread: str) -> Event:
-        """Return the numbers of a track: a line of the drawing, in a group."""
+        """Returns the numbers of a track: a line of the drawing, in a group."""
         pid = self._processes.setdefault(process, len(self._processes) + 1)
         tid = self._threads.setdefault((process, thread), len(self._threads) + 1)
         return {"pid": pid, "tid": tid}
@@ -172,7 +172,7 @@ class _Drawing:
         self._span(place, f"{num_tokens + record.num_read} tokens", start_s, end_s, notes)
 
     def names(self) -> list[Event]:
-        """Return the names of tracks, ordered: the coordinator, draft nodes, the target."""
+        """Returns the names of tracks, ordered: the coordinator, draft nodes, the target."""
         order = sorted(self._processes)
         events: list[Event] = []
         for process, pid in self._processes.items():
@@ -186,7 +186,7 @@ class _Drawing:
         return events
 
     def counters(self, target: str, passes: Sequence[PassRecord]) -> list[Event]:
-        """Return counters of tokens a second and of the acceptance rate, in steps of 0.25 s."""
+        """Returns counters of tokens a second and of the acceptance rate, in steps of 0.25 s."""
         sums: dict[int, Counter[str]] = defaultdict(Counter)
         for record in passes:
             step = int((record.at_s - self._origin_s) / _COUNTER_S)

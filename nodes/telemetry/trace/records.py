@@ -146,7 +146,7 @@ class Ring:
         self._num_bytes = 0
 
     def after(self, number: int, max_bytes: int, request_id: int = 0) -> TraceReply:
-        """Return the records after a number that fit max_bytes, without any larger than that."""
+        """Returns the records after a number that fit max_bytes, without any larger than that."""
         first = self.last - len(self._lines) + 1
         at = min(max(number + 1, first), self.last + 1)
         num_lost = max(0, at - number - 1)
