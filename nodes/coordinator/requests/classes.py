@@ -41,7 +41,7 @@ _MOST_IN_FORCE = 4096
 Standings: TypeAlias = dict[str, dict[str, tuple[bool, float]]]
 
 
-def is_of_kind(profile: EngineProfile, request: Request) -> bool:
+def fits_request(profile: EngineProfile, request: Request) -> bool:
     """Returns whether a target with this profile has the model and class that a request names or
     began with, and is as exact as its StartedNotice said."""
     is_same = is_meant(request.model_hash, profile.model_hash)
@@ -161,7 +161,7 @@ class Classes:
             left.profile
             for left in self._left.values()
             if left.is_expected and now - left.at < STRANDED_LIMIT_S
-            if is_of_kind(left.profile, request)
+            if fits_request(left.profile, request)
         ]
         return bool(hashes_in_order(expected, request.submit.model))
 
@@ -219,7 +219,7 @@ class Classes:
         Targets take turns. Those that have not answered their probe, or do not answer texts, are
         chosen only if there are no others.
         """
-        able = [n for n in self._roster.targets() if is_of_kind(n.profile, request)]
+        able = [n for n in self._roster.targets() if fits_request(n.profile, request)]
         staying = [n for n in able if not n.is_draining]
         if request.is_resumed and request.model_hash:
             # It must continue with the model it began with, for which a draining target will do.

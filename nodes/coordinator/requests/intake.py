@@ -15,8 +15,8 @@ from nodes.coordinator.members.roster import MAX_MODEL_CHARS
 from nodes.coordinator.requests import placing, running
 from nodes.coordinator.requests.classes import (
     STRANDED_LIMIT_S,
+    fits_request,
     hashes_in_order,
-    is_of_kind,
     shown_ids,
 )
 from nodes.coordinator.requests.request import Asked, Queued, Request
@@ -226,7 +226,7 @@ def _target_for(data: Data, request: Request, now: float) -> TargetRecord | None
 def _not_pinned(request: Request, targets: list[TargetRecord]) -> RefusedRequestError:
     """Returns the error for a model and class that no present target has."""
     wanted = fingerprint(request.model_hash, request.numerics_class)
-    if any(is_of_kind(target.profile, request) and not target.is_draining for target in targets):
+    if any(fits_request(target.profile, request) and not target.is_draining for target in targets):
         model = request.submit.model
         reason = f"fingerprint {wanted} does not belong to model {model!r}: omit one of them"
         return BadRequestError(reason)
@@ -350,7 +350,7 @@ def tick(data: Data, now: float) -> list[Send]:
 def _loss_of(data: Data, request: Request) -> str:
     """Returns why a request is given up that no target could serve."""
     loss, targets = request.last_loss, data.roster.targets()
-    draining = any(n.is_draining and is_of_kind(n.profile, request) for n in targets)
+    draining = any(n.is_draining and fits_request(n.profile, request) for n in targets)
     if draining and not request.num_losses:
         loss = "all targets that could serve this request are draining"
     return f"{loss}; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"

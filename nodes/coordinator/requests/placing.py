@@ -12,7 +12,7 @@ from typing import Final
 
 from nodes.coordinator.data import Data
 from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.requests.classes import is_of_kind
+from nodes.coordinator.requests.classes import fits_request
 from nodes.coordinator.requests.request import (
     AwaitsPlace,
     Placed,
@@ -39,7 +39,7 @@ def profile_to_fit(
     """
     model = target.profile.model_hash
     staying = [n.profile for n in data.roster.targets() if not n.is_draining]
-    kin = [p for p in staying if is_of_kind(p, request) and p.model_hash == model]
+    kin = [p for p in staying if fits_request(p, request) and p.model_hash == model]
     if request.submit.fits:
         least = num_prompt_tokens + _USUAL_ANSWER
         if roomy := [profile for profile in kin if _room(profile) >= least]:
@@ -135,7 +135,7 @@ def _able(data: Data, stream: RequestStream, now: float) -> list[TargetRecord]:
     able = [
         n
         for n in data.roster.targets()
-        if is_of_kind(n.profile, request)
+        if fits_request(n.profile, request)
         and n.can_hold(stream.spec)
         and (suspicion is None or suspicion.may_go_to(n.name, now))
     ]
