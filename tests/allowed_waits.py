@@ -84,7 +84,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/guard.py Guard.__call__ await response",
         "nodes/gateway/guard.py Guard.__call__ await self._preflight(origin, headers)",
         "nodes/gateway/generate.py Generate._answer await rest",
-        "nodes/gateway/text_routes.py Read.__call__ await answer",
+        "nodes/gateway/text_routes.py TextHandler.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
         "nodes/coordinator/members/authentication.py Authentication.keep_expiring "
