@@ -116,13 +116,13 @@ $(VENV)/installed: pyproject.toml $(VENV)/kernels
 
 $(VENV)/kernels: $(wildcard nodes/engine/kernels/*.cpp nodes/engine/kernels/*.h) $(VENV)/locked
 	@echo "Compiling airdraft's kernels takes about half a minute on two cores."
-	$(BIN)/python -m nodes.engine.kernels.build
+	$(BIN)/python -m airdraft.nodes.engine.kernels.build
 	@touch $@
 
 # In another folder, where Python finds what was installed and not this checkout.
 install: $(VENV)/locked
 	$(OURS) .
-	cd $(BIN) && ./python -m nodes.engine.kernels.build
+	cd $(BIN) && ./python -m airdraft.nodes.engine.kernels.build
 
 $(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
 	$(LOCKED) -r requirements/dev.txt

@@ -10,12 +10,12 @@ from urllib.request import getproxies
 
 import click
 
+from airdraft.nodes.catalog import CatalogError
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.service.local import NodeFailedError
+from airdraft.nodes.service.runtime import set_engine_environment
 from bench.harness.fleet import FleetError
 from bench.netns import NamespacesError
-from nodes.catalog import CatalogError
-from nodes.engine.protocol import EngineError
-from nodes.service.local import NodeFailedError
-from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 # A proxy does not reach gateways on this machine.

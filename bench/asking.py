@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.config.settings import EngineSettings, environment
+from airdraft.nodes.engine.rules import NO_RULES, Grammar, LogitRules
+from airdraft.nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
 from bench.emulate.replay import PREFIX
 from bench.harness.airdraft import register
 from bench.load.workloads import Workload, turns_of
 from bench.pairs import in_turns
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.config.settings import EngineSettings, environment
-from nodes.engine.rules import NO_RULES, Grammar, LogitRules
-from nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
 
 _USERS = itertools.count()
 _INSIDE = "inside:"
@@ -131,12 +131,12 @@ def stranger(options: GenerateOptions) -> GenerateOptions:
     return replace(options, user=f"user-{next(_USERS)}")
 
 
-async def ask_one(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
+async def ask_one(client: MeshClient, prompt: Prompt, options: GenerateOptions) -> Answer:
     """Send one request with an owner of its own, and return its answer."""
     return await ask(client, prompt, stranger(options))
 
 
-async def ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
+async def ask(client: MeshClient, prompt: Prompt, options: GenerateOptions) -> Answer:
     """Send one request, and return its answer."""
     token_ids: list[int] = []
     times: list[float] = []
@@ -155,7 +155,7 @@ async def ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answe
     return Answer(tuple(token_ids), decoded, (figures,), tuple(times), seconds)
 
 
-async def converse(client: Client, prompt: str, options: GenerateOptions) -> Answer:
+async def converse(client: MeshClient, prompt: str, options: GenerateOptions) -> Answer:
     """Send all turns of a user, each with those before it; return their answers joined into one."""
     options = stranger(options)
     messages: list[ChatMessage] = []
@@ -174,7 +174,7 @@ async def converse(client: Client, prompt: str, options: GenerateOptions) -> Ans
 
 
 async def plain_and_auto(
-    client: Client, groups: Sequence[Requests]
+    client: MeshClient, groups: Sequence[Requests]
 ) -> list[tuple[list[Answer], ...]]:
     """Answer each group of requests plainly and as planned, in alternating order.
 

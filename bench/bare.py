@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from nodes.engine.kernels.library import register
-from nodes.engine.protocol import EngineError
-from nodes.service.runtime import set_engine_environment
+from airdraft.nodes.engine.kernels.library import register
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 

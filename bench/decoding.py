@@ -9,11 +9,11 @@ from statistics import median
 
 import numpy as np
 
-from nodes.engine.llama_abi import load_model
-from nodes.engine.protocol import Logits, Model, Span
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling, probability
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.llama_abi import load_model
+from airdraft.nodes.engine.protocol import Logits, Model, Span
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.engine.sampling import Sampling, probability
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 
 _CHUNK = 64
 _ROUNDS = 5

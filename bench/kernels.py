@@ -17,10 +17,10 @@ from typing import Any, Final
 import click
 import numpy as np
 
+from airdraft.nodes.service.runtime import set_engine_environment
 from bench.decoding import pass_times
 from bench.harness.report import head, note, row
 from bench.options import at_least, model_file
-from nodes.service.runtime import set_engine_environment
 
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 # Tokens of a pass that reads a prompt, as in nodes.
@@ -139,10 +139,10 @@ def _work(
     system: str, path: Path, num_threads: int, cells: int, tokens: int, texts: Sequence[Path]
 ) -> Measured:
     """Run one system in this process."""
-    from nodes.cli.main import distribution_version
-    from nodes.engine.kernels.library import register
-    from nodes.engine.llama import LlamaConfig, LlamaModel
-    from nodes.engine.protocol import Span
+    from airdraft.nodes.cli.main import distribution_version
+    from airdraft.nodes.engine.kernels.library import register
+    from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+    from airdraft.nodes.engine.protocol import Span
 
     if system == "stock":
         # The first choice of kernels in a process is final, so this comes before the model.

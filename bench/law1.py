@@ -18,15 +18,15 @@ from typing import Any
 
 import click
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.messages import MAX_GAMMA
+from airdraft.nodes.service.local import local_mesh
 from bench.asking import Pair, Taken, ask_one
 from bench.harness.cases import Case, case, make_prompts
 from bench.harness.report import Findings, conclude, head, note, row
 from bench.options import COUNTS, at_least, draft_option, listed, streams_option, target_option
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.messages import MAX_GAMMA
-from nodes.service.local import local_mesh
 
 _CELLS = 16_384
 _GREEDY = GenerateOptions(seed=7)
@@ -121,7 +121,7 @@ async def _serve_all(
     target = replace(target, cells=_CELLS, threads=threads)
     draft = draft and replace(draft, cells=_CELLS)
 
-    async def worker(client: Client) -> None:
+    async def worker(client: MeshClient) -> None:
         for each in todo:
             setting, (expected,) = _setting(each), each.expected
             answer = await ask_one(client, each.prompt, each.options)

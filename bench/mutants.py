@@ -150,7 +150,7 @@ class _Planted(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def __init__(self, mutant: Mutant) -> None:
         relative = mutant.path.relative_to(ROOT).with_suffix("")
-        self._name, self._mutant = ".".join(relative.parts), mutant
+        self._name, self._mutant = ".".join(("airdraft", *relative.parts)), mutant
 
     def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:

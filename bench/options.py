@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from airdraft.nodes.catalog import Catalog, default_cache_dir
+from airdraft.nodes.cli.options import FiniteRange
+from airdraft.nodes.config.settings import environment
 from bench.harness.report import note
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.cli.options import FiniteRange
-from nodes.config.settings import environment
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

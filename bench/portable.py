@@ -17,13 +17,13 @@ from pathlib import Path
 import click
 import numpy as np
 
+from airdraft.nodes.engine.golden import sampling_digest
+from airdraft.nodes.engine.kernels.build import BuildError, build
 from bench.harness.report import Findings, conclude, head, row
-from nodes.engine.golden import sampling_digest
-from nodes.engine.kernels.build import BuildError, build
 
 # The least that numpy needs (SSE4.2), then with AVX2 and FMA, then everything that QEMU has.
 _X86_CPUS = ("Nehalem", "Haswell", "max")
-_SHOW = "from nodes.engine.golden import sampling_digest; print(sampling_digest())"
+_SHOW = "from airdraft.nodes.engine.golden import sampling_digest; print(sampling_digest())"
 _DRIVER = Path(__file__).with_name("portable_kernels.cpp")
 _LIMIT_S = 600.0
 _HERE = platform.machine()

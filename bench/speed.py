@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.service.local import local_mesh
 from bench.asking import Pair, Requests, plain_and_auto, rate, requests_of, taken_of, warm_up_of
 from bench.harness.report import head, row
 from bench.load.workloads import NAMES, workload
@@ -21,9 +24,6 @@ from bench.options import (
     workloads_option,
 )
 from bench.pairs import paired_ratio
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.service.local import local_mesh
 
 HEAD = head(
     *("prompts", "streams", "plain tokens/s", "auto / plain, median (95 % interval)"),
@@ -85,7 +85,7 @@ async def _report(
                 click.echo(await mesh.beside(_row(client, made.name, count, groups)))
 
 
-async def _row(client: Client, kind: str, count: int, groups: Sequence[Requests]) -> str:
+async def _row(client: MeshClient, kind: str, count: int, groups: Sequence[Requests]) -> str:
     turns = await plain_and_auto(client, groups)
     rates = [(rate(plain), rate(auto)) for plain, auto in turns]
     # A text may end at once.

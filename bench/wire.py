@@ -15,16 +15,12 @@ from typing import Any
 
 import click
 
-from bench.emulate.cell import UP, Cell, Station
-from bench.emulate.proxy import HEADER_BYTES, ProxyCell, proxy_cell
-from bench.harness.report import head, row
-from bench.options import at_least, streams_option
-from mesh.codec import encode
-from mesh.keys import ClientKeys
-from mesh.messages import Ping
-from mesh.security import ServerKeys, new_key_pair
-from mesh.zmq_transport import ZmqContext
-from nodes.messages import (
+from airdraft.mesh.codec import encode
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.messages import Ping
+from airdraft.mesh.security import ServerKeys, new_key_pair
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.messages import (
     AddedEntry,
     ChainPart,
     CommitEntry,
@@ -32,7 +28,11 @@ from nodes.messages import (
     CommitReply,
     GuessNotice,
 )
-from policies.acceptance import expected_tokens
+from airdraft.policies.acceptance import expected_tokens
+from bench.emulate.cell import UP, Cell, Station
+from bench.emulate.proxy import HEADER_BYTES, ProxyCell, proxy_cell
+from bench.harness.report import head, row
+from bench.options import at_least, streams_option
 
 # Chances that a guess is right: of many, of most and of nearly all.
 ALPHAS = (0.6, 0.8, 0.9)

@@ -12,9 +12,9 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from mesh.errors import KeysError
-from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE, is_key, is_name
-from mesh.private_rows import RowFile, locked
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE, is_key, is_name
+from airdraft.mesh.private_rows import RowFile, locked
 
 
 @dataclass(frozen=True, slots=True)

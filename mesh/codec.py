@@ -8,11 +8,11 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
-from mesh.errors import DecodeError, LocalProtocolError, VersionError
-from mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
-from mesh.padding import unpad
-from mesh.schema import INT_MAX, Layout, Reader, struct_layout
-from mesh.shared_numbers import shared
+from airdraft.mesh.errors import DecodeError, LocalProtocolError, VersionError
+from airdraft.mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
+from airdraft.mesh.padding import unpad
+from airdraft.mesh.schema import INT_MAX, Layout, Reader, struct_layout
+from airdraft.mesh.shared_numbers import shared
 
 MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536

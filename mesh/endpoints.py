@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 
-from mesh.errors import AddressInUseError, EndpointError, InsecureEndpointError
+from airdraft.mesh.errors import AddressInUseError, EndpointError, InsecureEndpointError
 
 _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)")
 _IPC = re.compile(r"ipc://(/[^\0]+)")

@@ -4,8 +4,8 @@ import math
 from collections import deque
 from typing import Final
 
-from mesh.messages import Ping, Pong
-from mesh.rates import MIN_PROBE_BYTES, RateEstimate
+from airdraft.mesh.messages import Ping, Pong
+from airdraft.mesh.rates import MIN_PROBE_BYTES, RateEstimate
 
 _RTT_WEIGHT: Final = 1 / 8  # weight of a new sample, as in RFC 6298
 # Number of samples whose minimum is the idle round trip. There must be many, because in a busy

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from mesh.errors import KeysError
-from mesh.json_form import as_object, from_object
-from mesh.whole_files import write_whole
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.json_form import as_object, from_object
+from airdraft.mesh.whole_files import write_whole
 
 # 32 bytes as 40 characters (ZeroMQ RFC 32), none of which needs an escape in TOML.
 _KEY: Final = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")

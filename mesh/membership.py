@@ -6,8 +6,8 @@ A peer is a connection, and a node is a name.
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.heartbeat import HeartbeatState
-from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, UNSUITABLE, Hello, Pong
+from airdraft.mesh.heartbeat import HeartbeatState
+from airdraft.mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, UNSUITABLE, Hello, Pong
 
 REPLACED: Final = "replaced"
 _MAX_SUPERSEDED: Final = 16

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar, dataclass_transform
 
-from mesh.errors import LocalProtocolError
-from mesh.schema import TOKEN_IDS as TOKEN_IDS
-from mesh.schema import Layout, register_struct
-from mesh.schema import MaxLen as MaxLen
-from mesh.schema import Range as Range
-from mesh.schema import TokenIds as TokenIds
+from airdraft.mesh.errors import LocalProtocolError
+from airdraft.mesh.schema import TOKEN_IDS as TOKEN_IDS
+from airdraft.mesh.schema import Layout, register_struct
+from airdraft.mesh.schema import MaxLen as MaxLen
+from airdraft.mesh.schema import Range as Range
+from airdraft.mesh.schema import TokenIds as TokenIds
 
 PROTOCOL_VERSION: Final = 6
 MAX_TAG: Final = 255

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from mesh.errors import DecodeError
-from mesh.messages import MAX_MESSAGE_BYTES
+from airdraft.mesh.errors import DecodeError
+from airdraft.mesh.messages import MAX_MESSAGE_BYTES
 
 # Stands in place of the version byte, which never has this value.
 PADDED: Final = 0xFF

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from mesh.errors import KeysError
-from mesh.json_form import from_object
-from mesh.keys import as_toml, read_toml, write_private
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.json_form import from_object
+from airdraft.mesh.keys import as_toml, read_toml, write_private
 
 _HEADER: Final = "# Changed by `airdraft`, and read again whenever it has changed.\n"
 MAX_ROWS: Final = 10_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
 from typing import Annotated, Any, Final, NewType, Protocol, get_args, get_origin, get_type_hints
 
-from mesh.errors import LocalProtocolError
+from airdraft.mesh.errors import LocalProtocolError
 
 MAX_STR_CHARS: Final = 1024
 MAX_BYTES_LEN: Final = 65536

@@ -13,9 +13,9 @@ from typing import Any, Final
 import zmq
 from zmq.utils import z85
 
-from mesh.errors import KeysError, SecurityError
-from mesh.keys import ClientKeys, KeyPair
-from mesh.messages import MAX_MESSAGE_BYTES
+from airdraft.mesh.errors import KeysError, SecurityError
+from airdraft.mesh.keys import ClientKeys, KeyPair
+from airdraft.mesh.messages import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 

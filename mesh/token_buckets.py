@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-from mesh.latest import Latest
+from airdraft.mesh.latest import Latest
 
 _MAX_SENDERS: Final = 4_096
 

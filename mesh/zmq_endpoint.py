@@ -17,9 +17,9 @@ from typing import Final
 
 import zmq
 
-from mesh.errors import LocalProtocolError, SecurityError
-from mesh.transport import MAX_FRAMES
-from mesh.unread import Unread
+from airdraft.mesh.errors import LocalProtocolError, SecurityError
+from airdraft.mesh.transport import MAX_FRAMES
+from airdraft.mesh.unread import Unread
 
 _READS_PER_TURN: Final = 32
 # Frames of a message with too many of them that are skipped in one turn of the loop.

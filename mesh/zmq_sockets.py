@@ -11,13 +11,13 @@ from typing import Final
 
 import zmq
 
-from mesh.accepting import AcceptGate
-from mesh.endpoints import ipc_path
-from mesh.errors import BackpressureError, PeerGoneError
-from mesh.tcp import cut, quiet_s, retransmit_soon
-from mesh.transport import MAX_FRAMES, Frames, Received
-from mesh.unread import BarredKeys, Unread
-from mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
+from airdraft.mesh.accepting import AcceptGate
+from airdraft.mesh.endpoints import ipc_path
+from airdraft.mesh.errors import BackpressureError, PeerGoneError
+from airdraft.mesh.tcp import cut, quiet_s, retransmit_soon
+from airdraft.mesh.transport import MAX_FRAMES, Frames, Received
+from airdraft.mesh.unread import BarredKeys, Unread
+from airdraft.mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
 
 logger = logging.getLogger(__name__)
 

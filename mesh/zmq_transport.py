@@ -7,16 +7,22 @@ from typing import Any, Final, Self
 
 import zmq
 
-from mesh.endpoints import check_bind, check_connect, check_secure, clear_stale_socket, ipc_path
-from mesh.errors import AddressInUseError, EndpointError, SecurityError
-from mesh.keys import ClientKeys
-from mesh.messages import MAX_MESSAGE_BYTES
-from mesh.security import ServerKeys, ZapHandler, client_options, server_options
-from mesh.tcp import num_received
-from mesh.transport import MAX_QUEUED_MESSAGES
-from mesh.unread import MOST_UNREAD_BYTES, BarredKeys, Unread
-from mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
-from mesh.zmq_sockets import ZmqClient, ZmqServer
+from airdraft.mesh.endpoints import (
+    check_bind,
+    check_connect,
+    check_secure,
+    clear_stale_socket,
+    ipc_path,
+)
+from airdraft.mesh.errors import AddressInUseError, EndpointError, SecurityError
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.messages import MAX_MESSAGE_BYTES
+from airdraft.mesh.security import ServerKeys, ZapHandler, client_options, server_options
+from airdraft.mesh.tcp import num_received
+from airdraft.mesh.transport import MAX_QUEUED_MESSAGES
+from airdraft.mesh.unread import MOST_UNREAD_BYTES, BarredKeys, Unread
+from airdraft.mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
+from airdraft.mesh.zmq_sockets import ZmqClient, ZmqServer
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,10 @@ PYTHON = sys.version_info[:2]
 LOCKS = ROOT / "requirements"
 ENGINE = "llama-cpp-python"
 # What the staged tree must be able to import, before it is packed.
-_PROBE = "import nodes.gateway.server, nodes.engine.llama, nodes.engine.grammar, pip"
+_PROBE = (
+    "import pip, airdraft.nodes.gateway.server, airdraft.nodes.engine.llama, "
+    "airdraft.nodes.engine.grammar"
+)
 
 
 def main() -> None:
@@ -127,7 +130,7 @@ def _install(pip: Sequence[str], site: Path, engine: Path, rest: str) -> None:
     _run(*into, "--no-build-isolation", engine, ROOT)
     # All instruction sets are in it: which one runs is decided where it runs.
     environ = {**os.environ, "PYTHONPATH": str(site)}
-    _run(pip[0], "-m", "nodes.engine.kernels.build", env=environ)
+    _run(pip[0], "-m", "airdraft.nodes.engine.kernels.build", env=environ)
     for name in debian.LEFT_OUT:
         shutil.rmtree(site / name, ignore_errors=True)
     # Where this was built is nobody's business.

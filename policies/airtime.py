@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from policies.acceptance import Floats
+from airdraft.policies.acceptance import Floats
 
 
 def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:

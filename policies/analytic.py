@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.latency import CostTable, NodeCosts
+from airdraft.policies.latency import CostTable, NodeCosts
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from policies.cycle import CyclePlan, evaluate
-from policies.describe import Scheme, policy_of
-from policies.joint import joint_plan
-from policies.paper import paper_plan
-from policies.plan import MAX_AUTO_GAMMA, Policy
-from policies.problem import CycleProblem, Ints
+from airdraft.policies.cycle import CyclePlan, evaluate
+from airdraft.policies.describe import Scheme, policy_of
+from airdraft.policies.joint import joint_plan
+from airdraft.policies.paper import paper_plan
+from airdraft.policies.plan import MAX_AUTO_GAMMA, Policy
+from airdraft.policies.problem import CycleProblem, Ints
 
 
 def equal_bounds(num_streams: int, num_batches: int) -> tuple[int, ...]:

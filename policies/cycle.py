@@ -42,8 +42,8 @@ from typing import Any
 
 import numpy as np
 
-from policies.acceptance import Floats
-from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
+from airdraft.policies.acceptance import Floats
+from airdraft.policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
 
 
 @dataclass(frozen=True, slots=True)

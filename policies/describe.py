@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from policies.cycle import CycleCost, CyclePlan, evaluate
-from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction
-from policies.problem import CycleProblem, problem_of
+from airdraft.policies.cycle import CycleCost, CyclePlan, evaluate
+from airdraft.policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction
+from airdraft.policies.problem import CycleProblem, problem_of
 
 # Chooses a cycle for a problem.
 Scheme: TypeAlias = Callable[[CycleProblem], CyclePlan]

@@ -9,10 +9,10 @@ from itertools import zip_longest
 
 import numpy as np
 
-from policies.baselines import POLICIES
-from policies.cycle import block_sums, stages_of, verify_times
-from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, StreamView
-from policies.problem import CycleProblem, problem_of
+from airdraft.policies.baselines import POLICIES
+from airdraft.policies.cycle import block_sums, stages_of, verify_times
+from airdraft.policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, StreamView
+from airdraft.policies.problem import CycleProblem, problem_of
 
 WIDTH = 80
 _ROW = "{:<11} {:>5} {:>7} {:>6} {:>7} {:>7}  {}"

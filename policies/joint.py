@@ -17,11 +17,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from policies.acceptance import Floats
-from policies.cycle import CyclePlan, block_sums, price_of_totals, totals_of, verify_times
-from policies.describe import policy_of
-from policies.problem import CycleProblem, Ints
-from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
+from airdraft.policies.acceptance import Floats
+from airdraft.policies.cycle import CyclePlan, block_sums, price_of_totals, totals_of, verify_times
+from airdraft.policies.describe import policy_of
+from airdraft.policies.problem import CycleProblem, Ints
+from airdraft.policies.search import (
+    Found,
+    Runs,
+    Seed,
+    best_equal,
+    block_bounds,
+    options_of,
+    runs_of,
+)
 
 # Multiples of the seed's cycle in the grid.
 _CYCLES = (1.0, 2.0)

@@ -13,8 +13,8 @@ import math
 from collections import Counter
 from typing import Final, NamedTuple
 
-from policies.acceptance import expected_tokens
-from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Observation
+from airdraft.policies.acceptance import expected_tokens
+from airdraft.policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Observation
 
 _NUM_ITERATIONS: Final = 4
 

@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from policies.acceptance import Floats
-from policies.cycle import CyclePlan
-from policies.describe import describe, trivial_plan
-from policies.plan import Observation, Plan
-from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
+from airdraft.policies.acceptance import Floats
+from airdraft.policies.cycle import CyclePlan
+from airdraft.policies.describe import describe, trivial_plan
+from airdraft.policies.plan import Observation, Plan
+from airdraft.policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 
 # When the target and the draft have finished some batches, and their sizes.
 _Way: TypeAlias = tuple[float, float, list[int]]

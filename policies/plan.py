@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from policies.latency import NodeCosts
+from airdraft.policies.latency import NodeCosts
 
 # A plan gives no stream more guesses than this. Clients may ask for more, up to the wire's limit.
 MAX_AUTO_GAMMA = 8

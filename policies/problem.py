@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from policies.acceptance import Floats, expected_token_matrix
-from policies.latency import CostTable, NodeCosts
-from policies.plan import (
+from airdraft.policies.acceptance import Floats, expected_token_matrix
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
     MAX_AUTO_GAMMA,

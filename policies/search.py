@@ -15,8 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from policies.acceptance import Floats
-from policies.cycle import (
+from airdraft.policies.acceptance import Floats
+from airdraft.policies.cycle import (
     BlockSums,
     CyclePlan,
     Stages,
@@ -25,8 +25,8 @@ from policies.cycle import (
     stages_of,
     verify_times,
 )
-from policies.plan import MAX_AUTO_GAMMA
-from policies.problem import CycleProblem, Ints
+from airdraft.policies.plan import MAX_AUTO_GAMMA
+from airdraft.policies.problem import CycleProblem, Ints
 
 MAX_BLOCKS = 12
 

@@ -7,8 +7,8 @@ from typing import Final
 
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "It serves until its owner cancels it.": (
-        "nodes/api/blocking.py SyncClient._serve async with connecting",
-        "nodes/api/blocking.py SyncClient._serve await self._stop.wait",
+        "nodes/api/blocking.py Client._serve async with connecting",
+        "nodes/api/blocking.py Client._serve await self._stop.wait",
         "nodes/cli/serve.py _served await asyncio.Event().wait",
         "nodes/cli/serve.py serve_command.serve async with local",
         "nodes/cli/run.py run_command.generate async with local",
@@ -54,9 +54,9 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/text_routes.py _vectors.one async with turns",
         "nodes/gateway/text_routes.py _vectors.one await asking.read",
         # Its caller's, for the whole answer.
-        "nodes/api/blocking.py SyncStream._next await anext",
-        "nodes/api/client.py Stream.completed async for self",
-        "nodes/api/client.py Stream.completed async with self",
+        "nodes/api/blocking.py Stream._next await anext",
+        "nodes/api/client.py AsyncStream.completed async for self",
+        "nodes/api/client.py AsyncStream.completed async with self",
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",

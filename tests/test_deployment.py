@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from nodes.cli.main import cli
+from airdraft.nodes.cli.main import cli
 from tests.nodes.service.test_units import needs_systemd, units, verified
 from tests.packaged import PACKAGING, build_deb, debian
 

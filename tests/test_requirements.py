@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from nodes.catalog.entries import DEFAULT_ENTRIES, FileSource
+from airdraft.nodes.catalog.entries import DEFAULT_ENTRIES, FileSource
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -149,7 +149,9 @@ def test_pure_modules_import_nothing_that_waits_or_tells_the_time_or_draws() -> 
 def imports() -> dict[str, set[str]]:
     """Modules by name, each with the names of those that it imports, wherever in it."""
     found = {
-        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module.uses
+        f"airdraft/{path}".removesuffix(".py").removesuffix("/__init__").replace("/", "."): (
+            module.uses
+        )
         for package in SHIPPED
         for path, module in modules_of(package).items()
     }
@@ -161,9 +163,16 @@ def imports() -> dict[str, set[str]]:
 
 def test_no_imports_are_circular() -> None:
     graph = imports()
-    assert "nodes.scheduler.state" in graph["nodes.scheduler.scheduler"]
+    assert "airdraft.nodes.scheduler.state" in graph["airdraft.nodes.scheduler.scheduler"]
     # Raises CycleError, which names the modules of a circle.
     TopologicalSorter(graph).prepare()
+
+
+def test_nothing_is_imported_beside_the_one_name_airdraft() -> None:
+    """Under another name Python would load a module a second time, with classes of its own."""
+    modules = (item for each in (*SHIPPED, "bench", "tests") for item in modules_of(each).items())
+    short = {f"import {package}" for package in SHIPPED}
+    assert [name for name, module in modules if module.uses & short] == []
 
 
 # -- nothing that peers and files say is ever run; ruff sees modules and functions that would -----

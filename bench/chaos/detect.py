@@ -15,11 +15,11 @@ from typing import Any, Final, Literal
 
 import click
 
+from airdraft.nodes.client.client import MeshClient
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.processes import BLOCK_S
 from bench.harness.report import Findings, conclude, head, row
 from bench.options import at_least, names_option
-from nodes.client.client import Client
 
 # Limits for the time until each fault is noticed.
 LIMITS_S: Final = {"killed": 0.2, "stopped": 2.5, "blocked": 2.5}
@@ -89,7 +89,7 @@ async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int
 
 
 async def _strike(
-    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, seconds: Seconds
+    mesh: Fleet, clients: Sequence[MeshClient], name: str, fault: str, seconds: Seconds
 ) -> None:
     if name != COORDINATOR:
         # On a busy machine it may have left for silence by itself, and could not leave again.
@@ -114,7 +114,7 @@ async def _strike(
 
 
 async def _seen(
-    mesh: Fleet, clients: Sequence[Client], name: str, since: float, *, is_in: bool
+    mesh: Fleet, clients: Sequence[MeshClient], name: str, since: float, *, is_in: bool
 ) -> float:
     """Returns when a process was in or out; of the clients of a coordinator the last one counts."""
     if name != COORDINATOR:

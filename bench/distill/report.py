@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from nodes.cli.progress import Progress as Bar
+from airdraft.nodes.cli.progress import Progress as Bar
 
 Progress = Callable[[str, int, int | None], None]
 _LINE_EVERY_S = 60.0

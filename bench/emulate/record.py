@@ -11,6 +11,10 @@ from pathlib import Path
 
 import click
 
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel, Profile
+from airdraft.nodes.engine.protocol import EngineError, Model, Tokenizer
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.policies.acceptance import CALIBRATION_KEY
 from bench.decoding import decoded, guesses_of
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, held_out_texts
@@ -24,10 +28,6 @@ from bench.emulate.recording import (
 from bench.harness.report import head, row
 from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import at_least, model_file, target_option, workloads_option
-from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
-from nodes.engine.protocol import EngineError, Model, Tokenizer
-from nodes.engine.sampling import Sampling
-from policies.acceptance import CALIBRATION_KEY
 
 _GREEDY = Sampling()
 _CELLS = 8192

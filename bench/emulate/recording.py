@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from airdraft.nodes.engine.protocol import ModelFileError
 from bench.results.schema import problem_of
-from nodes.engine.protocol import ModelFileError
 
 # Longer files are not read. A recording of a few thousand texts has as many bytes.
 _MAX_BYTES = 1 << 28

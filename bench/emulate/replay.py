@@ -28,11 +28,10 @@ from typing import Final
 
 import numpy as np
 
-from bench.emulate.recording import RecordedText, Recording, read_recording
-from nodes.config.settings import ConfigError, EngineSettings, read_toml
-from nodes.engine.emulated import EmulatedModel
-from nodes.engine.load import Opened
-from nodes.engine.protocol import (
+from airdraft.nodes.config.settings import ConfigError, EngineSettings, read_toml
+from airdraft.nodes.engine.emulated import EmulatedModel
+from airdraft.nodes.engine.load import Opened
+from airdraft.nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
@@ -40,10 +39,11 @@ from nodes.engine.protocol import (
     ModelFileError,
     Span,
 )
-from policies.acceptance import CALIBRATION_KEY
-from policies.latency import NodeCosts
-from policies.scenario.costs import COST_KEYS, costs_of
-from policies.scenario.fields import ScenarioError, Table
+from airdraft.policies.acceptance import CALIBRATION_KEY
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.scenario.costs import COST_KEYS, costs_of
+from airdraft.policies.scenario.fields import ScenarioError, Table
+from bench.emulate.recording import RecordedText, Recording, read_recording
 
 # This logit is so far above the others that no sampling noise matters at any temperature.
 _CERTAIN = 1e4

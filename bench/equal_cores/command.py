@@ -17,6 +17,7 @@ from typing import Final
 
 import click
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from bench import pairs
 from bench.cores import cores_at_once, read_bytes_per_s
 from bench.equal_cores.ways import AIRDRAFT, Place, Way, file_of, llama_ways, wait_for_drafts
@@ -27,7 +28,6 @@ from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import at_least, listed
 from bench.results.making import this_commit, this_machine, typed_command
 from bench.results.schema import AS_IT_COMES, PLAIN, Cores, Line, Run, Skipped, Start, Turn, to_line
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 PAIRS: Final = {
     "real": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"),

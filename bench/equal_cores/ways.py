@@ -15,6 +15,8 @@ from typing import Final
 
 import httpx
 
+from airdraft.nodes.cli.main import distribution_version
+from airdraft.nodes.worker.engines import opener_of
 from bench.harness.fleet import FleetError
 from bench.harness.processes import free_port, stop
 from bench.harness.up import up
@@ -22,8 +24,6 @@ from bench.load.asking import Endpoint
 from bench.load.versus import Side
 from bench.options import model_file
 from bench.results.schema import AS_IT_COMES, PLAIN
-from nodes.cli.main import distribution_version
-from nodes.worker.engines import opener_of
 
 _STARTS_WITHIN_S: Final = 120.0
 _STOP_LIMIT_S: Final = 10.0

@@ -1,6 +1,6 @@
 """The command `airdraft` with emulated nodes and fail points, which only tests and benches use.
 
-`python -m bench.harness.airdraft` takes the arguments of `python -m nodes.cli`. A model may also be
+`python -m bench.harness.airdraft` takes the arguments of `python -m airdraft`. A model may also be
 `replay:FILE.toml`, and upon SIGUSR1 it prints counts that grow if something leaks.
 
 The environment variable AIRDRAFT_FAILPOINT makes the process fail on purpose at one named place:
@@ -28,18 +28,18 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from airdraft.mesh.codec import decode
+from airdraft.mesh.errors import DecodeError, MeshError
+from airdraft.mesh.transport import Frames, Received
+from airdraft.mesh.zmq_sockets import ZmqClient, ZmqServer
+from airdraft.nodes.cli.main import main as airdraft
+from airdraft.nodes.config.settings import PLAN_POLICIES
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.nodes.service import supervision
+from airdraft.nodes.service.runtime import EXIT_CONFIG
+from airdraft.nodes.worker.engines import OPENERS
 from bench.emulate import replay
 from bench.pages.protocol import specs
-from mesh.codec import decode
-from mesh.errors import DecodeError, MeshError
-from mesh.transport import Frames, Received
-from mesh.zmq_sockets import ZmqClient, ZmqServer
-from nodes.cli.main import main as airdraft
-from nodes.config.settings import PLAN_POLICIES
-from nodes.scheduler.planning import MODES
-from nodes.service import supervision
-from nodes.service.runtime import EXIT_CONFIG
-from nodes.worker.engines import OPENERS
 
 VARIABLE: Final = "AIRDRAFT_FAILPOINT"
 ENGINE_PASS: Final = "engine.pass"
@@ -80,8 +80,8 @@ class FailPoint:
 
 def arm(value: str) -> None:
     """Make this process fail as specified by value. Raises ValueError for a malformed value."""
-    from nodes.draft.state import DraftState
-    from nodes.target.state import TargetState
+    from airdraft.nodes.draft.state import DraftState
+    from airdraft.nodes.target.state import TargetState
 
     point = parse(value)
     for state in (DraftState, TargetState):

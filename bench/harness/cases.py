@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
+from airdraft.mesh.json_form import copied_from
+from airdraft.nodes.catalog import DEFAULT_TARGET
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.engine.protocol import Model
+from airdraft.nodes.engine.rules import NO_RULES, LogitBias, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.worker.engines import open_engine
 from bench.decoding import decoded
 from bench.distill.sampling.prompts import prompts_over
-from mesh.json_form import copied_from
-from nodes.catalog import DEFAULT_TARGET
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.config.settings import EngineSettings
-from nodes.engine.protocol import Model
-from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.worker.engines import open_engine
 
 # Mean of the prompts that templates make.
 _TOKENS_A_TEXT = 10

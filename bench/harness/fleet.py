@@ -17,15 +17,15 @@ from typing import Any, Final, Literal, TypeVar
 
 import httpx
 
+from airdraft.mesh.authorized import Entry
+from airdraft.mesh.keys import KnownCoordinator
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.messages.access import CLIENT_ROLES
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
 from bench.harness.processes import HUB, PROGRAM, ROOT, Places, Process, free_port
-from mesh.authorized import Entry
-from mesh.keys import KnownCoordinator
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client, RequestFailedError
-from nodes.keys.keyring import Keyring
-from nodes.messages.access import CLIENT_ROLES
 
 T = TypeVar("T")
 
@@ -264,7 +264,7 @@ class Fleet:
     @contextlib.asynccontextmanager
     async def clients(
         self, count: int, role: str = CLIENT, place: str = HUB
-    ) -> AsyncIterator[list[Client]]:
+    ) -> AsyncIterator[list[MeshClient]]:
         """Open clients in this process, which rejoin when the coordinator is back.
 
         place: where their connections begin.
@@ -276,7 +276,7 @@ class Fleet:
         with ZmqContext() as context:
             with self._places.entered(place):
                 made = [
-                    Client(context.connect(endpoint, keys), endpoint=endpoint, **options)
+                    MeshClient(context.connect(endpoint, keys), endpoint=endpoint, **options)
                     for _ in range(count)
                 ]
             async with contextlib.AsyncExitStack() as stack:
@@ -294,7 +294,7 @@ class Fleet:
         found = (_LOST in log.read_bytes() for log in logs if log.exists())
         return self._client_has_waited.is_set() or any(found)
 
-    async def wait_for(self, client: Client) -> None:
+    async def wait_for(self, client: MeshClient) -> None:
         """Wait until all nodes are members. Raises FleetError."""
         wanted = {self.node(name) for name, role in self.setup.roles.items() if role != "gateway"}
         missing = wanted

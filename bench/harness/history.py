@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from airdraft.nodes.client.client import Event
+from airdraft.nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from bench.harness.cases import Case, Expected
 from bench.harness.report import Findings, counts, spread
-from nodes.client.client import Event
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 # A request may end this long after its deadline.
 GRACE_S = 1.0

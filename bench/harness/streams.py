@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
 from bench.asking import Taken
 from bench.emulate.recording import RecordedText, Recording, read_recording
 from bench.harness.cases import Case, Expected
@@ -23,8 +25,6 @@ from bench.harness.history import Record, faults_of
 from bench.harness.processes import HUB, beside
 from bench.harness.report import quantiles
 from bench.harness.work import ask, keep_asking
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions
 
 EMULATED: Final = Path(__file__).parents[1] / "emulate"
 RECORDING: Final = EMULATED / "recordings" / "smollm2-135m.json.z"
@@ -149,7 +149,7 @@ class Hearing:
             heard.taken.add(record.figures)
             heard.wire_bytes += record.figures.draft_wire_bytes
 
-    async def watch(self, client: Client) -> None:
+    async def watch(self, client: MeshClient) -> None:
         """Take again and again how far the coordinator's predictions are off."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)

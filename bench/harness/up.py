@@ -51,7 +51,7 @@ def up(
         folder = Path(stack.enter_context(temporary))
         log, keys = log or folder / "log", keys or folder / "keys"
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "nodes.cli", "serve", *arguments, *fixed],
+            [*prefix, sys.executable, "-m", "airdraft", "serve", *arguments, *fixed],
             env={**os.environ, "AIRDRAFT_KEYS": str(keys), "PYTHONPATH": str(ROOT), **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import httpx
 
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
 from bench.harness.cases import Case
 from bench.harness.history import Record
-from nodes.client.client import Client, RequestFailedError
 
 T = TypeVar("T")
 # Sends a request, given the numbers of stream and request; returns whether it finished.
@@ -27,7 +27,7 @@ _AGAIN_S = 0.1
 
 
 async def ask(
-    client: Client,
+    client: MeshClient,
     number: int,
     case: Case,
     deadline_s: float | None,

@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Final, Protocol
 
+from airdraft.nodes.catalog import DEFAULT_TARGET
 from bench.hostile import bodies, byte_streams, grammars, members
 from bench.hostile.items import Item, Outcome, discard, paced, send
-from nodes.catalog import DEFAULT_TARGET
 
 # One number in so many is one of the fixed items, in turn; the others are generated.
 _FIXED_EVERY: Final = 8

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from random import Random
 from typing import Any, Final
 
+from airdraft.nodes.gateway.app import APIS, document
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.shape import Api
+from airdraft.nodes.gateway.text_routes import TEXT_ROUTES, TextRoute
 from bench.hostile.byte_streams import request
 from bench.hostile.items import Item
-from nodes.gateway.app import APIS, document
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.shape import Api
-from nodes.gateway.text_routes import TEXT_ROUTES, TextRoute
 
 _POSTS: Final[dict[str, Api | TextRoute]] = {**APIS, **TEXT_ROUTES}
 _SCHEMAS: Final = document({}, _POSTS)["components"]["schemas"]

@@ -12,12 +12,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
 
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.errors import DecodeError, LocalProtocolError
+from airdraft.mesh.padding import pad
+from airdraft.mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
+from airdraft.nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 from bench.pages.protocol import specs
-from mesh.codec import decode, encode
-from mesh.errors import DecodeError, LocalProtocolError
-from mesh.padding import pad
-from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
-from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 
 Frames = list[bytes]
 _MAX_FRAME_BYTES = 65_536

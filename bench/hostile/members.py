@@ -14,21 +14,21 @@ from typing import Any, Final
 
 import zmq
 
+from airdraft.mesh.codec import encode
+from airdraft.mesh.errors import BackpressureError
+from airdraft.mesh.messages import Bye, Hello, Welcome
+from airdraft.mesh.security import client_options
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.coordinator.dispatch import kinds_of
+from airdraft.nodes.engine.load import TOY_COSTS
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.messages import NodesRequest, SubmitRequest
+from airdraft.nodes.worker.connection import Connection
+from airdraft.nodes.worker.profile import encode_profile
 from bench.harness.processes import beside
 from bench.hostile.frames import Generator
 from bench.hostile.items import Outcome
-from mesh.codec import encode
-from mesh.errors import BackpressureError
-from mesh.messages import Bye, Hello, Welcome
-from mesh.security import client_options
-from mesh.zmq_transport import ZmqContext
-from nodes.coordinator.dispatch import kinds_of
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.keys.keyring import Keyring
-from nodes.messages import NodesRequest, SubmitRequest
-from nodes.worker.connection import Connection
-from nodes.worker.profile import encode_profile
 
 # The roles whose members send messages, by the names of their keys.
 SENDERS: Final = {f"evil-{role}": role for role in ("client", "gateway", "draft", "target")}

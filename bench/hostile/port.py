@@ -10,18 +10,18 @@ from collections.abc import AsyncIterator, Sequence
 import click
 import zmq
 
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.security import ServerKeys, client_options, new_key_pair
+from airdraft.mesh.zmq_sockets import ZmqServer
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.service.runtime import raise_file_limit
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.http import port_of
 from bench.harness.processes import beside, cpu_s, resident_bytes
 from bench.harness.report import Findings, conclude, quantiles
 from bench.hostile.frames import decode_hostile
 from bench.options import at_least
-from mesh.keys import ClientKeys
-from mesh.security import ServerKeys, client_options, new_key_pair
-from mesh.zmq_sockets import ZmqServer
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import RequestFailedError
-from nodes.service.runtime import raise_file_limit
 
 _ASK_EVERY_S = 0.02
 _LIMIT_S = 120.0

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from airdraft.nodes.gateway.apikeys import FILE_NAME, ApiKey, ApiKeys, digest, new_key
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, add_keys, fleet
 from bench.harness.report import Findings, counts, note
 from bench.hostile.attacks import PARTS, Against, Part, Where, attack, listen
@@ -27,7 +28,6 @@ from bench.hostile.items import Outcome, under_way
 from bench.hostile.members import KEYS
 from bench.hostile.watching import GATEWAY, Heard, Watch
 from bench.options import at_least, seed_option
-from nodes.gateway.apikeys import FILE_NAME, ApiKey, ApiKeys, digest, new_key
 
 # No key's gaps may become longer than this beside another's: law 7, and the tail for p99.
 _MEDIAN_FACTOR: Final = 1.5

@@ -23,8 +23,8 @@ from typing import Any
 
 import click
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from bench.netns import NamespacesError, inside, ip, namespaces
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 HERE, THERE = "10.99.7.1", "10.99.7.2"
 _A_DAY_AHEAD = (
@@ -125,7 +125,7 @@ def two_machines_command(airdraft: str | None, target: str, draft: str) -> None:
     Example:
       python -m bench two-machines --airdraft /opt/airdraft/bin/airdraft
     """
-    command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
+    command = [airdraft] if airdraft else [sys.executable, "-m", "airdraft"]
     click.echo(mesh_by_invitation(command, target, draft))
 
 

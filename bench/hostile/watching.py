@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import httpx
 
+from airdraft.nodes.client.client import RequestFailedError
 from bench.harness.fleet import COORDINATOR, Fleet
 from bench.harness.http import COMPLETIONS, http_client
 from bench.harness.processes import ROOT, beside, cpu_s, resident_bytes, tree
 from bench.harness.report import quantiles
-from nodes.client.client import RequestFailedError
 
 GATEWAY: Final = "gateway-0"
 _NUM_STREAMS: Final = 2

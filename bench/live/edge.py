@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import click
 
+from airdraft.nodes.scheduler.planning import MODES
 from bench.emulate.open import Means, open_cell
 from bench.emulate.recording import read_recording
 from bench.emulate.replay import PREFIX
@@ -40,7 +41,6 @@ from bench.live.edge_cell import (
 from bench.options import NUMBERS, at_least, listed, names_option
 from bench.pairs import in_turns
 from bench.sim.edge import run_edge
-from nodes.scheduler.planning import MODES
 
 _START_LIMIT_S = 120.0
 

@@ -10,13 +10,13 @@ from statistics import median
 
 import click
 
+from airdraft.nodes.catalog import DEFAULT_TARGET
 from bench.bare import BareLoop
 from bench.harness.up import up
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, joint_rate
 from bench.options import COUNTS, max_tokens_option, model_file, pairs_option, streams_option
 from bench.pairs import in_turns, paired_ratio
-from nodes.catalog import DEFAULT_TARGET
 
 _PROMPT_TOKENS = 16
 _TOKEN_IDS = range(1000, 40_000)

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from mesh.messages import Welcome
-from mesh.transport import ClientTransport
-from mesh.zmq_transport import ZmqContext
-from nodes.engine.protocol import EngineInfo
-from nodes.messages import (
+from airdraft.mesh.messages import Welcome
+from airdraft.mesh.transport import ClientTransport
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.engine.protocol import EngineInfo
+from airdraft.nodes.messages import (
     CHANCE_STEPS,
     ChainPart,
     CloseStreamNotice,
@@ -38,10 +38,10 @@ from nodes.messages import (
     StreamReadyNotice,
     with_tokens,
 )
-from nodes.target.stream import GuessBuffer, GuessFates
-from nodes.worker.connection import Connection, LostCoordinatorError
-from nodes.worker.profile import encode_profile
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.target.stream import GuessBuffer, GuessFates
+from airdraft.nodes.worker.connection import Connection, LostCoordinatorError
+from airdraft.nodes.worker.profile import encode_profile
+from airdraft.policies.latency import CostTable, NodeCosts
 
 _NUM_VOCAB, _SIZE = 1000, 4096
 _MASK = _SIZE - 1

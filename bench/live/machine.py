@@ -14,6 +14,12 @@ from statistics import median
 import click
 import numpy as np
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT
+from airdraft.nodes.catalog.gguf import Header
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.messages import StartedNotice
+from airdraft.nodes.service.local import local_mesh
 from bench.asking import Answer, Pair, ask_one, taken_of
 from bench.bare import SKIPPED_STEPS, BareLoop
 from bench.cores import wait_for_cores
@@ -22,12 +28,6 @@ from bench.load.figures import joint_rate
 from bench.load.workloads import workload
 from bench.options import max_tokens_option, model_file, pairs_option, streams_option, target_option
 from bench.pairs import in_turns, paired_ratio
-from nodes.catalog import DEFAULT_DRAFT
-from nodes.catalog.gguf import Header
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.messages import StartedNotice
-from nodes.service.local import local_mesh
 
 # Tokens decoded before a row of pairs: draft nodes read their first texts, and estimates settle.
 _WARM_UP_TOKENS = 48
@@ -98,7 +98,7 @@ async def _rows(pair: Pair, counts: Sequence[int], num_pairs: int, max_tokens: i
 
 
 async def _shown(
-    client: Client,
+    client: MeshClient,
     bare: BareLoop,
     prompts: Sequence[str],
     options: GenerateOptions,
@@ -155,7 +155,7 @@ def _why_plain(answers: Sequence[Answer], num_short: int) -> str:
     return next(why, "-") + (f"; {num_short} pairs on fewer cores" if num_short else "")
 
 
-async def _errors(client: Client) -> Iterator[str]:
+async def _errors(client: MeshClient) -> Iterator[str]:
     """Returns the errors of predicted times, of passes and plans, over the last 1,000 of each."""
     observed = [target.observed for target in (await client.status()).targets]
     errors = next((seen.errors for seen in observed if seen is not None), {})
@@ -163,7 +163,7 @@ async def _errors(client: Client) -> Iterator[str]:
     return (f"{e.median:.2f}, p95 {e.p95:.2f}" if e and e.num_seen else "-" for e in found)
 
 
-async def _read(client: Client, prompt: str) -> int:
+async def _read(client: MeshClient, prompt: str) -> int:
     """Make the target read and keep a prompt; return its length in tokens."""
     options = GenerateOptions(max_tokens=1, ignore_eog=True, seed=1, gamma=0)
     length = 0

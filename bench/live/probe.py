@@ -16,10 +16,10 @@ import signal
 import sys
 import time
 
-from mesh.codec import decode, encode
-from mesh.credits import Meter
-from mesh.messages import PROTOCOL_VERSION, Credit, Hello, Ping, Pong, Welcome
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.credits import Meter
+from airdraft.mesh.messages import PROTOCOL_VERSION, Credit, Hello, Ping, Pong, Welcome
+from airdraft.mesh.zmq_transport import ZmqContext
 
 _INTERVAL_S = 0.01
 _PRIORITY = 1

@@ -15,14 +15,14 @@ from typing import Any
 
 import click
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.messages import TokensNotice
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.processes import cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
 from bench.options import at_least, streams_option
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.messages import TokensNotice
 
 _CHOICES = 64
 # More than a stream decodes during a measurement.
@@ -131,7 +131,7 @@ class _Counts:
 
 @contextlib.asynccontextmanager
 async def _streams(
-    client: Client, num_streams: int, gamma: int, most_choices: int
+    client: MeshClient, num_streams: int, gamma: int, most_choices: int
 ) -> AsyncIterator[_Counts]:
     """Run streams until the end of the block, which begins once all have begun and settled.
 

@@ -17,8 +17,8 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 
 def _pages() -> Mapping[str, Mapping[str, Part]]:
     """Page -> name -> what generates the part of this name."""
+    from airdraft.nodes.telemetry.metrics import gateway, mesh
     from bench.pages import commands, http_api, library, observed, protocol, settings
-    from nodes.telemetry.metrics import gateway, mesh
 
     return {
         "commands.md": {"commands": commands.commands},

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import click
 
+from airdraft.nodes.cli.main import cli
 from bench.pages.markdown import code, item, wrapped
-from nodes.cli.main import cli
 
 
 def commands() -> str:

@@ -9,18 +9,18 @@ from typing import Any, Final, cast
 
 import httpx
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.gateway import anthropic, chat, completions, fields, responses, text_routes
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.bodies import Body
+from airdraft.nodes.gateway.config import GatewayConfig
 from bench.pages.markdown import code, item, number, table, wrapped
-from nodes.client.client import Client
-from nodes.gateway import anthropic, chat, completions, fields, responses, text_routes
-from nodes.gateway.app import Gateway
-from nodes.gateway.bodies import Body
-from nodes.gateway.config import GatewayConfig
 
 
 async def openapi() -> dict[str, Any]:
     """The document, as a client gets it."""
     # Nothing is asked of a mesh for it.
-    transport = httpx.ASGITransport(Gateway(cast(Client, None), GatewayConfig()).router())
+    transport = httpx.ASGITransport(Gateway(cast(MeshClient, None), GatewayConfig()).router())
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         found: dict[str, Any] = (await client.get("/openapi.json")).json()
         return found

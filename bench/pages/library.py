@@ -1,4 +1,4 @@
-"""The public names of nodes.api, with their signatures and docstrings."""
+"""The public names of airdraft.nodes.api, with their signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_type_hints
 
-import nodes.api
+import airdraft.nodes.api
 from bench.pages.dataclass_docs import meanings_of, summary_of
 from bench.pages.markdown import code, item, wrapped
 
-CALLS: Final = ("connect", "SyncClient", "MeshClient", "SyncStream", "Stream")
+CALLS: Final = ("connect", "Client", "AsyncClient", "Stream", "AsyncStream")
 ANSWERS: Final = ("Completion", "Choice", "Usage", "Piece", "ChatMessage")
 _WIDTH: Final = 100
 
@@ -21,11 +21,11 @@ def described(names: Sequence[str]) -> str:
 
 
 def options() -> str:
-    return "\n".join(_fields(nodes.api.Options))
+    return "\n".join(_fields(airdraft.nodes.api.Options))
 
 
 def errors() -> str:
-    found = (getattr(nodes.api, name) for name in nodes.api.__all__)
+    found = (getattr(airdraft.nodes.api, name) for name in airdraft.nodes.api.__all__)
     return "\n".join(
         item(f"{code(kind.__name__)} ({_bases(kind)}): {_doc(kind)}")
         for kind in found
@@ -38,7 +38,7 @@ def _bases(kind: type) -> str:
 
 
 def _described(name: str) -> Iterator[str]:
-    value = getattr(nodes.api, name)
+    value = getattr(airdraft.nodes.api, name)
     yield f"### {name}"
     if not isinstance(value, type):
         yield _signature(name, value)

@@ -6,11 +6,11 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 
+from airdraft.nodes.telemetry import status
+from airdraft.nodes.telemetry.metrics.families import Metric
+from airdraft.nodes.telemetry.trace import records
 from bench.pages.dataclass_docs import meanings_of, summary_of
 from bench.pages.markdown import code, item, table, wrapped
-from nodes.telemetry import status
-from nodes.telemetry.metrics.families import Metric
-from nodes.telemetry.trace import records
 
 
 def metrics(found: Iterable[Metric]) -> str:

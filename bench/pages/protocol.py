@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-import nodes.messages as of_nodes
-from bench.pages.markdown import code, item, number, table
-from mesh.messages import (
+import airdraft.nodes.messages as of_nodes
+from airdraft.mesh.messages import (
     MAX_TAG,
     Bye,
     EnrolReply,
@@ -21,9 +20,10 @@ from mesh.messages import (
     Welcome,
     spec_of_tag,
 )
-from mesh.schema import TokenIdsMarker, unwrapped
-from nodes.coordinator.dispatch import kinds_of
-from nodes.messages.access import Role
+from airdraft.mesh.schema import TokenIdsMarker, unwrapped
+from airdraft.nodes.coordinator.dispatch import kinds_of
+from airdraft.nodes.messages.access import Role
+from bench.pages.markdown import code, item, number, table
 
 _ALL: Final = "all members"
 # What the coordinator sends, by who takes it; who sends what to the coordinator is declared in
@@ -68,7 +68,7 @@ def specs() -> Iterator[MessageSpec]:
     for tag in range(1, MAX_TAG + 1):
         spec = spec_of_tag(tag)
         # Tests declare some of their own.
-        if spec is not None and spec.layout.cls.__module__.startswith(("mesh.", "nodes.")):
+        if spec is not None and spec.layout.cls.__module__.startswith("airdraft."):
             yield spec
 
 

@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bench.pages.dataclass_docs import meanings_of
-from bench.pages.markdown import code, item
-from nodes.config.settings import (
+from airdraft.nodes.config.settings import (
     ClientConfig,
     ConfigError,
     CoordinatorConfig,
@@ -18,7 +16,9 @@ from nodes.config.settings import (
     load,
     variable_of,
 )
-from nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.config import GatewayConfig
+from bench.pages.dataclass_docs import meanings_of
+from bench.pages.markdown import code, item
 
 ROLES = {
     "coordinator": CoordinatorConfig,

@@ -11,13 +11,13 @@ from random import Random
 
 import click
 
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import Link
 from bench.harness.report import head, note, row
 from bench.options import at_least, names_option
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import World
-from nodes.scheduler.planning import MODES
-from policies.latency import CostTable, NodeCosts
-from policies.plan import Link
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 

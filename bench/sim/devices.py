@@ -12,10 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
-from bench.emulate.cell import Cell, Direction
-from bench.emulate.medium import Medium as CellMedium
-from bench.sim.scripted import ScriptedModel, Work
-from nodes.messages import (
+from airdraft.nodes.messages import (
     CommitNotice,
     CommitReply,
     GuessNotice,
@@ -23,9 +20,12 @@ from nodes.messages import (
     LeaseRequest,
     OpenStreamRequest,
 )
-from nodes.target.state import TargetState
-from policies.latency import NodeCosts
-from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS, Link
+from airdraft.nodes.target.state import TargetState
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS, Link
+from bench.emulate.cell import Cell, Direction
+from bench.emulate.medium import Medium as CellMedium
+from bench.sim.scripted import ScriptedModel, Work
 
 
 class Clock:

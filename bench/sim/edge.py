@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.policies.acceptance import Calibration, unknown_calibration
+from airdraft.policies.plan import Link
 from bench.emulate.recording import RecordedText, read_recording
 from bench.emulate.replay import read_config
 from bench.harness.streams import RECORDING, first_length
 from bench.live.edge_cell import AIR, ALPHAS, FRAME_S, RATES, Figures, Setting, node_file
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World
-from nodes.scheduler.planning import MODES
-from policies.acceptance import Calibration, unknown_calibration
-from policies.plan import Link
 
 # Round-trip time to a station, as in the emulated cell.
 _RTT_S = 2e-3

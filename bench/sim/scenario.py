@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.plan import Link
 from bench.emulate.cell import Cell
-from policies.latency import NodeCosts
-from policies.plan import Link
 
 _UNSURE: Final = 0.5
 # The link of a target on the coordinator's machine.

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from airdraft.nodes.engine.emulated import EmulatedModel
+from airdraft.nodes.engine.protocol import EngineInfo, Logits, Span
 from bench.sim.scenario import Text
-from nodes.engine.emulated import EmulatedModel
-from nodes.engine.protocol import EngineInfo, Logits, Span
 
 RIGHT: Final = 0
 _WRONG: Final = 1

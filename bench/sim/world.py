@@ -9,16 +9,12 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from bench.emulate.cell import DOWN, UP, Direction
-from bench.sim.devices import Air, Clock, Device, Medium, SimNode, bits_of
-from bench.sim.scenario import Client, ClientFigures, Request, Scenario, SimDraftNode, Text
-from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, prompt_of
-from nodes.draft import node as draft_node
-from nodes.draft.outbox import Outbox
-from nodes.draft.state import DraftState, Guessed
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyTokenizer
-from nodes.messages import (
+from airdraft.nodes.draft import node as draft_node
+from airdraft.nodes.draft.outbox import Outbox
+from airdraft.nodes.draft.state import DraftState, Guessed
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyTokenizer
+from airdraft.nodes.messages import (
     CommitNotice,
     CommitReply,
     GuessNotice,
@@ -27,20 +23,31 @@ from nodes.messages import (
     StreamReadyNotice,
     with_tokens,
 )
-from nodes.scheduler.commits import tell_followers
-from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.in_force import begin_plan, observed_price_s, take_plan
-from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
-from nodes.scheduler.planning import MODES, Mode
-from nodes.scheduler.scheduler import Scheduler
-from nodes.scheduler.stream import Figures
-from nodes.target import node as target_node
-from nodes.target.state import TargetState
-from nodes.telemetry.counts import Stage
-from nodes.telemetry.status import ErrorStatus
-from nodes.worker.stream import StreamId, StreamSpec
-from policies.acceptance import Calibration, DraftCalibration
-from policies.plan import HEADER_BITS
+from airdraft.nodes.scheduler.commits import tell_followers
+from airdraft.nodes.scheduler.drafts import Drafts
+from airdraft.nodes.scheduler.in_force import begin_plan, observed_price_s, take_plan
+from airdraft.nodes.scheduler.instructions import (
+    Abort,
+    Emit,
+    Finish,
+    Instruction,
+    ToDraft,
+    ToTarget,
+)
+from airdraft.nodes.scheduler.planning import MODES, Mode
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.scheduler.stream import Figures
+from airdraft.nodes.target import node as target_node
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.telemetry.counts import Stage
+from airdraft.nodes.telemetry.status import ErrorStatus
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
+from airdraft.policies.acceptance import Calibration, DraftCalibration
+from airdraft.policies.plan import HEADER_BITS
+from bench.emulate.cell import DOWN, UP, Direction
+from bench.sim.devices import Air, Clock, Device, Medium, SimNode, bits_of
+from bench.sim.scenario import Client, ClientFigures, Request, Scenario, SimDraftNode, Text
+from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, prompt_of
 
 _TARGET = "target-0"
 _TICK_S = 0.25

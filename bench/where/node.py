@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nodes.service.runtime import set_engine_environment
+from airdraft.nodes.service.runtime import set_engine_environment
 
 STEP = "step"
 
@@ -82,13 +82,13 @@ class Clocks:
 def main(endpoint: str, _keys: str, log: str, role: str, *options: str) -> None:
     # This must precede every import that loads llama.cpp.
     set_engine_environment()
-    import nodes.target.guessing as guessing
-    import nodes.target.state as target_state
-    from nodes.cli.main import main as airdraft
-    from nodes.draft.state import DraftState
-    from nodes.engine.llama import LlamaModel
-    from nodes.engine.sampler import Sampler
-    from nodes.target.stream import TargetStream
+    import airdraft.nodes.target.guessing as guessing
+    import airdraft.nodes.target.state as target_state
+    from airdraft.nodes.cli.main import main as airdraft
+    from airdraft.nodes.draft.state import DraftState
+    from airdraft.nodes.engine.llama import LlamaModel
+    from airdraft.nodes.engine.sampler import Sampler
+    from airdraft.nodes.target.stream import TargetStream
 
     clocks = Clocks(STEP)
     tokens: Counter[str] = Counter()

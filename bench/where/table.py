@@ -12,6 +12,9 @@ from typing import Final
 
 import click
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.service.supervision import engine_options
 from bench.asking import Pair
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.processes import cpu_s
@@ -20,9 +23,6 @@ from bench.load.asking import Endpoint, ask
 from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import at_least, draft_option, streams_option, target_option
 from bench.where.node import STEP
-from nodes.client.client import Client
-from nodes.config.settings import EngineSettings
-from nodes.service.supervision import engine_options
 
 _STARTS_WITHIN_S = 300.0
 _TELLS_WITHIN_S = 5.0
@@ -97,7 +97,7 @@ async def windows(
 
 
 async def _window(
-    mesh: Fleet, client: Client, prompts: Sequence[str], max_tokens: int, roles: Sequence[str]
+    mesh: Fleet, client: MeshClient, prompts: Sequence[str], max_tokens: int, roles: Sequence[str]
 ) -> Window:
     endpoint = Endpoint(url=mesh.url("gateway-0"), model="")
     count = len(prompts)

@@ -1,12 +1,12 @@
 """The Python library: connect to a mesh, complete, chat and stream, with or without asyncio.
 
-See docs/reference/python-library.md. Names that are not in __all__ may change at any time.
+Programs import these names from `airdraft`: see docs/reference/python-library.md.
 """
 
-from nodes.api.answers import Choice, Completion, Piece, Usage
-from nodes.api.blocking import SyncClient, SyncStream, open_client
-from nodes.api.client import Conversation, MeshClient, Options, Stream, connect
-from nodes.api.errors import (
+from airdraft.nodes.api.answers import Choice, Completion, Piece, Usage
+from airdraft.nodes.api.blocking import Client, Stream
+from airdraft.nodes.api.client import AsyncClient, AsyncStream, Conversation, Options, connect
+from airdraft.nodes.api.errors import (
     AirdraftError,
     AnswerTimeoutError,
     ConnectError,
@@ -17,29 +17,28 @@ from nodes.api.errors import (
     RequestError,
     UnavailableError,
 )
-from nodes.messages import ChatMessage
+from airdraft.nodes.messages import ChatMessage
 
 __all__ = [
     "AirdraftError",
     "AnswerTimeoutError",
+    "AsyncClient",
+    "AsyncStream",
     "ChatMessage",
     "Choice",
+    "Client",
     "Completion",
     "ConnectError",
     "ConnectionLostError",
     "Conversation",
     "InternalError",
     "InvalidRequestError",
-    "MeshClient",
     "Options",
     "OverloadedError",
     "Piece",
     "RequestError",
     "Stream",
-    "SyncClient",
-    "SyncStream",
     "UnavailableError",
     "Usage",
     "connect",
-    "open_client",
 ]

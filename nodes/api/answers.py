@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
-from nodes.messages.fingerprint import fingerprint
+from airdraft.nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from airdraft.nodes.messages.fingerprint import fingerprint
 
 
 @dataclass(frozen=True, slots=True)

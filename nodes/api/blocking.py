@@ -11,21 +11,21 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar, Unpack
 
-from mesh.keys import ClientKeys
-from nodes.api.answers import Completion, Piece
-from nodes.api.client import Conversation, MeshClient, Options, Stream, connect
-from nodes.api.errors import ConnectionLostError
-from nodes.messages import NodeFields
+from airdraft.mesh.keys import ClientKeys
+from airdraft.nodes.api.answers import Completion, Piece
+from airdraft.nodes.api.client import AsyncClient, AsyncStream, Conversation, Options, connect
+from airdraft.nodes.api.errors import ConnectionLostError
+from airdraft.nodes.messages import NodeFields
 
 T = TypeVar("T")
 
 _CLOSE_LIMIT_S = 5.0
 
 
-class SyncClient:
+class Client:
     """A connection to a mesh, usable from any thread; a `with` block or close() ends it.
 
-    It is made by open_client(), with the arguments of connect().
+    It connects as it is made, with the arguments of connect().
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SyncClient:
             air=air,
             rate_kbps=rate_kbps,
         )
-        self._started: concurrent.futures.Future[MeshClient] = concurrent.futures.Future()
+        self._started: concurrent.futures.Future[AsyncClient] = concurrent.futures.Future()
         # Held to give work to the loop, and to declare that the loop takes no more.
         self._taking = threading.Lock()
         self._is_over = False
@@ -69,7 +69,7 @@ class SyncClient:
             self.close()
             raise
 
-    async def _serve(self, connecting: AbstractAsyncContextManager[MeshClient]) -> None:
+    async def _serve(self, connecting: AbstractAsyncContextManager[AsyncClient]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             async with connecting as client:
@@ -83,20 +83,20 @@ class SyncClient:
                 self._is_over = True
 
     def complete(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Completion:
-        """Continue a text, or token ids, as MeshClient.complete() does."""
+        """Continue a text, or token ids, as AsyncClient.complete() does."""
         return self._wait(self._client.complete(prompt, **options))
 
     def chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Completion:
-        """Answer a conversation, as MeshClient.chat() does."""
+        """Answer a conversation, as AsyncClient.chat() does."""
         return self._wait(self._client.chat(messages, **options))
 
-    def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> SyncStream:
+    def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Stream:
         """Send the request of complete() and return the answer piece by piece."""
-        return SyncStream(self, self._client.stream(prompt, **options))
+        return Stream(self, self._client.stream(prompt, **options))
 
-    def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> SyncStream:
+    def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Stream:
         """Send the request of chat() and return the answer piece by piece."""
-        return SyncStream(self, self._client.stream_chat(messages, **options))
+        return Stream(self, self._client.stream_chat(messages, **options))
 
     def nodes(self) -> tuple[NodeFields, ...]:
         """Returns the nodes in the mesh."""
@@ -139,10 +139,10 @@ class SyncClient:
         self.close()
 
 
-class SyncStream(Iterator[Piece]):
-    """An iterator over the pieces of an answer: like Stream, for `with` and `for`."""
+class Stream(Iterator[Piece]):
+    """An iterator over the pieces of an answer: like AsyncStream, for `with` and `for`."""
 
-    def __init__(self, client: SyncClient, stream: Stream) -> None:
+    def __init__(self, client: Client, stream: AsyncStream) -> None:
         self._client = client
         self._stream = stream
 
@@ -182,7 +182,3 @@ class SyncStream(Iterator[Piece]):
         with contextlib.suppress(RuntimeError, AttributeError):
             loop = self._client._loop
             loop.call_soon_threadsafe(lambda: loop.create_task(self._stream.aclose()))
-
-
-# The same as a verb, beside connect(): `with open_client() as client:`.
-open_client = SyncClient

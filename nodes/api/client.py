@@ -9,12 +9,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Self, TypedDict, Unpack, cast
 
-from mesh.endpoints import check_connect
-from mesh.errors import LocalProtocolError, MeshError
-from mesh.keys import ClientKeys
-from mesh.zmq_transport import ZmqContext
-from nodes.api.answers import Assembly, Completion, Piece
-from nodes.api.errors import (
+from airdraft.mesh.endpoints import check_connect
+from airdraft.mesh.errors import LocalProtocolError, MeshError
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.api.answers import Assembly, Completion, Piece
+from airdraft.nodes.api.errors import (
     AnswerTimeoutError,
     ConnectError,
     ConnectionLostError,
@@ -22,13 +22,13 @@ from nodes.api.errors import (
     RequestError,
     request_error,
 )
-from nodes.client.client import Client, Events, RequestFailedError
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.config.settings import ConfigError, LinkSettings, environment
-from nodes.engine.chat.tools import told_switch
-from nodes.keys.keyring import keyring_of
-from nodes.messages import ChatMessage, NodeFields
-from nodes.messages.fingerprint import parts_of
+from airdraft.nodes.client.client import Events, MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.config.settings import ConfigError, LinkSettings, environment
+from airdraft.nodes.engine.chat.tools import told_switch
+from airdraft.nodes.keys.keyring import keyring_of
+from airdraft.nodes.messages import ChatMessage, NodeFields
+from airdraft.nodes.messages.fingerprint import parts_of
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
 Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
@@ -77,10 +77,10 @@ class Options(TypedDict, total=False):
     thinking: bool | None
 
 
-class MeshClient:
+class AsyncClient:
     """A connection to a mesh, made by connect(); any number of requests may be under way."""
 
-    def __init__(self, client: Client, serving: asyncio.Task[None]) -> None:
+    def __init__(self, client: MeshClient, serving: asyncio.Task[None]) -> None:
         self._client = client
         self._serving = serving
         self._loop = asyncio.get_running_loop()
@@ -99,13 +99,13 @@ class MeshClient:
         """
         return await self.stream_chat(messages, **options).completed()
 
-    def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Stream:
+    def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> AsyncStream:
         """Send the request of complete() and return the answer piece by piece."""
         # Token ids may be integers of other libraries, such as those of NumPy.
         text = prompt if isinstance(prompt, str) else tuple(map(operator.index, prompt))
         return self._ask(text, options, is_chat=False)
 
-    def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Stream:
+    def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> AsyncStream:
         """Send the request of chat() and return the answer piece by piece."""
         if isinstance(messages, str):
             messages = (ChatMessage("user", messages),)
@@ -119,9 +119,9 @@ class MeshClient:
         except RequestFailedError as error:
             raise self._error(error) from error
 
-    def _ask(self, prompt: Prompt, options: Options, *, is_chat: bool) -> Stream:
+    def _ask(self, prompt: Prompt, options: Options, *, is_chat: bool) -> AsyncStream:
         wanted = _options_of(options, chat=is_chat)
-        return Stream(self, self._client.generate(prompt, wanted), wanted)
+        return AsyncStream(self, self._client.generate(prompt, wanted), wanted)
 
     def _error(self, error: RequestFailedError) -> Exception:
         """The public exception for a failed request, or for the lost connection that caused it."""
@@ -130,14 +130,14 @@ class MeshClient:
         return request_error(error.code, str(error))
 
 
-class Stream(AsyncIterator[Piece]):
+class AsyncStream(AsyncIterator[Piece]):
     """An asynchronous iterator over the pieces of an answer.
 
     Leaving it before its end cancels the request. `async with client.stream(...) as pieces:`
     cancels it at the end of the block, also after an exception.
     """
 
-    def __init__(self, client: MeshClient, events: Events, options: GenerateOptions) -> None:
+    def __init__(self, client: AsyncClient, events: Events, options: GenerateOptions) -> None:
         self._client = client
         self._events = events
         self._assembly = Assembly(options.num_choices)
@@ -276,7 +276,7 @@ async def connect(
     on_waiting: Callable[[], object] = lambda: None,
     air: str = "",
     rate_kbps: float = 0.0,
-) -> AsyncIterator[MeshClient]:
+) -> AsyncIterator[AsyncClient]:
     """Connect to a running mesh; leaving the block cancels requests that are under way.
 
     If the coordinator is lost, requests wait until it is back and then continue where they were.
@@ -300,7 +300,7 @@ async def connect(
     except (ConfigError, MeshError) as error:
         raise ConnectError(str(error)) from error
     with ZmqContext() as context:
-        client = Client(
+        client = MeshClient(
             context.connect(endpoint, keys, interactive=bool(air)),
             endpoint=endpoint,
             join_timeout_s=timeout_s,
@@ -316,7 +316,7 @@ async def connect(
                     cause = _error_of(serving)
                     raise ConnectError(_reason_of(cause)) from cause or error
                 raise request_error(error.code, str(error)) from error
-            yield MeshClient(client, serving)
+            yield AsyncClient(client, serving)
 
 
 def _error_of(serving: asyncio.Task[None]) -> BaseException | None:

@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-import nodes.catalog.disk as disk
-from nodes.catalog.errors import CatalogError
-from nodes.catalog.fetch import ProgressCallback, Quantize, quantize_in_child, watched
-from nodes.catalog.gguf import GgufError, check_gguf, opened
+import airdraft.nodes.catalog.disk as disk
+from airdraft.nodes.catalog.errors import CatalogError
+from airdraft.nodes.catalog.fetch import ProgressCallback, Quantize, quantize_in_child, watched
+from airdraft.nodes.catalog.gguf import GgufError, check_gguf, opened
 
 logger = logging.getLogger(__name__)
 

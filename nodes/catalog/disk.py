@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mesh.whole_files import write_whole
+from airdraft.mesh.whole_files import write_whole
 
 # A disk with less is full: files of models are larger.
 LEAST_FREE_BYTES = 1 << 20

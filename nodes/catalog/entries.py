@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nodes.catalog.errors import ModelNameError
+from airdraft.nodes.catalog.errors import ModelNameError
 
 
 def hub_url() -> str:

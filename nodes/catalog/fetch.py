@@ -18,9 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from nodes.catalog.disk import Begun
-from nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource, hub_url
-from nodes.catalog.errors import CatalogError, FetchError
+from airdraft.nodes.catalog.disk import Begun
+from airdraft.nodes.catalog.entries import (
+    Download,
+    FileSource,
+    HuggingFaceSource,
+    PackageSource,
+    hub_url,
+)
+from airdraft.nodes.catalog.errors import CatalogError, FetchError
 
 ProgressCallback = Callable[[str, int, int | None], None]
 Quantize = Callable[[Path, Path, str], None]
@@ -34,8 +40,8 @@ _WATCH_EVERY_S = 0.2
 # The child ends with the thread that started it. Otherwise it would go on using all cores
 # after this process was stopped.
 _QUANTIZE = (
-    "from nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "
-    "import sys, pathlib; from nodes.engine.llama_abi import quantize_model; "
+    "from airdraft.nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "
+    "import sys, pathlib; from airdraft.nodes.engine.llama_abi import quantize_model; "
     "quantize_model(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3])"
 )
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nodes.engine.metadata import traits_of
-from nodes.engine.traits import ModelTraits
+from airdraft.nodes.engine.metadata import traits_of
+from airdraft.nodes.engine.traits import ModelTraits
 
 _MAX_KEYS = 1 << 16
 _MAX_TENSORS = 1 << 16

@@ -11,8 +11,8 @@ import urllib.parse
 import urllib.request
 from typing import Any, Final
 
-from nodes.catalog.entries import MAIN, REPO, hub_url
-from nodes.catalog.errors import CatalogError, ModelNameError
+from airdraft.nodes.catalog.entries import MAIN, REPO, hub_url
+from airdraft.nodes.catalog.errors import CatalogError, ModelNameError
 
 _TIMEOUT_S: Final = 30.0
 _MAX_ANSWER_BYTES: Final = 1 << 24

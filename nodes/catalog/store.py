@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import nodes.catalog.disk as disk
-from mesh.whole_files import sync_directory, write_whole
-from nodes.catalog.entries import (
+import airdraft.nodes.catalog.disk as disk
+from airdraft.mesh.whole_files import sync_directory, write_whole
+from airdraft.nodes.catalog.entries import (
     DEFAULT_ENTRIES,
     Download,
     Entry,
@@ -28,8 +28,8 @@ from nodes.catalog.entries import (
     Split,
     hugging_face_entry,
 )
-from nodes.catalog.errors import CatalogError, FetchError, ModelNameError
-from nodes.catalog.fetch import (
+from airdraft.nodes.catalog.errors import CatalogError, FetchError, ModelNameError
+from airdraft.nodes.catalog.fetch import (
     DISK_FULL,
     ProgressCallback,
     Quantize,
@@ -37,8 +37,8 @@ from nodes.catalog.fetch import (
     quantize_in_child,
     watched,
 )
-from nodes.catalog.gguf import GgufError, PartError, check_gguf
-from nodes.engine.llama_abi import ONE_FILE, hash_file
+from airdraft.nodes.catalog.gguf import GgufError, PartError, check_gguf
+from airdraft.nodes.engine.llama_abi import ONE_FILE, hash_file
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.cli.options import keys_option
-from nodes.gateway.apikeys import FILE_NAME, SCOPES, ApiKey, ApiKeys, digest, new_key
-from nodes.service.roles import keyring
+from airdraft.nodes.cli.options import keys_option
+from airdraft.nodes.gateway.apikeys import FILE_NAME, SCOPES, ApiKey, ApiKeys, digest, new_key
+from airdraft.nodes.service.roles import keyring
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from mesh.errors import KeysError
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
-from nodes.config.settings import LinkSettings
-from nodes.keys.keyring import Keyring
-from nodes.service.roles import keyring
-from nodes.service.runtime import beside
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import LinkSettings
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.service.roles import keyring
+from airdraft.nodes.service.runtime import beside
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 async def with_client(
     connect: str | None,
     keys: str | None,
-    work: Callable[[Client], Awaitable[T]],
+    work: Callable[[MeshClient], Awaitable[T]],
     *,
     role: str = "client",
     link: LinkSettings | None = None,
@@ -25,14 +25,14 @@ async def with_client(
 ) -> T:
     """Run `work` and return its result. An error that ends the connection is raised at once.
 
-    link: What is known of it, if anything. options: As in Client.
+    link: What is known of it, if anything. options: As in MeshClient.
     """
     link = link or LinkSettings()
     endpoint, client_keys = keyring(keys).link(connect or "")
     with ZmqContext() as context:
         transport = context.connect(endpoint, client_keys, interactive=bool(link.air))
         declared = link.declared()
-        client = Client(transport, endpoint=endpoint, role=role, declared=declared, **options)
+        client = MeshClient(transport, endpoint=endpoint, role=role, declared=declared, **options)
         async with client.running() as running:
             return await beside([running], work(client))
 

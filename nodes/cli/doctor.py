@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from mesh.errors import MeshError
-from nodes.cli.cells import shown
-from nodes.cli.connection import with_client
-from nodes.cli.options import mesh_options
-from nodes.client.client import RequestFailedError
-from nodes.config.settings import LOOPBACK_ENDPOINT, environment
-from nodes.doctor import hops, machine
-from nodes.doctor.checks import ROLES, Asked, all_local, check_config, roles_in
-from nodes.doctor.finding import Finding, Level, fail
-from nodes.service.roles import keyring
-from nodes.service.runtime import first_cause, set_up_logging
+from airdraft.mesh.errors import MeshError
+from airdraft.nodes.cli.cells import shown
+from airdraft.nodes.cli.connection import with_client
+from airdraft.nodes.cli.options import mesh_options
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.config.settings import LOOPBACK_ENDPOINT, environment
+from airdraft.nodes.doctor import hops, machine
+from airdraft.nodes.doctor.checks import ROLES, Asked, all_local, check_config, roles_in
+from airdraft.nodes.doctor.finding import Finding, Level, fail
+from airdraft.nodes.service.roles import keyring
+from airdraft.nodes.service.runtime import first_cause, set_up_logging
 
 _HOP_LIMIT_S = 30.0
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nodes.cli.options import config_option, mesh_options
-from nodes.config.settings import ConfigError, load
-from nodes.service.runtime import STOP_LIMIT_S, print_line, run_to_end, set_up_logging
+from airdraft.nodes.cli.options import config_option, mesh_options
+from airdraft.nodes.config.settings import ConfigError, load
+from airdraft.nodes.service.runtime import STOP_LIMIT_S, print_line, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
-    from nodes.gateway.config import GatewayConfig
+    from airdraft.nodes.gateway.config import GatewayConfig
 
 api_key_option = click.option(
     "--api-key",
@@ -44,7 +44,7 @@ def gateway_command(config: Path | None, verbose: int, **values: Any) -> None:
     """
     set_up_logging(verbose)
     settings = gateway_config(config, values)
-    from nodes.gateway.server import run_gateway
+    from airdraft.nodes.gateway.server import run_gateway
 
     run_to_end(
         lambda: run_gateway(settings, announce),
@@ -70,6 +70,6 @@ def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfi
             "the HTTP API is not installed: pip install 'airdraft[gateway]', or `airdraft serve "
             "--no-http` for a mesh without it"
         )
-    from nodes.gateway.config import GatewayConfig
+    from airdraft.nodes.gateway.config import GatewayConfig
 
     return load(GatewayConfig, path, overrides)

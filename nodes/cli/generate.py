@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from nodes.api.answers import Assembly, Completion
-from nodes.cli.cells import harmless
-from nodes.cli.connection import with_client
-from nodes.cli.options import (
+from airdraft.nodes.api.answers import Assembly, Completion
+from airdraft.nodes.cli.cells import harmless
+from airdraft.nodes.cli.connection import with_client
+from airdraft.nodes.cli.options import (
     connect_option,
     generate_options,
     keys_option,
@@ -21,10 +21,10 @@ from nodes.cli.options import (
     read_prompt,
     verbose_option,
 )
-from nodes.client.client import Client
-from nodes.config.settings import ClientConfig, load
-from nodes.messages import StartedNotice, StreamFigures
-from nodes.service.runtime import one_line, run_to_end, set_up_logging
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import ClientConfig, load
+from airdraft.nodes.messages import StartedNotice, StreamFigures
+from airdraft.nodes.service.runtime import one_line, run_to_end, set_up_logging
 
 # Fields of StreamFigures and of StartedNotice that the object has under the same names.
 _COUNTS = (
@@ -47,7 +47,7 @@ _OF_ANSWER = (
 _WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
 
-async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) -> None:
+async def print_request(client: MeshClient, prompt: str, values: Mapping[str, Any]) -> None:
     """Run one request and print it. values: the options of generate_options.
 
     Raises RequestFailedError.

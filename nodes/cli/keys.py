@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import click
 
-from mesh.authorized import Entry
-from mesh.endpoints import check_connect
-from mesh.errors import KeysError
-from mesh.keys import ClientKeys, KeyPair, KnownCoordinator, is_name
-from mesh.security import new_key_pair
-from nodes.cli.connection import coordinator_keyring
-from nodes.cli.options import keys_option, mesh_options
-from nodes.keys.enrol import EnrolError, Invitation, enrol
-from nodes.messages.access import ROLES
-from nodes.service.roles import keyring
-from nodes.service.runtime import run_to_end
+from airdraft.mesh.authorized import Entry
+from airdraft.mesh.endpoints import check_connect
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.keys import ClientKeys, KeyPair, KnownCoordinator, is_name
+from airdraft.mesh.security import new_key_pair
+from airdraft.nodes.cli.connection import coordinator_keyring
+from airdraft.nodes.cli.options import keys_option, mesh_options
+from airdraft.nodes.keys.enrol import EnrolError, Invitation, enrol
+from airdraft.nodes.messages.access import ROLES
+from airdraft.nodes.service.roles import keyring
+from airdraft.nodes.service.runtime import run_to_end
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_EXPIRY_S = 30 * 86400

@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
-from mesh.zmq_transport import libzmq_version
-from nodes.config.settings import variable_of
-from nodes.engine.kernels.library import built_for
-from nodes.service.runtime import (
+from airdraft.mesh.zmq_transport import libzmq_version
+from airdraft.nodes.config.settings import variable_of
+from airdraft.nodes.engine.kernels.library import built_for
+from airdraft.nodes.service.runtime import (
     hold_standard_files,
     let_go_of_stderr,
     print_error,
@@ -88,7 +88,7 @@ class _Lazy(click.Group):
         if place is None:
             return None
         module, _, variable = place.rpartition(".")
-        command = getattr(import_module(f"nodes.cli.{module}"), variable)
+        command = getattr(import_module(f"airdraft.nodes.cli.{module}"), variable)
         assert isinstance(command, click.Command)
         return command
 

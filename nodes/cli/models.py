@@ -7,13 +7,19 @@ from types import FrameType
 
 import click
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
-from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
-from nodes.catalog.hub import files_of
-from nodes.cli.output_file import write_output
-from nodes.cli.progress import Progress
-from nodes.config.settings import environment
-from nodes.engine.traits import SamplingDefaults
+from airdraft.nodes.catalog import (
+    DEFAULT_DRAFT,
+    DEFAULT_TARGET,
+    Catalog,
+    CatalogError,
+    default_cache_dir,
+)
+from airdraft.nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
+from airdraft.nodes.catalog.hub import files_of
+from airdraft.nodes.cli.output_file import write_output
+from airdraft.nodes.cli.progress import Progress
+from airdraft.nodes.config.settings import environment
+from airdraft.nodes.engine.traits import SamplingDefaults
 
 
 @click.group()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nodes.cli.options import (
+from airdraft.nodes.cli.options import (
     GPU_LAYERS,
     THREADS,
     adds,
@@ -15,8 +15,8 @@ from nodes.cli.options import (
     mesh_options,
     verbose_option,
 )
-from nodes.cli.progress import Progress
-from nodes.config.settings import (
+from airdraft.nodes.cli.progress import Progress
+from airdraft.nodes.config.settings import (
     LOOPBACK_ENDPOINT,
     CoordinatorConfig,
     DraftConfig,
@@ -24,9 +24,9 @@ from nodes.config.settings import (
     TargetConfig,
     load,
 )
-from nodes.service.roles import run_coordinator, run_node
-from nodes.service.runtime import print_line, run_to_end, set_up_logging
-from nodes.service.supervision import Parent
+from airdraft.nodes.service.roles import run_coordinator, run_node
+from airdraft.nodes.service.runtime import print_line, run_to_end, set_up_logging
+from airdraft.nodes.service.supervision import Parent
 
 _engine_overrides = adds(
     config_option,

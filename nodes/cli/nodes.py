@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import click
 
-from nodes.cli.cells import Column, table
-from nodes.cli.connection import with_client
-from nodes.cli.options import mesh_options
-from nodes.client.client import Client, RequestFailedError
-from nodes.messages import APART, NodeFields
-from nodes.messages.fingerprint import model_ids
-from nodes.service.runtime import run_to_end, set_up_logging
+from airdraft.nodes.cli.cells import Column, table
+from airdraft.nodes.cli.connection import with_client
+from airdraft.nodes.cli.options import mesh_options
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.messages import APART, NodeFields
+from airdraft.nodes.messages.fingerprint import model_ids
+from airdraft.nodes.service.runtime import run_to_end, set_up_logging
 
 _POLL_S = 0.25
 _MOST_CELLS = 1 << 16
@@ -46,7 +46,7 @@ def list_command(connect: str | None, keys: str | None, as_json: bool) -> None:
       airdraft nodes list
     """
 
-    async def ask(client: Client) -> Sequence[NodeFields]:
+    async def ask(client: MeshClient) -> Sequence[NodeFields]:
         return (await client.nodes()).nodes
 
     found: Sequence[NodeFields] = run_to_end(lambda: with_client(connect, keys, ask))
@@ -98,7 +98,7 @@ def drain_command(name: str, wait: bool, connect: str | None, keys: str | None) 
       airdraft nodes drain nano/target
     """
 
-    async def drain(client: Client) -> None:
+    async def drain(client: MeshClient) -> None:
         num_streams = await client.command_node("drain", name)
         if not wait:
             click.echo(f"{name} is being drained: {_streams(num_streams)}")
@@ -116,7 +116,7 @@ def drain_command(name: str, wait: bool, connect: str | None, keys: str | None) 
     run_to_end(lambda: with_client(connect, keys, drain, role="admin"))
 
 
-async def _find(client: Client, name: str) -> NodeFields | None:
+async def _find(client: MeshClient, name: str) -> NodeFields | None:
     return next((node for node in (await client.nodes()).nodes if node.node == name), None)
 
 

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.client.client import RequestFailedError
-from nodes.client.generation import GenerateOptions, common_sampling, text_targets
-from nodes.engine.chat.tools import told_switch
-from nodes.engine.traits import SAMPLING_NAMES
-from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions, common_sampling, text_targets
+from airdraft.nodes.engine.chat.tools import told_switch
+from airdraft.nodes.engine.traits import SAMPLING_NAMES
+from airdraft.nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mesh.whole_files import write_whole
+from airdraft.mesh.whole_files import write_whole
 
 
 def write_output(path: Path, data: bytes, mode: int = 0o644) -> None:

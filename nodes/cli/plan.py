@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from nodes.cli.options import FILE
-from nodes.config.settings import ConfigError, read_toml
-from policies.baselines import POLICIES
-from policies.explain import explain, text_of
-from policies.scenario import ScenarioError, scenario_from
+from airdraft.nodes.cli.options import FILE
+from airdraft.nodes.config.settings import ConfigError, read_toml
+from airdraft.policies.baselines import POLICIES
+from airdraft.policies.explain import explain, text_of
+from airdraft.policies.scenario import ScenarioError, scenario_from
 
 
 @click.command("plan")

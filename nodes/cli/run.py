@@ -6,16 +6,16 @@ from typing import Any
 
 import click
 
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.cli.generate import print_request
-from nodes.cli.options import GPU_LAYERS, THREADS, adds, generate_options, read_prompt
-from nodes.cli.progress import Progress
-from nodes.config.settings import EngineSettings, environment
-from nodes.engine.cores import usable_cores
-from nodes.service.local import local_mesh
-from nodes.service.roles import NGRAM
-from nodes.service.runtime import run_to_end, set_up_logging
-from nodes.worker.engines import opener_of
+from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from airdraft.nodes.cli.generate import print_request
+from airdraft.nodes.cli.options import GPU_LAYERS, THREADS, adds, generate_options, read_prompt
+from airdraft.nodes.cli.progress import Progress
+from airdraft.nodes.config.settings import EngineSettings, environment
+from airdraft.nodes.engine.cores import usable_cores
+from airdraft.nodes.service.local import local_mesh
+from airdraft.nodes.service.roles import NGRAM
+from airdraft.nodes.service.runtime import run_to_end, set_up_logging
+from airdraft.nodes.worker.engines import opener_of
 
 # The models of a mesh and how they run.
 engine_options = adds(

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from mesh.endpoints import ipc_path, listens
-from nodes.catalog.hub import name_of
-from nodes.cli.gateway import announce as announce_api
-from nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
-from nodes.cli.node import announce, listen_option
-from nodes.cli.options import FILE
-from nodes.cli.progress import Progress
-from nodes.cli.run import engine_options, settings_of
-from nodes.client.client import Client
-from nodes.config.settings import CoordinatorConfig, load, read_toml
-from nodes.messages.access import GATEWAY
-from nodes.service.local import local_mesh
-from nodes.service.roles import endpoint_to_bind, keyring
-from nodes.service.runtime import raise_file_limit, run_to_end, set_up_logging
+from airdraft.mesh.endpoints import ipc_path, listens
+from airdraft.nodes.catalog.hub import name_of
+from airdraft.nodes.cli.gateway import announce as announce_api
+from airdraft.nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
+from airdraft.nodes.cli.node import announce, listen_option
+from airdraft.nodes.cli.options import FILE
+from airdraft.nodes.cli.progress import Progress
+from airdraft.nodes.cli.run import engine_options, settings_of
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import CoordinatorConfig, load, read_toml
+from airdraft.nodes.messages.access import GATEWAY
+from airdraft.nodes.service.local import local_mesh
+from airdraft.nodes.service.roles import endpoint_to_bind, keyring
+from airdraft.nodes.service.runtime import raise_file_limit, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
-    from nodes.gateway.config import GatewayConfig
+    from airdraft.nodes.gateway.config import GatewayConfig
 
 
 def _use_as_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
@@ -102,7 +102,7 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
         host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
         address = f"{host}:{values['port']}"
         http = gateway_config(None, {"listen": address, "api_key": values["api_key"]})
-        from nodes.gateway.config import reserve
+        from airdraft.nodes.gateway.config import reserve
 
         bound = reserve(http, keyring(http.keys).directory)
     target, draft, lookup = settings_of(values, values["max_streams"])
@@ -165,10 +165,12 @@ def _check_free(listen: str) -> None:
         )
 
 
-async def _served(client: Client, http: GatewayConfig | None, bound: socket.socket | None) -> None:
+async def _served(
+    client: MeshClient, http: GatewayConfig | None, bound: socket.socket | None
+) -> None:
     if http is None or bound is None:
         await asyncio.Event().wait()
         return
-    from nodes.gateway.server import serve_beside
+    from airdraft.nodes.gateway.server import serve_beside
 
     await serve_beside(client, http, bound, announce_api)

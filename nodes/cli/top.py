@@ -10,20 +10,20 @@ from typing import Any, Final
 
 import click
 
-from nodes.cli.cells import filled
-from nodes.cli.connection import with_client
-from nodes.cli.options import mesh_options, verbose_option
-from nodes.cli.top_view import frame
-from nodes.client.client import Client
-from nodes.service.runtime import run_to_end, set_up_logging
-from nodes.telemetry.status import encode_status
+from airdraft.nodes.cli.cells import filled
+from airdraft.nodes.cli.connection import with_client
+from airdraft.nodes.cli.options import mesh_options, verbose_option
+from airdraft.nodes.cli.top_view import frame
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.service.runtime import run_to_end, set_up_logging
+from airdraft.nodes.telemetry.status import encode_status
 
 _REFRESH_S: Final = 1.0
 _POLL_S: Final = 0.05
 # Columns and lines of a frame for a file or a pipe, unless the variable COLUMNS says another width.
 _WIDE, _LONG = 400, 10_000
 
-Work = Callable[[Client], Awaitable[None]]
+Work = Callable[[MeshClient], Awaitable[None]]
 
 
 @click.command("top")
@@ -59,17 +59,17 @@ def top_command(**values: Any) -> None:
     run_to_end(lambda: with_client(connect, keys, work, role="admin"))
 
 
-async def _json(client: Client) -> None:
+async def _json(client: MeshClient) -> None:
     click.echo(encode_status(await client.status()))
 
 
-async def _once(client: Client) -> None:
+async def _once(client: MeshClient) -> None:
     fallback = (80 if sys.stdout.isatty() else _WIDE, _LONG)
     width = shutil.get_terminal_size(fallback).columns
     click.echo("\n".join(frame(await client.status(), width, _LONG)))
 
 
-async def _live(client: Client) -> None:
+async def _live(client: MeshClient) -> None:
     """Draw until q is pressed: once a second with a new status, and at once for a new size."""
     loop = asyncio.get_running_loop()
     # Wait for the coordinator before taking the screen: there is nothing to show until then.

@@ -5,9 +5,15 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Final
 
-from nodes.cli.cells import Column, cut, fitted, shown, table
-from nodes.messages.fingerprint import model_ids
-from nodes.telemetry.status import CountStatus, NodeStatus, Status, StreamStatus, TargetStatus
+from airdraft.nodes.cli.cells import Column, cut, fitted, shown, table
+from airdraft.nodes.messages.fingerprint import model_ids
+from airdraft.nodes.telemetry.status import (
+    CountStatus,
+    NodeStatus,
+    Status,
+    StreamStatus,
+    TargetStatus,
+)
 
 # The most important columns come first. A narrow terminal has no room for the last ones.
 _NODES: Final = (

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from nodes.cli.connection import with_client
-from nodes.cli.options import FiniteRange, mesh_options, verbose_option
-from nodes.cli.output_file import write_output
-from nodes.client.client import Client
-from nodes.messages import TraceReply
-from nodes.service.runtime import run_to_end, set_up_logging
-from nodes.telemetry.trace.chrome import chrome_trace
-from nodes.telemetry.trace.records import KINDS, Record, from_line
+from airdraft.nodes.cli.connection import with_client
+from airdraft.nodes.cli.options import FiniteRange, mesh_options, verbose_option
+from airdraft.nodes.cli.output_file import write_output
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.messages import TraceReply
+from airdraft.nodes.service.runtime import run_to_end, set_up_logging
+from airdraft.nodes.telemetry.trace.chrome import chrome_trace
+from airdraft.nodes.telemetry.trace.records import KINDS, Record, from_line
 
 _POLL_S = 0.25
 
@@ -106,7 +106,7 @@ def summary(records: Sequence[Record], num_lost: int) -> str:
     return f"{len(records)} records: {', '.join(shown)}{lost}"
 
 
-async def poll(client: Client, seconds: float, replies: list[TraceReply]) -> None:
+async def poll(client: MeshClient, seconds: float, replies: list[TraceReply]) -> None:
     """Append the replies with the records of the next `seconds` seconds."""
     loop = asyncio.get_running_loop()
     reply = await client.trace(-1)

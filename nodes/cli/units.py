@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from mesh.whole_files import write_whole
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config.settings import environment
+from airdraft.mesh.whole_files import write_whole
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from airdraft.nodes.config.settings import environment
 
 _NEXT_SYSTEM = """
 next:
@@ -55,11 +55,8 @@ HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 # The units of a distribution's package; those below /etc take precedence.
 PACKAGED = PurePosixPath("/usr/lib/systemd/system")
 
-
-def shipped_directory() -> Path:
-    """Return the folder of the unit files: in the package or, if it has none, in the checkout."""
-    packaged = Path(__file__).parents[1] / "service" / "shipped"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"
+# The folder of the unit files.
+UNITS = Path(__file__).parents[2] / "systemd"
 
 
 def config_of(home: PurePosixPath, config: str = "") -> PurePosixPath:
@@ -73,7 +70,7 @@ def files_for(command: str, user: PurePosixPath | None = None) -> dict[PurePosix
 
     user: The settings folder of the user for whose manager they are; None for the system's.
     """
-    directory, etc = shipped_directory(), PurePosixPath("/etc")
+    directory, etc = UNITS, PurePosixPath("/etc")
     units = etc / "systemd" / "system" if user is None else user / "systemd" / "user"
     found = {
         units / path.name: unit_for(path.read_text(), command, is_user=user is not None)

@@ -10,16 +10,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mesh.errors import LocalProtocolError
-from mesh.messages import Welcome
-from mesh.transport import ClientTransport
-from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import Inbox, LostRequestError, PendingReply, TimeLimit, wait_before_s
-from nodes.client.inbox import RequestFailedError as RequestFailedError
-from nodes.client.journal import Event as Event
-from nodes.client.journal import ForeignAnswerError, GapError, Journal
-from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
-from nodes.messages import (
+from airdraft.mesh.errors import LocalProtocolError
+from airdraft.mesh.messages import Welcome
+from airdraft.mesh.transport import ClientTransport
+from airdraft.nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
+from airdraft.nodes.client.inbox import (
+    Inbox,
+    LostRequestError,
+    PendingReply,
+    TimeLimit,
+    wait_before_s,
+)
+from airdraft.nodes.client.inbox import RequestFailedError as RequestFailedError
+from airdraft.nodes.client.journal import Event as Event
+from airdraft.nodes.client.journal import ForeignAnswerError, GapError, Journal
+from airdraft.nodes.client.upload import (
+    ANSWER_LIMIT_S,
+    GRANT_LIMIT_S,
+    Granted,
+    Upload,
+    is_worth_offering,
+)
+from airdraft.nodes.messages import (
     CancelRequest,
     FinishedNotice,
     LinkFields,
@@ -38,8 +50,8 @@ from nodes.messages import (
     UploadGrant,
     notices_of,
 )
-from nodes.telemetry.status import Status, decode_status
-from nodes.worker.connection import Connection
+from airdraft.nodes.telemetry.status import Status, decode_status
+from airdraft.nodes.worker.connection import Connection
 
 R = TypeVar("R")
 # Closing the generator cancels the request.
@@ -57,7 +69,7 @@ _PATIENCE_S = 10.0
 _NO_OFFERS_S = 60.0
 
 
-class Client:
+class MeshClient:
     """One connection to a coordinator, for any number of requests, while run() runs."""
 
     def __init__(

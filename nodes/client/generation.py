@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Final
 
-from nodes.engine.rules import NO_RULES, LogitRules
-from nodes.engine.traits import SamplingDefaults
-from nodes.messages import DEFAULT_PRIORITY, ChatMessage, NodeFields, SubmitRequest
-from nodes.messages.fingerprint import is_named
+from airdraft.nodes.engine.rules import NO_RULES, LogitRules
+from airdraft.nodes.engine.traits import SamplingDefaults
+from airdraft.nodes.messages import DEFAULT_PRIORITY, ChatMessage, NodeFields, SubmitRequest
+from airdraft.nodes.messages.fingerprint import is_named
 
 # JSON numbers are exact up to this size in all languages.
 SEED_BITS: Final = 53

@@ -10,8 +10,8 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any, Final, Self
 
-from nodes.client.upload import Granted
-from nodes.messages import RequestFailedNotice
+from airdraft.nodes.client.upload import Granted
+from airdraft.nodes.messages import RequestFailedNotice
 
 _OVER = "the connection to the coordinator has ended"
 _LOST = "the coordinator was lost"

@@ -9,7 +9,7 @@ of a text contains bytes that were held back; it counts once the FinishedNotice 
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from nodes.messages import (
+from airdraft.nodes.messages import (
     MAX_PROMPT_TOKENS,
     FinishedNotice,
     PromptLogprobsNotice,

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nodes.messages import MAX_PIECE_BYTES, LinkFields, UploadGrant, UploadOffer, UploadPiece
+from airdraft.nodes.messages import (
+    MAX_PIECE_BYTES,
+    LinkFields,
+    UploadGrant,
+    UploadOffer,
+    UploadPiece,
+)
 
 # Below either limit, an offer and its grant would cost the medium more than the message itself.
 LEAST_BYTES: Final = 1024

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.messages import LinkFields
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from airdraft.nodes.messages import LinkFields
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)

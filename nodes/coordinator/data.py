@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mesh.grants import Air
-from mesh.messages import Welcome
-from nodes.config.settings import LimitSettings
-from nodes.coordinator.members.challenge import Challenges
-from nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord
-from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.requests.book import Requests
-from nodes.coordinator.requests.classes import Classes
-from nodes.coordinator.requests.suspects import Remembered
-from nodes.coordinator.requests.uploads import Uploads
-from nodes.coordinator.status.document import Reporting
-from nodes.coordinator.tracing import Tracing
-from nodes.messages.access import Caller
-from nodes.scheduler.drafts import Drafts
+from airdraft.mesh.grants import Air
+from airdraft.mesh.messages import Welcome
+from airdraft.nodes.config.settings import LimitSettings
+from airdraft.nodes.coordinator.members.challenge import Challenges
+from airdraft.nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord
+from airdraft.nodes.coordinator.members.roster import Roster
+from airdraft.nodes.coordinator.requests.book import Requests
+from airdraft.nodes.coordinator.requests.classes import Classes
+from airdraft.nodes.coordinator.requests.suspects import Remembered
+from airdraft.nodes.coordinator.requests.uploads import Uploads
+from airdraft.nodes.coordinator.status.document import Reporting
+from airdraft.nodes.coordinator.tracing import Tracing
+from airdraft.nodes.messages.access import Caller
+from airdraft.nodes.scheduler.drafts import Drafts
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from mesh.messages import (
+from airdraft.mesh.messages import (
     MAX_TAG,
     Bye,
     Credit,
@@ -22,12 +22,12 @@ from mesh.messages import (
     Welcome,
     spec_of_tag,
 )
-from nodes import messages
-from nodes.coordinator import membership
-from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.requests import followers, intake, running
-from nodes.coordinator.sends import Send
-from nodes.messages.access import CLIENT_ROLES, GUEST, ROLES, Caller, Role
+from airdraft.nodes import messages
+from airdraft.nodes.coordinator import membership
+from airdraft.nodes.coordinator.data import Data, Sender
+from airdraft.nodes.coordinator.requests import followers, intake, running
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages.access import CLIENT_ROLES, GUEST, ROLES, Caller, Role
 
 M = TypeVar("M")
 Handler: TypeAlias = Callable[[Data, Sender, M, float], list[Send]]
@@ -105,7 +105,7 @@ def _by_kind() -> dict[type, dict[str, Handler[Any]]]:
         handlers |= dict.fromkeys(row.roles, row.handler)
     specs = filter(None, map(spec_of_tag, range(1, MAX_TAG + 1)))
     for kind in (spec.layout.cls for spec in specs):
-        if not kind.__module__.startswith(("mesh.", "nodes.")):
+        if not kind.__module__.startswith("airdraft."):
             # Tests declare some of their own.
             continue
         assert (kind in found) != (kind in _SENT_ONLY), f"say in {__name__} who handles {kind}"

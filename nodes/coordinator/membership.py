@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.messages import Bye, Ping, Pong
-from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.members import operators
-from nodes.coordinator.members.record import DraftRecord, TargetRecord
-from nodes.coordinator.members.roster import ClientOut, NodeLives, NodeOut, RosterEvent
-from nodes.coordinator.requests import followers, running
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.mesh.messages import Bye, Ping, Pong
+from airdraft.nodes.coordinator.data import Data, Sender
+from airdraft.nodes.coordinator.members import operators
+from airdraft.nodes.coordinator.members.record import DraftRecord, TargetRecord
+from airdraft.nodes.coordinator.members.roster import ClientOut, NodeLives, NodeOut, RosterEvent
+from airdraft.nodes.coordinator.requests import followers, running
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     NodeCommandRequest,
     NodesReply,
     NodesRequest,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodes.messages import GuessNotice, TokensNotice, output_of
-from nodes.worker.stream import StreamId
+from airdraft.nodes.messages import GuessNotice, TokensNotice, output_of
+from airdraft.nodes.worker.stream import StreamId
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mesh.authorized import AuthorizedNodes
-from mesh.codec import Envelope, decode, encode, is_asking
-from mesh.credits import Credits
-from mesh.errors import (
+from airdraft.mesh.authorized import AuthorizedNodes
+from airdraft.mesh.codec import Envelope, decode, encode, is_asking
+from airdraft.mesh.credits import Credits
+from airdraft.mesh.errors import (
     BackpressureError,
     DecodeError,
     LocalProtocolError,
     PeerGoneError,
     VersionError,
 )
-from mesh.messages import (
+from airdraft.mesh.messages import (
     OTHER_PROTOCOL,
     PROTOCOL_VERSION,
     Bye,
@@ -33,19 +33,19 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
-from mesh.padding import join, pad
-from mesh.pauses import PauseState
-from mesh.transport import Received, ServerTransport
-from nodes.config.settings import CoordinatorConfig
-from nodes.coordinator.members.authentication import Authentication
-from nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.sends import Send, coalesced
-from nodes.coordinator.state import CoordinatorState
-from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
-from nodes.messages.access import NODE_ROLES, Caller, ForbiddenError
-from nodes.scheduler.planning import MODES, Mode, PlanInput, PlanResult
-from policies.plan import Plan
+from airdraft.mesh.padding import join, pad
+from airdraft.mesh.pauses import PauseState
+from airdraft.mesh.transport import Received, ServerTransport
+from airdraft.nodes.config.settings import CoordinatorConfig
+from airdraft.nodes.coordinator.members.authentication import Authentication
+from airdraft.nodes.coordinator.members.rate_limits import RateLimits, cost_of, work_of
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.sends import Send, coalesced
+from airdraft.nodes.coordinator.state import CoordinatorState
+from airdraft.nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
+from airdraft.nodes.messages.access import NODE_ROLES, Caller, ForbiddenError
+from airdraft.nodes.scheduler.planning import MODES, Mode, PlanInput, PlanResult
+from airdraft.policies.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -13,30 +13,36 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from mesh.grants import Air
-from mesh.messages import NOT_ALLOWED, Hello, Ping, Refuse, Welcome
-from nodes.config.settings import LimitSettings
-from nodes.coordinator import dispatch, membership
-from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.members.challenge import Challenges
-from nodes.coordinator.members.record import DraftRecord, TargetRecord
-from nodes.coordinator.members.roster import DRAINED, ClientOut, NodeOut, Roster, RosterEvent
-from nodes.coordinator.requests import intake, placing, running
-from nodes.coordinator.requests.book import Requests
-from nodes.coordinator.requests.classes import Classes
-from nodes.coordinator.requests.suspects import Remembered
-from nodes.coordinator.requests.uploads import Uploads
-from nodes.coordinator.sends import Send, streams_of
-from nodes.coordinator.status.document import Reporting
-from nodes.coordinator.tracing import Tracing
-from nodes.messages import EngineProfile, OpenStreamRequest, TokenizeRequest
-from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
-from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.in_force import begin_plan, take_plan
-from nodes.scheduler.planning import Mode, PlanInput, PlanResult
-from nodes.scheduler.scheduler import Scheduler
-from nodes.worker.profile import token_bits
-from policies.latency import NodeCosts
+from airdraft.mesh.grants import Air
+from airdraft.mesh.messages import NOT_ALLOWED, Hello, Ping, Refuse, Welcome
+from airdraft.nodes.config.settings import LimitSettings
+from airdraft.nodes.coordinator import dispatch, membership
+from airdraft.nodes.coordinator.data import Data, Sender
+from airdraft.nodes.coordinator.members.challenge import Challenges
+from airdraft.nodes.coordinator.members.record import DraftRecord, TargetRecord
+from airdraft.nodes.coordinator.members.roster import (
+    DRAINED,
+    ClientOut,
+    NodeOut,
+    Roster,
+    RosterEvent,
+)
+from airdraft.nodes.coordinator.requests import intake, placing, running
+from airdraft.nodes.coordinator.requests.book import Requests
+from airdraft.nodes.coordinator.requests.classes import Classes
+from airdraft.nodes.coordinator.requests.suspects import Remembered
+from airdraft.nodes.coordinator.requests.uploads import Uploads
+from airdraft.nodes.coordinator.sends import Send, streams_of
+from airdraft.nodes.coordinator.status.document import Reporting
+from airdraft.nodes.coordinator.tracing import Tracing
+from airdraft.nodes.messages import EngineProfile, OpenStreamRequest, TokenizeRequest
+from airdraft.nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
+from airdraft.nodes.scheduler.drafts import Drafts
+from airdraft.nodes.scheduler.in_force import begin_plan, take_plan
+from airdraft.nodes.scheduler.planning import Mode, PlanInput, PlanResult
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.worker.profile import token_bits
+from airdraft.policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
 

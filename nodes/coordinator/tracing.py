@@ -6,11 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from mesh.json_form import copied_from
-from nodes.coordinator.members.record import TargetRecord
-from nodes.messages import MAX_TRACE_BYTES, ChainPart, CommitReply, TraceReply, TraceRequest
-from nodes.scheduler.stream import Stream
-from nodes.telemetry.trace.records import (
+from airdraft.mesh.json_form import copied_from
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.messages import (
+    MAX_TRACE_BYTES,
+    ChainPart,
+    CommitReply,
+    TraceReply,
+    TraceRequest,
+)
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
     PassRecord,
@@ -18,7 +24,7 @@ from nodes.telemetry.trace.records import (
     PlanRecord,
     Ring,
 )
-from nodes.worker.stream import StreamId
+from airdraft.nodes.worker.stream import StreamId
 
 # Recording continues for this long after the last request.
 LINGER_S: Final = 5.0

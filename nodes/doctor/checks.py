@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.endpoints import check_bind
-from mesh.errors import EndpointError, InsecureEndpointError, KeysError
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import (
+from airdraft.mesh.endpoints import check_bind
+from airdraft.mesh.errors import EndpointError, InsecureEndpointError, KeysError
+from airdraft.nodes.catalog import Catalog, default_cache_dir
+from airdraft.nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
@@ -19,14 +19,14 @@ from nodes.config.settings import (
     schema_of,
     variable_of,
 )
-from nodes.doctor import keys, machine, models
-from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.engine.cores import read
-from nodes.engine.kernels.library import Kernels
-from nodes.engine.llama_abi import build_name, kernels
-from nodes.engine.protocol import EngineError
-from nodes.gateway.config import GatewayConfig, admits_anybody
-from nodes.keys.keyring import Keyring
+from airdraft.nodes.doctor import keys, machine, models
+from airdraft.nodes.doctor.finding import Finding, fail, note, ok, warn
+from airdraft.nodes.engine.cores import read
+from airdraft.nodes.engine.kernels.library import Kernels
+from airdraft.nodes.engine.llama_abi import build_name, kernels
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.gateway.config import GatewayConfig, admits_anybody
+from airdraft.nodes.keys.keyring import Keyring
 
 Config = CoordinatorConfig | TargetConfig | DraftConfig | GatewayConfig
 ROLES: Mapping[str, type[Config]] = {
@@ -200,5 +200,5 @@ def check_kernels(found: Kernels) -> Finding:
     return note(
         f"libllama runs without airdraft's kernels, so it is slower and rarely exact: "
         f"{found.missing}",
-        "python -m nodes.engine.kernels.build",
+        "python -m airdraft.nodes.engine.kernels.build",
     )

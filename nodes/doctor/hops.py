@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.messages import NodeFields, NodesReply
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.doctor.finding import Finding, fail, note, ok, warn
+from airdraft.nodes.messages import NodeFields, NodesReply
 
 _NUM_PINGS = 5
 _LARGE_CHARS = 200_000
@@ -24,7 +24,7 @@ class Hop:
     nodes: tuple[NodeFields, ...]
 
 
-async def measure(client: Client) -> Hop:
+async def measure(client: MeshClient) -> Hop:
     """Measure round trips of small messages, then one of a large request that is refused."""
     times = []
     reply = NodesReply(0, ())

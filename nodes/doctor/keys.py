@@ -5,9 +5,9 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from mesh.errors import KeysError
-from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.keys.keyring import Keyring
+from airdraft.mesh.errors import KeysError
+from airdraft.nodes.doctor.finding import Finding, fail, note, ok, warn
+from airdraft.nodes.keys.keyring import Keyring
 
 _INIT = "`airdraft keys init` on the coordinator's machine, `airdraft join TOKEN` on others"
 

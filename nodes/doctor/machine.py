@@ -6,8 +6,8 @@ import socket
 from collections import Counter
 from pathlib import Path
 
-from mesh.endpoints import ipc_path, listens
-from nodes.doctor.finding import Finding, note, ok, warn
+from airdraft.mesh.endpoints import ipc_path, listens
+from airdraft.nodes.doctor.finding import Finding, note, ok, warn
 
 _MUCH_SWAP_BYTES = 256 << 20
 _HOT_BELOW_TRIP_C = 10.0

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from nodes.catalog import Catalog, CatalogError
-from nodes.catalog.disk import existing
-from nodes.config.settings import EngineSettings
-from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.doctor.machine import sizes_in
-from nodes.engine.llama_abi import hash_file
-from nodes.worker.engines import opener_of
+from airdraft.nodes.catalog import Catalog, CatalogError
+from airdraft.nodes.catalog.disk import existing
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.doctor.finding import Finding, fail, note, ok, warn
+from airdraft.nodes.doctor.machine import sizes_in
+from airdraft.nodes.engine.llama_abi import hash_file
+from airdraft.nodes.worker.engines import opener_of
 
 # Memory besides the model file: the KV cache, buffers and this program.
 _OVERHEAD_BYTES = 300_000_000

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from nodes.engine.sampler import Sampler
-from nodes.messages import CHANCE_STEPS, ChainPart
-from nodes.worker.stream import StreamSpec, cells_soon
-from policies.acceptance import GUESS_MEMORY, TRUST
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.messages import CHANCE_STEPS, ChainPart
+from airdraft.nodes.worker.stream import StreamSpec, cells_soon
+from airdraft.policies.acceptance import GUESS_MEMORY, TRUST
 
 # Consecutive guesses of one chain, to be sent to a target: the part of the message, and the tokens.
 Guesses: TypeAlias = tuple[ChainPart, tuple[int, ...]]

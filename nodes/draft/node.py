@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, Unpack
 
-from mesh.transport import ClientTransport
-from nodes.draft.followed import Guesses
-from nodes.draft.outbox import Outbox
-from nodes.draft.state import DraftState, Event, Guessed
-from nodes.engine.protocol import EngineInfo
-from nodes.messages import (
+from airdraft.mesh.transport import ClientTransport
+from airdraft.nodes.draft.followed import Guesses
+from airdraft.nodes.draft.outbox import Outbox
+from airdraft.nodes.draft.state import DraftState, Event, Guessed
+from airdraft.nodes.engine.protocol import EngineInfo
+from airdraft.nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
@@ -19,13 +19,13 @@ from nodes.messages import (
     OpenStreamRequest,
     with_tokens,
 )
-from nodes.worker.engine_thread import EngineThread
-from nodes.worker.grammar_queue import GrammarQueue
-from nodes.worker.mask_thread import MaskThread
-from nodes.worker.node import Joining, Node
-from nodes.worker.profile import encode_profile
-from nodes.worker.stream import StreamId
-from policies.latency import NodeCosts
+from airdraft.nodes.worker.engine_thread import EngineThread
+from airdraft.nodes.worker.grammar_queue import GrammarQueue
+from airdraft.nodes.worker.mask_thread import MaskThread
+from airdraft.nodes.worker.node import Joining, Node
+from airdraft.nodes.worker.profile import encode_profile
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.latency import NodeCosts
 
 # Bits that CURVE, TCP and IP add to a message.
 _OVERHEAD_BITS: Final = 8 * 97

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from nodes.draft.followed import Guesses
-from nodes.messages import MAX_WINDOW
+from airdraft.nodes.draft.followed import Guesses
+from airdraft.nodes.messages import MAX_WINDOW
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from nodes.engine.load import Opened, OpenedModel
-from nodes.engine.protocol import Sequences
+from airdraft.nodes.engine.load import Opened, OpenedModel
+from airdraft.nodes.engine.protocol import Sequences
 
 _NUM_PARTS: Final = 16
 # The share of the committed tokens that may be left out. With the real pair and code, at one and at

@@ -8,19 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodes.draft.followed import Followed, Guesses, cells_of
-from nodes.draft.output_limit import OutputLimit
-from nodes.draft.text_order import Ended, TextOrder
-from nodes.engine.grammar import Grammars
-from nodes.engine.masks import MaskMissingError, MaskService
-from nodes.engine.protocol import Sequences, Span, StreamError
-from nodes.engine.sampling import probability
-from nodes.messages import StreamFailedNotice, StreamReadyNotice
-from nodes.worker.engine_thread import Worker
-from nodes.worker.mask_waits import MaskWaits
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec, failed_by, sampler_of
-from policies.acceptance import DraftCalibration
-from policies.guesses import Ahead, extended
+from airdraft.nodes.draft.followed import Followed, Guesses, cells_of
+from airdraft.nodes.draft.output_limit import OutputLimit
+from airdraft.nodes.draft.text_order import Ended, TextOrder
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.masks import MaskMissingError, MaskService
+from airdraft.nodes.engine.protocol import Sequences, Span, StreamError
+from airdraft.nodes.engine.sampling import probability
+from airdraft.nodes.messages import StreamFailedNotice, StreamReadyNotice
+from airdraft.nodes.worker.engine_thread import Worker
+from airdraft.nodes.worker.mask_waits import MaskWaits
+from airdraft.nodes.worker.stream import (
+    PROMPT_PIECE_TOKENS,
+    StreamId,
+    StreamSpec,
+    failed_by,
+    sampler_of,
+)
+from airdraft.policies.acceptance import DraftCalibration
+from airdraft.policies.guesses import Ahead, extended
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodes.draft.followed import Followed
-from nodes.engine.protocol import Sequences, common_prefix
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, most_in_common
+from airdraft.nodes.draft.followed import Followed
+from airdraft.nodes.engine.protocol import Sequences, common_prefix
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, most_in_common
 
 # The share of the cells that these texts may take. Each step reads past them.
 _MOST_CELLS = 0.25

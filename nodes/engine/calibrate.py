@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mesh.json_form import from_object
-from mesh.whole_files import write_whole
-from nodes.engine.cores import this_device
-from nodes.engine.llama import LlamaConfig
-from nodes.engine.protocol import EngineInfo, Model, Span
-from nodes.engine.selftest import SelfTest, fitting_prefixes
-from policies.latency import CostTable, NodeCosts
+from airdraft.mesh.json_form import from_object
+from airdraft.mesh.whole_files import write_whole
+from airdraft.nodes.engine.cores import this_device
+from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.protocol import EngineInfo, Model, Span
+from airdraft.nodes.engine.selftest import SelfTest, fitting_prefixes
+from airdraft.policies.latency import CostTable, NodeCosts
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)

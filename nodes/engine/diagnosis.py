@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nodes.engine.llama_batch import PassBatch
-from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import EngineError, Span
+from airdraft.nodes.engine.llama_batch import PassBatch
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import EngineError, Span
 
 # One more than the tokens of a tile in ggml's products.
 _NUM_TOKENS = 9

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 
 # The most own tokens that stand for one of the target's. A token that needs more is rare in a
 # language that the draft model knows. The last ones are kept, because they say most about what

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.llama import LlamaContext
-from nodes.engine.llama_abi import take_last_error
-from nodes.engine.protocol import EngineError, InvalidInputError
+from airdraft.nodes.engine.llama import LlamaContext
+from airdraft.nodes.engine.llama_abi import take_last_error
+from airdraft.nodes.engine.protocol import EngineError, InvalidInputError
 
 Vector = npt.NDArray[np.float32]
 # A text is read in one pass, whose memory grows with the square of the length.

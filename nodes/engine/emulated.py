@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from nodes.engine.protocol import (
+from airdraft.nodes.engine.protocol import (
     CacheFullError,
     EngineInfo,
     InvalidInputError,

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from nodes.engine import portable_math
-from nodes.engine.chat.tools import STYLES, tools_as_text
-from nodes.engine.grammar import lark_of
-from nodes.engine.grammar_limits import APART_LIMITS, LIMITS
-from nodes.engine.metadata import MARKED, OPENED
-from nodes.engine.noise import gumbel_noise, hash_bits
-from nodes.engine.protocol import Logits
-from nodes.engine.rules import Grammar, LogitBias, LogitRules
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import SAMPLING_VERSION, Sampling
+from airdraft.nodes.engine import portable_math
+from airdraft.nodes.engine.chat.tools import STYLES, tools_as_text
+from airdraft.nodes.engine.grammar import lark_of
+from airdraft.nodes.engine.grammar_limits import APART_LIMITS, LIMITS
+from airdraft.nodes.engine.metadata import MARKED, OPENED
+from airdraft.nodes.engine.noise import gumbel_noise, hash_bits
+from airdraft.nodes.engine.protocol import Logits
+from airdraft.nodes.engine.rules import Grammar, LogitBias, LogitRules
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.engine.sampling import SAMPLING_VERSION, Sampling
 
 _NUM_VOCAB = 3000
 _NUM_POSITIONS = 4

@@ -20,10 +20,15 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.grammar_limits import APART_LIMITS, APART_TOKENS_OF_FUEL, LIMITS, TOKENS_OF_FUEL
-from nodes.engine.grammar_rules import rules_of
-from nodes.engine.protocol import StreamError
-from nodes.engine.rules import Grammar
+from airdraft.nodes.engine.grammar_limits import (
+    APART_LIMITS,
+    APART_TOKENS_OF_FUEL,
+    LIMITS,
+    TOKENS_OF_FUEL,
+)
+from airdraft.nodes.engine.grammar_rules import rules_of
+from airdraft.nodes.engine.protocol import StreamError
+from airdraft.nodes.engine.rules import Grammar
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 # Gives the bytes that a token adds to a text, as Tokenizer.piece does.

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from nodes.engine.rules import Grammar
-from nodes.engine.tool_rules import tool_rules
+from airdraft.nodes.engine.rules import Grammar
+from airdraft.nodes.engine.tool_rules import tool_rules
 
 # GBNF is translated by Python code: 60,000 characters take 1.7 s, and the time grows with the
 # square of the number of rules.

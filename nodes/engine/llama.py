@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
-from nodes.engine.chat.tools import told_switch
-from nodes.engine.cores import FreeCores
-from nodes.engine.diagnosis import first_difference
-from nodes.engine.kernels.library import left_attention, limit_output
-from nodes.engine.llama_abi import (
+from airdraft.nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
+from airdraft.nodes.engine.chat.tools import told_switch
+from airdraft.nodes.engine.cores import FreeCores
+from airdraft.nodes.engine.diagnosis import first_difference
+from airdraft.nodes.engine.kernels.library import left_attention, limit_output
+from airdraft.nodes.engine.llama_abi import (
     build_name,
     check_kind,
     hash_file,
@@ -27,9 +27,9 @@ from nodes.engine.llama_abi import (
     metadata_of,
     take_last_error,
 )
-from nodes.engine.llama_batch import PassBatch
-from nodes.engine.metadata import MARKED, thinking_after, traits_of
-from nodes.engine.protocol import (
+from airdraft.nodes.engine.llama_batch import PassBatch
+from airdraft.nodes.engine.metadata import MARKED, thinking_after, traits_of
+from airdraft.nodes.engine.protocol import (
     Bytes,
     CacheFullError,
     EngineError,
@@ -40,8 +40,8 @@ from nodes.engine.protocol import (
     Span,
     check_spans,
 )
-from nodes.engine.sandbox.process import SandboxedTokenizer
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.sandbox.process import SandboxedTokenizer
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from nodes.engine.kernels.library import PATH as KERNELS
-from nodes.engine.kernels.library import VARIABLE, Kernels, register
-from nodes.engine.protocol import EngineError, ModelFileError
+from airdraft.nodes.engine.kernels.library import PATH as KERNELS
+from airdraft.nodes.engine.kernels.library import VARIABLE, Kernels, register
+from airdraft.nodes.engine.protocol import EngineError, ModelFileError
 
 logger = logging.getLogger(__name__)
 

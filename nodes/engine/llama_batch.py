@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nodes.engine.protocol import Span
+from airdraft.nodes.engine.protocol import Span
 
 
 class PassBatch:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nodes.engine.calibrate import (
+from airdraft.nodes.engine.calibrate import (
     Progress,
     cache_key,
     calibrate,
@@ -14,22 +14,22 @@ from nodes.engine.calibrate import (
     load_cached,
     store,
 )
-from nodes.engine.golden import software_digest
-from nodes.engine.grammar import Piece
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import library, library_hash, load_model
-from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
-from nodes.engine.selftest import (
+from airdraft.nodes.engine.golden import software_digest
+from airdraft.nodes.engine.grammar import Piece
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama_abi import library, library_hash, load_model
+from airdraft.nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
+from airdraft.nodes.engine.selftest import (
     PREFIX_LEN_OF_STATES,
     PREFIX_LENS,
     PREFIX_LENS_OF_KERNELS,
     SelfTest,
     run_self_test,
 )
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.engine.translated import TranslatedModel
-from nodes.engine.vocab import LlamaTokenizer
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.engine.translated import TranslatedModel
+from airdraft.nodes.engine.vocab import LlamaTokenizer
+from airdraft.policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
 

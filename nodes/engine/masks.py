@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from nodes.engine.grammar import GrammarError, GrammarState, LexerError, Mask
-from nodes.engine.protocol import common_prefix
+from airdraft.nodes.engine.grammar import GrammarError, GrammarState, LexerError, Mask
+from airdraft.nodes.engine.protocol import common_prefix
 
 # A stream whose masks take longer in processor time is not waited for. Those of schemas, tools and
 # common GBNF take up to 2.5 ms with 151,936 tokens (a core of an Intel Xeon, 2026-12-01).

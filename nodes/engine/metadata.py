@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from nodes.engine.chat.tools import style_of
-from nodes.engine.traits import ModelTraits, SamplingDefaults
+from airdraft.nodes.engine.chat.tools import style_of
+from airdraft.nodes.engine.traits import ModelTraits, SamplingDefaults
 
 _KEYS: Final = {
     "temperature": ("general.sampling.temp", 0.0, 2.0),

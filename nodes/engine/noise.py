@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine import portable_math
+from airdraft.nodes.engine import portable_math
 
 _U64 = np.uint64
 _MASK64 = (1 << 64) - 1

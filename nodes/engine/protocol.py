@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.traits import ModelTraits
+from airdraft.nodes.engine.traits import ModelTraits
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]

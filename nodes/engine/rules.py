@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from mesh.schema import MaxLen
+from airdraft.mesh.schema import MaxLen
 
 MAX_BIASES: Final = 1024
 MAX_GRAMMAR_CHARS: Final = 1 << 16

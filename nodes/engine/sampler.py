@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.masks import AT_ONCE, GrammarText, MaskMissingError, MaskService
-from nodes.engine.protocol import Logits, StreamError
-from nodes.engine.rules import NO_RULES, LogitRules
-from nodes.engine.sampling import Sampling, sample
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.engine.masks import AT_ONCE, GrammarText, MaskMissingError, MaskService
+from airdraft.nodes.engine.protocol import Logits, StreamError
+from airdraft.nodes.engine.rules import NO_RULES, LogitRules
+from airdraft.nodes.engine.sampling import Sampling, sample
 
 _OUT = np.float32(-np.inf)
 

@@ -29,10 +29,15 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine import portable_math
-from nodes.engine.noise import gumbel_of_bits, hash_bits, position_key, rough_gumbel_of_bits
-from nodes.engine.protocol import Logits, StreamError
-from nodes.engine.rules import NO_RULES, LogitRules
+from airdraft.nodes.engine import portable_math
+from airdraft.nodes.engine.noise import (
+    gumbel_of_bits,
+    hash_bits,
+    position_key,
+    rough_gumbel_of_bits,
+)
+from airdraft.nodes.engine.protocol import Logits, StreamError
+from airdraft.nodes.engine.rules import NO_RULES, LogitRules
 
 _TOP_BLOCK = 64
 # In units of T: a token further below the best logit is a candidate only if its noise is extreme.

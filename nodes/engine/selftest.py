@@ -9,9 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import InvalidInputError, Logits, Model, SavedPrefix, Span, StreamError
-from nodes.engine.sampling import Sampling, sample
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import (
+    InvalidInputError,
+    Logits,
+    Model,
+    SavedPrefix,
+    Span,
+    StreamError,
+)
+from airdraft.nodes.engine.sampling import Sampling, sample
 
 _WIDTHS = (2, 5, 9)
 _NUM_STEPS = 10

@@ -19,8 +19,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from nodes.engine.chat.tagged import Argument, TaggedForm, arguments_of
-from nodes.engine.chat.tools import (
+from airdraft.nodes.engine.chat.tagged import Argument, TaggedForm, arguments_of
+from airdraft.nodes.engine.chat.tools import (
     BLANK,
     CALLED,
     CALLING,
@@ -32,7 +32,7 @@ from nodes.engine.chat.tools import (
     TAGGED,
     TO_FUNCTION,
 )
-from nodes.engine.metadata import CLOSE, MARKED, OPEN, OPENED
+from airdraft.nodes.engine.metadata import CLOSE, MARKED, OPEN, OPENED
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodes.engine.emulated import EmulatedModel
-from nodes.engine.protocol import EngineInfo, InvalidInputError, Logits, Message, Span
+from airdraft.nodes.engine.emulated import EmulatedModel
+from airdraft.nodes.engine.protocol import EngineInfo, InvalidInputError, Logits, Message, Span
 
 _MASK64 = (1 << 64) - 1
 TOY_EOG = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Final
 
-from mesh.messages import Range
-from mesh.schema import MaxLen
+from airdraft.mesh.messages import Range
+from airdraft.mesh.schema import MaxLen
 
 
 @dataclass(frozen=True, slots=True)

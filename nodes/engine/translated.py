@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nodes.engine.dictionary import MOST_OWN, Dictionary
-from nodes.engine.protocol import (
+from airdraft.nodes.engine.dictionary import MOST_OWN, Dictionary
+from airdraft.nodes.engine.protocol import (
     EngineError,
     InvalidInputError,
     Logits,
@@ -18,7 +18,7 @@ from nodes.engine.protocol import (
     check_spans,
     common_prefix,
 )
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
-from nodes.engine.chat.tools import mapped, parse_tools
-from nodes.engine.llama_abi import library
-from nodes.engine.protocol import EngineError, InvalidInputError, Message
+from airdraft.nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
+from airdraft.nodes.engine.chat.tools import mapped, parse_tools
+from airdraft.nodes.engine.llama_abi import library
+from airdraft.nodes.engine.protocol import EngineError, InvalidInputError, Message
 
 if TYPE_CHECKING:
-    from nodes.engine.chat.template import ChatTemplate
+    from airdraft.nodes.engine.chat.template import ChatTemplate
 
 MAX_PROMPT_BYTES = 1 << 20
 _MAX_PIECE_BYTES = 4096
@@ -109,7 +109,7 @@ class LlamaTokenizer:
                 "/v1/completions"
             )
         # Only the sandboxed process imports Jinja2, not the node itself.
-        from nodes.engine.chat.template import ChatTemplate
+        from airdraft.nodes.engine.chat.template import ChatTemplate
 
         variables = {f"{name}_token": self._special(name) for name in ("bos", "eos")}
         return ChatTemplate(text.decode("utf-8", "replace"), variables)

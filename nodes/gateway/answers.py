@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from nodes.client.client import Event, RequestFailedError
-from nodes.client.generation import Prompt
-from nodes.engine.traits import SAMPLING_NAMES
-from nodes.gateway.fields import Job
-from nodes.gateway.scored import ScoredToken, ScoredTokens
-from nodes.messages import (
+from airdraft.nodes.client.client import Event, RequestFailedError
+from airdraft.nodes.client.generation import Prompt
+from airdraft.nodes.engine.traits import SAMPLING_NAMES
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.scored import ScoredToken, ScoredTokens
+from airdraft.nodes.messages import (
     FinishedNotice,
     PromptLogprobsNotice,
     Score,
@@ -19,7 +19,7 @@ from nodes.messages import (
     TokenScores,
     TokensNotice,
 )
-from nodes.messages.fingerprint import fingerprint
+from airdraft.nodes.messages.fingerprint import fingerprint
 
 # With the handler "replace" it turns an incomplete character into one U+FFFD.
 _utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")

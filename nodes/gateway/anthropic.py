@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from nodes.engine.chat.tools import switch_of
-from nodes.gateway.bodies import (
+from airdraft.nodes.engine.chat.tools import switch_of
+from airdraft.nodes.gateway.bodies import (
     Body,
     Items,
     Object,
@@ -23,14 +23,14 @@ from nodes.gateway.bodies import (
     text_of,
     wrong,
 )
-from nodes.gateway.chat import job_as_chat
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.items import Item, Step, finish_reason
-from nodes.gateway.reading import CALL, CONTENT
-from nodes.gateway.shape import Api, ItemShape, named_event
-from nodes.gateway.tools import call_json, named_json, tool_json
+from airdraft.nodes.gateway.chat import job_as_chat
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job, Sampling
+from airdraft.nodes.gateway.items import Item, Step, finish_reason
+from airdraft.nodes.gateway.reading import CALL, CONTENT
+from airdraft.nodes.gateway.shape import Api, ItemShape, named_event
+from airdraft.nodes.gateway.tools import call_json, named_json, tool_json
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mesh.errors import KeysError
-from mesh.keys import is_name
-from mesh.private_rows import RowFile, locked
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.keys import is_name
+from airdraft.mesh.private_rows import RowFile, locked
 
 FILE_NAME: Final = "apikeys.toml"
 SCOPES: Final = ("infer", "admin")

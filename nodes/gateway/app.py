@@ -12,26 +12,26 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nodes.client.client import Client
-from nodes.gateway.anthropic import MESSAGES
-from nodes.gateway.bodies import BodyReader
-from nodes.gateway.chat import CHAT
-from nodes.gateway.completions import COMPLETIONS
-from nodes.gateway.config import GatewayConfig
-from nodes.gateway.errors import ApiError, no_such_model
-from nodes.gateway.generate import Generate, Shared
-from nodes.gateway.guard import key_of
-from nodes.gateway.idempotency import KeyedRequests
-from nodes.gateway.models import Looking, Models
-from nodes.gateway.page import page
-from nodes.gateway.request_rate import RequestRate
-from nodes.gateway.responses import RESPONSES
-from nodes.gateway.running import Running
-from nodes.gateway.scores import HeldScores
-from nodes.gateway.shape import VERSION, Api, now_unix
-from nodes.gateway.text_routes import TEXT_ROUTES, TextHandler, TextRoute
-from nodes.telemetry.metrics.gateway import GatewayMetrics
-from nodes.telemetry.metrics.mesh import MeshMetrics
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.gateway.anthropic import MESSAGES
+from airdraft.nodes.gateway.bodies import BodyReader
+from airdraft.nodes.gateway.chat import CHAT
+from airdraft.nodes.gateway.completions import COMPLETIONS
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.errors import ApiError, no_such_model
+from airdraft.nodes.gateway.generate import Generate, Shared
+from airdraft.nodes.gateway.guard import key_of
+from airdraft.nodes.gateway.idempotency import KeyedRequests
+from airdraft.nodes.gateway.models import Looking, Models
+from airdraft.nodes.gateway.page import page
+from airdraft.nodes.gateway.request_rate import RequestRate
+from airdraft.nodes.gateway.responses import RESPONSES
+from airdraft.nodes.gateway.running import Running
+from airdraft.nodes.gateway.scores import HeldScores
+from airdraft.nodes.gateway.shape import VERSION, Api, now_unix
+from airdraft.nodes.gateway.text_routes import TEXT_ROUTES, TextHandler, TextRoute
+from airdraft.nodes.telemetry.metrics.gateway import GatewayMetrics
+from airdraft.nodes.telemetry.metrics.mesh import MeshMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ _STATUS_LIMIT_S: Final = 5.0
 class Gateway:
     """The routes and the state that they share."""
 
-    def __init__(self, mesh: Client, config: GatewayConfig) -> None:
+    def __init__(self, mesh: MeshClient, config: GatewayConfig) -> None:
         self.running = Running(config.limits.max_concurrent)
         self.looking = Looking(mesh)
         self.models = Models(mesh)

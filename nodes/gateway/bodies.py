@@ -15,8 +15,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Protoco
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError, ValidationError
 
-from nodes.gateway.errors import ApiError
-from nodes.messages import MAX_MESSAGES
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.messages import MAX_MESSAGES
 
 # A client may send thousands of ignored fields; a few are enough for the warning.
 _MOST_HINTS: Final = 16

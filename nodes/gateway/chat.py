@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from nodes.engine.chat.tools import switch_of
-from nodes.gateway.answers import Answers, Delta
-from nodes.gateway.bodies import (
+from airdraft.nodes.engine.chat.tools import switch_of
+from airdraft.nodes.gateway.answers import Answers, Delta
+from airdraft.nodes.gateway.bodies import (
     Body,
     ChoiceOr,
     Object,
@@ -24,14 +24,14 @@ from nodes.gateway.bodies import (
     text_of,
     wrong,
 )
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, OpenAiBody, job_of
-from nodes.gateway.items import ItemReader, Step, finish_reason, items_of
-from nodes.gateway.reading import CALL, CONTENT, REASONING
-from nodes.gateway.scored import ScoredToken
-from nodes.gateway.shape import Api, ChunkWriter, list_pieces
-from nodes.gateway.tools import (
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job, OpenAiBody, job_of
+from airdraft.nodes.gateway.items import ItemReader, Step, finish_reason, items_of
+from airdraft.nodes.gateway.reading import CALL, CONTENT, REASONING
+from airdraft.nodes.gateway.scored import ScoredToken
+from airdraft.nodes.gateway.shape import Api, ChunkWriter, list_pieces
+from airdraft.nodes.gateway.tools import (
     CallList,
     NamedTool,
     ToolList,
@@ -40,7 +40,7 @@ from nodes.gateway.tools import (
     for_template,
     tools_of,
 )
-from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
+from airdraft.nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
 
 _MOST_VARIABLES: Final = 16
 _MOST_VARIABLE_CHARS: Final = 64

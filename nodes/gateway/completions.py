@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Discriminator, Field, Tag
 
-from mesh.shared_numbers import shared
-from nodes.client.generation import Prompt
-from nodes.gateway.answers import Answers, Delta
-from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.fields import Job, OpenAiBody, job_of
-from nodes.gateway.scored import ScoredToken
-from nodes.gateway.shape import Api, ChunkWriter, list_pieces
-from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
+from airdraft.mesh.shared_numbers import shared
+from airdraft.nodes.client.generation import Prompt
+from airdraft.nodes.gateway.answers import Answers, Delta
+from airdraft.nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.fields import Job, OpenAiBody, job_of
+from airdraft.nodes.gateway.scored import ScoredToken
+from airdraft.nodes.gateway.shape import Api, ChunkWriter, list_pieces
+from airdraft.nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
 # The default of OpenAI's API.
 _DEFAULT_MAX_TOKENS: Final = 16

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mesh.endpoints import is_loopback
-from mesh.errors import KeysError
-from nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
-from nodes.gateway.apikeys import FILE_NAME, ApiKeys
-from nodes.gateway.connections.strangers import networks
+from airdraft.mesh.endpoints import is_loopback
+from airdraft.mesh.errors import KeysError
+from airdraft.nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
+from airdraft.nodes.gateway.apikeys import FILE_NAME, ApiKeys
+from airdraft.nodes.gateway.connections.strangers import networks
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 _SENDABLE: Final = re.compile(r"[!-~]*")

@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from mesh.errors import LocalProtocolError
-from nodes.client.client import RequestFailedError
-from nodes.service.runtime import first_cause
+from airdraft.mesh.errors import LocalProtocolError
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.service.runtime import first_cause
 
 logger = logging.getLogger(__name__)
 

@@ -10,17 +10,17 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.answers import Answers, Delta, Joined, split
-from nodes.gateway.errors import ApiError, unavailable
-from nodes.gateway.fields import Job
-from nodes.gateway.guard import connection_of, metrics_of
-from nodes.gateway.running import Run, result_of
-from nodes.gateway.scores import ScoresOfAnswer
-from nodes.gateway.sending import JsonInPieces
-from nodes.gateway.shape import Api, now_unix
-from nodes.messages import StartedNotice, TokensNotice
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.gateway.answers import Answers, Delta, Joined, split
+from airdraft.nodes.gateway.errors import ApiError, unavailable
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.guard import connection_of, metrics_of
+from airdraft.nodes.gateway.running import Run, result_of
+from airdraft.nodes.gateway.scores import ScoresOfAnswer
+from airdraft.nodes.gateway.sending import JsonInPieces
+from airdraft.nodes.gateway.shape import Api, now_unix
+from airdraft.nodes.messages import StartedNotice, TokensNotice
 
 _OnDelta = Callable[[Delta], Awaitable[None]]
 
@@ -33,7 +33,7 @@ class Exchange:
     """
 
     def __init__(
-        self, mesh: Client, job: Job, api: Api, run: Run, scores: ScoresOfAnswer, scope: Scope
+        self, mesh: MeshClient, job: Job, api: Api, run: Run, scores: ScoresOfAnswer, scope: Scope
     ) -> None:
         self._mesh = mesh
         self._job = job

@@ -7,15 +7,15 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt
-from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias
-from nodes.engine.rules import LogitRules as Rules
-from nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
-from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, refusal, wrong
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.tools import Tools
-from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
-from nodes.messages.fingerprint import parts_of
+from airdraft.nodes.client.generation import SEED_BITS, GenerateOptions, Prompt
+from airdraft.nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias
+from airdraft.nodes.engine.rules import LogitRules as Rules
+from airdraft.nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
+from airdraft.nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, refusal, wrong
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.tools import Tools
+from airdraft.nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
+from airdraft.nodes.messages.fingerprint import parts_of
 
 # The sampler is greedy at exactly 0 only; a temperature below this is taken as 0.
 _LEAST_TEMPERATURE: Final = 1e-6

@@ -12,29 +12,29 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from nodes.client.client import Client
-from nodes.client.generation import common_sampling
-from nodes.engine.chat.tools import HERMES
-from nodes.engine.metadata import HARMONY
-from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
-from nodes.gateway import idempotency
-from nodes.gateway.apikeys import ApiKey
-from nodes.gateway.bodies import BodyReader, Hint, parse_json, read, wrong
-from nodes.gateway.config import GatewayConfig, GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.exchange import Exchange
-from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
-from nodes.gateway.idempotency import Keyed, KeyedRequests, Remembered
-from nodes.gateway.json_size import JsonSize
-from nodes.gateway.models import Models
-from nodes.gateway.request_rate import RequestRate
-from nodes.gateway.running import Running
-from nodes.gateway.scores import HeldScores, fitted
-from nodes.gateway.shape import Api, new_id
-from nodes.gateway.tools import in_style
-from nodes.messages import ChatMessage, NodeFields
-from nodes.messages.fingerprint import parts_of
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import common_sampling
+from airdraft.nodes.engine.chat.tools import HERMES
+from airdraft.nodes.engine.metadata import HARMONY
+from airdraft.nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
+from airdraft.nodes.gateway import idempotency
+from airdraft.nodes.gateway.apikeys import ApiKey
+from airdraft.nodes.gateway.bodies import BodyReader, Hint, parse_json, read, wrong
+from airdraft.nodes.gateway.config import GatewayConfig, GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.exchange import Exchange
+from airdraft.nodes.gateway.fields import Job, with_sampling
+from airdraft.nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
+from airdraft.nodes.gateway.idempotency import Keyed, KeyedRequests, Remembered
+from airdraft.nodes.gateway.json_size import JsonSize
+from airdraft.nodes.gateway.models import Models
+from airdraft.nodes.gateway.request_rate import RequestRate
+from airdraft.nodes.gateway.running import Running
+from airdraft.nodes.gateway.scores import HeldScores, fitted
+from airdraft.nodes.gateway.shape import Api, new_id
+from airdraft.nodes.gateway.tools import in_style
+from airdraft.nodes.messages import ChatMessage, NodeFields
+from airdraft.nodes.messages.fingerprint import parts_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _REMOVED_HEADER: Final = "Last-Event-ID"
 class Shared:
     """What all requests of a gateway share."""
 
-    mesh: Client
+    mesh: MeshClient
     config: GatewayConfig
     models: Models
     running: Running

@@ -9,11 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mesh.errors import KeysError
-from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
-from nodes.gateway.connections.connection import Connection
-from nodes.gateway.errors import ApiError, internal, unavailable
-from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
+from airdraft.mesh.errors import KeysError
+from airdraft.nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.gateway.errors import ApiError, internal, unavailable
+from airdraft.nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nodes.client.generation import SEED_BITS
-from nodes.gateway.bodies import wrong
-from nodes.gateway.connections.connection import Connection
-from nodes.gateway.errors import ApiError
+from airdraft.nodes.client.generation import SEED_BITS
+from airdraft.nodes.gateway.bodies import wrong
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.gateway.errors import ApiError
 
 HEADER: Final = "Idempotency-Key"
 _ACCEPTED: Final = re.compile(rb"[\x21-\x7e]{1,255}")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from nodes.gateway.answers import Delta
-from nodes.gateway.fields import Job
-from nodes.gateway.reading import CALL, TextReader
-from nodes.gateway.tools import Tools
+from airdraft.nodes.gateway.answers import Delta
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.reading import CALL, TextReader
+from airdraft.nodes.gateway.tools import Tools
 
 
 @dataclass(slots=True)

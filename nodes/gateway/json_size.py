@@ -6,7 +6,7 @@ if it is token ids, and 770 ms if it is fields that nobody knows (2 cores of an 
 
 from typing import Final
 
-from nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.errors import ApiError
 
 # Objects, lists and named fields: a conversation of 1,024 messages with calls has some 20,000.
 MOST_FIELDS: Final = 32_768

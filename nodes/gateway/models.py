@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Generic, TypeVar
 
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import text_targets
-from nodes.gateway.bodies import compact
-from nodes.gateway.errors import of_exception, unavailable
-from nodes.messages import NodeFields, NodesReply
-from nodes.messages.fingerprint import Model, is_meant, is_named, model_ids
-from nodes.telemetry.history import History
-from nodes.telemetry.status import Status, encode_status
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import text_targets
+from airdraft.nodes.gateway.bodies import compact
+from airdraft.nodes.gateway.errors import of_exception, unavailable
+from airdraft.nodes.messages import NodeFields, NodesReply
+from airdraft.nodes.messages.fingerprint import Model, is_meant, is_named, model_ids
+from airdraft.nodes.telemetry.history import History
+from airdraft.nodes.telemetry.status import Status, encode_status
 
 _MAX_AGE_S: Final = 1.0
 # A load balancer directs requests by whether a target is ready, so this must be fresh.
@@ -30,7 +30,7 @@ class Fresh(Generic[T]):
     """
 
     def __init__(
-        self, mesh: Client, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]
+        self, mesh: MeshClient, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]
     ) -> None:
         self._mesh = mesh
         self._ask = ask
@@ -74,7 +74,7 @@ class Fresh(Generic[T]):
 class Models:
     """The models of a mesh. All methods raise ApiError if the coordinator is unreachable."""
 
-    def __init__(self, mesh: Client, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, mesh: MeshClient, clock: Callable[[], float] = time.monotonic) -> None:
         self.nodes = Fresh(mesh, lambda: mesh.nodes(), clock)
         self._num_looks = 0
         # Each model that was served, with a target that had it and the number of the last look
@@ -132,7 +132,7 @@ class Models:
 class Looking:
     """The status of the mesh. The history has one point for each status that was fetched."""
 
-    def __init__(self, mesh: Client, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, mesh: MeshClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._mesh = mesh
         self.status = Fresh(mesh, self._ask, clock)
         self._document = b""

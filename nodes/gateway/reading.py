@@ -9,8 +9,8 @@ import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from nodes.engine.chat.tagged import Argument, TaggedForm
-from nodes.engine.chat.tools import (
+from airdraft.nodes.engine.chat.tagged import Argument, TaggedForm
+from airdraft.nodes.engine.chat.tools import (
     CALLED,
     CALLING,
     CHANNELS,
@@ -20,8 +20,17 @@ from nodes.engine.chat.tools import (
     TAGGED,
     TO_FUNCTION,
 )
-from nodes.engine.metadata import CHANNEL, CLOSE, END, HARMONY, MESSAGE, OPEN, OPENED, START
-from nodes.gateway.tools import Tools
+from airdraft.nodes.engine.metadata import (
+    CHANNEL,
+    CLOSE,
+    END,
+    HARMONY,
+    MESSAGE,
+    OPEN,
+    OPENED,
+    START,
+)
+from airdraft.nodes.gateway.tools import Tools
 
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mesh.token_buckets import TokenBuckets
-from nodes.gateway.apikeys import ANYBODY, ApiKey
-from nodes.gateway.errors import failed
+from airdraft.mesh.token_buckets import TokenBuckets
+from airdraft.nodes.gateway.apikeys import ANYBODY, ApiKey
+from airdraft.nodes.gateway.errors import failed
 
 # Programs send requests in bursts, such as all that are allowed at a time, again and again.
 _BURST_S: Final = 4.0

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from nodes.gateway.bodies import (
+from airdraft.nodes.gateway.bodies import (
     Body,
     ChoiceOr,
     Items,
@@ -23,14 +23,14 @@ from nodes.gateway.bodies import (
     refusal,
     text_of,
 )
-from nodes.gateway.chat import Effort, job_as_chat
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, Sampling
-from nodes.gateway.items import Item, Step
-from nodes.gateway.reading import CALL, CONTENT
-from nodes.gateway.shape import Api, ItemShape, named_event
-from nodes.gateway.tools import call_json, named_json, tool_json
+from airdraft.nodes.gateway.chat import Effort, job_as_chat
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job, Sampling
+from airdraft.nodes.gateway.items import Item, Step
+from airdraft.nodes.gateway.reading import CALL, CONTENT
+from airdraft.nodes.gateway.shape import Api, ItemShape, named_event
+from airdraft.nodes.gateway.tools import call_json, named_json, tool_json
 
 _IN_PROGRESS: Final = "in_progress"
 _COMPLETED: Final = "completed"

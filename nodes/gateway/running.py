@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from nodes.gateway.errors import ApiError, failed, of_exception
+from airdraft.nodes.gateway.errors import ApiError, failed, of_exception
 
 CANCELLED: Final = "cancelled"
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, overload
 
-from nodes.messages import Score, TokenScores
+from airdraft.nodes.messages import Score, TokenScores
 
 _KINDS: Final = ("plain", "accepted", "corrected", "bonus", "prompt")
 # Whether it is the first, its kind, and the number of scores.

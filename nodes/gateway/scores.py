@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from nodes.gateway.errors import ApiError, failed
-from nodes.gateway.fields import Job
+from airdraft.nodes.gateway.errors import ApiError, failed
+from airdraft.nodes.gateway.fields import Job
 
 # So many of the largest answers may be held of all keys, and of one key: 80 MB and 40 MB.
 _MOST_ANSWERS: Final = 16

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from nodes.gateway.guard import connection_of
+from airdraft.nodes.gateway.guard import connection_of
 
 # Pieces are put together to parts of this size. Smaller answers are sent at once.
 _PART_BYTES: Final = 65_536

@@ -13,22 +13,28 @@ from typing import Any, Final
 
 import uvicorn
 
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
-from nodes.config.settings import ConfigError, environment
-from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig, admits_anybody, bound_to, listen_errors, names
-from nodes.gateway.connections.admission import Admission
-from nodes.gateway.connections.connection import Connection
-from nodes.gateway.connections.handshake import Handshake, tls_context
-from nodes.gateway.connections.seldom import SeldomWarnings
-from nodes.gateway.connections.strangers import Strangers, networks
-from nodes.gateway.errors import unavailable
-from nodes.gateway.guard import Guard
-from nodes.messages.access import GATEWAY
-from nodes.service.roles import keyring
-from nodes.service.runtime import beside, raise_file_limit
-from nodes.service.systemd import Manager, endpoint_of, take_inherited
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import ConfigError, environment
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.config import (
+    GatewayConfig,
+    admits_anybody,
+    bound_to,
+    listen_errors,
+    names,
+)
+from airdraft.nodes.gateway.connections.admission import Admission
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.gateway.connections.handshake import Handshake, tls_context
+from airdraft.nodes.gateway.connections.seldom import SeldomWarnings
+from airdraft.nodes.gateway.connections.strangers import Strangers, networks
+from airdraft.nodes.gateway.errors import unavailable
+from airdraft.nodes.gateway.guard import Guard
+from airdraft.nodes.messages.access import GATEWAY
+from airdraft.nodes.service.roles import keyring
+from airdraft.nodes.service.runtime import beside, raise_file_limit
+from airdraft.nodes.service.systemd import Manager, endpoint_of, take_inherited
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ class HttpServer:
 
     def __init__(
         self,
-        mesh: Client,
+        mesh: MeshClient,
         config: GatewayConfig,
         keys_directory: Path,
         bound: socket.socket | None = None,
@@ -212,7 +218,7 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     ring = keyring(config.keys)
     endpoint, keys = ring.link(config.connect)
     with ZmqContext() as context:
-        client = Client(
+        client = MeshClient(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
             endpoint=endpoint,
             join_timeout_s=None,
@@ -240,7 +246,10 @@ def _listen_of(bound: socket.socket) -> str:
 
 
 async def serve_beside(
-    client: Client, config: GatewayConfig, bound: socket.socket, on_started: Callable[[str], None]
+    client: MeshClient,
+    config: GatewayConfig,
+    bound: socket.socket,
+    on_started: Callable[[str], None],
 ) -> None:
     """Serve the mesh that `client` has joined, in its own process. bound: from reserve()."""
     raise_file_limit()

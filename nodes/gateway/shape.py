@@ -11,13 +11,13 @@ from importlib.metadata import version
 from itertools import islice
 from typing import Any, ClassVar, Final
 
-from nodes.gateway.answers import Answers, Delta
-from nodes.gateway.bodies import Body, compact
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job
-from nodes.gateway.items import Item, ItemReader, Step, items_of
-from nodes.gateway.scored import ScoredToken
+from airdraft.nodes.gateway.answers import Answers, Delta
+from airdraft.nodes.gateway.bodies import Body, compact
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.items import Item, ItemReader, Step, items_of
+from airdraft.nodes.gateway.scored import ScoredToken
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")

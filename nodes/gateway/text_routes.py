@@ -12,20 +12,20 @@ from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.anthropic import MESSAGES, MessagesBody
-from nodes.gateway.apikeys import ApiKey
-from nodes.gateway.bodies import Body, SomeItems, Text, parse_json, read, wrong
-from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
-from nodes.gateway.completions import Prompts, TokenIds, prompts_of
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.generate import Shared, body_of, limits_of, owner_of
-from nodes.gateway.guard import key_of
-from nodes.gateway.running import result_of
-from nodes.gateway.sending import JsonInPieces
-from nodes.gateway.shape import encoded, new_id
-from nodes.gateway.tools import ToolList
-from nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.gateway.anthropic import MESSAGES, MessagesBody
+from airdraft.nodes.gateway.apikeys import ApiKey
+from airdraft.nodes.gateway.bodies import Body, SomeItems, Text, parse_json, read, wrong
+from airdraft.nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
+from airdraft.nodes.gateway.completions import Prompts, TokenIds, prompts_of
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.generate import Shared, body_of, limits_of, owner_of
+from airdraft.nodes.gateway.guard import key_of
+from airdraft.nodes.gateway.running import result_of
+from airdraft.nodes.gateway.sending import JsonInPieces
+from airdraft.nodes.gateway.shape import encoded, new_id
+from airdraft.nodes.gateway.tools import ToolList
+from airdraft.nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
 
 # The limit of OpenAI's API.
 _MAX_INPUTS: Final = 2048

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from nodes.client.generation import GenerateOptions
-from nodes.engine.chat.tagged import Arguments, arguments_of
-from nodes.engine.chat.tools import LLAMA3
-from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
-from nodes.gateway.bodies import Body, Object, Text, compact, readable, refusal, wrong
-from nodes.gateway.errors import ApiError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.chat.tagged import Arguments, arguments_of
+from airdraft.nodes.engine.chat.tools import LLAMA3
+from airdraft.nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
+from airdraft.nodes.gateway.bodies import Body, Object, Text, compact, readable, refusal, wrong
+from airdraft.nodes.gateway.errors import ApiError
 
 _MAX_TOOLS: Final = 128
 _NAME_CHARS: Final = 64

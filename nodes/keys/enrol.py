@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Self
 
-from mesh.codec import decode, encode
-from mesh.endpoints import check_connect
-from mesh.errors import BackpressureError, DecodeError, EndpointError, KeysError, MeshError
-from mesh.keys import ClientKeys, KeyPair, is_key
-from mesh.messages import EnrolReply, EnrolRequest, Refuse
-from mesh.transport import ClientTransport
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.endpoints import check_connect
+from airdraft.mesh.errors import BackpressureError, DecodeError, EndpointError, KeysError, MeshError
+from airdraft.mesh.keys import ClientKeys, KeyPair, is_key
+from airdraft.mesh.messages import EnrolReply, EnrolRequest, Refuse
+from airdraft.mesh.transport import ClientTransport
+from airdraft.mesh.zmq_transport import ZmqContext
 
 _PREFIX = "airdraft1-"
 _MAX_TOKEN_CHARS = 2048

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh import keys
-from mesh.authorized import AuthorizedNodes
-from mesh.endpoints import check_connect, check_secure, ipc_path, is_loopback, listens
-from mesh.errors import EndpointError, KeysError
-from mesh.keys import ClientKeys, CoordinatorPublic, KeyPair, KnownCoordinator
-from mesh.security import ServerKeys, new_key_pair
-from mesh.whole_files import sync_directory
-from nodes.config.settings import LOOPBACK_ENDPOINT
-from nodes.messages.access import ROLES
+from airdraft.mesh import keys
+from airdraft.mesh.authorized import AuthorizedNodes
+from airdraft.mesh.endpoints import check_connect, check_secure, ipc_path, is_loopback, listens
+from airdraft.mesh.errors import EndpointError, KeysError
+from airdraft.mesh.keys import ClientKeys, CoordinatorPublic, KeyPair, KnownCoordinator
+from airdraft.mesh.security import ServerKeys, new_key_pair
+from airdraft.mesh.whole_files import sync_directory
+from airdraft.nodes.config.settings import LOOPBACK_ENDPOINT
+from airdraft.nodes.messages.access import ROLES
 
 _SOCKET = "mesh.sock"
 

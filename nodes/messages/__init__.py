@@ -3,7 +3,7 @@
 docs/reference/protocol.md describes each of them.
 """
 
-from nodes.messages.clients import *  # noqa: F403
-from nodes.messages.fields import *  # noqa: F403
-from nodes.messages.nodes import *  # noqa: F403
-from nodes.messages.operators import *  # noqa: F403
+from airdraft.nodes.messages.clients import *  # noqa: F403
+from airdraft.nodes.messages.fields import *  # noqa: F403
+from airdraft.nodes.messages.nodes import *  # noqa: F403
+from airdraft.nodes.messages.operators import *  # noqa: F403

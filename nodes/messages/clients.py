@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
-from mesh.json_form import copied_from
-from mesh.messages import MaxLen, Range, TokenIds, message, struct
-from nodes.engine.rules import NO_RULES, LogitRules
-from nodes.messages.fields import (
+from airdraft.mesh.json_form import copied_from
+from airdraft.mesh.messages import MaxLen, Range, TokenIds, message, struct
+from airdraft.nodes.engine.rules import NO_RULES, LogitRules
+from airdraft.nodes.messages.fields import (
     MAX_CHOICES,
     MAX_DEADLINE_S,
     MAX_GAMMA,

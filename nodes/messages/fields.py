@@ -6,11 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field
 from typing import Annotated, Final, NewType, Protocol, TypeVar
 
-from mesh.messages import MaxLen, Range, struct
-from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.engine.traits import ModelTraits, SamplingDefaults
-from policies.latency import CostTable
+from airdraft.mesh.messages import MaxLen, Range, struct
+from airdraft.nodes.engine.rules import (
+    MAX_BIASES,
+    MAX_GRAMMAR_CHARS,
+    Grammar,
+    LogitBias,
+    LogitRules,
+)
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.traits import ModelTraits, SamplingDefaults
+from airdraft.policies.latency import CostTable
 
 MAX_GAMMA: Final = 16
 # A stream waits at most this long for its guesses.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from mesh.messages import MaxLen, Range, Seconds, TokenIds, message, struct
-from nodes.engine.sampling import Sampling
-from nodes.messages.fields import (
+from airdraft.mesh.messages import MaxLen, Range, Seconds, TokenIds, message, struct
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.messages.fields import (
     MAX_GAMMA,
     MAX_HOLD_US,
     MAX_MESSAGES,

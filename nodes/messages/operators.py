@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Final
 
-from mesh.messages import MaxLen, Range, message, struct
-from nodes.engine.traits import ModelTraits
-from nodes.messages.fields import MAX_REASON_BYTES, MAX_STREAMS_PER_MESSAGE, Count, Id, Name, Reason
+from airdraft.mesh.messages import MaxLen, Range, message, struct
+from airdraft.nodes.engine.traits import ModelTraits
+from airdraft.nodes.messages.fields import (
+    MAX_REASON_BYTES,
+    MAX_STREAMS_PER_MESSAGE,
+    Count,
+    Id,
+    Name,
+    Reason,
+)
 
 # A plan of 256 streams takes some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000

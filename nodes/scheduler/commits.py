@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from nodes.messages import MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitEntry, CommitNotice
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.drafts import DraftRecord
-from nodes.scheduler.endings import LEASE_TOKENS, abort, finish, reopen
-from nodes.scheduler.instructions import Emit, Instruction, ToDraft
-from nodes.scheduler.reasons import plain_label
-from nodes.scheduler.state import SchedulerState, find_current
-from nodes.scheduler.stream import ReadingText, Running, Stream
-from nodes.worker.stream import StreamId
-from policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
+from airdraft.nodes.messages import MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitEntry, CommitNotice
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.drafts import DraftRecord
+from airdraft.nodes.scheduler.endings import LEASE_TOKENS, abort, finish, reopen
+from airdraft.nodes.scheduler.instructions import Emit, Instruction, ToDraft
+from airdraft.nodes.scheduler.reasons import plain_label
+from airdraft.nodes.scheduler.state import SchedulerState, find_current
+from airdraft.nodes.scheduler.stream import ReadingText, Running, Stream
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
 
 
 def commit(

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from nodes.messages import MAX_PROMPT_TOKENS, MAX_STREAMS_PER_MESSAGE
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
-from policies.acceptance import AcceptanceEstimate
-from policies.airtime import weighted_shares
-from policies.latency import NodeCosts
-from policies.openflow import tokens_a_pass
-from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
+from airdraft.nodes.messages import MAX_PROMPT_TOKENS, MAX_STREAMS_PER_MESSAGE
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
+from airdraft.policies.acceptance import AcceptanceEstimate
+from airdraft.policies.airtime import weighted_shares
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.openflow import tokens_a_pass
+from airdraft.policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
 # Guesses between two commits that are assumed when a medium is divided.
 _TYPICAL_GUESSES: Final = 4

@@ -10,14 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from nodes.messages import CloseStreamNotice
-from nodes.scheduler import following
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.instructions import Abort, Finish, Instruction, ToTarget
-from nodes.scheduler.reasons import summary
-from nodes.scheduler.silences import Awaited
-from nodes.scheduler.state import SchedulerState
-from nodes.scheduler.stream import ReadingText, Stream
+from airdraft.nodes.messages import CloseStreamNotice
+from airdraft.nodes.scheduler import following
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.instructions import Abort, Finish, Instruction, ToTarget
+from airdraft.nodes.scheduler.reasons import summary
+from airdraft.nodes.scheduler.silences import Awaited
+from airdraft.nodes.scheduler.state import SchedulerState
+from airdraft.nodes.scheduler.stream import ReadingText, Stream
 
 # Tokens of a lease; half of them are left when it is renewed. At 20 to 100 tokens a second both
 # last longer than any round trip, and little work is lost when the coordinator or client is gone.

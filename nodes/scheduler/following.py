@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from nodes.messages import CloseStreamNotice
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.drafts import DraftRecord, Wanted
-from nodes.scheduler.instructions import Instruction, ToDraft
-from nodes.scheduler.state import SchedulerState
-from nodes.scheduler.stream import SILENT_TOKENS, Follow, Stream
+from airdraft.nodes.messages import CloseStreamNotice
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.drafts import DraftRecord, Wanted
+from airdraft.nodes.scheduler.instructions import Instruction, ToDraft
+from airdraft.nodes.scheduler.state import SchedulerState
+from airdraft.nodes.scheduler.stream import SILENT_TOKENS, Follow, Stream
 
 # After this many draft nodes have died while they followed a stream, it goes on without one.
 _MOST_DRAFT_LOSSES: Final = 2

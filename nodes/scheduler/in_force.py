@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nodes.messages import HoldEntry, HoldNotice
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.instructions import Instruction, ToTarget
-from nodes.scheduler.planning import OPEN_FLOW_PLAN, Hold, PlanInput, PlanResult, holds_of, promises
-from nodes.scheduler.silences import LOOK_S
-from nodes.scheduler.state import SchedulerState
-from nodes.scheduler.stream import Running, Stream
-from nodes.worker.stream import StreamId
-from policies.plan import Observation, StreamView
+from airdraft.nodes.messages import HoldEntry, HoldNotice
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.instructions import Instruction, ToTarget
+from airdraft.nodes.scheduler.planning import (
+    OPEN_FLOW_PLAN,
+    Hold,
+    PlanInput,
+    PlanResult,
+    holds_of,
+    promises,
+)
+from airdraft.nodes.scheduler.silences import LOOK_S
+from airdraft.nodes.scheduler.state import SchedulerState
+from airdraft.nodes.scheduler.stream import Running, Stream
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.plan import Observation, StreamView
 
 
 def begin_plan(state: SchedulerState, now: float) -> PlanInput | None:

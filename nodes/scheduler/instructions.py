@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.messages import (
+from airdraft.nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
@@ -13,8 +13,8 @@ from nodes.messages import (
     OpenStreamRequest,
     TokenScores,
 )
-from nodes.scheduler.stream import Figures
-from nodes.worker.stream import StreamId
+from airdraft.nodes.scheduler.stream import Figures
+from airdraft.nodes.worker.stream import StreamId
 
 
 @dataclass(frozen=True, slots=True)

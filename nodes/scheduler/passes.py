@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from nodes.messages import CommitEntry, CommitReply
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.following import switch_guesses
-from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.state import ObservedSpeed, SchedulerState
-from nodes.scheduler.stream import Stream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS
-from policies.latency import MAX_RATIO
-from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
+from airdraft.nodes.messages import CommitEntry, CommitReply
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.following import switch_guesses
+from airdraft.nodes.scheduler.instructions import Instruction
+from airdraft.nodes.scheduler.state import ObservedSpeed, SchedulerState
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS
+from airdraft.policies.latency import MAX_RATIO
+from airdraft.policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 
 
 def forget_old(state: SchedulerState, now: float) -> None:

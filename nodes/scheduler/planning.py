@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from nodes.messages import MAX_GAMMA, MAX_HOLD_US
-from policies.baselines import SCHEMES
-from policies.describe import policy_of
-from policies.joint import joint_plan
-from policies.openflow import open_price_s
-from policies.paper import paper_plan
-from policies.plan import Observation, Plan, Policy
+from airdraft.nodes.messages import MAX_GAMMA, MAX_HOLD_US
+from airdraft.policies.baselines import SCHEMES
+from airdraft.policies.describe import policy_of
+from airdraft.policies.joint import joint_plan
+from airdraft.policies.openflow import open_price_s
+from airdraft.policies.paper import paper_plan
+from airdraft.policies.plan import Observation, Plan, Policy
 
 OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 

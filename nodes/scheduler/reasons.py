@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nodes.messages import CommitEntry
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.state import SchedulerState
-from nodes.scheduler.stream import Stream
-from nodes.telemetry.counts import PLAIN_TEXTS, Plain
+from airdraft.nodes.messages import CommitEntry
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.state import SchedulerState
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.telemetry.counts import PLAIN_TEXTS, Plain
 
 
 def plain_label(scheduler: SchedulerState, stream: Stream, entry: CommitEntry) -> Plain:

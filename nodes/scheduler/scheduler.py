@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from nodes.messages import (
+from airdraft.nodes.messages import (
     MAX_STREAMS_PER_MESSAGE,
     ChainPart,
     CommitReply,
@@ -22,19 +22,26 @@ from nodes.messages import (
     LeaseRequest,
     with_tokens,
 )
-from nodes.scheduler import following, in_force, passes
-from nodes.scheduler.commits import commit, tell_followers
-from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.endings import LEASE_TOKENS, closing, every_second, finish, opening, remove
-from nodes.scheduler.instructions import Abort, Instruction, ToTarget
-from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Mode
-from nodes.scheduler.state import SchedulerState, TargetCosts, find_current
-from nodes.scheduler.stream import NodeBackoff, ReadingText, Running, Stream
-from nodes.telemetry.counts import Counts
-from nodes.worker.stream import StreamId, StreamSpec
-from policies.latency import NodeCosts
-from policies.plan import Link
+from airdraft.nodes.scheduler import following, in_force, passes
+from airdraft.nodes.scheduler.commits import commit, tell_followers
+from airdraft.nodes.scheduler.comparison import Speculation
+from airdraft.nodes.scheduler.drafts import DraftRecord, Drafts
+from airdraft.nodes.scheduler.endings import (
+    LEASE_TOKENS,
+    closing,
+    every_second,
+    finish,
+    opening,
+    remove,
+)
+from airdraft.nodes.scheduler.instructions import Abort, Instruction, ToTarget
+from airdraft.nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Mode
+from airdraft.nodes.scheduler.state import SchedulerState, TargetCosts, find_current
+from airdraft.nodes.scheduler.stream import NodeBackoff, ReadingText, Running, Stream
+from airdraft.nodes.telemetry.counts import Counts
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.plan import Link
 
 
 class Scheduler(SchedulerState):

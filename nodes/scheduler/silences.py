@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from nodes.worker.stream import StreamId
+from airdraft.nodes.worker.stream import StreamId
 
 # Seconds between two checks, and between two plans.
 LOOK_S = 1.0

@@ -9,17 +9,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from nodes.messages import CommitReply
-from nodes.scheduler.comparison import Comparisons, Speculation
-from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Hold, Mode, PlanResult
-from nodes.scheduler.silences import Awaited, Silences
-from nodes.scheduler.stream import Stream
-from nodes.telemetry.counts import Counts
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, cells_soon
-from policies.acceptance import AcceptanceEstimate
-from policies.latency import MAX_RATIO, PASS_RATE, Load, NodeCosts, TableRefit
-from policies.plan import Link, Plan
+from airdraft.nodes.messages import CommitReply
+from airdraft.nodes.scheduler.comparison import Comparisons, Speculation
+from airdraft.nodes.scheduler.drafts import Drafts
+from airdraft.nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Hold, Mode, PlanResult
+from airdraft.nodes.scheduler.silences import Awaited, Silences
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.telemetry.counts import Counts
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, cells_soon
+from airdraft.policies.acceptance import AcceptanceEstimate
+from airdraft.policies.latency import MAX_RATIO, PASS_RATE, Load, NodeCosts, TableRefit
+from airdraft.policies.plan import Link, Plan
 
 # Assumed before a pass was seen. By the time of a pass without guesses streams would choose the
 # quickest draft node first: in a simulated cell of 200 kbit/s that cost 4 % of all tokens.

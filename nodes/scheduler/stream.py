@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from nodes.messages import CommitEntry
-from nodes.scheduler.comparison import Comparison
-from nodes.telemetry.counts import Plain
-from nodes.worker.stream import StreamSpec
-from policies.acceptance import AcceptanceEstimate
-from policies.latency import PASS_RATE
+from airdraft.nodes.messages import CommitEntry
+from airdraft.nodes.scheduler.comparison import Comparison
+from airdraft.nodes.telemetry.counts import Plain
+from airdraft.nodes.worker.stream import StreamSpec
+from airdraft.policies.acceptance import AcceptanceEstimate
+from airdraft.policies.latency import PASS_RATE
 
 # A stream loses its draft node after this many tokens without a guess that could be compared: the
 # node is silent, or its guesses arrive after the text has passed them. As many tokens later it is

@@ -17,19 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from nodes.catalog import default_cache_dir
-from nodes.config.settings import ConfigError, EngineSettings, environment
-from nodes.draft.output_limit import output_limit
-from nodes.draft.state import DraftState
-from nodes.engine.calibrate import as_fast_as_now
-from nodes.engine.cores import this_device
-from nodes.engine.grammar import Grammars
-from nodes.engine.llama_abi import library_hash
-from nodes.engine.load import Opened
-from nodes.engine.protocol import EngineError, EngineInfo, Sequences
-from nodes.service.runtime import in_loading_thread
-from nodes.target.turns import Turns
-from nodes.worker.engines import (
+from airdraft.nodes.catalog import default_cache_dir
+from airdraft.nodes.config.settings import ConfigError, EngineSettings, environment
+from airdraft.nodes.draft.output_limit import output_limit
+from airdraft.nodes.draft.state import DraftState
+from airdraft.nodes.engine.calibrate import as_fast_as_now
+from airdraft.nodes.engine.cores import this_device
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.llama_abi import library_hash
+from airdraft.nodes.engine.load import Opened
+from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Sequences
+from airdraft.nodes.service.runtime import in_loading_thread
+from airdraft.nodes.target.turns import Turns
+from airdraft.nodes.worker.engines import (
     calibration_of,
     checked_model,
     draft_inside,
@@ -37,8 +37,8 @@ from nodes.worker.engines import (
     opened_inside,
     opener_of,
 )
-from nodes.worker.inside_record import InsideRecord, key_of
-from nodes.worker.trial import Trial
+from airdraft.nodes.worker.inside_record import InsideRecord, key_of
+from airdraft.nodes.worker.trial import Trial
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from mesh.endpoints import on_this_machine
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
-from nodes.config.settings import CoordinatorConfig, EngineSettings
-from nodes.engine.calibrate import Progress
-from nodes.service.roles import bound_coordinator, keyring
-from nodes.service.runtime import (
+from airdraft.mesh.endpoints import on_this_machine
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import CoordinatorConfig, EngineSettings
+from airdraft.nodes.engine.calibrate import Progress
+from airdraft.nodes.service.roles import bound_coordinator, keyring
+from airdraft.nodes.service.runtime import (
     EXIT_CONFIG,
     EXIT_DISMISSED,
     EXIT_NO_PERMISSION,
@@ -28,7 +28,7 @@ from nodes.service.runtime import (
     beside,
     last_act,
 )
-from nodes.service.supervision import Child, node_command, node_environment
+from airdraft.nodes.service.supervision import Child, node_command, node_environment
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ async def local_mesh(
     progress: Progress = lambda *_: None,
     restarts: bool = False,
     tell: Callable[[str], None] = logger.warning,
-) -> AsyncIterator[tuple[LocalMesh, Client]]:
+) -> AsyncIterator[tuple[LocalMesh, MeshClient]]:
     """Start a mesh, wait until it can serve, and stop it at the end of the block.
 
     lookup: Whether targets also guess by prompt lookup. listen: The endpoint to bind; None binds a
@@ -222,7 +222,7 @@ async def local_mesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, progress=progress
         )
         # A mesh that must stay up must not end because its own event loop was late once.
-        client = Client(
+        client = MeshClient(
             context.connect(mesh.endpoint, ring.client_keys(mesh.endpoint)),
             endpoint=mesh.endpoint,
             role=role,
@@ -253,7 +253,7 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-async def _until_joined(client: Client, wanted: set[str]) -> None:
+async def _until_joined(client: MeshClient, wanted: set[str]) -> None:
     present: set[str] = set()
     while not wanted <= present:
         await asyncio.sleep(_POLL_S)

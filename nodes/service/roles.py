@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mesh.endpoints import ipc_path
-from mesh.errors import KeysError
-from mesh.zmq_transport import ZmqContext
-from nodes.config.settings import (
+from airdraft.mesh.endpoints import ipc_path
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
@@ -21,15 +21,15 @@ from nodes.config.settings import (
     TargetConfig,
     environment,
 )
-from nodes.engine.calibrate import Progress
-from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.load import Opened, OpenedModel
-from nodes.engine.sandbox.process import GrammarCheck
-from nodes.keys.keyring import Keyring, keyring_of, make_private
-from nodes.service.runtime import beside, in_loading_thread, last_act, raise_file_limit
-from nodes.service.supervision import Parent, until_parent_gone
-from nodes.service.systemd import Manager, endpoint_of, take_inherited
-from nodes.worker.engines import (
+from airdraft.nodes.engine.calibrate import Progress
+from airdraft.nodes.engine.embedding import EmbeddingModel
+from airdraft.nodes.engine.load import Opened, OpenedModel
+from airdraft.nodes.engine.sandbox.process import GrammarCheck
+from airdraft.nodes.keys.keyring import Keyring, keyring_of, make_private
+from airdraft.nodes.service.runtime import beside, in_loading_thread, last_act, raise_file_limit
+from airdraft.nodes.service.supervision import Parent, until_parent_gone
+from airdraft.nodes.service.systemd import Manager, endpoint_of, take_inherited
+from airdraft.nodes.worker.engines import (
     CANNOT_DRAFT,
     calibration_of,
     check_draft_inside,
@@ -41,10 +41,10 @@ from nodes.worker.engines import (
 )
 
 if TYPE_CHECKING:
-    from nodes.coordinator.service import Coordinator
-    from nodes.draft.node import DraftNode
-    from nodes.target.embedding import EmbeddingNode
-    from nodes.target.node import TargetNode
+    from airdraft.nodes.coordinator.service import Coordinator
+    from airdraft.nodes.draft.node import DraftNode
+    from airdraft.nodes.target.embedding import EmbeddingNode
+    from airdraft.nodes.target.node import TargetNode
 
     Node = TargetNode | EmbeddingNode | DraftNode
 
@@ -93,7 +93,7 @@ def bound_coordinator(
 
     Warns if other users than its own may join it.
     """
-    from nodes.coordinator.service import Coordinator
+    from airdraft.nodes.coordinator.service import Coordinator
 
     secured = ring.server_keys(listen)
     coordinator = Coordinator(
@@ -189,10 +189,10 @@ def _target_node(
     stack: contextlib.ExitStack,
 ) -> Callable[..., Node]:
     """Open what a node needs besides, on the stack; returns what makes the node of a transport."""
-    from nodes.engine.grammar import Grammars
-    from nodes.service.inside import Inside
-    from nodes.target.embedding import EmbeddingNode
-    from nodes.target.node import TargetNode
+    from airdraft.nodes.engine.grammar import Grammars
+    from airdraft.nodes.service.inside import Inside
+    from airdraft.nodes.target.embedding import EmbeddingNode
+    from airdraft.nodes.target.node import TargetNode
 
     opened, emulated = pair
     if isinstance(opened, EmbeddingModel):
@@ -226,10 +226,10 @@ def _draft_node(
     config: NodeConfig, opened: Opened, stack: contextlib.ExitStack
 ) -> Callable[..., Node]:
     """Do what _target_node() does, for a draft node."""
-    from nodes.draft.node import DraftNode
-    from nodes.draft.output_limit import output_limit
-    from nodes.draft.state import DraftState
-    from nodes.engine.grammar import Grammars
+    from airdraft.nodes.draft.node import DraftNode
+    from airdraft.nodes.draft.output_limit import output_limit
+    from airdraft.nodes.draft.state import DraftState
+    from airdraft.nodes.engine.grammar import Grammars
 
     calibration = calibration_of(opened.model)
     model, piece = in_tokens_of_targets(opened, config.engine)

@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
-from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
-from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
-from nodes.api.errors import AirdraftError, ConnectError
-from nodes.catalog import CatalogError, ModelNameError
-from nodes.client.client import RequestFailedError
-from nodes.config.settings import ConfigError, environment
-from nodes.engine.protocol import EngineError
-from nodes.service.systemd import Manager, is_journal, with_priority
-from nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError
+from airdraft.mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
+from airdraft.mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
+from airdraft.nodes.api.errors import AirdraftError, ConnectError
+from airdraft.nodes.catalog import CatalogError, ModelNameError
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.config.settings import ConfigError, environment
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.service.systemd import Manager, is_journal, with_priority
+from airdraft.nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 logger = logging.getLogger(__name__)
 

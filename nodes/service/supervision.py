@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from dataclasses import fields
 from typing import Final, NoReturn
 
-from mesh.pauses import PauseState
-from nodes.config.settings import (
+from airdraft.mesh.pauses import PauseState
+from airdraft.nodes.config.settings import (
     DraftConfig,
     EngineSettings,
     TargetConfig,
@@ -23,9 +23,9 @@ from nodes.config.settings import (
     schema_of,
     variable_of,
 )
-from nodes.engine.calibrate import Progress
-from nodes.service.runtime import StoppedError
-from nodes.service.systemd import PING, READY, Manager
+from airdraft.nodes.engine.calibrate import Progress
+from airdraft.nodes.service.runtime import StoppedError
+from airdraft.nodes.service.systemd import PING, READY, Manager
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ async def until_parent_gone() -> NoReturn:
 
 # The module that supervised nodes run as their program. A program that adds to the command line
 # puts its own name here.
-program = "nodes.cli"
+program = "airdraft"
 
 
 def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import IO
 
-from nodes.config.settings import ConfigError
+from airdraft.nodes.config.settings import ConfigError
 
 logger = logging.getLogger(__name__)
 

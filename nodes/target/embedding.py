@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Unpack
 
-from mesh.transport import ClientTransport
-from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.protocol import InvalidInputError
-from nodes.messages import (
+from airdraft.mesh.transport import ClientTransport
+from airdraft.nodes.engine.embedding import EmbeddingModel
+from airdraft.nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.messages import (
     EMBEDDING,
     LinkFields,
     ProbeReply,
@@ -16,10 +16,10 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.target.text_reader import TextReader, tokenize
-from nodes.worker.node import Joining, Node
-from nodes.worker.profile import encode_profile
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.target.text_reader import TextReader, tokenize
+from airdraft.nodes.worker.node import Joining, Node
+from airdraft.nodes.worker.profile import encode_profile
+from airdraft.policies.latency import CostTable, NodeCosts
 
 
 class EmbeddingNode(Node):

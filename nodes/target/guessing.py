@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from nodes.engine.protocol import EngineError, Model, Span
-from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
-from nodes.target.lookup import Lookup
-from nodes.target.proposals import Proposer
-from nodes.target.residents import Residents
-from nodes.target.stream import NOTHING, Chosen, TargetStream
-from nodes.target.turns import Turns
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
-from policies.guesses import Offer, composed
-from policies.latency import CostColumns, CostTable, TableRefit
+from airdraft.nodes.engine.protocol import EngineError, Model, Span
+from airdraft.nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
+from airdraft.nodes.target.lookup import Lookup
+from airdraft.nodes.target.proposals import Proposer
+from airdraft.nodes.target.residents import Residents
+from airdraft.nodes.target.stream import NOTHING, Chosen, TargetStream
+from airdraft.nodes.target.turns import Turns
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
+from airdraft.policies.guesses import Offer, composed
+from airdraft.policies.latency import CostColumns, CostTable, TableRefit
 
 
 class Guessing:

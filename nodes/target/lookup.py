@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, TypeAlias
 
-from nodes.target.proposals import Proposal, Source
-from nodes.worker.stream import StreamId, StreamSpec
-from policies.acceptance import Calibration, DraftCalibration
+from airdraft.nodes.target.proposals import Proposal, Source
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
+from airdraft.policies.acceptance import Calibration, DraftCalibration
 
 # An indexed token takes at most some 600 bytes, so all take 40 MB. Of a prompt that would take more
 # than a quarter of them only the end is indexed.

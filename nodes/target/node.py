@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, Unpack
 
-from mesh.transport import ClientTransport
-from nodes.engine.grammar import Grammars
-from nodes.engine.protocol import Model, Tokenizer
-from nodes.messages import (
+from airdraft.mesh.transport import ClientTransport
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.protocol import Model, Tokenizer
+from airdraft.nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
@@ -23,17 +23,17 @@ from nodes.messages import (
     TokenizeRequest,
     with_tokens,
 )
-from nodes.target.state import TargetState
-from nodes.target.stream import Beside, Committed, Event
-from nodes.target.text_reader import TextReader, tokenize
-from nodes.target.turns import Turns
-from nodes.worker.engine_thread import EngineThread
-from nodes.worker.grammar_queue import GrammarQueue
-from nodes.worker.mask_thread import MaskThread
-from nodes.worker.node import Joining, Node, Part
-from nodes.worker.profile import encode_profile
-from nodes.worker.stream import StreamId
-from policies.latency import NodeCosts
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.target.stream import Beside, Committed, Event
+from airdraft.nodes.target.text_reader import TextReader, tokenize
+from airdraft.nodes.target.turns import Turns
+from airdraft.nodes.worker.engine_thread import EngineThread
+from airdraft.nodes.worker.grammar_queue import GrammarQueue
+from airdraft.nodes.worker.mask_thread import MaskThread
+from airdraft.nodes.worker.node import Joining, Node, Part
+from airdraft.nodes.worker.profile import encode_profile
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.latency import NodeCosts
 
 
 class DraftInside(Part, Protocol):

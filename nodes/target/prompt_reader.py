@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nodes.engine.protocol import Span, Tokenizer
-from nodes.target.residents import Residents
-from nodes.target.stream import TargetStream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS
-from policies.latency import CostTable
+from airdraft.nodes.engine.protocol import Span, Tokenizer
+from airdraft.nodes.target.residents import Residents
+from airdraft.nodes.target.stream import TargetStream
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS
+from airdraft.policies.latency import CostTable
 
 # Limits for reading the text of an answer that has already begun: pieces a pass, and seconds a
 # pass. Its reader waits in the middle of a sentence, so the text is read in few large passes, and

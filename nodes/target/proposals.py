@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-from nodes.worker.stream import StreamId, StreamSpec
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
 
 # Who made the guesses of a stream in a pass: a draft node, prompt lookup, or the draft model in the
 # target's process.

@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nodes.engine.protocol import Model, SavedPrefix, common_prefix
-from nodes.messages import StreamParkedNotice
-from nodes.target.stream import TargetStream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, most_in_common
+from airdraft.nodes.engine.protocol import Model, SavedPrefix, common_prefix
+from airdraft.nodes.messages import StreamParkedNotice
+from airdraft.nodes.target.stream import TargetStream
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, most_in_common
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Sequence
 from functools import cached_property
 
-from nodes.engine.grammar import Grammars
-from nodes.engine.masks import AT_ONCE, MaskService
-from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
-from nodes.engine.selftest import probe_digest
-from nodes.messages import (
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.masks import AT_ONCE, MaskService
+from airdraft.nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
+from airdraft.nodes.engine.selftest import probe_digest
+from airdraft.nodes.messages import (
     ChainPart,
     CommitEntry,
     HoldEntry,
@@ -21,20 +21,27 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.guessing import Guessing, wait_s, waiting_groups
-from nodes.target.prompt_reader import (
+from airdraft.nodes.target.guessing import Guessing, wait_s, waiting_groups
+from airdraft.nodes.target.prompt_reader import (
     MAX_SCORE_BYTES,
     PromptReader,
     is_decoded,
     num_read_tokens,
     num_scores_that_fit,
 )
-from nodes.target.residents import Residents
-from nodes.target.stream import NOTHING, Beside, Chosen, Committed, Event, TargetStream
-from nodes.target.turns import Turns
-from nodes.worker.mask_waits import MaskWaits
-from nodes.worker.stream import StopMatcher, StreamId, StreamSpec, failed_by, refusal, sampler_of
-from policies.latency import NodeCosts
+from airdraft.nodes.target.residents import Residents
+from airdraft.nodes.target.stream import NOTHING, Beside, Chosen, Committed, Event, TargetStream
+from airdraft.nodes.target.turns import Turns
+from airdraft.nodes.worker.mask_waits import MaskWaits
+from airdraft.nodes.worker.stream import (
+    StopMatcher,
+    StreamId,
+    StreamSpec,
+    failed_by,
+    refusal,
+    sampler_of,
+)
+from airdraft.policies.latency import NodeCosts
 
 
 class TargetState:

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from nodes.engine.masks import MaskMissingError
-from nodes.engine.protocol import Logits, StreamError, Tokenizer
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import top_k_ids
-from nodes.messages import (
+from airdraft.nodes.engine.masks import MaskMissingError
+from airdraft.nodes.engine.protocol import Logits, StreamError, Tokenizer
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.engine.sampling import top_k_ids
+from airdraft.nodes.messages import (
     CHANCE_STEPS,
     MAX_WINDOW,
     ChainPart,
@@ -27,9 +27,9 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenScores,
 )
-from nodes.target.proposals import Source
-from nodes.worker.stream import StopMatcher, StreamSpec, cells_soon, failed_by
-from policies.latency import PASS_RATE
+from airdraft.nodes.target.proposals import Source
+from airdraft.nodes.worker.stream import StopMatcher, StreamSpec, cells_soon, failed_by
+from airdraft.policies.latency import PASS_RATE
 
 # The score of tokens that a model rules out, because messages hold no infinities.
 _LEAST_LOGPROB: Final = -9999.0

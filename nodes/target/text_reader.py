@@ -8,9 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nodes.engine.protocol import InvalidInputError, Tokenizer
-from nodes.messages import MAX_PROMPT_TOKENS, MAX_TEXT_BYTES, TokenizeReply, TokenizeRequest
-from nodes.worker.threads import run_to_end
+from airdraft.nodes.engine.protocol import InvalidInputError, Tokenizer
+from airdraft.nodes.messages import (
+    MAX_PROMPT_TOKENS,
+    MAX_TEXT_BYTES,
+    TokenizeReply,
+    TokenizeRequest,
+)
+from airdraft.nodes.worker.threads import run_to_end
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Final
 
-from nodes.draft.followed import Followed
-from nodes.draft.state import DraftState
-from nodes.engine.masks import MaskService
-from nodes.messages import MAX_GAMMA
-from nodes.target.proposals import Proposal, Source
-from nodes.target.stream import TargetStream
-from nodes.worker.stream import StreamId, StreamSpec
-from policies.acceptance import AcceptanceEstimate
-from policies.latency import PASS_RATE, CostColumns, NodeCosts, TableRefit
-from policies.savings import Savings
-from policies.turns import Prices, Turn, net_of, repays, worthwhile
+from airdraft.nodes.draft.followed import Followed
+from airdraft.nodes.draft.state import DraftState
+from airdraft.nodes.engine.masks import MaskService
+from airdraft.nodes.messages import MAX_GAMMA
+from airdraft.nodes.target.proposals import Proposal, Source
+from airdraft.nodes.target.stream import TargetStream
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
+from airdraft.policies.acceptance import AcceptanceEstimate
+from airdraft.policies.latency import PASS_RATE, CostColumns, NodeCosts, TableRefit
+from airdraft.policies.savings import Savings
+from airdraft.policies.turns import Prices, Turn, net_of, repays, worthwhile
 
 # Unread tokens that a step with a guess may read. More of them are read first, in pieces, if the
 # answer is expected to be long enough for that.

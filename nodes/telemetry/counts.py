@@ -13,8 +13,8 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from nodes.messages import MAX_GAMMA, CommitEntry
-from nodes.telemetry.status import ErrorStatus, SpanStatus
+from airdraft.nodes.messages import MAX_GAMMA, CommitEntry
+from airdraft.nodes.telemetry.status import ErrorStatus, SpanStatus
 
 # pass: the seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
 # by which plans are compared.

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from nodes.telemetry.status import Status
+from airdraft.nodes.telemetry.status import Status
 
 STEP_S: Final = 1.0
 KEPT_S: Final = 300.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
-from mesh.json_form import from_object
-from nodes.messages import MAX_STATUS_BYTES
+from airdraft.mesh.json_form import from_object
+from airdraft.nodes.messages import MAX_STATUS_BYTES
 
 Labels = dict[str, int]
 

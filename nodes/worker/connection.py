@@ -10,13 +10,13 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from mesh.codec import decode, encode
-from mesh.credits import Meter
-from mesh.errors import BackpressureError, DecodeError, MeshError
-from mesh.messages import PROTOCOL_VERSION, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
-from mesh.padding import pad
-from mesh.pauses import PauseState
-from mesh.transport import ClientTransport
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.credits import Meter
+from airdraft.mesh.errors import BackpressureError, DecodeError, MeshError
+from airdraft.mesh.messages import PROTOCOL_VERSION, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
+from airdraft.mesh.padding import pad
+from airdraft.mesh.pauses import PauseState
+from airdraft.mesh.transport import ClientTransport
 
 logger = logging.getLogger(__name__)
 

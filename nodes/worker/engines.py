@@ -9,21 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from mesh.whole_files import write_whole
-from nodes.catalog import Catalog, CatalogError, default_cache_dir
-from nodes.catalog.compact import compact_copy
-from nodes.catalog.gguf import traits_of_file
-from nodes.config.settings import ConfigError, EngineSettings, environment
-from nodes.engine.calibrate import Progress
-from nodes.engine.cores import usable_cores
-from nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
-from nodes.engine.grammar import Piece
-from nodes.engine.llama import LlamaConfig
-from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
-from nodes.engine.protocol import Model, Sequences
-from nodes.engine.toy import ToyConfig
-from policies.acceptance import CALIBRATION_KEY, DraftCalibration
+from airdraft.mesh.whole_files import write_whole
+from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
+from airdraft.nodes.catalog.compact import compact_copy
+from airdraft.nodes.catalog.gguf import traits_of_file
+from airdraft.nodes.config.settings import ConfigError, EngineSettings, environment
+from airdraft.nodes.engine.calibrate import Progress
+from airdraft.nodes.engine.cores import usable_cores
+from airdraft.nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
+from airdraft.nodes.engine.grammar import Piece
+from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.llama_abi import hash_file
+from airdraft.nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
+from airdraft.nodes.engine.protocol import Model, Sequences
+from airdraft.nodes.engine.toy import ToyConfig
+from airdraft.policies.acceptance import CALIBRATION_KEY, DraftCalibration
 
 logger = logging.getLogger(__name__)
 

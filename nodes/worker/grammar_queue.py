@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.messages import OpenStreamRequest, StreamFailedNotice
-from nodes.worker.stream import StreamId, failed_by, tenant_of
-from nodes.worker.threads import run_to_end
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.messages import OpenStreamRequest, StreamFailedNotice
+from airdraft.nodes.worker.stream import StreamId, failed_by, tenant_of
+from airdraft.nodes.worker.threads import run_to_end
 
 
 class GrammarQueue:

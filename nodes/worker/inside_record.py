@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Final, Literal
 
-from mesh.whole_files import write_whole
-from nodes.catalog import disk
-from nodes.engine.cores import read
+from airdraft.mesh.whole_files import write_whole
+from airdraft.nodes.catalog import disk
+from airdraft.nodes.engine.cores import read
 
 # untried: nothing is known. good: it was tried in a process of its own. bad: that trial failed.
 # ended: it was at work when a target's process died. slow: it did not pay.

@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from nodes.engine.masks import GrammarText
-from nodes.worker.stream import tenant_of
+from airdraft.nodes.engine.masks import GrammarText
+from airdraft.nodes.worker.stream import tenant_of
 
 # The threads yield to those of the engine: with 10 one gets a tenth of a core that they want.
 _NICENESS: Final = 10

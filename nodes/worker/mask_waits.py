@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from nodes.engine.masks import AT_ONCE, MaskService
-from nodes.engine.sampler import Sampler
+from airdraft.nodes.engine.masks import AT_ONCE, MaskService
+from airdraft.nodes.engine.sampler import Sampler
 
 # All streams of a pass wait this long for the masks of some of them, as a part of the last pass's
 # time: a quarter leaves room below the half by which nobody may slow others. Masks are computed

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol, Required, TypedDict, Unpack
 
-from mesh.messages import Welcome
-from mesh.transport import ClientTransport
-from nodes.worker.connection import STOPS, Connection
+from airdraft.mesh.messages import Welcome
+from airdraft.mesh.transport import ClientTransport
+from airdraft.nodes.worker.connection import STOPS, Connection
 
 logger = logging.getLogger(__name__)
 

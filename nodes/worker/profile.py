@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from mesh.codec import decode_struct, encode_struct
-from mesh.json_form import copied_from
-from nodes.engine.protocol import EngineInfo
-from nodes.messages import EngineProfile, LinkFields
-from policies.latency import NodeCosts
-from policies.plan import Link
+from airdraft.mesh.codec import decode_struct, encode_struct
+from airdraft.mesh.json_form import copied_from
+from airdraft.nodes.engine.protocol import EngineInfo
+from airdraft.nodes.messages import EngineProfile, LinkFields
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.plan import Link
 
 # Bounds that no device exceeds; they keep the planner's computations from overflowing.
 _LEAST_S, _MOST_S = 1e-9, 1e5

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias, TypeVar
 
-from nodes.engine.grammar import Grammars
-from nodes.engine.masks import MaskService
-from nodes.engine.protocol import EngineInfo, StreamError, common_prefix
-from nodes.engine.sampler import Sampler
-from nodes.messages import MAX_GAMMA, OpenStreamRequest, StreamFailedNotice
-from nodes.messages import StreamId as StreamId
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.masks import MaskService
+from airdraft.nodes.engine.protocol import EngineInfo, StreamError, common_prefix
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.messages import MAX_GAMMA, OpenStreamRequest, StreamFailedNotice
+from airdraft.nodes.messages import StreamId as StreamId
 
 # Everything that a node needs to serve a stream from some position on.
 StreamSpec: TypeAlias = OpenStreamRequest

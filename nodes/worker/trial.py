@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-from nodes.catalog import CatalogError
-from nodes.config.settings import ConfigError, EngineSettings
-from nodes.engine.protocol import EngineError, Sequences, Span
-from nodes.worker.engines import open_engine, opened_inside
+from airdraft.nodes.catalog import CatalogError
+from airdraft.nodes.config.settings import ConfigError, EngineSettings
+from airdraft.nodes.engine.protocol import EngineError, Sequences, Span
+from airdraft.nodes.worker.engines import open_engine, opened_inside
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ _NUM_STEPS: Final = 8
 # First of all the child asks to end with the thread that started it.
 _COMMAND: Final = (
     *(sys.executable, "-P", "-c"),
-    "from nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "
-    "from nodes.worker.trial import main; main()",
+    "from airdraft.nodes.engine.sandbox.jail import end_with_parent; end_with_parent(); "
+    "from airdraft.nodes.worker.trial import main; main()",
 )
 
 

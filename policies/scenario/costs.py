@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from policies.analytic import Device, TransformerShape, max_cells, node_costs
-from policies.latency import CostTable, NodeCosts
-from policies.scenario.fields import Table
+from airdraft.policies.analytic import Device, TransformerShape, max_cells, node_costs
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.scenario.fields import Table
 
 # Reads a TOML file that a scenario names, by the key that names it and the path as written there.
 ReadFile: TypeAlias = Callable[[str, str], Mapping[str, Any]]

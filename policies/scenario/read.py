@@ -44,9 +44,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from policies.plan import DraftView, Link, Observation, StreamView
-from policies.scenario.costs import COST_KEYS, ReadFile, costs_of
-from policies.scenario.fields import Table, is_number
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.scenario.costs import COST_KEYS, ReadFile, costs_of
+from airdraft.policies.scenario.fields import Table, is_number
 
 _MAX_STREAMS = 1024
 # The most guesses that a client may set (PROTOCOL, gamma).

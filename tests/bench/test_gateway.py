@@ -12,6 +12,8 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from airdraft.nodes.catalog import DEFAULT_TARGET
+from airdraft.nodes.engine.protocol import EngineError
 from bench.bare import BareLoop
 from bench.harness.fleet import Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
@@ -19,8 +21,6 @@ from bench.harness.processes import resident_bytes, tree
 from bench.harness.work import answered
 from bench.live.gateway import gateway_command
 from bench.options import model_file
-from nodes.catalog import DEFAULT_TARGET
-from nodes.engine.protocol import EngineError
 
 CHAT = "/v1/chat/completions"
 CANARY = "kestrel-0d7e91b4"

@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
+from airdraft.mesh.codec import decode
 from bench.harness.airdraft import VARIABLE
 from bench.harness.fleet import FleetError, Setup
 from bench.hostile import port
 from bench.hostile.frames import Generator, decode_hostile
 from bench.hostile.two_machines import mesh_by_invitation
-from mesh.codec import decode
 from tests.nodes.coordinator.examples import MESSAGES
 
 HAS_NAMESPACES = os.geteuid() == 0 and shutil.which("ip") is not None
@@ -50,7 +50,7 @@ async def test_a_coordinator_that_ends_beside_garbage_is_found(
 
 @pytest.mark.skipif(not HAS_NAMESPACES, reason="network namespaces need root and `ip`")
 def test_a_mesh_by_invitation_shows_a_listener_nothing() -> None:
-    command = [sys.executable, "-m", "nodes.cli"]
+    command = [sys.executable, "-m", "airdraft"]
     found = mesh_by_invitation(command, "toy:1", "toy:0.8")
     assert "guesses accepted" in found
     assert "hold none of" in found

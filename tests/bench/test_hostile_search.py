@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 
+from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from airdraft.nodes.config.settings import environment
 from bench.harness.airdraft import VARIABLE
 from bench.harness.fleet import Setup
 from bench.hostile import search as searching
@@ -12,8 +14,6 @@ from bench.hostile.attacks import PARTS, made
 from bench.hostile.items import Outcome, under_way
 from bench.hostile.search import AttackPhase, search, slower
 from bench.hostile.watching import Heard, limits_of
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config.settings import environment
 
 HTTP = [name for name in PARTS if name != "frames"]
 HAS_MODEL = Catalog(default_cache_dir(environment())).has(DEFAULT_TARGET)

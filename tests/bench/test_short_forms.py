@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from airdraft.nodes.config.settings import environment
 from bench.asking import Pair
 from bench.harness.cases import make_prompts
 from bench.kernels import measure
 from bench.law1 import run_law1
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config.settings import environment
 
 
 @pytest.mark.model

@@ -1,7 +1,7 @@
 """Bytes around a pass: what is counted, and that real messages stay within the design's bounds."""
 
+from airdraft.mesh.codec import encode
 from bench.wire import measure, pass_messages, table
-from mesh.codec import encode
 
 # What a message needs besides its tokens: a header, and some bytes for each of its streams.
 HEADER_BYTES, STREAM_BYTES = 49, 16

@@ -24,7 +24,7 @@ class Commands:
         self._mark = f"TMPDIR={self.tmp}".encode()
 
     def command(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "nodes.cli", *arguments]
+        return [sys.executable, "-m", "airdraft", *arguments]
 
     def environment(self, changes: dict[str, str]) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AIRDRAFT_")}
@@ -95,7 +95,7 @@ class Commands:
                 if self._mark not in (folder / "environ").read_bytes().split(b"\0"):
                     continue
                 words = (folder / "cmdline").read_bytes().decode().split("\0")
-                role = words[words.index("nodes.cli") + 1] if "nodes.cli" in words else words[0]
+                role = words[words.index("airdraft") + 1] if "airdraft" in words else words[0]
                 if not roles or role in roles:
                     found[int(folder.name)] = role
         return found

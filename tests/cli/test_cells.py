@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.cli.cells import cut, filled, shown, width_of
+from airdraft.nodes.cli.cells import cut, filled, shown, width_of
 
 
 @given(text=st.text(max_size=30), width=st.integers(0, 40))

@@ -1,8 +1,8 @@
 import json
 from pathlib import Path
 
-from nodes.cli.doctor import text_of
-from nodes.doctor.finding import note, ok, warn
+from airdraft.nodes.cli.doctor import text_of
+from airdraft.nodes.doctor.finding import note, ok, warn
 from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import toy_mesh
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from nodes.cli.generate import print_request
-from nodes.client.generation import GenerateOptions
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures
+from airdraft.nodes.cli.generate import print_request
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.messages import FinishedNotice, StartedNotice, StreamFigures
 
 FIGURES = StreamFigures(0, 1, 0, 0, 0, 0, "draft node \x1b]0;x\x07 had no guess in time")
 NOTICES = StartedNotice(1, 5, 3, True, "t", "d", False), FinishedNotice(1, 0, 0, "stop", FIGURES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.keys import KeyPair, read_key_pair
+from airdraft.mesh.keys import KeyPair, read_key_pair
 from tests.cli.commands import Commands, error_line, stopped, wait_until
 
 

@@ -10,11 +10,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
-from nodes.catalog.entries import FileSource
-from nodes.catalog.gguf import check_gguf
-from nodes.cli import models as module
-from nodes.cli.main import main
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
+from airdraft.nodes.catalog.entries import FileSource
+from airdraft.nodes.catalog.gguf import check_gguf
+from airdraft.nodes.cli import models as module
+from airdraft.nodes.cli.main import main
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 CONTENT = gguf_bytes()

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import nodes.cli.nodes
-from nodes.cli.main import cli
-from nodes.cli.nodes import drain_command, table_of
-from nodes.messages import NodeFields, NodesReply
+import airdraft.nodes.cli.nodes
+from airdraft.nodes.cli.main import cli
+from airdraft.nodes.cli.nodes import drain_command, table_of
+from airdraft.nodes.messages import NodeFields, NodesReply
 from tests.cli.commands import Commands, error_line
 from tests.nodes.api.toy_mesh import toy_mesh
 
@@ -80,7 +80,7 @@ def test_who_drains_is_told_that_somebody_took_it_back(
     async def with_taken(_connect: str, _keys: None, use: Any, **_: str) -> Any:
         return await use(Taken())
 
-    monkeypatch.setattr(nodes.cli.nodes, "with_client", with_taken)
+    monkeypatch.setattr(airdraft.nodes.cli.nodes, "with_client", with_taken)
     with pytest.raises(SystemExit) as ended:
         drain_command.main(["target-0"], standalone_mode=False)
     assert ended.value.code == 1

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from nodes.cli.output_file import write_output
+from airdraft.nodes.cli.output_file import write_output
 
 
 def test_a_file_is_replaced_as_a_whole_keeps_its_mode_and_a_link_is_followed(

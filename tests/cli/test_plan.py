@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nodes.cli.main import cli, main
-from policies.baselines import POLICIES
+from airdraft.nodes.cli.main import cli, main
+from airdraft.policies.baselines import POLICIES
 from tests.cli.commands import ROOT
 from tests.policies.scenarios import GOOD
 

@@ -1,6 +1,6 @@
 import io
 
-from nodes.cli.progress import Progress
+from airdraft.nodes.cli.progress import Progress
 from tests.nodes.gateway.fake_mesh import Clock
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from nodes.catalog import DEFAULT_TARGET
-from nodes.engine.traits import SamplingDefaults
+from airdraft.nodes.catalog import DEFAULT_TARGET
+from airdraft.nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped, wait_until
 from tests.nodes.api.toy_mesh import alone
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from nodes.cli.main import cli
+from airdraft.nodes.cli.main import cli
 from tests.cli.commands import LIMIT_S, Commands, stopped, told, wait_until
 
 # A passing test needs a few seconds of a fast machine.

@@ -2,7 +2,7 @@
 
 import json
 
-from nodes.telemetry.status import decode_status
+from airdraft.nodes.telemetry.status import decode_status
 from tests.cli.at_terminal import at_terminal
 from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import toy_mesh

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.cli.cells import width_of
-from nodes.cli.top_view import frame
-from nodes.telemetry.status import Status
+from airdraft.nodes.cli.cells import width_of
+from airdraft.nodes.cli.top_view import frame
+from airdraft.nodes.telemetry.status import Status
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS
 
 TARGET = STATUS.targets[0]

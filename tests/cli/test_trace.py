@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from nodes.api import open_client
-from nodes.cli.main import cli
-from nodes.cli.trace import poll, summary
-from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import from_line, to_line
-from nodes.worker.connection import LostCoordinatorError
+from airdraft.nodes.api import Client
+from airdraft.nodes.cli.main import cli
+from airdraft.nodes.cli.trace import poll, summary
+from airdraft.nodes.messages import TraceReply
+from airdraft.nodes.telemetry.trace.records import from_line, to_line
+from airdraft.nodes.worker.connection import LostCoordinatorError
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
 from tests.nodes.telemetry.trace.examples import FLOW, OTHERS
 
@@ -38,7 +38,7 @@ def test_a_mesh_at_work_is_recorded_and_drawn(
         files = ("--output", str(output), "--raw", str(raw))
         tracing = commands.started("trace", "--connect", endpoint, "--seconds", "5", *files)
         texts = set()
-        with tracing as process, open_client(endpoint) as client:
+        with tracing as process, Client(endpoint) as client:
             # Asked again and again until the recording has ended.
             while process.poll() is None:
                 texts.add(client.complete(CANARY, max_tokens=400, gamma=4).text)
@@ -102,7 +102,7 @@ def test_what_was_recorded_before_the_coordinator_was_lost_is_written(
     async def with_client(_connect: object, _keys: object, work: Any, **_options: Any) -> None:
         await work(client)
 
-    monkeypatch.setattr("nodes.cli.trace.with_client", with_client)
+    monkeypatch.setattr("airdraft.nodes.cli.trace.with_client", with_client)
     raw, output = tmp_path / "trace.jsonl", tmp_path / "trace.json"
     if is_full:
         raw.symlink_to("/dev/full")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nodes.cli.main import cli
+from airdraft.nodes.cli.main import cli
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import nodes.gateway
+import airdraft.nodes.gateway
+from airdraft.mesh.messages import PROTOCOL_VERSION
+from airdraft.nodes.service import runtime
+from airdraft.nodes.telemetry.counts import FATES, PLAIN_TEXTS
 from bench.pages.command import FOLDER, outdated
 from bench.pages.markdown import PageError, with_parts
 from bench.pages.settings import ROLES, settings_of
-from mesh.messages import PROTOCOL_VERSION
-from nodes.service import runtime
-from nodes.telemetry.counts import FATES, PLAIN_TEXTS
 
 
 def rows(page: str) -> set[str]:
@@ -62,7 +62,7 @@ def test_every_label_of_the_status_document_is_explained() -> None:
 
 def test_every_status_of_an_error_is_explained() -> None:
     table = " ".join(rows("http-api.md"))
-    sources = Path(nodes.gateway.__file__).parent.glob("*.py")
+    sources = Path(airdraft.nodes.gateway.__file__).parent.glob("*.py")
     text = "".join(source.read_text(encoding="utf-8") for source in sources)
     raised = set(re.findall(r"ApiError\(\s*(\d{3})", text))
     assert {"400", "404"} <= raised

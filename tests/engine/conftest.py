@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.catalog import Catalog, default_cache_dir
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 from tests.engine.llama_texts import NUM_CELLS
 
 

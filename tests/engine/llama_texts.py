@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from nodes.engine.llama_abi import library, load_model
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.llama_abi import library, load_model
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 
 NUM_CELLS = 512
 needs_model = pytest.mark.model

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nodes.engine import calibrate as calibrate_module
-from nodes.engine.calibrate import (
+from airdraft.nodes.engine import calibrate as calibrate_module
+from airdraft.nodes.engine.calibrate import (
     as_fast_as_now,
     cache_key,
     calibrate,
@@ -18,11 +18,11 @@ from nodes.engine.calibrate import (
     load_cached,
     store,
 )
-from nodes.engine.llama import LlamaConfig
-from nodes.engine.protocol import InvalidInputError
-from nodes.engine.selftest import SelfTest
-from nodes.engine.toy import ToyConfig, ToyModel
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.selftest import SelfTest
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.policies.latency import CostTable, NodeCosts
 
 COSTS = NodeCosts(
     CostTable((1, 2, 8), (0.001, 0.0015, 0.1 + 0.2), 1e-9, 1e-7), CostTable((32,), (0.004,), 0.0)

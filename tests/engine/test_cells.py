@@ -1,6 +1,6 @@
 """When a compaction is worth its cost. What the log is for: test_llama_cache.py."""
 
-from nodes.engine.cells import CellLog, equal_runs
+from airdraft.nodes.engine.cells import CellLog, equal_runs
 
 
 def test_compaction_is_due_once_garbage_was_read_often_enough():

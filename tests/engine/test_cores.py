@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nodes.engine.cores import FreeCores, describe_device, this_device, usable_cores, used_seconds
+from airdraft.nodes.engine.cores import (
+    FreeCores,
+    describe_device,
+    this_device,
+    usable_cores,
+    used_seconds,
+)
 
 
 def machine(root: Path, siblings: list[str], quota: str = "") -> Path:

@@ -7,10 +7,10 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from nodes.catalog.gguf import traits_of_file
-from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.llama_abi import library
-from nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.catalog.gguf import traits_of_file
+from airdraft.nodes.engine.embedding import EmbeddingModel
+from airdraft.nodes.engine.llama_abi import library
+from airdraft.nodes.engine.protocol import InvalidInputError
 from tests.engine.kernels import tiny_models
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 

@@ -13,14 +13,14 @@ import shutil
 import numpy as np
 import pytest
 
+from airdraft.nodes.engine import golden
+from airdraft.nodes.engine.golden import sampling_digest, software_digest
 from bench.portable import emulated_x86
-from nodes.engine import golden
-from nodes.engine.golden import sampling_digest, software_digest
 from tests.engine.printed import printed
 
 # It changes with SAMPLING_VERSION, and never without.
 DIGEST = "ae6b485d05c74f6f"
-SHOW = "from nodes.engine.golden import sampling_digest; print(sampling_digest())"
+SHOW = "from airdraft.nodes.engine.golden import sampling_digest; print(sampling_digest())"
 
 
 def test_the_digest_is_what_it_was():

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from nodes.engine.grammar import Checked, GrammarError, Grammars, GrammarState, lark_of
-from nodes.engine.rules import Grammar
+from airdraft.nodes.engine.grammar import Checked, GrammarError, Grammars, GrammarState, lark_of
+from airdraft.nodes.engine.rules import Grammar
 
 # Two end tokens, a control token, and bytes alone and together.
 PIECES = [b"", b"", b"", *(bytes([b]) for b in range(1, 128)), b'{"', b'":', b'"a"', b"ab", b"abc"]

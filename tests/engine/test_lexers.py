@@ -11,9 +11,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from nodes.engine.grammar import GrammarError, Grammars, GrammarState, LexerError
-from nodes.engine.masks import AT_ONCE, GrammarText
-from nodes.engine.rules import Grammar
+from airdraft.nodes.engine.grammar import GrammarError, Grammars, GrammarState, LexerError
+from airdraft.nodes.engine.masks import AT_ONCE, GrammarText
+from airdraft.nodes.engine.rules import Grammar
 
 # Long pieces of two letters, so that few tokens make many states of a lexer.
 RANDOM = random.Random(1)

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.engine import llama_abi
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import EngineError, ModelFileError
+from airdraft.nodes.catalog import Catalog, default_cache_dir
+from airdraft.nodes.engine import llama_abi
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.protocol import EngineError, ModelFileError
 from tests.engine.llama_texts import NUM_CELLS, needs_model
 
 
@@ -116,7 +116,7 @@ def binding_to(monkeypatch):
 
     def bind(bindings):
         monkeypatch.setitem(sys.modules, "llama_cpp", bindings)
-        spec = importlib.util.find_spec("nodes.engine.llama_abi")
+        spec = importlib.util.find_spec("airdraft.nodes.engine.llama_abi")
         copy = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(copy)
         return copy
@@ -154,7 +154,7 @@ def test_a_library_that_cannot_be_loaded_is_told(binding_to):
 
 
 def test_libllamas_log_goes_to_ours_and_the_last_error_is_kept(binding_to, caplog):
-    caplog.set_level(logging.DEBUG, logger="nodes.engine.llama_abi")
+    caplog.set_level(logging.DEBUG, logger="airdraft.nodes.engine.llama_abi")
     expected = bindings()
     abi = binding_to(expected)
     assert abi.library() is abi.library() is expected

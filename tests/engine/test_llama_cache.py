@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from nodes.engine.cells import CellLog
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import CacheFullError, SavedPrefix, Span
+from airdraft.nodes.engine.cells import CellLog
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import CacheFullError, SavedPrefix, Span
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.

@@ -5,12 +5,12 @@ import contextlib
 import numpy as np
 import pytest
 
-from nodes.engine import llama, llama_abi
-from nodes.engine.cells import CellLog
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import ModelFileError, Span
-from nodes.engine.selftest import run_self_test
+from airdraft.nodes.engine import llama, llama_abi
+from airdraft.nodes.engine.cells import CellLog
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import ModelFileError, Span
+from airdraft.nodes.engine.selftest import run_self_test
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.

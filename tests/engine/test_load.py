@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from nodes.engine import llama_abi, load
-from nodes.engine.llama import LlamaConfig
-from nodes.engine.load import open_model
-from nodes.engine.protocol import EngineError
-from nodes.engine.selftest import SelfTest
-from nodes.engine.toy import ToyModel, ToyTokenizer
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.engine import llama_abi, load
+from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.load import open_model
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.engine.selftest import SelfTest
+from airdraft.nodes.engine.toy import ToyModel, ToyTokenizer
+from airdraft.policies.latency import CostTable, NodeCosts
 
 COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.02)), CostTable((32,), (0.1,)))
 

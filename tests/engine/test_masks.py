@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.grammar import GrammarError, Grammars, Mask
-from nodes.engine.masks import AT_ONCE, GrammarText, MaskMissingError, MasksAtOnce
-from nodes.engine.rules import Grammar
-from nodes.engine.toy import TOY_EOG, ToyTokenizer
+from airdraft.nodes.engine.grammar import GrammarError, Grammars, Mask
+from airdraft.nodes.engine.masks import AT_ONCE, GrammarText, MaskMissingError, MasksAtOnce
+from airdraft.nodes.engine.rules import Grammar
+from airdraft.nodes.engine.toy import TOY_EOG, ToyTokenizer
 
 GRAMMARS = Grammars(ToyTokenizer(40).piece, 40, frozenset({TOY_EOG}))
 NUMBERS = Grammar("gbnf", 'root ::= (" " [1-3] [0-9]?)+ " 4"')

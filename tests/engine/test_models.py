@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airdraft.nodes.engine.protocol import CacheFullError, InvalidInputError, Span, check_spans
+from airdraft.nodes.engine.sampling import Sampling, sample
+from airdraft.nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from bench.emulate.replay import ReplayConfig, ReplayModel
-from nodes.engine.protocol import CacheFullError, InvalidInputError, Span, check_spans
-from nodes.engine.sampling import Sampling, sample
-from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from tests.bench.emulate.recordings import COSTS, toy_recording
 
 RECORDING = toy_recording(num_texts=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine import portable_math
+from airdraft.nodes.engine import portable_math
 from tests.engine.plain_law1 import plain_log
 
 MOST_STEPS = 41 << 20

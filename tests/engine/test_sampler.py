@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.protocol import Logits
-from nodes.engine.rules import Grammar, LogitBias, LogitRules
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling, sample
-from nodes.engine.toy import TOY_EOG, ToyTokenizer
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.engine.protocol import Logits
+from airdraft.nodes.engine.rules import Grammar, LogitBias, LogitRules
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.engine.sampling import Sampling, sample
+from airdraft.nodes.engine.toy import TOY_EOG, ToyTokenizer
 
 NUM_VOCAB = 40
 GRAMMAR = Grammar("gbnf", 'root ::= (" " [1-3] [0-9]?)+ " 4"')

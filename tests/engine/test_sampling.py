@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nodes.engine.noise import drawn_ids, gumbel_noise, gumbel_of_bits
-from nodes.engine.portable_math import power_of_half
-from nodes.engine.protocol import EngineError
-from nodes.engine.sampling import Sampling, probability, sample, top_k_ids
+from airdraft.nodes.engine.noise import drawn_ids, gumbel_noise, gumbel_of_bits
+from airdraft.nodes.engine.portable_math import power_of_half
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.engine.sampling import Sampling, probability, sample, top_k_ids
 from tests.engine.plain_law1 import kept_by_top_p, plain_hash, plain_log, plain_noise, plain_steps
 
 

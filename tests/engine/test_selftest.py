@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodes.engine.protocol import SavedPrefix, Span
-from nodes.engine.selftest import probe_digest, run_self_test
-from nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.nodes.engine.protocol import SavedPrefix, Span
+from airdraft.nodes.engine.selftest import probe_digest, run_self_test
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
 
 
 class WrongModel(ToyModel):

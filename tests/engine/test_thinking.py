@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 
 # A process that renders templates takes a second to start.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.rules import Grammar
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.engine.rules import Grammar
 
 # An end token, all bytes, and a token that begins a call and one that ends in the middle of one.
 PIECES = [b"", *(bytes([b]) for b in range(1, 256)), b"<tool_call>", b'{"', b"ol_call>x"]

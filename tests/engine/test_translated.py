@@ -7,12 +7,12 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from nodes.engine.dictionary import Dictionary
-from nodes.engine.llama import LlamaModel
-from nodes.engine.load import in_tokens_of
-from nodes.engine.protocol import EngineError, InvalidInputError, Span
-from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.engine.translated import TranslatedModel
+from airdraft.nodes.engine.dictionary import Dictionary
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.load import in_tokens_of
+from airdraft.nodes.engine.protocol import EngineError, InvalidInputError, Span
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.nodes.engine.translated import TranslatedModel
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model
 from tests.engine.words import Words

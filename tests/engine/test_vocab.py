@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.engine import llama_abi
-from nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine import llama_abi
+from airdraft.nodes.engine.protocol import InvalidInputError
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model, vocabulary_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.codec import decode, encode
-from mesh.messages import Welcome
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.messages import Welcome
 from tests.harness.memory_transport import MemoryServer
 
 CLUSTER, EPOCH = "test", 5

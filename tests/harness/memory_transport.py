@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
-from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
+from airdraft.mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
+from airdraft.mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
 
 
 class _Inbox:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.zmq_transport import ZmqContext
 
 
 @pytest.fixture(params=["ipc", "tcp"])

@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from mesh.accepting import RESERVED_FILES, SCARCE_FILES, AcceptGate, Accepting, Watch, files_left
-from mesh.zmq_sockets import ZmqServer
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.accepting import (
+    RESERVED_FILES,
+    SCARCE_FILES,
+    AcceptGate,
+    Accepting,
+    Watch,
+    files_left,
+)
+from airdraft.mesh.zmq_sockets import ZmqServer
+from airdraft.mesh.zmq_transport import ZmqContext
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 

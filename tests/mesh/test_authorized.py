@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mesh import private_rows
-from mesh.authorized import AuthorizedNodes, Entry
-from mesh.errors import KeysError
-from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
-from mesh.security import new_key_pair
+from airdraft.mesh import private_rows
+from airdraft.mesh.authorized import AuthorizedNodes, Entry
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
+from airdraft.mesh.security import new_key_pair
 
 ROLES = frozenset({"target", "draft", "client"})
 DRAFT = frozenset({"draft"})
@@ -209,8 +209,8 @@ def test_a_file_that_is_wrong_authorizes_nobody_and_is_left_as_it_is(store, tmp_
 _ADD_MANY = """
 import sys
 from pathlib import Path
-from mesh.authorized import AuthorizedNodes, Entry
-from mesh.security import new_key_pair
+from airdraft.mesh.authorized import AuthorizedNodes, Entry
+from airdraft.mesh.security import new_key_pair
 store = AuthorizedNodes(Path(sys.argv[1]), frozenset({"draft"}))
 for number in range(25):
     store.add(Entry(new_key_pair().public, f"{sys.argv[2]}{number}", frozenset({"draft"})))

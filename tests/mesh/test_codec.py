@@ -12,9 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.codec import MAX_STRUCT_BYTES, Envelope, decode, decode_struct, encode, encode_struct
-from mesh.errors import DecodeError, LocalProtocolError, VersionError
-from mesh.messages import (
+from airdraft.mesh.codec import (
+    MAX_STRUCT_BYTES,
+    Envelope,
+    decode,
+    decode_struct,
+    encode,
+    encode_struct,
+)
+from airdraft.mesh.errors import DecodeError, LocalProtocolError, VersionError
+from airdraft.mesh.messages import (
     PROTOCOL_VERSION,
     Bye,
     Credit,
@@ -25,11 +32,11 @@ from mesh.messages import (
     Welcome,
     spec_of_tag,
 )
-from mesh.messages import struct as as_struct
-from mesh.padding import pad
-from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
-from mesh.shared_numbers import shared
-from nodes.messages import TokenizeReply
+from airdraft.mesh.messages import struct as as_struct
+from airdraft.mesh.padding import pad
+from airdraft.mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker, unwrapped
+from airdraft.mesh.shared_numbers import shared
+from airdraft.nodes.messages import TokenizeReply
 from tests.mesh.wire_examples import Everything, Guess, Link, Small, Wide
 
 MAX_EXAMPLE_LEN = 40

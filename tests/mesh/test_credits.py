@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mesh.credits import MAX_ALL_BYTES, Credits, Meter
+from airdraft.mesh.credits import MAX_ALL_BYTES, Credits, Meter
 
 PEER = b"p"
 

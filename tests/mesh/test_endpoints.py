@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.endpoints import check_bind, check_connect, check_secure, ipc_path
-from mesh.errors import EndpointError, InsecureEndpointError
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.endpoints import check_bind, check_connect, check_secure, ipc_path
+from airdraft.mesh.errors import EndpointError, InsecureEndpointError
+from airdraft.mesh.zmq_transport import ZmqContext
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.grants import Air, Medium, Reservation
+from airdraft.mesh.grants import Air, Medium, Reservation
 
 
 def test_media_have_nothing_to_do_with_one_another_and_each_adds_up():

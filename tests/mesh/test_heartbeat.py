@@ -2,9 +2,9 @@
 
 import pytest
 
-from mesh.heartbeat import HeartbeatState
-from mesh.messages import Ping, Pong
-from mesh.rates import RateEstimate
+from airdraft.mesh.heartbeat import HeartbeatState
+from airdraft.mesh.messages import Ping, Pong
+from airdraft.mesh.rates import RateEstimate
 
 
 @pytest.fixture

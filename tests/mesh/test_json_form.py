@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.json_form import as_object, from_object
-from nodes.worker.stream import StreamId
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.mesh.json_form import as_object, from_object
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
 from tests.policies.instances import observation
 
 

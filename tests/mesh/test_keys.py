@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import KeysError
-from mesh.keys import (
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.keys import (
     KnownCoordinator,
     is_key,
     is_name,
@@ -16,7 +16,7 @@ from mesh.keys import (
     write_coordinator,
     write_key_pair,
 )
-from mesh.security import new_key_pair
+from airdraft.mesh.security import new_key_pair
 
 
 def test_a_pair_comes_back_from_a_file_that_only_its_owner_can_read(tmp_path):

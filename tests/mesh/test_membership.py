@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mesh.membership import Joined, Left, MembershipState, Refused
-from mesh.messages import PROTOCOL_VERSION, Hello, Pong
-from mesh.pauses import PauseState
+from airdraft.mesh.membership import Joined, Left, MembershipState, Refused
+from airdraft.mesh.messages import PROTOCOL_VERSION, Hello, Pong
+from airdraft.mesh.pauses import PauseState
 
 
 def hello(node="a", incarnation=1, role="draft", protocol=PROTOCOL_VERSION):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mesh.codec import decode, encode
-from mesh.errors import LocalProtocolError
-from mesh.messages import MAX_PROFILE_BYTES, Hello, TokenIds, message, spec_of_tag
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.errors import LocalProtocolError
+from airdraft.mesh.messages import MAX_PROFILE_BYTES, Hello, TokenIds, message, spec_of_tag
 from tests.mesh.wire_examples import plain
 
 

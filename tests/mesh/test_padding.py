@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.codec import decode
-from mesh.errors import DecodeError
-from mesh.messages import MAX_MESSAGE_BYTES
-from mesh.padding import PADDED, SIZES, join, pad, unpad
+from airdraft.mesh.codec import decode
+from airdraft.mesh.errors import DecodeError
+from airdraft.mesh.messages import MAX_MESSAGE_BYTES
+from airdraft.mesh.padding import PADDED, SIZES, join, pad, unpad
 
 (JOINED,) = join([b"\x01", b"x"])
 # An empty second frame is not the same as none.

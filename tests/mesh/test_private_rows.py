@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh.authorized import AuthorizedNodes, Entry
-from mesh.errors import KeysError
-from mesh.private_rows import MAX_ROWS, RowFile, locked
-from mesh.whole_files import write_whole
+from airdraft.mesh.authorized import AuthorizedNodes, Entry
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.private_rows import MAX_ROWS, RowFile, locked
+from airdraft.mesh.whole_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

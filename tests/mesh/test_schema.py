@@ -2,9 +2,9 @@
 
 import pytest
 
-from mesh.errors import LocalProtocolError
-from mesh.messages import TokenIds, struct
-from mesh.schema import converter_for
+from airdraft.mesh.errors import LocalProtocolError
+from airdraft.mesh.messages import TokenIds, struct
+from airdraft.mesh.schema import converter_for
 from tests.mesh.wire_examples import Everything, plain
 
 

@@ -8,10 +8,10 @@ import sys
 import pytest
 import zmq
 
-from mesh.errors import InsecureEndpointError, KeysError, SecurityError
-from mesh.keys import ClientKeys
-from mesh.messages import MAX_MESSAGE_BYTES
-from mesh.security import ServerKeys, new_key_pair, server_options
+from airdraft.mesh.errors import InsecureEndpointError, KeysError, SecurityError
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.messages import MAX_MESSAGE_BYTES
+from airdraft.mesh.security import ServerKeys, new_key_pair, server_options
 from tests.mesh.zmq_pairs import send_when_room
 
 TCP = "tcp://127.0.0.1:0"

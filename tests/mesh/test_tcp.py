@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mesh.tcp import quiet_s, retransmit_soon
+from airdraft.mesh.tcp import quiet_s, retransmit_soon
 
 
 @pytest.fixture

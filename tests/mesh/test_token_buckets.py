@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.token_buckets import TokenBuckets
+from airdraft.mesh.token_buckets import TokenBuckets
 
 
 def num_taken(buckets: TokenBuckets, who: str, now: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.unread import BARRED_S, FRAME_BYTES, BarredKeys, Unread
+from airdraft.mesh.unread import BARRED_S, FRAME_BYTES, BarredKeys, Unread
 
 
 class Kernel:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import PeerGoneError
-from mesh.security import ServerKeys, new_key_pair
+from airdraft.mesh.errors import PeerGoneError
+from airdraft.mesh.security import ServerKeys, new_key_pair
 from tests.mesh.zmq_pairs import greeted, is_gone, joined
 
 ROOT = Path(__file__).parents[2]
 # Connects, says hello, and waits to be killed.
 CLIENT = """
 import asyncio, sys
-from mesh.keys import ClientKeys, KeyPair
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.keys import ClientKeys, KeyPair
+from airdraft.mesh.zmq_transport import ZmqContext
 
 async def main(endpoint, *keys):
     keys = ClientKeys(KeyPair(keys[0], keys[1]), keys[2]) if keys else None
@@ -91,7 +91,7 @@ async def test_a_killed_process_is_told(contexts, kind, tmp_path):
 async def test_socket_file_of_a_killed_process_is_replaced(context, tmp_path):
     path = tmp_path / "mesh.sock"
     script = (
-        "import os, signal, sys; from mesh.zmq_transport import ZmqContext;"
+        "import os, signal, sys; from airdraft.mesh.zmq_transport import ZmqContext;"
         "ZmqContext().bind(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)"
     )
     process = await asyncio.create_subprocess_exec(

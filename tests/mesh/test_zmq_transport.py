@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from mesh.errors import (
+from airdraft.mesh.errors import (
     AddressInUseError,
     BackpressureError,
     EndpointError,
     LocalProtocolError,
     PeerGoneError,
 )
-from mesh.zmq_transport import ZmqContext
+from airdraft.mesh.zmq_transport import ZmqContext
 from tests.mesh.zmq_pairs import echo, greeted, is_gone, joined, running, send_when_room
 
 # -- messages --------------------------------------------------------------------------------------

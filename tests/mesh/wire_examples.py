@@ -3,7 +3,7 @@
 from dataclasses import make_dataclass
 from typing import Annotated, NewType
 
-from mesh.messages import MaxLen, Range, TokenIds, message, struct
+from airdraft.mesh.messages import MaxLen, Range, TokenIds, message, struct
 
 RequestId = NewType("RequestId", str)
 FROZEN = {"frozen": True, "slots": True}

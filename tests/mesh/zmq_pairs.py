@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from mesh.errors import BackpressureError, PeerGoneError
+from airdraft.mesh.errors import BackpressureError, PeerGoneError
 
 
 @contextlib.asynccontextmanager

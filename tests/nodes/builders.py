@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.messages import EngineProfile, SubmitRequest
-from nodes.worker.profile import decode_profile, encode_profile
-from nodes.worker.stream import StreamId, StreamSpec
+from airdraft.nodes.engine.load import TOY_COSTS
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.nodes.messages import EngineProfile, SubmitRequest
+from airdraft.nodes.worker.profile import decode_profile, encode_profile
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
 
 PROMPT = (5, 6, 7)
 

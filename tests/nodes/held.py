@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from nodes.engine.protocol import Logits, Span
-from nodes.engine.toy import ToyModel
+from airdraft.nodes.engine.protocol import Logits, Span
+from airdraft.nodes.engine.toy import ToyModel
 
 
 @contextlib.contextmanager

@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions, Prompt, submit_of
-from nodes.config.settings import CoordinatorConfig
-from nodes.coordinator.service import Coordinator
-from nodes.draft.node import DraftNode
-from nodes.draft.state import DraftState
-from nodes.engine.grammar import Grammars
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
-from nodes.target.node import TargetNode
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions, Prompt, submit_of
+from airdraft.nodes.config.settings import CoordinatorConfig
+from airdraft.nodes.coordinator.service import Coordinator
+from airdraft.nodes.draft.node import DraftNode
+from airdraft.nodes.draft.state import DraftState
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.load import TOY_COSTS
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from airdraft.nodes.target.node import TargetNode
 from tests.harness.memory_transport import MemoryHub
 from tests.nodes.machine.setup import alone
 
@@ -87,14 +87,14 @@ class Members:
         draft = DraftNode(self.connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
-    def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
-        client = Client(
+    def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> MeshClient:
+        client = MeshClient(
             self.connect(name), endpoint=self.server.endpoint, rejoins=rejoins, role=role
         )
         self.tasks[name] = asyncio.create_task(client.run())
         return client
 
-    async def join(self, role: str = "client") -> Client:
+    async def join(self, role: str = "client") -> MeshClient:
         """A client of a mesh whose nodes are all there."""
         client = self.start_client(role, role)
         await self.wait_for(client, self.nodes)
@@ -119,7 +119,7 @@ class Members:
         else:
             self.transports.pop(name).close()
 
-    async def wait_for(self, client: Client, names: set[str]) -> None:
+    async def wait_for(self, client: MeshClient, names: set[str]) -> None:
         present: set[str] = set()
         while present != names:
             await asyncio.sleep(0.005)
@@ -144,7 +144,7 @@ async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
 
 
 async def ask(
-    client: Client,
+    client: MeshClient,
     options: GenerateOptions,
     prompt: Prompt = PROMPT,
     on_tokens: Callable[[], None] = lambda: None,

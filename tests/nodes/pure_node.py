@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nodes.draft import node as draft_node
-from nodes.draft.state import DraftState, Guessed
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import TokenizeReply, TokenizeRequest
-from nodes.target import node as target_node
-from nodes.target.state import TargetState
+from airdraft.nodes.draft import node as draft_node
+from airdraft.nodes.draft.state import DraftState, Guessed
+from airdraft.nodes.engine.load import TOY_COSTS
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import TokenizeReply, TokenizeRequest
+from airdraft.nodes.target import node as target_node
+from airdraft.nodes.target.state import TargetState
 from tests.nodes.reference import toy_grammars
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from nodes.engine.grammar import Grammars
-from nodes.engine.protocol import Span
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import TokenScores
-from nodes.target.stream import score_rows
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.protocol import Span
+from airdraft.nodes.engine.sampler import Sampler
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import TokenScores
+from airdraft.nodes.target.stream import score_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nodes.coordinator.requests.book import OUTCOMES
-from nodes.messages import MAX_GAMMA
-from nodes.telemetry.counts import FATES, PLAIN_TEXTS, STAGES, TOKEN_KINDS
-from nodes.telemetry.status import (
+from airdraft.nodes.coordinator.requests.book import OUTCOMES
+from airdraft.nodes.messages import MAX_GAMMA
+from airdraft.nodes.telemetry.counts import FATES, PLAIN_TEXTS, STAGES, TOKEN_KINDS
+from airdraft.nodes.telemetry.status import (
     CountStatus,
     ErrorStatus,
     MediumStatus,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.worker.engines import calibration_of
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.worker.engines import calibration_of
 
 pytestmark = pytest.mark.model
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodes.client.client import RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.toy import ToyTokenizer
-from nodes.messages import EMBEDDING, TEXT, TOKENS
-from nodes.target.embedding import EmbeddingNode
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.embedding import EmbeddingModel
+from airdraft.nodes.engine.toy import ToyTokenizer
+from airdraft.nodes.messages import EMBEDDING, TEXT, TOKENS
+from airdraft.nodes.target.embedding import EmbeddingNode
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.nodes.memory_mesh import PROMPT, Members, ask, mesh
 

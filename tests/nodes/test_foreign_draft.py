@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import DEFAULT_TARGET
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings
-from nodes.service.local import local_mesh
+from airdraft.nodes.catalog import DEFAULT_TARGET
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.service.local import local_mesh
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model
 from tests.nodes.memory_mesh import ask
@@ -21,7 +21,7 @@ _NUM_TOKENS = 400
 _PROMPT = "One, two: été"
 
 
-async def _answer(client: Client, temperature: float, gamma: int | None) -> bytes:
+async def _answer(client: MeshClient, temperature: float, gamma: int | None) -> bytes:
     options = GenerateOptions(
         max_tokens=_NUM_TOKENS,
         temperature=temperature,
@@ -34,7 +34,7 @@ async def _answer(client: Client, temperature: float, gamma: int | None) -> byte
     return answer.text
 
 
-async def _num_compared(client: Client) -> int:
+async def _num_compared(client: MeshClient) -> int:
     """Guesses that the target has compared with its text."""
     (target,) = (await client.status()).targets
     return target.counts.num_compared

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from nodes.engine.toy import ToyConfig
-from nodes.messages import MAX_GAMMA, SubmitRequest
+from airdraft.nodes.engine.toy import ToyConfig
+from airdraft.nodes.messages import MAX_GAMMA, SubmitRequest
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.asking import submits
 from tests.nodes.machine.setup import Setup, draft

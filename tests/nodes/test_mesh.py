@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import decode
-from mesh.errors import BackpressureError
-from mesh.messages import Bye
-from nodes.client.client import RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.engine.toy import ToyModel
-from nodes.worker.connection import STOPS
+from airdraft.mesh.codec import decode
+from airdraft.mesh.errors import BackpressureError
+from airdraft.mesh.messages import Bye
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.toy import ToyModel
+from airdraft.nodes.worker.connection import STOPS
 from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
 
 

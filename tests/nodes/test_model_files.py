@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import DEFAULT_TARGET, CatalogError
-from nodes.config.settings import ConfigError, EngineSettings
-from nodes.worker.engines import checked_model, kept_hash
+from airdraft.nodes.catalog import DEFAULT_TARGET, CatalogError
+from airdraft.nodes.config.settings import ConfigError, EngineSettings
+from airdraft.nodes.worker.engines import checked_model, kept_hash
 from tests.nodes.catalog.fakes import gguf_bytes
 
 CONTENT = gguf_bytes()
@@ -42,7 +42,7 @@ def test_a_file_of_the_catalogue_that_was_changed_is_not_opened(
     path = model_file(tmp_path / "models", f"{DEFAULT_TARGET}.gguf")
     manifest = {"sha256": SHA256, "size_bytes": len(CONTENT)}
     path.with_suffix(".json").write_text(json.dumps(manifest))
-    monkeypatch.setattr("nodes.catalog.store.Catalog.has", lambda *_: True)
+    monkeypatch.setattr("airdraft.nodes.catalog.store.Catalog.has", lambda *_: True)
     settings = EngineSettings(model=DEFAULT_TARGET)
     assert checked_model(settings, tmp_path) == (path, SHA256)
     path.write_bytes(CONTENT[:-1] + b"!")
@@ -64,7 +64,7 @@ def test_a_file_that_has_not_changed_is_not_hashed_again(
     def hashed(_path: Path) -> str:
         pytest.fail("it is hashed again")
 
-    monkeypatch.setattr("nodes.worker.engines.hash_file", hashed)
+    monkeypatch.setattr("airdraft.nodes.worker.engines.hash_file", hashed)
     assert kept_hash(path, kept) == sha256
 
 

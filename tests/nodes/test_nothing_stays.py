@@ -15,6 +15,9 @@ def test_a_request_is_found_until_it_is_over() -> None:
     world.submit(client, make_submit(max_tokens=100, ignore_eog=True))
     world.go_on(100)
     found = left_of_requests(world.coordinator.state, *engines)
-    assert {"nodes.messages.nodes.OpenStreamRequest", "nodes.target.stream.TargetStream"} <= found
+    assert {
+        "airdraft.nodes.messages.nodes.OpenStreamRequest",
+        "airdraft.nodes.target.stream.TargetStream",
+    } <= found
     assert left_of_requests([(lambda: client.asked, lambda: world.coordinator)]) == found
     world.settle()

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import airdraft
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
 
-_ROOT = Path(__file__).parents[2]
+_PACKAGE = Path(airdraft.__file__).parent
 # What decides which token is guessed, sent, verified and committed; not how logits are computed.
 _FOLDERS = ("nodes/scheduler/", "nodes/draft/", "nodes/target/", "policies/")
 # Six of these are the planner, which runs once a second.
@@ -39,7 +40,7 @@ def test_a_guess_goes_through_few_modules() -> None:
     (target,) = world.coordinator.state.roster.targets()
     scheduler = target.scheduler
     assert scheduler.counts.tokens["accepted"] > 10
-    ours = [Path(name) for name in seen if name.startswith(str(_ROOT))]
-    paths = {path.relative_to(_ROOT).as_posix() for path in ours}
+    ours = [Path(name) for name in seen if name.startswith(str(_PACKAGE))]
+    paths = {path.relative_to(_PACKAGE).as_posix() for path in ours}
     modules = sorted(path for path in paths if path.startswith(_FOLDERS))
     assert len(modules) <= _MOST_MODULES, "\n".join(modules)

@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 
-from mesh.zmq_transport import ZmqClient
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings
-from nodes.service import local
-from nodes.service.local import MOST_FAILED_STARTS, WAITS_S, LocalMesh, NodeFailedError, local_mesh
-from nodes.service.supervision import Child
+from airdraft.mesh.zmq_transport import ZmqClient
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.service import local
+from airdraft.nodes.service.local import (
+    MOST_FAILED_STARTS,
+    WAITS_S,
+    LocalMesh,
+    NodeFailedError,
+    local_mesh,
+)
+from airdraft.nodes.service.supervision import Child
 from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
@@ -27,7 +33,7 @@ DRAFT = EngineSettings(model="toy:0.8")
 Eventually = Callable[..., Awaitable[None]]
 
 
-async def until_nodes(client: Client, roles: set[str]) -> None:
+async def until_nodes(client: MeshClient, roles: set[str]) -> None:
     present: set[str] = set()
     async with asyncio.timeout(LIMIT_S):
         while present != roles:
@@ -40,7 +46,7 @@ async def test_texts_go_on_with_the_next_node(role: str, eventually: Eventually)
     lines: list[str] = []
     options = GenerateOptions(max_tokens=600, gamma=4, num_choices=2, seed=3)
 
-    async def killed_twice(mesh: LocalMesh, client: Client) -> list[list[Answer]]:
+    async def killed_twice(mesh: LocalMesh, client: MeshClient) -> list[list[Answer]]:
         found = []
         for number in (1, 2):
             seen = asyncio.Event()
@@ -84,7 +90,7 @@ async def test_a_mesh_that_never_comes_up_ends_with_its_nodes_own_last_line(
     lines: list[str] = []
     says = f"import sys; print('error: no luck', file=sys.stderr); sys.exit({code})"
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", says])
-    monkeypatch.setattr("nodes.service.local.WAITS_S", (0.0, 0.25))
+    monkeypatch.setattr("airdraft.nodes.service.local.WAITS_S", (0.0, 0.25))
     with pytest.raises(NodeFailedError, match=r"^no luck$"):
         async with local_mesh(TOY, None, restarts=restarts, tell=lines.append):
             pytest.fail("it cannot be up")
@@ -105,7 +111,7 @@ async def test_what_a_node_has_started_holds_up_neither_the_next_node_nor_the_en
         "print('progress: loading', child.pid, '-', file=sys.stderr, flush=True)\n"
     )
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code + then])
-    monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
+    monkeypatch.setattr("airdraft.nodes.service.local.WAITS_S", (3600.0,))
     said: list[tuple[str, int, int | None]] = []
     lines: list[str] = []
     processes: list[asyncio.subprocess.Process] = []
@@ -136,7 +142,7 @@ async def test_a_mesh_that_was_up_starts_a_node_again_however_often_it_fails(
 ) -> None:
     """Its model file may be on a disk that comes back."""
     lines: list[str] = []
-    monkeypatch.setattr("nodes.service.local.WAITS_S", (0.0,))
+    monkeypatch.setattr("airdraft.nodes.service.local.WAITS_S", (0.0,))
     async with local_mesh(TOY, None, restarts=True, tell=lines.append) as (mesh, client):
         command = local.node_command
         mistake = [sys.executable, "-c", "raise SystemExit(78)"]
@@ -168,7 +174,7 @@ async def test_a_mesh_ends_while_a_node_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
+    monkeypatch.setattr("airdraft.nodes.service.local.WAITS_S", (3600.0,))
     async with local_mesh(TOY, DRAFT, restarts=True, tell=lines.append) as (mesh, _client):
         pids = [mesh.pid(role) for role in ("target", "draft")]
         os.kill(pids[0], signal.SIGKILL)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode
-from nodes.draft.state import DraftState
-from nodes.engine.rules import Grammar, LogitBias, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import (
+from airdraft.mesh.codec import encode
+from airdraft.nodes.draft.state import DraftState
+from airdraft.nodes.engine.rules import Grammar, LogitBias, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import (
     MAX_GAMMA,
     MAX_TOP_LOGPROBS,
     CommitReply,
@@ -21,10 +21,10 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.node import messages_of
-from nodes.target.stream import Event
-from nodes.worker.stream import StreamId, StreamSpec
-from policies.acceptance import Calibration, DraftCalibration
+from airdraft.nodes.target.node import messages_of
+from airdraft.nodes.target.stream import Event
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
+from airdraft.policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.engine.grammar import Grammars
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.rules import Grammar, LogitBias, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.target.state import TargetState
-from nodes.target.stream import Committed
-from nodes.worker.stream import StreamSpec
+from airdraft.nodes.catalog import Catalog, default_cache_dir
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.rules import Grammar, LogitBias, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.target.stream import Committed
+from airdraft.nodes.worker.stream import StreamSpec
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import FLAT, ONE, run, tokens_of, verify
 

@@ -18,7 +18,7 @@ def run_python(script: str, how: str = "") -> subprocess.CompletedProcess[str]:
 
 def test_no_socket_gets_the_number_of_a_standard_file_that_is_closed() -> None:
     script = (
-        "import os, sys; from nodes.service.runtime import hold_standard_files;"
+        "import os, sys; from airdraft.nodes.service.runtime import hold_standard_files;"
         " hold_standard_files();"
         "print('out'); print('err', file=sys.stderr);"
         "fd = os.open('/dev/zero', 0); sys.exit(0 if fd > 2 else fd + 10)"
@@ -31,7 +31,7 @@ def test_no_socket_gets_the_number_of_a_standard_file_that_is_closed() -> None:
 
 def test_a_log_that_cannot_be_written_does_not_change_the_exit_code() -> None:
     script = (
-        "import sys; from nodes.service.runtime import let_go_of_stderr\n"
+        "import sys; from airdraft.nodes.service.runtime import let_go_of_stderr\n"
         "try: print('x', file=sys.stderr)\n"
         "except OSError: pass\n"
         "let_go_of_stderr(); sys.exit(7)"

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mesh.authorized import Entry
-from mesh.errors import KeysError
-from mesh.keys import KnownCoordinator
-from mesh.security import new_key_pair
-from nodes.cli import keys as commands
-from nodes.cli.main import cli
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.keys.enrol import Invitation
-from nodes.keys.keyring import Keyring
+from airdraft.mesh.authorized import Entry
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.keys import KnownCoordinator
+from airdraft.mesh.security import new_key_pair
+from airdraft.nodes.cli import keys as commands
+from airdraft.nodes.cli.main import cli
+from airdraft.nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from airdraft.nodes.keys.enrol import Invitation
+from airdraft.nodes.keys.keyring import Keyring
 
 Writer = Callable[[Keyring], object]
 ENDPOINT = "tcp://10.0.0.1:7411"

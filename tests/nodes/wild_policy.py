@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nodes.messages import MAX_GAMMA
-from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
+from airdraft.nodes.messages import MAX_GAMMA
+from airdraft.policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from random import Random
 
 import numpy as np
 
-from policies.cycle import CyclePlan
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, Plan, StreamView
-from policies.problem import CycleProblem
+from airdraft.policies.cycle import CyclePlan
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import DraftView, Link, Observation, Plan, StreamView
+from airdraft.policies.problem import CycleProblem
 
 _SIZES = ((1, 2, 4, 8, 16, 32), (1, 4, 16, 64), (1, 2, 3, 5), (1,), (4, 24))
 

@@ -2,7 +2,7 @@
 
 import tomllib
 
-from policies.scenario import scenario_from
+from airdraft.policies.scenario import scenario_from
 
 GOOD = """\
 name = "a test"

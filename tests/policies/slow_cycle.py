@@ -9,8 +9,8 @@ from functools import cache
 
 from scipy.optimize import brentq, minimize_scalar
 
-from policies.latency import CostTable
-from policies.plan import DraftView, Observation
+from airdraft.policies.latency import CostTable
+from airdraft.policies.plan import DraftView, Observation
 
 HEADER_BITS, ENTRY_BITS, TEXT_BITS = 1224, 80, 32
 # Of seconds.

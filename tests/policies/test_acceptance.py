@@ -7,8 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airdraft.policies.acceptance import (
+    AcceptanceEstimate,
+    Calibration,
+    DraftCalibration,
+    expected_tokens,
+)
 from bench.distill.training.bins import binned, calibration_json
-from policies.acceptance import AcceptanceEstimate, Calibration, DraftCalibration, expected_tokens
 
 
 @given(st.floats(0, 1), st.integers(0, 20))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from policies.airtime import weighted_shares
+from airdraft.policies.airtime import weighted_shares
 
 # Zero, or a size between a nanosecond and half a year.
 AIRTIMES = st.one_of(st.just(0.0), st.floats(1e-9, 1e7))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.analytic import (
+from airdraft.policies.analytic import (
     Device,
     TransformerShape,
     max_cells,

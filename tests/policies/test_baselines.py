@@ -6,12 +6,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.baselines import POLICIES, SCHEMES
-from policies.cycle import CyclePlan, evaluate
-from policies.joint import best_plan, joint_plan
-from policies.plan import Observation
-from policies.problem import problem_of
-from policies.search import MAX_BLOCKS
+from airdraft.policies.baselines import POLICIES, SCHEMES
+from airdraft.policies.cycle import CyclePlan, evaluate
+from airdraft.policies.joint import best_plan, joint_plan
+from airdraft.policies.plan import Observation
+from airdraft.policies.problem import problem_of
+from airdraft.policies.search import MAX_BLOCKS
 from tests.policies.instances import batches_of, observation
 from tests.policies.slow_cycle import SlowCycle
 

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cycle import (
+from airdraft.policies.cycle import (
     CyclePlan,
     block_sums,
     evaluate,
@@ -18,11 +18,11 @@ from policies.cycle import (
     totals_of,
     verify_times,
 )
-from policies.joint import best_plan
-from policies.latency import CostTable, NodeCosts
-from policies.plan import MAX_AUTO_GAMMA, DraftView, Link, Observation, StreamView
-from policies.problem import CycleProblem, Ints, problem_of
-from policies.search import best_equal, block_bounds, options_of, runs_of
+from airdraft.policies.joint import best_plan
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import MAX_AUTO_GAMMA, DraftView, Link, Observation, StreamView
+from airdraft.policies.problem import CycleProblem, Ints, problem_of
+from airdraft.policies.search import best_equal, block_bounds, options_of, runs_of
 from tests.policies.instances import cut_of, observation
 from tests.policies.slow_cycle import SlowCycle
 

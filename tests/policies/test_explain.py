@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.baselines import POLICIES
-from policies.explain import explain, text_of
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.baselines import POLICIES
+from airdraft.policies.explain import explain, text_of
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
 from tests.policies.instances import observation
 
 

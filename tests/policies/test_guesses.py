@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.guesses import LEAST_CHANCE, WINDOW, Ahead, Offer, composed, extended
-from policies.latency import CostTable
+from airdraft.policies.guesses import LEAST_CHANCE, WINDOW, Ahead, Offer, composed, extended
+from airdraft.policies.latency import CostTable
 
 
 def rate_of(

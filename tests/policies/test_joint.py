@@ -7,13 +7,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cycle import CyclePlan
-from policies.describe import describe
-from policies.explain import plain_groups
-from policies.joint import joint_plan
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
-from policies.problem import problem_of
+from airdraft.policies.cycle import CyclePlan
+from airdraft.policies.describe import describe
+from airdraft.policies.explain import plain_groups
+from airdraft.policies.joint import joint_plan
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.problem import problem_of
 from tests.policies.instances import batches_of, observation, random_plan
 from tests.policies.slow_cycle import SlowCycle
 

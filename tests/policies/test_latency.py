@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.latency import CostColumns, CostTable, Load, NodeCosts, TableRefit
+from airdraft.policies.latency import CostColumns, CostTable, Load, NodeCosts, TableRefit
 
 TABLE = CostTable((1, 4, 8), (10.0, 13.0, 25.0))
 

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from policies.latency import CostTable, NodeCosts
-from policies.openflow import open_price_s
-from policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.openflow import open_price_s
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
 
 PASS_S = 0.1
 SLOW_LINK = Link(20_000.0, 0.01, "cell", 0.001)

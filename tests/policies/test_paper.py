@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from policies.latency import CostTable, NodeCosts
-from policies.paper import paper_plan
-from policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.paper import paper_plan
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
 from tests.policies.instances import table
 
 ALPHA = 0.8

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
-from policies.problem import problem_of, seconds_upto
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.problem import problem_of, seconds_upto
 
 COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.08)), CostTable((1,), (0.01,)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.savings import Savings
+from airdraft.policies.savings import Savings
 
 PLAIN_S = 0.03
 

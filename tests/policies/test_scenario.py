@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.analytic import Device, TransformerShape, node_costs
-from policies.baselines import POLICIES
-from policies.explain import explain, text_of
-from policies.latency import CostTable
-from policies.plan import Link
-from policies.scenario import ScenarioError, scenario_from
-from policies.scenario import read as reading
+from airdraft.policies.analytic import Device, TransformerShape, node_costs
+from airdraft.policies.baselines import POLICIES
+from airdraft.policies.explain import explain, text_of
+from airdraft.policies.latency import CostTable
+from airdraft.policies.plan import Link
+from airdraft.policies.scenario import ScenarioError, scenario_from
+from airdraft.policies.scenario import read as reading
 from tests.policies.scenarios import ANALYTIC, DEVICE, GOOD, SHAPE, read, scenario
 
 FOLDER = Path(__file__).parents[2] / "bench" / "scenarios"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from policies.latency import CostTable
-from policies.turns import Prices, Turn, net_of, repays, worthwhile
+from airdraft.policies.latency import CostTable
+from airdraft.policies.turns import Prices, Turn, net_of, repays, worthwhile
 
 # Plain decoding of one stream: a pass of 10 s gives a token. More tokens take 1 s each.
 PASS = CostTable((1, 101), (10.0, 110.0))

@@ -17,14 +17,14 @@ from typing import Final
 
 import click
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.telemetry.status import Status
 from bench.asking import ask, taken_of
 from bench.harness.fleet import CLIENT, COORDINATOR, Fleet, Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client
 from bench.harness.processes import ROOT
 from bench.harness.report import Findings
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.telemetry.status import Status
 
 DAY_S: Final = 86_400
 # How far the monotonic clock of each process is ahead.
@@ -207,7 +207,7 @@ async def _invitations(mesh: Fleet, offset: Path) -> list[str]:
 async def _airdraft(*argv: str) -> tuple[int, str]:
     """Run a command; return its exit code and output."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "nodes.cli", *argv),
+        *(sys.executable, "-m", "airdraft", *argv),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -258,7 +258,7 @@ def _run(command: list[str], problem: str, environ: Mapping[str, str] | None = N
     return done.stdout
 
 
-async def _round(client: Client) -> Round:
+async def _round(client: MeshClient) -> Round:
     async with asyncio.timeout(_LIMIT_S):
         answers = await asyncio.gather(*(ask(client, prompt, _OPTIONS) for prompt in _PROMPTS))
     return tuple(answer.text for answer in answers), taken_of(answers).num_accepted

@@ -17,9 +17,9 @@ from typing import Final
 
 import click
 
+from airdraft.nodes.cli.main import main as airdraft_main
 from bench.harness.processes import ROOT
 from bench.harness.report import Findings
-from nodes.cli.main import main as airdraft_main
 
 _ALL_LIMIT_S: Final = 600.0
 BALLAST: Final = "ballast"

@@ -15,15 +15,15 @@ from typing import Final
 import click
 import httpx
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import environment
 from bench.chaos.endurance.disk import airdraft, full, state_of
 from bench.chaos.kills.backdrop import Run, backdrop
 from bench.harness.cases import toy_cases
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client
 from bench.harness.report import Findings
-from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
-from nodes.client.generation import GenerateOptions
-from nodes.config.settings import environment
 
 _LIMIT_S: Final = 60.0
 _POLL_S: Final = 0.02

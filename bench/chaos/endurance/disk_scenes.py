@@ -20,11 +20,11 @@ from typing import Any, Final
 
 import httpx
 
+from airdraft.mesh.security import new_key_pair
 from bench.chaos.endurance import disk_roles
 from bench.chaos.endurance.disk import airdraft, full, read_only, run, state_of
 from bench.harness.report import Findings
 from bench.harness.up import TOYS, Up, up
-from mesh.security import new_key_pair
 
 _LIMIT_S: Final = 120.0
 _DISK: Final = Path("/mnt")

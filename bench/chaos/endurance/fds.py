@@ -10,13 +10,13 @@ from typing import Final
 
 import httpx
 
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.service.runtime import raise_file_limit
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, port_of, request_of
 from bench.harness.processes import beside
 from bench.harness.report import Findings, counts
 from bench.hostile.port import answers, asking, busy, live_coordinator
-from nodes.client.client import Client
-from nodes.service.runtime import raise_file_limit
 
 _LIMIT_S: Final = 120.0
 _MOST_CPU: Final = 0.3
@@ -74,7 +74,7 @@ async def coordinator_starved(max_files: int, seconds: float) -> Findings:
 
 
 @contextlib.asynccontextmanager
-async def _members(mesh: Fleet, count: int) -> AsyncIterator[list[Client]]:
+async def _members(mesh: Fleet, count: int) -> AsyncIterator[list[MeshClient]]:
     """Run clients; the block begins when one of them has joined."""
     async with mesh.clients(count) as clients:
         what = "the clients have not joined"
@@ -83,7 +83,7 @@ async def _members(mesh: Fleet, count: int) -> AsyncIterator[list[Client]]:
 
 
 @contextlib.asynccontextmanager
-async def _silent(port: int, count: int) -> AsyncIterator[list[Client]]:
+async def _silent(port: int, count: int) -> AsyncIterator[list[MeshClient]]:
     """Open connections that send nothing and are reopened when closed; they are no clients."""
 
     async def stay() -> None:

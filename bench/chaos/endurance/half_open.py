@@ -19,6 +19,7 @@ from typing import Final
 
 import httpx
 
+from airdraft.nodes.engine.rules import NO_RULES
 from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop, over_the_wire
 from bench.emulate.open import LiveCell, open_cell
@@ -28,7 +29,6 @@ from bench.harness.fleet import CLIENT, COORDINATOR, Fleet, FleetError, Setup, f
 from bench.harness.history import Record, Tally
 from bench.harness.processes import HUB
 from bench.harness.report import Findings, counts
-from nodes.engine.rules import NO_RULES
 
 # Who is cut off, by role: the only process of the role, so that it is missed.
 CUT: Final = {

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from random import Random
 from typing import Final
 
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.rules import Grammar, LogitRules
 from bench.chaos.endurance.disk_roles import smallest_model
 from bench.chaos.kills.backdrop import Run, backdrop
 from bench.harness.cases import toy_cases
@@ -18,9 +21,6 @@ from bench.harness.fleet import COORDINATOR, Setup, fleet
 from bench.harness.history import GRACE_S
 from bench.harness.processes import tree
 from bench.harness.report import Findings, counts
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.engine.rules import Grammar, LogitRules
 
 # Fewer than a process has open.
 _NO_FILES: Final = 4
@@ -121,7 +121,7 @@ async def texts_starved(seconds: float) -> Findings:
     return found
 
 
-async def _text(client: Client, timeout_s: float) -> str:
+async def _text(client: MeshClient, timeout_s: float) -> str:
     options = GenerateOptions(
         max_tokens=8, chat=False, timeout_s=timeout_s, temperature=0, ignore_eog=True
     )
@@ -145,13 +145,13 @@ def _starved(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def _with_grammar(client: Client, word: str) -> str:
+async def _with_grammar(client: MeshClient, word: str) -> str:
     rules = LogitRules(grammar=Grammar("gbnf", f"root ::= {word}"))
     options = GenerateOptions(max_tokens=8, chat=False, timeout_s=_LIMIT_S, rules=rules)
     return await _answer(client, "digits", options)
 
 
-async def _answer(client: Client, prompt: str, options: GenerateOptions) -> str:
+async def _answer(client: MeshClient, prompt: str, options: GenerateOptions) -> str:
     """Returns the text of a request, or its error."""
     text = b""
     try:

@@ -19,6 +19,9 @@ from typing import Any, Final
 import click
 import httpx
 
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.rules import NO_RULES, Grammar, LogitRules
 from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import left_behind
 from bench.harness.cases import toy_cases
@@ -29,9 +32,6 @@ from bench.harness.processes import cpu_s, num_files, num_threads, resident_byte
 from bench.harness.report import Findings, conclude, counts, head, note, row
 from bench.harness.work import answered, ask, keep_asking
 from bench.options import at_least, seed_option
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.engine.rules import NO_RULES, Grammar, LogitRules
 
 _LIMIT_S: Final = 60.0
 # A request that was under way when its coordinator was lost waits for its model until its deadline,
@@ -65,7 +65,7 @@ class Requests:
     """Requests of all kinds, whose outcomes are counted. Whole answers must have the undisturbed
     texts."""
 
-    def __init__(self, mesh: Fleet, clients: list[Client], seed: int, found: Soak) -> None:
+    def __init__(self, mesh: Fleet, clients: list[MeshClient], seed: int, found: Soak) -> None:
         self._mesh = mesh
         self._found = found
         self._port = mesh.port("gateway-0")
@@ -224,7 +224,7 @@ def _body(length: int, **changes: object) -> dict[str, Any]:
     return {**asked, **changes}
 
 
-async def _run(client: Client, options: GenerateOptions, prompt: str = _PROMPT) -> None:
+async def _run(client: MeshClient, options: GenerateOptions, prompt: str = _PROMPT) -> None:
     async for _ in client.generate(prompt, options):
         pass
 

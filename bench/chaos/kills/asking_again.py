@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import httpx
 
+from airdraft.nodes.client.client import RequestFailedError
 from bench.harness.cases import Case
 from bench.harness.history import ClientEvent, Record
 from bench.harness.work import PATIENCE_S, until_end
-from nodes.client.client import RequestFailedError
 
 # HTTP statuses after which a request may be repeated.
 _PASSING: Final = frozenset({409, 429, 503, 504})

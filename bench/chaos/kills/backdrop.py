@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, FleetError, Setup, fleet
 from bench.harness.history import Record, Tally
@@ -19,7 +20,6 @@ from bench.harness.processes import HUB, beside
 from bench.harness.report import counts
 from bench.harness.work import ask, keep_asking
 from bench.options import Decorator, at_least, seed_option
-from nodes.client.client import Client, RequestFailedError
 
 # Sends a case as a request, given the numbers of stream and request.
 Ask = Callable[[int, int, Case], Awaitable[Record]]
@@ -62,7 +62,7 @@ class Backdrop:
 
     fleet: Fleet
     load: asyncio.Task[None]
-    looking: Client
+    looking: MeshClient
     tally: Tally
 
     async def end(self, name: str) -> None:
@@ -133,7 +133,7 @@ async def backdrop(
             tally.wrong("nothing shown", "no request finished")
 
 
-async def left_behind(client: Client, *, is_cache_off: bool = False) -> str:
+async def left_behind(client: MeshClient, *, is_cache_off: bool = False) -> str:
     """Wait until no stream is left after all requests have ended, and without a cache no used cell.
 
     Returns "" if none is left within the limit, otherwise a description of the rest.

@@ -11,6 +11,7 @@ from random import Random
 
 import click
 
+from airdraft.nodes.service.runtime import EXIT_CONFIG
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop, run_option
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE
 from bench.harness.cases import toy_cases
@@ -18,7 +19,6 @@ from bench.harness.fleet import CLIENT, COORDINATOR
 from bench.harness.history import Tally
 from bench.harness.report import conclude, note
 from bench.options import at_least, listed
-from nodes.service.runtime import EXIT_CONFIG
 
 _NUM_CASES = 128
 _REACH_LIMIT_S = 120.0

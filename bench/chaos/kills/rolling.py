@@ -16,6 +16,7 @@ from typing import Final
 import click
 import httpx
 
+from airdraft.nodes.engine.rules import NO_RULES
 from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop, run_option
 from bench.harness.cases import Case, toy_cases
@@ -23,7 +24,6 @@ from bench.harness.fleet import Fleet, Setup
 from bench.harness.history import Record, Tally
 from bench.harness.report import conclude, note, spread
 from bench.options import at_least, names_option
-from nodes.engine.rules import NO_RULES
 
 RESTARTED: Final = ("draft", "target", "gateway", "coordinator")
 _NUM_CASES: Final = 64

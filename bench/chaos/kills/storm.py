@@ -10,13 +10,13 @@ from random import Random
 
 import click
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop, run_option
 from bench.harness.cases import Case, real_cases, toy_cases
 from bench.harness.fleet import Setup
 from bench.harness.history import Tally
 from bench.harness.report import conclude, note
 from bench.options import at_least, names_option
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 ROLES = ("draft", "target", "coordinator")
 # The share of blows that begin with SIGSTOP, and how long that lasts.

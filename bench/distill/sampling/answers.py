@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import EngineError
-from nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.engine.sampling import Sampling
 
 TokenIds = npt.NDArray[np.uint32]
 

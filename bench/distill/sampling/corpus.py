@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 from bench.distill.report import Progress
 from bench.distill.sampling.answers import TokenIds
 from bench.distill.sampling.prompts import PASSAGES, TOPICS
-from nodes.engine.protocol import EngineError
-from nodes.engine.vocab import LlamaTokenizer
 
 TOKENS, INFO = "corpus.npy", "corpus.json"
 _SUFFIXES = (".txt", ".rst", ".md", ".html", ".htm")

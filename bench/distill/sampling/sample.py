@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.protocol import InvalidInputError, Logits, Sequences, Span, Tokenizer
+from airdraft.nodes.engine.sampling import Sampling, sample, top_k_ids
 from bench.distill.report import Progress, Reporter, stop_flag
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
 from bench.distill.sampling.prompts import Prompt, Prompts
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import InvalidInputError, Logits, Sequences, Span, Tokenizer
-from nodes.engine.sampling import Sampling, sample, top_k_ids
 
 _MAX_SELF_PROMPT = 80
 _MAX_PROMPT = 480

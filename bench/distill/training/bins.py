@@ -6,7 +6,7 @@ import bisect
 import json
 from collections.abc import Sequence
 
-from policies.acceptance import unknown_calibration
+from airdraft.policies.acceptance import unknown_calibration
 
 
 def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> list[float]:

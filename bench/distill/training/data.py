@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from airdraft.nodes.engine.protocol import EngineError
 from bench.distill.sampling.answers import Answer, AnswerFolder
-from nodes.engine.protocol import EngineError
 
 # One answer in this many is never trained on.
 HELD_OUT_EVERY = 50

@@ -12,6 +12,10 @@ from typing import Any
 import gguf
 import numpy as np
 
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama_abi import hash_file, library, take_last_error
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.policies.acceptance import CALIBRATION_KEY
 from bench.decoding import guesses_of
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
@@ -19,10 +23,6 @@ from bench.distill.training.bins import binned, calibration_json
 from bench.distill.training.data import split_answers
 from bench.distill.training.model import DraftModel
 from bench.distill.training.train import load_draft
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import hash_file, library, take_last_error
-from nodes.engine.protocol import EngineError
-from policies.acceptance import CALIBRATION_KEY
 
 # Drafts stand on the shoulders of the target's tokenizer: every key of it is copied.
 _COPIED_PREFIX = "tokenizer."

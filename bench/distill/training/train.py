@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from airdraft.nodes.engine.protocol import EngineError
 from bench.decoding import tokenizer_of
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
@@ -23,7 +24,6 @@ from bench.distill.sampling.corpus import TOKENS, vocabulary_of_corpus
 from bench.distill.training.data import AnswerBatches, Batch, CorpusBatches, pack, split_answers
 from bench.distill.training.loss import backward_head, choose_candidates
 from bench.distill.training.model import DraftModel, Shape, fake_quantised, reduced_embedding
-from nodes.engine.protocol import EngineError
 
 _CHECKPOINT = "checkpoint.pt"
 _SAVE_EVERY_S = 300.0

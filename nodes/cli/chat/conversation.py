@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from mesh.json_form import as_object, from_object
-from nodes.api import ChatMessage, Options
-from nodes.cli.output_file import write_output
+from airdraft.mesh.json_form import as_object, from_object
+from airdraft.nodes.api import ChatMessage, Options
+from airdraft.nodes.cli.output_file import write_output
 
 _MAX_FILE_BYTES = 16 << 20
 _ROLES = ("system", "user", "assistant")

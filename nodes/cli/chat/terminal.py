@@ -7,13 +7,18 @@ from typing import Any, TextIO, cast
 
 import click
 
-from nodes.api import AirdraftError, Completion, ConnectionLostError, Options, SyncClient
-from nodes.cli.cells import harmless
-from nodes.cli.chat.conversation import CommandError, Conversation
-from nodes.cli.generate import figures_line
-from nodes.cli.options import leaves_sampling_open, mesh_options, sampling_in, sampling_options
-from nodes.client.client import RequestFailedError
-from nodes.service.runtime import one_line, set_up_logging
+from airdraft.nodes.api import AirdraftError, Client, Completion, ConnectionLostError, Options
+from airdraft.nodes.cli.cells import harmless
+from airdraft.nodes.cli.chat.conversation import CommandError, Conversation
+from airdraft.nodes.cli.generate import figures_line
+from airdraft.nodes.cli.options import (
+    leaves_sampling_open,
+    mesh_options,
+    sampling_in,
+    sampling_options,
+)
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.service.runtime import one_line, set_up_logging
 
 _PROMPT = "> "
 _WAITING = "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]"
@@ -25,7 +30,7 @@ class Terminal:
     def __init__(
         self,
         conversation: Conversation,
-        connect: Callable[[], SyncClient],
+        connect: Callable[[], Client],
         *,
         stdin: TextIO,
         stdout: TextIO,
@@ -33,7 +38,7 @@ class Terminal:
     ) -> None:
         self._conversation = conversation
         self._connect = connect
-        self._client: SyncClient | None = None
+        self._client: Client | None = None
         self._in, self._out, self._err = stdin, stdout, stderr
         self._is_interactive = stdin.isatty()
 
@@ -173,7 +178,7 @@ def chat_command(**values: Any) -> None:
             import readline  # noqa: F401
     terminal = Terminal(
         conversation,
-        lambda: SyncClient(values["connect"] or "", key=values["keys"], on_waiting=terminal.waits),
+        lambda: Client(values["connect"] or "", key=values["keys"], on_waiting=terminal.waits),
         stdin=sys.stdin,
         stdout=sys.stdout,
         stderr=sys.stderr,

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 
-from mesh.authorized import AuthorizedNodes, Entries
-from mesh.errors import KeysError
-from mesh.messages import EnrolReply, EnrolRequest
-from nodes.messages.access import ANYBODY, GUEST, Caller
+from airdraft.mesh.authorized import AuthorizedNodes, Entries
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.messages import EnrolReply, EnrolRequest
+from airdraft.nodes.messages.access import ANYBODY, GUEST, Caller
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from mesh.latest import Latest
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.sends import Send
-from nodes.messages import APART, ProbeReply, ProbeRequest
+from airdraft.mesh.latest import Latest
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import APART, ProbeReply, ProbeRequest
 
 logger = logging.getLogger(__name__)
 

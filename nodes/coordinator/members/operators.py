@@ -12,9 +12,9 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from nodes.coordinator.members.record import DraftRecord, NodeRecord
-from nodes.coordinator.members.roster import DRAINED, DROPPED, Roster, RosterEvent
-from nodes.messages import NodeCommandReply, NodeCommandRequest
+from airdraft.nodes.coordinator.members.record import DraftRecord, NodeRecord
+from airdraft.nodes.coordinator.members.roster import DRAINED, DROPPED, Roster, RosterEvent
+from airdraft.nodes.messages import NodeCommandReply, NodeCommandRequest
 
 logger = logging.getLogger(__name__)
 

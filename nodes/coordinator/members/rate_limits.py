@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mesh.latest import Latest
-from mesh.token_buckets import TokenBuckets
-from nodes.messages import CommitReply, GuessNotice, SubmitRequest, TokenizeReply
-from nodes.messages.access import GATEWAY
+from airdraft.mesh.latest import Latest
+from airdraft.mesh.token_buckets import TokenBuckets
+from airdraft.nodes.messages import CommitReply, GuessNotice, SubmitRequest, TokenizeReply
+from airdraft.nodes.messages.access import GATEWAY
 
 # Number of malformed or forbidden messages at which a peer is banned.
 MAX_OFFENCES: Final = 16

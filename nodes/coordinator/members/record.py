@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from mesh.grants import Air
-from mesh.heartbeat import HeartbeatState
-from mesh.membership import Member
-from mesh.messages import Welcome
-from mesh.padding import SIZES
-from nodes.config.settings import LEAST_INTERVALS
-from nodes.messages import EngineProfile
-from nodes.messages.access import Role
-from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.scheduler import Scheduler
-from nodes.scheduler.stream import Stream
-from nodes.worker.profile import same_vocabulary
-from nodes.worker.stream import StreamId, StreamSpec, cells_needed, cells_soon
-from policies.latency import NodeCosts
-from policies.plan import HEADER_BITS, Link
+from airdraft.mesh.grants import Air
+from airdraft.mesh.heartbeat import HeartbeatState
+from airdraft.mesh.membership import Member
+from airdraft.mesh.messages import Welcome
+from airdraft.mesh.padding import SIZES
+from airdraft.nodes.config.settings import LEAST_INTERVALS
+from airdraft.nodes.messages import EngineProfile
+from airdraft.nodes.messages.access import Role
+from airdraft.nodes.scheduler.instructions import Instruction
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.worker.profile import same_vocabulary
+from airdraft.nodes.worker.stream import StreamId, StreamSpec, cells_needed, cells_soon
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.plan import HEADER_BITS, Link
 
 # A node that has work and reports no finished pass for this long counts as gone. The limit is
 # _PROGRESS_PASSES of its longest passes if that is longer. Lost messages are repaired sooner.

@@ -7,18 +7,32 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mesh.errors import DecodeError
-from mesh.latest import Latest
-from mesh.membership import REPLACED, Left, Member, MembershipState, Refused
-from mesh.messages import DISMISSED, OTHER_PROTOCOL, Bye, Hello, Ping, Pong, Refuse, Welcome
-from nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord, ping_bits
-from nodes.coordinator.sends import Send
-from nodes.messages import EngineProfile, NodeFields
-from nodes.messages.access import NODE_ROLES, Role, key_name
-from nodes.scheduler.scheduler import Scheduler
-from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
-from policies.latency import NodeCosts
-from policies.plan import Link
+from airdraft.mesh.errors import DecodeError
+from airdraft.mesh.latest import Latest
+from airdraft.mesh.membership import REPLACED, Left, Member, MembershipState, Refused
+from airdraft.mesh.messages import (
+    DISMISSED,
+    OTHER_PROTOCOL,
+    Bye,
+    Hello,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+)
+from airdraft.nodes.coordinator.members.record import (
+    DraftRecord,
+    NodeRecord,
+    TargetRecord,
+    ping_bits,
+)
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import EngineProfile, NodeFields
+from airdraft.nodes.messages.access import NODE_ROLES, Role, key_name
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
+from airdraft.policies.latency import NodeCosts
+from airdraft.policies.plan import Link
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
-from nodes.coordinator.requests.lines import Lines
-from nodes.coordinator.requests.quota import Quota
-from nodes.coordinator.requests.request import (
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from airdraft.nodes.coordinator.requests.lines import Lines
+from airdraft.nodes.coordinator.requests.quota import Quota
+from airdraft.nodes.coordinator.requests.request import (
     Asked,
     AwaitsPlace,
     AwaitsScores,
@@ -34,11 +34,11 @@ from nodes.coordinator.requests.request import (
     TargetKind,
     check_transition,
 )
-from nodes.coordinator.requests.suspects import Suspicion
-from nodes.coordinator.requests.texts import Texts
-from nodes.coordinator.sends import streams_of
-from nodes.scheduler.stream import Stream
-from nodes.worker.stream import StreamId, StreamSpec
+from airdraft.nodes.coordinator.requests.suspects import Suspicion
+from airdraft.nodes.coordinator.requests.texts import Texts
+from airdraft.nodes.coordinator.sends import streams_of
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
 
 # Outcomes of requests: two of their own, and the codes of RequestFailedNotice.
 OUTCOMES: Final = (

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mesh.latest import Latest
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, Roster
-from nodes.coordinator.requests.request import Request
-from nodes.coordinator.requests.texts import Texts
-from nodes.messages import EMBEDDING, EngineProfile
-from nodes.messages.fingerprint import is_meant, is_named, model_ids
-from nodes.worker.profile import costs_of
+from airdraft.mesh.latest import Latest
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, Roster
+from airdraft.nodes.coordinator.requests.request import Request
+from airdraft.nodes.coordinator.requests.texts import Texts
+from airdraft.nodes.messages import EMBEDDING, EngineProfile
+from airdraft.nodes.messages.fingerprint import is_meant, is_named, model_ids
+from airdraft.nodes.worker.profile import costs_of
 
 # A request that no target can serve is kept for this long, because a target may restart.
 STRANDED_LIMIT_S = 30.0

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.members.record import DraftRecord, TargetRecord
-from nodes.coordinator.requests import running
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.nodes.coordinator.data import Data, Sender
+from airdraft.nodes.coordinator.members.record import DraftRecord, TargetRecord
+from airdraft.nodes.coordinator.requests import running
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     ChainPart,
     GuessNotice,
     StreamFailedNotice,
     StreamReadyNotice,
     with_tokens,
 )
-from nodes.worker.stream import StreamId
+from airdraft.nodes.worker.stream import StreamId
 
 
 def _target_of(data: Data, stream_id: int) -> TargetRecord | None:

@@ -7,29 +7,29 @@ import math
 from copy import deepcopy
 from typing import Final
 
-from mesh.codec import decode
-from mesh.json_form import copied_from
-from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.members.roster import MAX_MODEL_CHARS
-from nodes.coordinator.requests import placing, running
-from nodes.coordinator.requests.classes import (
+from airdraft.mesh.codec import decode
+from airdraft.mesh.json_form import copied_from
+from airdraft.nodes.coordinator.data import Data, Sender
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.members.roster import MAX_MODEL_CHARS
+from airdraft.nodes.coordinator.requests import placing, running
+from airdraft.nodes.coordinator.requests.classes import (
     STRANDED_LIMIT_S,
     fits_request,
     hashes_in_order,
     shown_ids,
 )
-from nodes.coordinator.requests.request import Asked, Queued, Request
-from nodes.coordinator.requests.submission import (
+from airdraft.nodes.coordinator.requests.request import Asked, Queued, Request
+from airdraft.nodes.coordinator.requests.submission import (
     BadRequestError,
     RefusedRequestError,
     new_request,
     prompt_hash,
     specs_of,
 )
-from nodes.coordinator.requests.texts import MOST_ASKED
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.nodes.coordinator.requests.texts import MOST_ASKED
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     EMBEDDING,
     CancelRequest,
     ReadNotice,
@@ -40,9 +40,9 @@ from nodes.messages import (
     UploadOffer,
     UploadPiece,
 )
-from nodes.messages.access import GATEWAY, ForbiddenError
-from nodes.messages.fingerprint import fingerprint
-from nodes.worker.stream import OWNER_MARK, tenant_of
+from airdraft.nodes.messages.access import GATEWAY, ForbiddenError
+from airdraft.nodes.messages.fingerprint import fingerprint
+from airdraft.nodes.worker.stream import OWNER_MARK, tenant_of
 
 # Whoever has a key chooses the names of its users, but not those of other keys.
 _USER_BYTES: Final = 16

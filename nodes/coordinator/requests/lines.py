@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from nodes.coordinator.requests.request import (
+from airdraft.nodes.coordinator.requests.request import (
     AwaitsPlace,
     Owner,
     Rank,
@@ -15,9 +15,9 @@ from nodes.coordinator.requests.request import (
     TargetKind,
     TenantTurn,
 )
-from nodes.messages.access import GATEWAY
-from nodes.scheduler.stream import Stream
-from nodes.worker.stream import StreamId
+from airdraft.nodes.messages.access import GATEWAY
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.worker.stream import StreamId
 
 # One step of priority counts like an arrival this much earlier, so the wait it causes is bounded.
 STEP_S = 5.0

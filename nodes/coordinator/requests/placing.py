@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from nodes.coordinator.data import Data
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.requests.classes import fits_request
-from nodes.coordinator.requests.request import (
+from airdraft.nodes.coordinator.data import Data
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.requests.classes import fits_request
+from airdraft.nodes.coordinator.requests.request import (
     AwaitsPlace,
     Placed,
     Request,
     RequestStream,
     TargetKind,
 )
-from nodes.messages import EngineProfile
-from nodes.scheduler import passes
-from nodes.scheduler.stream import Stream
+from airdraft.nodes.messages import EngineProfile
+from airdraft.nodes.scheduler import passes
+from airdraft.nodes.scheduler.stream import Stream
 
 # Tokens: nearly all answers of chats are shorter.
 _USUAL_ANSWER: Final = 1024

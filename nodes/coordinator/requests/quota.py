@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from nodes.coordinator.requests.request import Request
+from airdraft.nodes.coordinator.requests.request import Request
 
 # The most characters and token ids that are kept. 64 of the longest texts.
 MAX_OF_CONNECTION: Final = 1 << 24

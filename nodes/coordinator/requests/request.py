@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.requests.suspects import Suspicion
-from nodes.messages import PromptLogprobsNotice, PromptScoresNotice, SubmitRequest
-from nodes.scheduler.stream import Stream
-from nodes.worker.stream import StreamId, StreamSpec
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.requests.suspects import Suspicion
+from airdraft.nodes.messages import PromptLogprobsNotice, PromptScoresNotice, SubmitRequest
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
 
 SCORES_LOST: Final = "scores of the prompt were lost on the way"
 # Output tokens that a choice has already; None for a choice that is over.

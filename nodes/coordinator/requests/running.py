@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from mesh.json_form import copied_from
-from mesh.messages import Ping
-from nodes.coordinator.data import Data, Sender
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.members.roster import PROOF
-from nodes.coordinator.requests import placing
-from nodes.coordinator.requests.request import (
+from airdraft.mesh.json_form import copied_from
+from airdraft.mesh.messages import Ping
+from airdraft.nodes.coordinator.data import Data, Sender
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.members.roster import PROOF
+from airdraft.nodes.coordinator.requests import placing
+from airdraft.nodes.coordinator.requests.request import (
     SCORES_LOST,
     AwaitsScores,
     Placed,
@@ -20,9 +20,9 @@ from nodes.coordinator.requests.request import (
     RequestStream,
     Serving,
 )
-from nodes.coordinator.requests.suspects import Process, Suspicion, accused
-from nodes.coordinator.sends import Send, streams_of
-from nodes.messages import (
+from airdraft.nodes.coordinator.requests.suspects import Process, Suspicion, accused
+from airdraft.nodes.coordinator.sends import Send, streams_of
+from airdraft.nodes.messages import (
     MAX_DEADLINE_S,
     CommitReply,
     DraftInsideNotice,
@@ -36,9 +36,16 @@ from nodes.messages import (
     StreamReadyNotice,
     TokensNotice,
 )
-from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
-from nodes.scheduler.stream import Stream
-from nodes.worker.stream import StreamId
+from airdraft.nodes.scheduler.instructions import (
+    Abort,
+    Emit,
+    Finish,
+    Instruction,
+    ToDraft,
+    ToTarget,
+)
+from airdraft.nodes.scheduler.stream import Stream
+from airdraft.nodes.worker.stream import StreamId
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from mesh.json_form import copied_from
-from nodes.coordinator.requests.request import Committed, Request
-from nodes.engine.sampling import Sampling
-from nodes.messages import (
+from airdraft.mesh.json_form import copied_from
+from airdraft.nodes.coordinator.requests.request import Committed, Request
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.messages import (
     DEFAULT_PRIORITY,
     EMBEDDING,
     MAX_GAMMA,
@@ -21,7 +21,7 @@ from nodes.messages import (
     EngineProfile,
     SubmitRequest,
 )
-from nodes.worker.stream import StreamId, StreamSpec, cells_needed
+from airdraft.nodes.worker.stream import StreamId, StreamSpec, cells_needed
 
 _MAX_REASON: Final = 1024
 _DIGEST_BYTES: Final = 16

@@ -19,7 +19,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from mesh.latest import Latest
+from airdraft.mesh.latest import Latest
 
 # The name and incarnation of a target's process.
 Process: TypeAlias = tuple[str, int]

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.latest import Latest
-from nodes.coordinator.members.record import TargetRecord
-from nodes.coordinator.requests.request import Asked, Queued, Request
-from nodes.messages import EMBEDDING
-from nodes.scheduler.silences import Silences
+from airdraft.mesh.latest import Latest
+from airdraft.nodes.coordinator.members.record import TargetRecord
+from airdraft.nodes.coordinator.requests.request import Asked, Queued, Request
+from airdraft.nodes.messages import EMBEDDING
+from airdraft.nodes.scheduler.silences import Silences
 
 # Texts sent to one target at a time, of so many characters together unless it is one text: it works
 # on one while the others are in transit. The longest text takes it 0.7 s.

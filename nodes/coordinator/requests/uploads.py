@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mesh.grants import Air, Reservation
-from mesh.padding import SIZES
-from mesh.rates import RateEstimate
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.mesh.grants import Air, Reservation
+from airdraft.mesh.padding import SIZES
+from airdraft.mesh.rates import RateEstimate
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     DEFAULT_PRIORITY,
     MAX_PIECE_BYTES,
     LinkFields,

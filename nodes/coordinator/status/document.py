@@ -12,20 +12,20 @@ from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from mesh.grants import Air
-from mesh.latest import Latest
-from mesh.messages import PROTOCOL_VERSION
-from nodes.coordinator.members.record import NodeRecord, TargetRecord
-from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.requests.book import OUTCOMES, Requests
-from nodes.coordinator.status import parts
-from nodes.messages import StatusReply, StatusRequest
-from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.in_force import observed_price_s
-from nodes.scheduler.reasons import why_plain
-from nodes.scheduler.stream import ReadingText
-from nodes.telemetry.counts import Counts
-from nodes.telemetry.status import (
+from airdraft.mesh.grants import Air
+from airdraft.mesh.latest import Latest
+from airdraft.mesh.messages import PROTOCOL_VERSION
+from airdraft.nodes.coordinator.members.record import NodeRecord, TargetRecord
+from airdraft.nodes.coordinator.members.roster import Roster
+from airdraft.nodes.coordinator.requests.book import OUTCOMES, Requests
+from airdraft.nodes.coordinator.status import parts
+from airdraft.nodes.messages import StatusReply, StatusRequest
+from airdraft.nodes.scheduler.drafts import Drafts
+from airdraft.nodes.scheduler.in_force import observed_price_s
+from airdraft.nodes.scheduler.reasons import why_plain
+from airdraft.nodes.scheduler.stream import ReadingText
+from airdraft.nodes.telemetry.counts import Counts
+from airdraft.nodes.telemetry.status import (
     MediumStatus,
     NodeStatus,
     ObservedStatus,

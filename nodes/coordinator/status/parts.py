@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from mesh.json_form import copied_from
-from nodes.coordinator.members.record import NodeRecord, TargetRecord
-from nodes.coordinator.requests.request import RequestStream
-from nodes.scheduler.scheduler import Scheduler
-from nodes.scheduler.stream import ReadingText, Stream
-from nodes.telemetry.counts import FATES, PLAIN_TEXTS, TOKEN_KINDS, Counts
-from nodes.telemetry.status import CountStatus, NodeStatus, PlanStatus, StreamStatus, finite
+from airdraft.mesh.json_form import copied_from
+from airdraft.nodes.coordinator.members.record import NodeRecord, TargetRecord
+from airdraft.nodes.coordinator.requests.request import RequestStream
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.scheduler.stream import ReadingText, Stream
+from airdraft.nodes.telemetry.counts import FATES, PLAIN_TEXTS, TOKEN_KINDS, Counts
+from airdraft.nodes.telemetry.status import (
+    CountStatus,
+    NodeStatus,
+    PlanStatus,
+    StreamStatus,
+    finite,
+)
 
 _MAX_NAME, _MAX_LINE = 64, 200
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
-from nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.protocol import InvalidInputError
 
 _NONCE_BYTES: Final = 12
 # Templates write roles next to control tokens, so their characters are restricted.

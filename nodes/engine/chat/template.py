@@ -16,14 +16,14 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nodes.engine.chat.tools import (
+from airdraft.nodes.engine.chat.tools import (
     for_style,
     known_style,
     tools_as_text,
     with_descriptions,
     with_users_alone,
 )
-from nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.protocol import InvalidInputError
 
 MAX_TEXT_CHARS: Final = 1 << 20
 _MAX_ERROR_CHARS: Final = 600

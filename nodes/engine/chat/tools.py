@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from nodes.engine.chat.tagged import GLM, QWEN3_CODER
-from nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.chat.tagged import GLM, QWEN3_CODER
+from airdraft.nodes.engine.protocol import InvalidInputError
 
 # <tool_call> and </tool_call> around {"name": ..., "arguments": {...}}: Hermes, Qwen, and others.
 HERMES: Final = "hermes"

@@ -1,4 +1,4 @@
-"""Compiles the kernels: `python -m nodes.engine.kernels.build`.
+"""Compiles the kernels: `python -m airdraft.nodes.engine.kernels.build`.
 
 It needs a C++ compiler and the headers that any build of llama-cpp-python installs.
 """
@@ -16,7 +16,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from nodes.engine.kernels.library import PATH
+from airdraft.nodes.engine.kernels.library import PATH
 
 _SOURCES = Path(__file__).parent
 # No fast-math: each operation rounds as it is written. -O3 takes one and a half times as long to

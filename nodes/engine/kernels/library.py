@@ -17,7 +17,7 @@ PATH = Path(__file__).parent / "libairdraft-kernels.so"
 _TILES = "GGML_CPU_TILED_MM"
 # The name of an instruction set, or "none" for ggml's kernels, for comparisons and debugging.
 VARIABLE = "AIRDRAFT_KERNELS"
-_BUILD = "python -m nodes.engine.kernels.build"
+_BUILD = "python -m airdraft.nodes.engine.kernels.build"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from nodes.engine.sandbox import call_filter, landlock
+from airdraft.nodes.engine.sandbox import call_filter, landlock
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2

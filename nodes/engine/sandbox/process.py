@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from nodes.engine.grammar import Checked, GrammarError, Piece
-from nodes.engine.protocol import InvalidInputError, Message
-from nodes.engine.rules import Grammar
-from nodes.engine.vocab import MAX_PROMPT_BYTES, LlamaTokenizer
+from airdraft.nodes.engine.grammar import Checked, GrammarError, Piece
+from airdraft.nodes.engine.protocol import InvalidInputError, Message
+from airdraft.nodes.engine.rules import Grammar
+from airdraft.nodes.engine.vocab import MAX_PROMPT_BYTES, LlamaTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ START_LIMIT_S: Final = 60.0
 ANSWER_LIMIT_S: Final = 20.0
 # Enough for the ids of the longest text or the error of a grammar, with the rest of the line.
 _MAX_LINE_BYTES: Final = 16 << 20
-_COMMAND: Final = (sys.executable, "-P", "-m", "nodes.engine.sandbox.worker")
-_ROOT: Final = Path(__file__).resolve().parents[3]
+_COMMAND: Final = (sys.executable, "-P", "-m", "airdraft.nodes.engine.sandbox.worker")
+_ROOT: Final = Path(__file__).parents[4]
 # The environment of the process: what is needed to find libraries; no GPU, and one thread.
 _KEPT: Final = ("LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH")
 _SET: Final = {

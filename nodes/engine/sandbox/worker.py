@@ -19,14 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from nodes.engine.chat.template import ChatTemplate
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.llama_abi import load_model
-from nodes.engine.protocol import InvalidInputError
-from nodes.engine.rules import Grammar
-from nodes.engine.sandbox import jail
-from nodes.engine.sandbox.stack import STACK_BYTES, LargeStack
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.chat.template import ChatTemplate
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.engine.llama_abi import load_model
+from airdraft.nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.rules import Grammar
+from airdraft.nodes.engine.sandbox import jail
+from airdraft.nodes.engine.sandbox.stack import STACK_BYTES, LargeStack
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 
 # The limit for a machine so busy that the limit of CPU time is not reached.
 _WALL_S: Final = 12.0

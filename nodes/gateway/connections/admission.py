@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Callable
 
-from nodes.gateway.connections.seldom import SeldomWarnings
-from nodes.gateway.connections.strangers import Origin, Strangers
+from airdraft.nodes.gateway.connections.seldom import SeldomWarnings
+from airdraft.nodes.gateway.connections.strangers import Origin, Strangers
 
 logger = logging.getLogger(__name__)
 

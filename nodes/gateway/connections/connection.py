@@ -18,12 +18,12 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER, HIGH_WATER_LIMIT, 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.connections.admission import Admission
-from nodes.gateway.connections.deadlines import ReadingDeadline, RequestDeadline
-from nodes.gateway.connections.parser import Parser
-from nodes.gateway.connections.strangers import Origin
-from nodes.gateway.errors import ApiError, unavailable
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.connections.admission import Admission
+from airdraft.nodes.gateway.connections.deadlines import ReadingDeadline, RequestDeadline
+from airdraft.nodes.gateway.connections.parser import Parser
+from airdraft.nodes.gateway.connections.strangers import Origin
+from airdraft.nodes.gateway.errors import ApiError, unavailable
 
 logger = logging.getLogger(__name__)
 

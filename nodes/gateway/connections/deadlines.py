@@ -6,7 +6,7 @@ from typing import Final
 
 import h11
 
-from nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.config import GatewayLimits
 
 # A body gets one more second for each of these many bytes.
 _BODY_BYTES_PER_S: Final = 65_536

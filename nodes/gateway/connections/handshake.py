@@ -12,9 +12,9 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from nodes.config.settings import ConfigError
-from nodes.gateway.config import GatewayConfig
-from nodes.gateway.connections.connection import MOST_REFUSED, READ_BYTES, Connection
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.connections.connection import MOST_REFUSED, READ_BYTES, Connection
 
 
 def tls_context(config: GatewayConfig) -> ssl.SSLContext:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 
-from nodes.telemetry.counts import PLAIN_TEXTS
+from airdraft.nodes.telemetry.counts import PLAIN_TEXTS
 
 STYLE: Final = "page.css"
 # The scripts share one scope and run in this order.

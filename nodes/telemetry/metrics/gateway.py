@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from nodes.telemetry.metrics.families import Metric
+from airdraft.nodes.telemetry.metrics.families import Metric
 
 OTHER: Final = "other"
 _UP_TO_60_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

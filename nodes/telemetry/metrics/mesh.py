@@ -7,8 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-from nodes.telemetry.metrics.families import Metric
-from nodes.telemetry.status import Status
+from airdraft.nodes.telemetry.metrics.families import Metric
+from airdraft.nodes.telemetry.status import Status
 
 UP: Final = Metric(
     "airdraft_up", "gauge", "1 if the coordinator or a node answers, else 0.", ("role", "node")

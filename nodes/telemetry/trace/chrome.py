@@ -10,8 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from nodes.telemetry.trace.records import FollowRecord, GuessRecord, PassRecord, PlanRecord, Record
-from policies.plan import Batch
+from airdraft.nodes.telemetry.trace.records import (
+    FollowRecord,
+    GuessRecord,
+    PassRecord,
+    PlanRecord,
+    Record,
+)
+from airdraft.policies.plan import Batch
 
 _COUNTER_S: Final = 0.25
 _ABOUT: Final = (

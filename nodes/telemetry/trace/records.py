@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from mesh.json_form import as_object, from_object
-from nodes.messages import TraceReply
-from policies.plan import Batch, Observation, Prediction
+from airdraft.mesh.json_form import as_object, from_object
+from airdraft.nodes.messages import TraceReply
+from airdraft.policies.plan import Batch, Observation, Prediction
 
 # More than a minute of 100 passes a second with 4 streams each.
 MAX_BYTES: Final = 8_000_000

@@ -7,6 +7,7 @@ from random import Random
 import httpx
 import pytest
 
+from airdraft.nodes.client.generation import GenerateOptions
 from bench.chaos.kills.asking_again import Reader
 from bench.chaos.kills.backdrop import Run, backdrop
 from bench.chaos.kills.points import POINTS, run_points
@@ -16,7 +17,6 @@ from bench.harness.airdraft import parse
 from bench.harness.cases import Case, Expected, toy_cases
 from bench.harness.fleet import FleetError, Setup
 from bench.harness.history import Record, faults_of
-from nodes.client.generation import GenerateOptions
 
 
 @pytest.fixture(autouse=True)

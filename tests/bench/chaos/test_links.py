@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from airdraft.nodes.client.generation import GenerateOptions
 from bench.__main__ import bench
 from bench.chaos.links import profiles
 from bench.chaos.links.figures import LinkFigures
@@ -27,7 +28,6 @@ from bench.harness.history import ClientEvent, Record
 from bench.harness.processes import beside
 from bench.harness.streams import Heard, Hearing, Task, streams
 from bench.netns import NamespacesError
-from nodes.client.generation import GenerateOptions
 
 # -- what streams count ----------------------------------------------------------------------------
 

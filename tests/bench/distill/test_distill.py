@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.protocol import EngineError, Span
+from airdraft.nodes.worker.engines import calibration_of
 from bench.distill.commands import distill
 from bench.distill.report import stop_flag
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import EngineError, Span
-from nodes.worker.engines import calibration_of
 from tests.bench.distill.fakes import write_target
 
 

@@ -1,9 +1,9 @@
 """Recordings of toys, made as those of real models are."""
 
+from airdraft.nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
+from airdraft.policies.latency import CostTable, NodeCosts
 from bench.emulate.record import add_guesses, dense_recording, record_texts
 from bench.emulate.recording import RecordedModel, Recording
-from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
-from policies.latency import CostTable, NodeCosts
 
 COSTS = NodeCosts(CostTable((1, 32), (1e-3, 2e-3)), CostTable((32,), (4e-3,)))
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.engine.protocol import ModelFileError, Span
+from airdraft.policies.analytic import Device, TransformerShape, node_costs
+from airdraft.policies.latency import CostTable, NodeCosts
 from bench.emulate.recording import read_recording, to_bytes
 from bench.emulate.replay import open_engine, read_config
-from nodes.config.settings import EngineSettings
-from nodes.engine.protocol import ModelFileError, Span
-from policies.analytic import Device, TransformerShape, node_costs
-from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import toy_recording
 from tests.policies.scenarios import DEVICE, SHAPE
 

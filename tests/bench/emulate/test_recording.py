@@ -7,6 +7,10 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from airdraft.nodes.engine.protocol import ModelFileError, Span
+from airdraft.nodes.engine.sampling import Sampling, probability
+from airdraft.nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from bench.__main__ import bench
 from bench.emulate.record import acceptance_tables
 from bench.emulate.recording import (
@@ -17,10 +21,6 @@ from bench.emulate.recording import (
     read_recording,
     to_bytes,
 )
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.engine.protocol import ModelFileError, Span
-from nodes.engine.sampling import Sampling, probability
-from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from tests.bench.emulate.recordings import toy_recording
 from tests.nodes.reference import reference
 

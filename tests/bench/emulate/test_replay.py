@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airdraft.nodes.engine.protocol import InvalidInputError, ModelFileError, Span
+from airdraft.nodes.engine.sampling import probability
+from airdraft.policies.acceptance import CALIBRATION_KEY
+from airdraft.policies.latency import CostTable, NodeCosts
 from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
 from bench.emulate.replay import ReplayConfig, ReplayModel, Script, logit_of, pass_seconds
-from nodes.engine.protocol import InvalidInputError, ModelFileError, Span
-from nodes.engine.sampling import probability
-from policies.acceptance import CALIBRATION_KEY
-from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import COSTS, toy_recording
 
 RECORDING = toy_recording(0.7)

@@ -14,13 +14,13 @@ from typing import Literal
 
 import pytest
 
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.messages import TokensNotice
 from bench.emulate.replay import read_config
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet
 from bench.harness.processes import PROGRAM, ROOT, Process
-from nodes.client.generation import GenerateOptions
-from nodes.keys.keyring import Keyring
-from nodes.messages import TokensNotice
 from tests.engine.printed import is_running
 
 Eventually = Callable[..., "asyncio.Future[None]"]

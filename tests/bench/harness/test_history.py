@@ -7,12 +7,12 @@ from random import Random
 import httpx
 import pytest
 
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.toy import ToyConfig, ToyTokenizer
 from bench.harness.cases import Case, Expected, sampling_of, toy_cases
 from bench.harness.history import ClientEvent, Record, Tally, faults_of
 from bench.harness.work import answered
-from nodes.client.client import RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.engine.toy import ToyConfig, ToyTokenizer
 from tests.nodes.reference import reference
 
 CASE = Case(

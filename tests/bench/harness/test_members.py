@@ -10,7 +10,7 @@ from bench.harness.members import Dark, MemberLog
 from bench.harness.report import quantiles
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5)
-ROSTER = "nodes.coordinator.members.roster"
+ROSTER = "airdraft.nodes.coordinator.members.roster"
 
 
 class Log:
@@ -44,7 +44,7 @@ def log(tmp_path: Path) -> Log:
 def test_lines_of_members_are_read_once_they_are_whole_and_others_are_not(log: Log) -> None:
     assert log.read.read_changes() == []
     log.joined(1.0, "k/t")
-    log.write(2.0, "nodes.coordinator.serving: draft request 1 left: x")
+    log.write(2.0, "airdraft.nodes.coordinator.serving: draft request 1 left: x")
     log.append(f"2026-01-02 03:04:07,500 DEBUG {ROSTER}: draft a joined with x\n")
     assert log.read.is_in("t")
     log.append(f"2026-01-02 03:04:08,000 INFO {ROSTER}: draft a left: silent")

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from airdraft.nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
+from airdraft.nodes.catalog.gguf import check_gguf
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import EngineSettings, environment
+from airdraft.nodes.messages import StreamFigures
+from airdraft.nodes.service.local import local_mesh
 from bench.__main__ import bench
 from bench.asking import Answer, Taken, ask_one, rate, taken_of
 from bench.live.machine import write_bad_draft
 from bench.live.scale import measure
 from bench.load.figures import joint_rate
-from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
-from nodes.catalog.gguf import check_gguf
-from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings, environment
-from nodes.messages import StreamFigures
-from nodes.service.local import local_mesh
 from tests.bench.distill.fakes import write_target
 
 

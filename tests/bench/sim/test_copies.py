@@ -10,11 +10,11 @@ from statistics import fmean
 
 import pytest
 
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import Link
 from bench.sim.scenario import Scenario, SimClient, Text
 from bench.sim.world import World
-from nodes.scheduler.planning import MODES
-from policies.latency import CostTable, NodeCosts
-from policies.plan import Link
 
 # Seconds of a pass by its tokens: one table that hardly grows up to 16 tokens, one of a device
 # limited by memory alone, and one where the second token costs more than the first.

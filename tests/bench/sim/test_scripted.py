@@ -1,8 +1,8 @@
 """Engines that compute nothing: which text a sequence is of."""
 
+from airdraft.nodes.engine.protocol import Span
 from bench.sim.scenario import Text
 from bench.sim.scripted import NUM_DIGITS, RIGHT, ScriptedModel, prompt_of
-from nodes.engine.protocol import Span
 
 
 def text_of(*chances: float, luck: float = 0.6) -> Text:

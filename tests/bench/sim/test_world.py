@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import ENTRY_BITS, HEADER_BITS, Link
 from bench.sim.closed_loop import node_costs, random_scenario, with_learnt_acceptance
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import ClientFigures, Result, World
-from nodes.scheduler.planning import MODES
-from policies.latency import CostTable, NodeCosts
-from policies.plan import ENTRY_BITS, HEADER_BITS, Link
 from tests.engine.printed import printed
 
 # 10 ms for one token, 14 for two, 16 for four, 20 for eight, and 1 ms more for each further one.

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nodes.api import ChatMessage
-from nodes.cli.chat.conversation import CommandError, Conversation
-from nodes.cli.main import cli
+from airdraft.nodes.api import ChatMessage
+from airdraft.nodes.cli.chat.conversation import CommandError, Conversation
+from airdraft.nodes.cli.main import cli
 
 
 def talk() -> Conversation:

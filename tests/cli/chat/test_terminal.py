@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from nodes.api import ConnectionLostError, Piece, open_client
-from nodes.cli.chat.conversation import Conversation
-from nodes.cli.chat.terminal import Terminal
-from nodes.engine.traits import SAMPLING_NAMES
-from nodes.messages import NodeFields
+from airdraft.nodes.api import Client, ConnectionLostError, Piece
+from airdraft.nodes.cli.chat.conversation import Conversation
+from airdraft.nodes.cli.chat.terminal import Terminal
+from airdraft.nodes.engine.traits import SAMPLING_NAMES
+from airdraft.nodes.messages import NodeFields
 from tests.cli.at_terminal import at_terminal
 from tests.cli.commands import Commands
 from tests.nodes.api.conftest import mesh
@@ -50,7 +50,7 @@ def test_from_a_pipe_each_line_is_a_turn(
     mesh: ToyMesh, typed: bytes, code: int, num_answers: int, questions: list[str], says: str
 ) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8")
-    ended, out, err, talk = run(stdin, lambda: open_client(mesh.endpoint), max_tokens=6)
+    ended, out, err, talk = run(stdin, lambda: Client(mesh.endpoint), max_tokens=6)
     assert (ended, len(out.splitlines())) == (code, num_answers)
     assert [m.content for m in talk.messages[::2]] == questions
     assert err.startswith(says)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.chat.tagged import QWEN3_CODER, arguments_of
+from airdraft.nodes.engine.chat.tagged import QWEN3_CODER, arguments_of
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
-from nodes.engine.chat.template import ChatTemplate
-from nodes.engine.chat.tools import (
+from airdraft.nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
+from airdraft.nodes.engine.chat.template import ChatTemplate
+from airdraft.nodes.engine.chat.tools import (
     CHANNELS,
     HERMES,
     LLAMA3,
@@ -18,7 +18,7 @@ from nodes.engine.chat.tools import (
     parse_tools,
     style_of,
 )
-from nodes.engine.protocol import InvalidInputError, Message
+from airdraft.nodes.engine.protocol import InvalidInputError, Message
 
 USER = [("user", "hi")]
 DAY = "2026-02-01"

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nodes.engine import llama_abi
-from nodes.engine.kernels.library import library
+from airdraft.nodes.engine import llama_abi
+from airdraft.nodes.engine.kernels.library import library
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -90,7 +90,7 @@ def runnable() -> tuple[str, ...]:
 def kernels() -> ctypes.CDLL:
     found = library()
     if found is None:
-        pytest.fail("the kernels are not built: `python -m nodes.engine.kernels.build`")
+        pytest.fail("the kernels are not built: `python -m airdraft.nodes.engine.kernels.build`")
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     many = ctypes.c_int64
     found.airdraft_packed_bytes.restype = size

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodes.engine.kernels.library import VARIABLE
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import library
-from nodes.engine.noise import drawn_ids
-from nodes.engine.protocol import InvalidInputError, Logits, ModelFileError, Span
-from nodes.engine.selftest import run_self_test
+from airdraft.nodes.engine.kernels.library import VARIABLE
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama_abi import library
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import InvalidInputError, Logits, ModelFileError, Span
+from airdraft.nodes.engine.selftest import run_self_test
 from tests.engine.kernels.ours import runnable
 from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, Shape, write_model
 from tests.engine.printed import printed
@@ -149,7 +149,10 @@ def _log_probabilities(model: LlamaModel, token_ids: list[int]) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-_KERNELS = "from nodes.engine.llama_abi import kernels; print([kernels().name, kernels().missing])"
+_KERNELS = (
+    "from airdraft.nodes.engine.llama_abi import kernels; "
+    "print([kernels().name, kernels().missing])"
+)
 
 
 def test_the_environment_chooses_among_them() -> None:
@@ -167,8 +170,8 @@ def test_the_environment_chooses_among_them() -> None:
 _FEWER_THREADS = """
 import contextlib, sys
 from pathlib import Path
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import Span
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.protocol import Span
 config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, max_sequences=2, num_threads=2)
 with contextlib.closing(LlamaModel(config)) as model:
     for start in range(0, 96, 8):
@@ -189,7 +192,7 @@ def test_fewer_threads_than_asked_for_have_enough_memory(tmp_path: Path) -> None
 _FOREIGN = """
 import sys
 from pathlib import Path
-from nodes.engine.kernels import library
+from airdraft.nodes.engine.kernels import library
 library.PATH = Path(sys.argv[1])
 print(repr(library.built_for()), library.register("0.3.36").missing)
 """
@@ -217,7 +220,7 @@ def test_a_libllama_of_another_version_is_refused(tmp_path: Path) -> None:
 _DIFFERENCE = """
 import contextlib, sys
 from pathlib import Path
-from nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, repack=False)
 with contextlib.closing(LlamaModel(config)) as model:
     print(model.first_difference())

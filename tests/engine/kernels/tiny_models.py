@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nodes.engine.llama_abi import kernels, library
+from airdraft.nodes.engine.llama_abi import kernels, library
 
 _ALIGNMENT = 32
 _NUM_VOCAB = 300

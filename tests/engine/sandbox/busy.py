@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from nodes.engine.grammar import GrammarError
+from airdraft.nodes.engine.grammar import GrammarError
 
 T = TypeVar("T")
 # Each takes up to 12 s of the wall clock, in which a question needs 2 or 3 s of the processor.

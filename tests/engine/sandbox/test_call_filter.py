@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.sandbox import call_filter
+from airdraft.nodes.engine.sandbox import call_filter
 from tests.engine.printed import printed
 from tests.engine.sandbox.test_jail import needs_a_known_machine
 
@@ -140,7 +140,7 @@ def test_other_machines_have_no_filter() -> None:
 # Each call of 0 to 600 that is not listed, made in a process of its own. One that waits is ended.
 TRY_ALL = """
 import ctypes, errno, os, platform, signal
-from nodes.engine.sandbox import call_filter, jail
+from airdraft.nodes.engine.sandbox import call_filter, jail
 place = 0 if platform.machine() == "x86_64" else 1
 listed = {call.numbers[place] for call in call_filter.calls(forks=True).values()}
 if place == 0:

@@ -20,8 +20,8 @@ pytestmark = needs_a_known_machine
 
 BEGIN = """
 import ctypes, fcntl, mmap, os, resource, signal, socket, subprocess, sys, threading
-from nodes.engine.sandbox import jail
-from nodes.engine.sandbox.stack import LargeStack
+from airdraft.nodes.engine.sandbox import jail
+from airdraft.nodes.engine.sandbox.stack import LargeStack
 path, other = sys.argv[1], int(sys.argv[2])
 reading, writing = os.pipe()
 stack, done = LargeStack(), []
@@ -189,7 +189,7 @@ def test_what_ends_the_process(run: Run, act: str) -> None:
 # getpid by the call of 32-bit programs: mov eax, 20; int 0x80; ret.
 CALL_OF_32_BITS = """
 import ctypes, mmap
-from nodes.engine.sandbox import jail
+from airdraft.nodes.engine.sandbox import jail
 rights = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
 page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, rights)
 page.write(bytes.fromhex("b814000000cd80c3"))
@@ -209,7 +209,7 @@ def test_a_call_of_32_bits_ends_the_process() -> None:
 
 # A filter around the process, such as a service's, may not know seccomp().
 AROUND = """
-from nodes.engine.sandbox import call_filter, jail
+from airdraft.nodes.engine.sandbox import call_filter, jail
 call_filter.number_of_seccomp = lambda machine: 9999
 assert jail.confine(address_space=1 << 40, forks=False)
 open("/etc/hostname")
@@ -218,8 +218,8 @@ open("/etc/hostname")
 WITHOUT_CODE = """
 import ctypes, os
 ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)
-from nodes.engine.sandbox import jail
-from nodes.engine.sandbox.stack import LargeStack
+from airdraft.nodes.engine.sandbox import jail
+from airdraft.nodes.engine.sandbox.stack import LargeStack
 stack = LargeStack()
 assert jail.confine(address_space=jail.address_space_bytes() + (1 << 30), forks=False)
 stack.run(lambda: os.write(1, b"run"))
@@ -237,7 +237,8 @@ def test_it_is_confined_inside_other_confinements() -> None:
 def end_of(act: str, **limits: float) -> int:
     given = {"cpu_s": 100, "wall_s": 100.0, **limits}
     script = (
-        f"from nodes.engine.sandbox import jail\nlimits = {given}\njail.limit(**limits)\n{act}\n"
+        "from airdraft.nodes.engine.sandbox import jail\n"
+        f"limits = {given}\njail.limit(**limits)\n{act}\n"
     )
     return subprocess.run([sys.executable, "-c", script], capture_output=True).returncode
 

@@ -6,7 +6,7 @@ from tests.engine.printed import printed
 
 SCRIPT = """
 import ctypes, os, signal, socket, sys
-from nodes.engine.sandbox import landlock
+from airdraft.nodes.engine.sandbox import landlock
 reading, writing = os.pipe()
 opened = open("/proc/self/stat", "rb")
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
@@ -31,7 +31,7 @@ print(os.read(reading, 1), len(opened.read()) > 0)
 """
 OLD = """
 import ctypes, struct
-from nodes.engine.sandbox import landlock
+from airdraft.nodes.engine.sandbox import landlock
 told = []
 def call(number, *arguments):
     told.append(arguments)

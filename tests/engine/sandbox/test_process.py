@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.protocol import InvalidInputError
-from nodes.engine.sandbox.process import EndedError, SandboxProcess
+from airdraft.nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.sandbox.process import EndedError, SandboxProcess
 from tests.cli.commands import wait_until
 from tests.engine.printed import is_running, printed
 from tests.engine.sandbox.busy import LIMIT_S, judged
@@ -75,15 +75,15 @@ def test_a_process_that_stood_still_says_nothing_of_the_question(
     process = make()
     os.kill(worker_of(process), signal.SIGSTOP)
     with monkeypatch.context() as patch:
-        patch.setattr("nodes.engine.sandbox.process.ANSWER_LIMIT_S", 0.1)
+        patch.setattr("airdraft.nodes.engine.sandbox.process.ANSWER_LIMIT_S", 0.1)
         with pytest.raises(TimeoutError, match="this machine is busy or was held"):
             process.ask(SIMPLE)
     assert process.ask(SIMPLE)["num_bytes"] > 0
 
 
 _ANSWER = """
-from nodes.engine.sandbox import jail
-from nodes.engine.sandbox.worker import Worker
+from airdraft.nodes.engine.sandbox import jail
+from airdraft.nodes.engine.sandbox.worker import Worker
 class Duty:
     memory_bytes, cpu_s, forks = 1 << 28, 2, False
     def answer(self, question):
@@ -135,7 +135,7 @@ def test_close_ends_the_process_and_who_waits_for_it(make: Make) -> None:
 
 _DIE = f"""
 import os, signal, pathlib
-from nodes.engine.sandbox.process import SandboxProcess
+from airdraft.nodes.engine.sandbox.process import SandboxProcess
 process = SandboxProcess("grammars", {SETUP!r})
 process.ask({SIMPLE!r})
 print(pathlib.Path("/proc/thread-self/children").read_text(), flush=True)
@@ -209,7 +209,7 @@ def test_a_process_that_was_taken_over_is_ended_and_logged(
     act: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     command = (sys.executable, "-c", TAKEN_OVER.format(act=act))
-    monkeypatch.setattr("nodes.engine.sandbox.process._COMMAND", command)
+    monkeypatch.setattr("airdraft.nodes.engine.sandbox.process._COMMAND", command)
     process = SandboxProcess("texts", {}, lambda answer: "token_ids" in answer)
     before = children_of(os.getpid())
     with pytest.raises(EndedError):

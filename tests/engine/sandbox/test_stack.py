@@ -2,7 +2,7 @@
 
 import threading
 
-from nodes.engine.sandbox.stack import LargeStack
+from airdraft.nodes.engine.sandbox.stack import LargeStack
 
 
 def test_each_work_is_done_in_a_thread_of_its_own_before_run_returns() -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from nodes.catalog import Catalog, default_cache_dir, gguf
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.protocol import InvalidInputError
-from nodes.engine.rules import Grammar
-from nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
-from nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.catalog import Catalog, default_cache_dir, gguf
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.engine.protocol import InvalidInputError
+from airdraft.nodes.engine.rules import Grammar
+from airdraft.nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
+from airdraft.nodes.engine.vocab import LlamaTokenizer
 from tests.engine.llama_texts import vocabulary_of
 from tests.engine.sandbox.busy import LIMIT_S, judged
 
@@ -161,7 +161,9 @@ def test_no_token_id_outside_the_vocabulary_comes_from_a_sandbox(
     """Whoever took it over could otherwise end the node with one."""
     ready = json.dumps({"is_filtered": True})
     script = f"input(); print('{ready}', flush=True); input(); print('{json.dumps(answer)}')"
-    monkeypatch.setattr("nodes.engine.sandbox.process._COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(
+        "airdraft.nodes.engine.sandbox.process._COMMAND", (sys.executable, "-c", script)
+    )
     with pytest.raises(InvalidInputError, match="takes too much time or memory to be read"):
         texts.sandboxed.encode("hi")
 
@@ -170,7 +172,9 @@ def test_a_node_translates_no_grammar_itself(
     grammars: Grammars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python code does it, and all that the node's other threads do in Python would wait."""
-    monkeypatch.setattr("nodes.engine.grammar.lark_of", lambda _: pytest.fail("it translates"))
+    monkeypatch.setattr(
+        "airdraft.nodes.engine.grammar.lark_of", lambda _: pytest.fail("it translates")
+    )
     letters = Grammar("gbnf", 'root ::= [a-c] "d"')
     assert np.flatnonzero(grammars.begin(letters).allowed()).tolist() == [*b"abc"]
     recursive = Grammar("gbnf", "root ::= " + " ".join(["[a-z]*"] * 300))

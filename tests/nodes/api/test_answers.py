@@ -1,5 +1,5 @@
-from nodes.api.answers import Assembly, Piece
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from airdraft.nodes.api.answers import Assembly, Piece
+from airdraft.nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 STARTED = StartedNotice(1, 7, 3, True, "big", "small", False)
 

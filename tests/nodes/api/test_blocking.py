@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.api import (
-    ConnectError,
-    ConnectionLostError,
-    InvalidRequestError,
-    SyncClient,
-    open_client,
-)
+from airdraft.nodes.api import Client, ConnectError, ConnectionLostError, InvalidRequestError
 from tests.nodes.api.toy_mesh import ToyMesh
 from tests.nodes.held import held
 
@@ -26,7 +20,7 @@ def wait_until_empty(mesh: ToyMesh) -> None:
 
 
 def test_it_answers_threads_and_leaves_none(mesh: ToyMesh) -> None:
-    with open_client(mesh.endpoint) as client:
+    with Client(mesh.endpoint) as client:
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: client.complete("hi", max_tokens=20), range(4)))
         text = answers[0].text
@@ -43,7 +37,7 @@ def test_it_answers_threads_and_leaves_none(mesh: ToyMesh) -> None:
 
 
 def test_a_stream_that_is_left_is_cancelled(mesh: ToyMesh) -> None:
-    with open_client(mesh.endpoint) as client:
+    with Client(mesh.endpoint) as client:
         with client.stream("hi", max_tokens=4000) as pieces:
             next(pieces)
         wait_until_empty(mesh)
@@ -53,15 +47,15 @@ def test_a_stream_that_is_left_is_cancelled(mesh: ToyMesh) -> None:
 
 
 def test_errors_come_as_they_are(mesh: ToyMesh, tmp_path: Path) -> None:
-    with open_client(mesh.endpoint) as client, pytest.raises(InvalidRequestError):
+    with Client(mesh.endpoint) as client, pytest.raises(InvalidRequestError):
         client.complete("hi", temperature=-1.0)
     with pytest.raises(ConnectError):
-        SyncClient("tcp://127.0.0.1:9", key=tmp_path, timeout_s=0.2)
+        Client("tcp://127.0.0.1:9", key=tmp_path, timeout_s=0.2)
     assert all(thread.name != "airdraft-client" for thread in threading.enumerate())
 
 
 def test_a_closed_client_says_so(mesh: ToyMesh, caplog: pytest.LogCaptureFixture) -> None:
-    with open_client(mesh.endpoint) as client, held(mesh.model, after_passes=20):
+    with Client(mesh.endpoint) as client, held(mesh.model, after_passes=20):
         stream = client.stream("hi", max_tokens=4000)
         next(stream)
         client.close()
@@ -77,7 +71,7 @@ def test_a_closed_client_says_so(mesh: ToyMesh, caplog: pytest.LogCaptureFixture
 
 def test_a_stream_can_be_left_while_its_next_piece_is_asked_for(mesh: ToyMesh) -> None:
     """As by a Ctrl-C while the caller waits for it."""
-    with open_client(mesh.endpoint) as client, ThreadPoolExecutor(1) as pool:
+    with Client(mesh.endpoint) as client, ThreadPoolExecutor(1) as pool:
         with held(mesh.model, after_passes=20):
             pieces = client.stream("hi", max_tokens=4000)
             next(pieces)
@@ -92,7 +86,7 @@ def test_a_stream_can_be_left_while_its_next_piece_is_asked_for(mesh: ToyMesh) -
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_of_the_process_is_told_to_open_a_client_of_its_own(mesh: ToyMesh) -> None:
-    with open_client(mesh.endpoint) as client:
+    with Client(mesh.endpoint) as client:
 
         def ask() -> None:
             with pytest.raises(ConnectionLostError, match="another process"):
@@ -119,10 +113,7 @@ def test_who_has_to_wait_may_close_the_client_but_not_wait_for_it(mesh: ToyMesh)
         client.close()
 
     # In a block, because a client that a failed test leaves open disturbs those after it.
-    with (
-        open_client(mesh.endpoint, on_waiting=on_waiting) as client,
-        held(mesh.model, after_passes=20),
-    ):
+    with Client(mesh.endpoint, on_waiting=on_waiting) as client, held(mesh.model, after_passes=20):
         pieces = client.stream("hi", max_tokens=4000)
         next(pieces)
         mesh.stop_coordinator()
@@ -145,7 +136,7 @@ def test_a_call_in_the_instant_in_which_another_thread_closes_the_client_returns
         close(loop)
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "close", close_later)
-    client = open_client(mesh.endpoint)
+    client = Client(mesh.endpoint)
     pool = ThreadPoolExecutor(2)
     try:
         closing = pool.submit(client.close)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nodes.api import (
+from airdraft.nodes.api import (
     AnswerTimeoutError,
     ChatMessage,
     ConnectError,
@@ -15,8 +15,8 @@ from nodes.api import (
     RequestError,
     connect,
 )
-from nodes.engine.chat.tools import parse_tools
-from nodes.engine.toy import ToyTokenizer
+from airdraft.nodes.engine.chat.tools import parse_tools
+from airdraft.nodes.engine.toy import ToyTokenizer
 from tests.nodes.api.toy_mesh import ToyMesh, alone
 from tests.nodes.held import held
 

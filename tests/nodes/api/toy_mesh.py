@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mesh.codec import encode
-from mesh.messages import Refuse
-from mesh.transport import ClientTransport, ServerTransport
-from mesh.zmq_transport import ZmqContext
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.mesh.codec import encode
+from airdraft.mesh.messages import Refuse
+from airdraft.mesh.transport import ClientTransport, ServerTransport
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from tests.nodes.memory_mesh import Members
 from tests.nodes.reference import Reference, reference
 

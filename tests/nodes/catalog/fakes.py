@@ -5,9 +5,9 @@ import struct
 import zipfile
 from pathlib import Path
 
-from nodes.catalog import Entry
-from nodes.catalog.entries import Download, Requantised
-from nodes.catalog.gguf import opened
+from airdraft.nodes.catalog import Entry
+from airdraft.nodes.catalog.entries import Download, Requantised
+from airdraft.nodes.catalog.gguf import opened
 
 
 def text(value: str) -> bytes:

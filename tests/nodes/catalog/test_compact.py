@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
-from nodes.catalog.compact import FORM, compact_copy
-from nodes.catalog.fetch import quantize_in_child
-from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import Span
+from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
+from airdraft.nodes.catalog.compact import FORM, compact_copy
+from airdraft.nodes.catalog.fetch import quantize_in_child
+from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.protocol import Span
 from tests.engine.llama_texts import needs_model
 from tests.nodes.catalog.fakes import gguf_bytes
 

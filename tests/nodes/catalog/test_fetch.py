@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from nodes.catalog import CatalogError, FetchError, ModelNameError
-from nodes.catalog.disk import Begun
-from nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource
-from nodes.catalog.fetch import fetch, quantize_in_child, watched
-from nodes.catalog.hub import files_of, name_of
-from nodes.engine.sandbox import jail
+from airdraft.nodes.catalog import CatalogError, FetchError, ModelNameError
+from airdraft.nodes.catalog.disk import Begun
+from airdraft.nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource
+from airdraft.nodes.catalog.fetch import fetch, quantize_in_child, watched
+from airdraft.nodes.catalog.hub import files_of, name_of
+from airdraft.nodes.engine.sandbox import jail
 from tests.cli.commands import wait_until
 from tests.nodes.catalog.fakes import write_wheel
 
@@ -296,7 +296,7 @@ def test_a_requantisation_ends_with_the_process_that_wants_it(tmp_path: Path) ->
     for package in (engine.parent, engine):
         (package / "__init__.py").touch()
     (engine / "sandbox").symlink_to(Path(jail.__file__).parent)
-    code = "import os, sys, pathlib; from nodes.catalog.fetch import quantize_in_child; "
+    code = "import os, sys, pathlib; from airdraft.nodes.catalog.fetch import quantize_in_child; "
     code += "os.environ['PYTHONPATH'], source = sys.argv[1:]; "
     code += "quantize_in_child(pathlib.Path(source), pathlib.Path('made'), 'Q8_0')"
     writers: list[int] = []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nodes.catalog.gguf import GgufError, check_gguf
+from airdraft.nodes.catalog.gguf import GgufError, check_gguf
 from tests.nodes.catalog.fakes import gguf_bytes, text
 
 

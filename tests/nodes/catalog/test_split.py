@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES, Catalog, CatalogError, ModelNameError
-from nodes.catalog.entries import FileSource
+from airdraft.nodes.catalog import (
+    DEFAULT_DRAFT,
+    DEFAULT_ENTRIES,
+    Catalog,
+    CatalogError,
+    ModelNameError,
+)
+from airdraft.nodes.catalog.entries import FileSource
 from tests.nodes.catalog.fakes import split_gguf
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import (
+from airdraft.nodes.catalog import (
     DEFAULT_DRAFT,
     DEFAULT_ENTRIES,
     DEFAULT_TARGET,
@@ -21,8 +21,8 @@ from nodes.catalog import (
     default_cache_dir,
     store,
 )
-from nodes.catalog.disk import Begun
-from nodes.catalog.entries import FileSource, HuggingFaceSource, Requantised
+from airdraft.nodes.catalog.disk import Begun
+from airdraft.nodes.catalog.entries import FileSource, HuggingFaceSource, Requantised
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 BASE, SMALL = gguf_bytes(4096), gguf_bytes(1024)

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-import nodes.client.inbox
-from mesh.codec import decode
-from mesh.errors import BackpressureError
-from mesh.messages import Bye, Hello, Welcome
-from mesh.transport import Frames
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.client.journal import Event
-from nodes.messages import (
+import airdraft.nodes.client.inbox
+from airdraft.mesh.codec import decode
+from airdraft.mesh.errors import BackpressureError
+from airdraft.mesh.messages import Bye, Hello, Welcome
+from airdraft.mesh.transport import Frames
+from airdraft.nodes.client.client import MeshClient, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.client.journal import Event
+from airdraft.nodes.messages import (
     CancelRequest,
     FinishedNotice,
     LinkFields,
@@ -46,7 +46,7 @@ class Scripted:
         self._prompt = prompt
         self.num_waits = 0
         changes = {"endpoint": "memory", "on_waiting": self._waits, "rejoins": True, **changes}
-        self.client = Client(self.hub.client(), **changes)
+        self.client = MeshClient(self.hub.client(), **changes)
         self.desk = Desk(self.hub.server())
         self.epoch = EPOCH - 1
         self.events: list[Event] = []
@@ -316,7 +316,7 @@ async def test_a_request_ends_by_its_limit_whatever_its_coordinators_do() -> Non
 
 
 async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes.client.inbox, "QUESTION_LIMIT_S", 0.05)
+    monkeypatch.setattr(airdraft.nodes.client.inbox, "QUESTION_LIMIT_S", 0.05)
     async with scripted() as (made, _):
         with pytest.raises(RequestFailedError, match="gave no answer within"):
             await made.client.nodes()

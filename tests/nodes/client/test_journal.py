@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.client.journal import Event, ForeignAnswerError, GapError, Journal
-from nodes.messages import (
+from airdraft.nodes.client.journal import Event, ForeignAnswerError, GapError, Journal
+from airdraft.nodes.messages import (
     FinishedNotice,
     PromptLogprobsNotice,
     Score,
@@ -268,7 +268,7 @@ def test_a_client_sees_what_it_would_have_seen_undisturbed(
     num_started = 0
     passes, again = cycle(sizes), iter(repeats)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nodes.client.journal.MAX_PROMPT_TOKENS", room)
+        patch.setattr("airdraft.nodes.client.journal.MAX_PROMPT_TOKENS", room)
         for number, loss in enumerate([*losses, 10_000]):
             if journal.is_over:
                 break

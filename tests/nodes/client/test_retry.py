@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from nodes.client.inbox import TimeLimit, wait_before_s
+from airdraft.nodes.client.inbox import TimeLimit, wait_before_s
 
 
 def test_waits_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from mesh.codec import decode
-from mesh.errors import BackpressureError
-from mesh.messages import Bye
-from mesh.transport import Frames
-from nodes.client.generation import GenerateOptions
-from nodes.client.upload import Granted, Upload, is_worth_offering
-from nodes.messages import (
+from airdraft.mesh.codec import decode
+from airdraft.mesh.errors import BackpressureError
+from airdraft.mesh.messages import Bye
+from airdraft.mesh.transport import Frames
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.client.upload import Granted, Upload, is_worth_offering
+from airdraft.nodes.messages import (
     MAX_PIECE_BYTES,
     CancelRequest,
     FinishedNotice,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config.settings import (
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from airdraft.nodes.config.settings import (
     ClientConfig,
     ConfigError,
     CoordinatorConfig,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from airdraft.mesh.codec import decode
 from bench.hostile.frames import Generator
 from bench.pages.protocol import specs
-from mesh.codec import decode
 
 
 def _one_of_each() -> tuple[Any, ...]:

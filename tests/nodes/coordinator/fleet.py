@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mesh.messages import Pong
-from nodes.config.settings import LimitSettings
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.mesh.messages import Pong
+from airdraft.nodes.config.settings import LimitSettings
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     ChatMessage,
     EngineProfile,
     FinishedNotice,

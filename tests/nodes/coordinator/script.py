@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mesh.codec import encode_struct
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
-from nodes.config.settings import LimitSettings
-from nodes.coordinator.sends import Send
-from nodes.coordinator.state import CoordinatorState
-from nodes.messages import (
+from airdraft.mesh.codec import encode_struct
+from airdraft.mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
+from airdraft.nodes.config.settings import LimitSettings
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.coordinator.state import CoordinatorState
+from airdraft.nodes.messages import (
     CancelRequest,
     CommitEntry,
     CommitReply,
@@ -28,9 +28,9 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenizeReply,
 )
-from nodes.messages.access import ANYBODY, Caller
-from nodes.scheduler.planning import MODES, Mode
-from nodes.telemetry.status import Status, decode_status
+from airdraft.nodes.messages.access import ANYBODY, Caller
+from airdraft.nodes.scheduler.planning import MODES, Mode
+from airdraft.nodes.telemetry.status import Status, decode_status
 from tests.nodes.builders import make_profile, make_submit
 
 TARGET, DRAFT, CLIENT, OTHER, ADMIN = b"target", b"draft", b"client", b"other", b"admin"

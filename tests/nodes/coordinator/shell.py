@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import decode, encode
-from mesh.messages import PROTOCOL_VERSION, Hello, Welcome
-from mesh.transport import Frames, Received
-from nodes.config.settings import CoordinatorConfig
-from nodes.coordinator.sends import Send
-from nodes.coordinator.service import Coordinator
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.messages import PROTOCOL_VERSION, Hello, Welcome
+from airdraft.mesh.transport import Frames, Received
+from airdraft.nodes.config.settings import CoordinatorConfig
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.coordinator.service import Coordinator
 
 
 class Shell:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from mesh.authorized import AuthorizedNodes, Entry
-from mesh.codec import encode_struct
-from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
-from mesh.messages import Bye, EnrolReply, EnrolRequest, Refuse
-from mesh.security import new_key_pair
-from nodes.coordinator.members.authentication import Authentication
-from nodes.coordinator.members.rate_limits import MAX_OFFENCES
-from nodes.messages import NodesReply, NodesRequest, ProbeRequest
-from nodes.messages.access import ROLES
+from airdraft.mesh.authorized import AuthorizedNodes, Entry
+from airdraft.mesh.codec import encode_struct
+from airdraft.mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
+from airdraft.mesh.messages import Bye, EnrolReply, EnrolRequest, Refuse
+from airdraft.mesh.security import new_key_pair
+from airdraft.nodes.coordinator.members.authentication import Authentication
+from airdraft.nodes.coordinator.members.rate_limits import MAX_OFFENCES
+from airdraft.nodes.messages import NodesReply, NodesRequest, ProbeRequest
+from airdraft.nodes.messages.access import ROLES
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.shell import Shell, is_welcome

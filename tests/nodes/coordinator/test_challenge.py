@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mesh.messages import Ping, Pong
-from nodes.messages import ProbeReply, ProbeRequest, StartedNotice
+from airdraft.mesh.messages import Ping, Pong
+from airdraft.nodes.messages import ProbeReply, ProbeRequest, StartedNotice
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, EPOCH, OTHER, TARGET, Mesh, Sends
 

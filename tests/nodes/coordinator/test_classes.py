@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.requests.classes import (
+from airdraft.nodes.coordinator.requests.classes import (
     LATELY_S,
     SETTLED_S,
     STRANDED_LIMIT_S,
     classes_in_order,
     standings_of,
 )
-from nodes.messages import EngineProfile, RequestFailedNotice, StartedNotice, TokenizeRequest
+from airdraft.nodes.messages import (
+    EngineProfile,
+    RequestFailedNotice,
+    StartedNotice,
+    TokenizeRequest,
+)
 from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
 
 

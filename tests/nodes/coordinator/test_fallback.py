@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.coordinator.service import with_fallback
-from nodes.messages import TokensNotice
-from nodes.scheduler.planning import PlanInput, promises
-from policies.plan import Observation, Plan, StreamView
+from airdraft.nodes.coordinator.service import with_fallback
+from airdraft.nodes.messages import TokensNotice
+from airdraft.nodes.scheduler.planning import PlanInput, promises
+from airdraft.policies.plan import Observation, Plan, StreamView
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh
 

@@ -8,11 +8,11 @@ import random
 
 import pytest
 
+from airdraft.mesh.codec import decode
+from airdraft.mesh.messages import Hello, Pong
+from airdraft.nodes.messages import StartedNotice
+from airdraft.nodes.messages.access import ForbiddenError
 from bench.hostile.frames import Generator
-from mesh.codec import decode
-from mesh.messages import Hello, Pong
-from nodes.messages import StartedNotice
-from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import Mesh, guessing_mesh
 

@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
-from nodes.config.settings import LimitSettings
-from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
-from nodes.coordinator.requests.quota import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
-from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar, LogitRules
-from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, RequestFailedNotice, TokenizeRequest
-from nodes.messages.access import ANYBODY, Caller
+from airdraft.nodes.config.settings import LimitSettings
+from airdraft.nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from airdraft.nodes.coordinator.requests.quota import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
+from airdraft.nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar, LogitRules
+from airdraft.nodes.messages import (
+    MAX_PROMPT_TOKENS,
+    ChatMessage,
+    RequestFailedNotice,
+    TokenizeRequest,
+)
+from airdraft.nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, OTHER, TEXT_PROMPT, Mesh, make_mesh, mesh_of
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import decode, encode, encode_struct
-from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
-from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.sends import Send
-from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields, NodesRequest
-from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.in_force import begin_plan
-from nodes.scheduler.scheduler import Scheduler
-from policies.plan import Link
+from airdraft.mesh.codec import decode, encode, encode_struct
+from airdraft.mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
+from airdraft.nodes.coordinator.members.roster import Roster
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import CloseStreamNotice, CommitNotice, LinkFields, NodesRequest
+from airdraft.nodes.scheduler.drafts import Drafts
+from airdraft.nodes.scheduler.in_force import begin_plan
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh, make_mesh
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode, encode_struct
-from mesh.messages import (
+from airdraft.mesh.codec import encode, encode_struct
+from airdraft.mesh.messages import (
     DISMISSED,
     NOT_ALLOWED,
     OTHER_PROTOCOL,
@@ -20,10 +20,10 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
-from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
-from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
+from airdraft.nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     CloseStreamNotice,
     EngineProfile,
     LinkFields,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.requests import book
-from nodes.coordinator.requests.request import TRANSITIONS, Over, Placed, check_transition
-from nodes.coordinator.requests.texts import MAX_AT_ONCE
-from nodes.messages import PromptScoresNotice, Score, TokenScores
+from airdraft.nodes.coordinator.requests import book
+from airdraft.nodes.coordinator.requests.request import TRANSITIONS, Over, Placed, check_transition
+from airdraft.nodes.coordinator.requests.texts import MAX_AT_ONCE
+from airdraft.nodes.messages import PromptScoresNotice, Score, TokenScores
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import OTHER, TARGET, TEXT_PROMPT, Mesh, make_mesh
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.sends import Send
-from nodes.coordinator.state import LOOK_S
-from nodes.messages import (
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.coordinator.state import LOOK_S
+from airdraft.nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
     OpenStreamRequest,

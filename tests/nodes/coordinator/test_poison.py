@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mesh.messages import Ping, Pong, Refuse
-from nodes.coordinator.requests.suspects import PROVEN_S, RETURN_S, SUSPECTED_S
-from nodes.coordinator.requests.texts import MAX_AT_ONCE
-from nodes.messages import OpenStreamRequest, StreamFailedNotice, TokenizeRequest
+from airdraft.mesh.messages import Ping, Pong, Refuse
+from airdraft.nodes.coordinator.requests.suspects import PROVEN_S, RETURN_S, SUSPECTED_S
+from airdraft.nodes.coordinator.requests.texts import MAX_AT_ONCE
+from airdraft.nodes.messages import OpenStreamRequest, StreamFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.fleet import Fleet, profile
 from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of

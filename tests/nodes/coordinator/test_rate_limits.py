@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.members.rate_limits import (
+from airdraft.nodes.coordinator.members.rate_limits import (
     BURST_JOINS,
     BURST_MESSAGES,
     JOINS_PER_S,
@@ -13,7 +13,7 @@ from nodes.coordinator.members.rate_limits import (
     cost_of,
     work_of,
 )
-from nodes.messages import CommitEntry, CommitReply, Score, TokenizeReply, TokenScores
+from airdraft.nodes.messages import CommitEntry, CommitReply, Score, TokenizeReply, TokenScores
 
 GOOD, BAD = b"good", b"bad"
 

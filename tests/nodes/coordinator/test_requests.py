@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from nodes.config.settings import LimitSettings
-from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
-from nodes.coordinator.requests.submission import prompt_hash
-from nodes.engine.rules import LogitBias, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.messages import (
+from airdraft.nodes.config.settings import LimitSettings
+from airdraft.nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from airdraft.nodes.coordinator.requests.submission import prompt_hash
+from airdraft.nodes.engine.rules import LogitBias, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.messages import (
     OpenStreamRequest,
     RequestFailedNotice,
     StartedNotice,

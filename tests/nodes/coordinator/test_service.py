@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import Envelope, decode, encode, encode_struct
-from mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
-from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
-from mesh.padding import pad
-from nodes.config.settings import CoordinatorConfig, LimitSettings
-from nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
-from nodes.coordinator.sends import Send
-from nodes.coordinator.service import Coordinator
-from nodes.messages import (
+from airdraft.mesh.codec import Envelope, decode, encode, encode_struct
+from airdraft.mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
+from airdraft.mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
+from airdraft.mesh.padding import pad
+from airdraft.nodes.config.settings import CoordinatorConfig, LimitSettings
+from airdraft.nodes.coordinator.members.rate_limits import BURST_MESSAGES, cost_of
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.coordinator.service import Coordinator
+from airdraft.nodes.messages import (
     MAX_PROMPT_TOKENS,
     MAX_STATUS_BYTES,
     MAX_STREAMS_PER_MESSAGE,
@@ -36,9 +36,9 @@ from nodes.messages import (
     TokensNotice,
     notices_of,
 )
-from nodes.scheduler.planning import PlanInput
-from nodes.scheduler.scheduler import Scheduler
-from policies.plan import Observation, Plan
+from airdraft.nodes.scheduler.planning import PlanInput
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.policies.plan import Observation, Plan
 from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.shell import Shell, is_welcome
@@ -369,7 +369,7 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
             scheduler.is_plan_due = False
             return PlanInput(Observation(()), slow)
 
-        monkeypatch.setattr("nodes.coordinator.state.begin_plan", begin_plan)
+        monkeypatch.setattr("airdraft.nodes.coordinator.state.begin_plan", begin_plan)
         await eventually(lambda: slow.num_begun == 1)
         for _ in range(3):
             client.send(ping)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.requests.submission import prompt_hash
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.nodes.coordinator.requests.submission import prompt_hash
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     ChainPart,
     CloseStreamNotice,
     GuessNotice,

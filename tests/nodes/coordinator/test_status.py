@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mesh.codec import encode
-from mesh.messages import Pong
-from mesh.padding import SIZES, pad
-from nodes.coordinator.requests.classes import STRANDED_LIMIT_S
-from nodes.coordinator.status.document import WINDOW_S, Recent
-from nodes.messages import (
+from airdraft.mesh.codec import encode
+from airdraft.mesh.messages import Pong
+from airdraft.mesh.padding import SIZES, pad
+from airdraft.nodes.coordinator.requests.classes import STRANDED_LIMIT_S
+from airdraft.nodes.coordinator.status.document import WINDOW_S, Recent
+from airdraft.nodes.messages import (
     MAX_GAMMA,
     MAX_STATUS_BYTES,
     MAX_TRACE_BYTES,
@@ -26,10 +26,10 @@ from nodes.messages import (
     TraceReply,
     TraceRequest,
 )
-from nodes.scheduler.planning import Mode
-from nodes.telemetry.counts import FATES, PLAIN_TEXTS, STAGES, TOKEN_KINDS
-from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
-from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
+from airdraft.nodes.scheduler.planning import Mode
+from airdraft.nodes.telemetry.counts import FATES, PLAIN_TEXTS, STAGES, TOKEN_KINDS
+from airdraft.nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
+from airdraft.policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,

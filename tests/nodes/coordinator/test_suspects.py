@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.coordinator.requests.suspects import RETURN_S, Suspicion
+from airdraft.nodes.coordinator.requests.suspects import RETURN_S, Suspicion
 
 A, B = ("a", 1), ("b", 1)
 

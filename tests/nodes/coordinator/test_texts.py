@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import decode, encode
-from mesh.messages import Welcome
-from nodes.coordinator.requests.texts import MAX_AT_ONCE, MAX_CHARS_AT_ONCE
-from nodes.coordinator.sends import Send
-from nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.engine.traits import ModelTraits
-from nodes.messages import (
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.messages import Welcome
+from airdraft.nodes.coordinator.requests.texts import MAX_AT_ONCE, MAX_CHARS_AT_ONCE
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.traits import ModelTraits
+from airdraft.nodes.messages import (
     EMBEDDING,
     TEXT,
     TOKENS,

@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
-from mesh.messages import Ping, Pong
-from nodes.coordinator.tracing import LINGER_S
-from nodes.messages import ChainPart, GuessNotice, StreamFailedNotice, TraceReply, TraceRequest
-from nodes.scheduler.planning import MODES
-from nodes.telemetry.trace.records import (
+from airdraft.mesh.messages import Ping, Pong
+from airdraft.nodes.coordinator.tracing import LINGER_S
+from airdraft.nodes.messages import (
+    ChainPart,
+    GuessNotice,
+    StreamFailedNotice,
+    TraceReply,
+    TraceRequest,
+)
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
     PassStream,

@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode
-from mesh.errors import DecodeError
-from mesh.grants import Air
-from mesh.padding import SIZES, pad
-from nodes.client.upload import Upload
-from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, MAX_BYTES_OF_ALL, PIECE_S, Uploads
-from nodes.coordinator.sends import Send
-from nodes.messages import (
+from airdraft.mesh.codec import encode
+from airdraft.mesh.errors import DecodeError
+from airdraft.mesh.grants import Air
+from airdraft.mesh.padding import SIZES, pad
+from airdraft.nodes.client.upload import Upload
+from airdraft.nodes.coordinator.requests.uploads import (
+    LEAST_PIECE_BYTES,
+    MAX_BYTES_OF_ALL,
+    PIECE_S,
+    Uploads,
+)
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import (
     MAX_UPLOAD_BYTES,
     LinkFields,
     NodesRequest,
@@ -25,7 +30,7 @@ from nodes.messages import (
     UploadOffer,
     UploadPiece,
 )
-from nodes.messages.access import ForbiddenError
+from airdraft.nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_submit
 from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh
 

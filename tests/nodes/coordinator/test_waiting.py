@@ -10,10 +10,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nodes.coordinator.requests.book import Requests
-from nodes.coordinator.requests.lines import STEP_S
-from nodes.coordinator.requests.request import AwaitsPlace, Request, RequestStream, TargetKind
-from nodes.coordinator.requests.suspects import Suspicion
+from airdraft.nodes.coordinator.requests.book import Requests
+from airdraft.nodes.coordinator.requests.lines import STEP_S
+from airdraft.nodes.coordinator.requests.request import (
+    AwaitsPlace,
+    Request,
+    RequestStream,
+    TargetKind,
+)
+from airdraft.nodes.coordinator.requests.suspects import Suspicion
 from tests.nodes.builders import make_spec, make_submit
 from tests.nodes.coordinator.script import make_mesh
 

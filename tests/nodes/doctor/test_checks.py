@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config.settings import CoordinatorConfig
-from nodes.doctor import checks
-from nodes.doctor.checks import Asked, all_local, check_config, check_environment, roles_in
-from nodes.doctor.finding import Level
-from nodes.engine.protocol import EngineError
-from nodes.keys.keyring import Keyring
+from airdraft.nodes.config.settings import CoordinatorConfig
+from airdraft.nodes.doctor import checks
+from airdraft.nodes.doctor.checks import Asked, all_local, check_config, check_environment, roles_in
+from airdraft.nodes.doctor.finding import Level
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.keys.keyring import Keyring
 
 BUILD = "0.3.36 CPU : AVX2 = 1 | FMA = 1 | F16C = 1 |"
 

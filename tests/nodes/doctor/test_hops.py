@@ -2,11 +2,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from nodes.client.client import Event, RequestFailedError
-from nodes.client.generation import GenerateOptions
-from nodes.doctor.finding import Level
-from nodes.doctor.hops import Hop, check_absent, check_hop, check_nodes, measure
-from nodes.messages import NodeFields, NodesReply
+from airdraft.nodes.client.client import Event, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.doctor.finding import Level
+from airdraft.nodes.doctor.hops import Hop, check_absent, check_hop, check_nodes, measure
+from airdraft.nodes.messages import NodeFields, NodesReply
 
 TARGET = NodeFields("target", "target", "big", True, False, 1, False, 2000)
 DRAFT = NodeFields("d", "draft", "small", False, False, 0, False, 200_000)

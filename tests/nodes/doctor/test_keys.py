@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from mesh.authorized import Entry
-from mesh.keys import KnownCoordinator
-from mesh.security import new_key_pair
-from nodes.doctor.finding import Finding, Level
-from nodes.doctor.keys import check_keys
-from nodes.keys.keyring import Keyring
-from nodes.messages.access import ROLES
+from airdraft.mesh.authorized import Entry
+from airdraft.mesh.keys import KnownCoordinator
+from airdraft.mesh.security import new_key_pair
+from airdraft.nodes.doctor.finding import Finding, Level
+from airdraft.nodes.doctor.keys import check_keys
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.messages.access import ROLES
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nodes.doctor import machine
-from nodes.doctor.finding import Finding, Level
-from nodes.doctor.machine import check_port, is_free
+from airdraft.nodes.doctor import machine
+from airdraft.nodes.doctor.finding import Finding, Level
+from airdraft.nodes.doctor.machine import check_port, is_free
 
 FULL = "SwapTotal: 2000000 kB\nSwapFree: 1000000 kB\n"
 

@@ -2,10 +2,10 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from nodes.catalog import Catalog
-from nodes.config.settings import EngineSettings
-from nodes.doctor import models
-from nodes.doctor.finding import Level
+from airdraft.nodes.catalog import Catalog
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.doctor import models
+from airdraft.nodes.doctor.finding import Level
 from tests.nodes.catalog.fakes import gguf_bytes
 
 MEMINFO = "MemTotal:  1000000 kB\nMemFree: 1 kB\nMemAvailable:   500000 kB\n"

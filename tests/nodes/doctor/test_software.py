@@ -2,9 +2,9 @@
 
 import pytest
 
-from nodes.doctor import checks
-from nodes.doctor.finding import Finding, Level
-from nodes.engine.kernels.library import Kernels
+from airdraft.nodes.doctor import checks
+from airdraft.nodes.doctor.finding import Finding, Level
+from airdraft.nodes.engine.kernels.library import Kernels
 
 BUILD = "0.3.36 CPU : SSE3 = 1 | AVX2 = 1 | FMA = 1 | F16C = 0 | OPENMP = 1 |"
 FLAGS = frozenset({"avx2", "fma", "f16c"})
@@ -18,7 +18,7 @@ FLAGS = frozenset({"avx2", "fma", "f16c"})
             checks.check_kernels(Kernels("", "not built")),
             Level.NOTE,
             ": not built",
-            "python -m nodes.engine.kernels.build",
+            "python -m airdraft.nodes.engine.kernels.build",
         ),
         (
             checks.check_isa(BUILD, FLAGS, "x86_64"),

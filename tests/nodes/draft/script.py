@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nodes.draft.followed import Guesses
-from nodes.draft.state import DraftState, Event, Guessed
-from nodes.engine.grammar import Grammars
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig
-from nodes.worker.stream import StreamId
-from policies.acceptance import Calibration, DraftCalibration
+from airdraft.nodes.draft.followed import Guesses
+from airdraft.nodes.draft.state import DraftState, Event, Guessed
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT
 from tests.nodes.reference import reference
 from tests.nodes.target.script import RecordingModel

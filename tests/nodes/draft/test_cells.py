@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from nodes.draft.state import Event
-from nodes.messages import StreamFailedNotice, StreamReadyNotice
-from nodes.worker.stream import StreamId
+from airdraft.nodes.draft.state import Event
+from airdraft.nodes.messages import StreamFailedNotice, StreamReadyNotice
+from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import ONE, SAMPLED, TWO, guessed_of, make_draft, run, text_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nodes.messages import StreamFailedNotice
-from nodes.worker.stream import StreamId
+from airdraft.nodes.messages import StreamFailedNotice
+from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import ONE, SAMPLED, TWO, guessed_of, make_draft, run, text_of
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from mesh.messages import Bye, Hello, Ping, Pong
-from nodes.draft.node import DraftNode
-from nodes.engine.grammar import Grammars
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.rules import Grammar, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.messages import (
+from airdraft.mesh.messages import Bye, Hello, Ping, Pong
+from airdraft.nodes.draft.node import DraftNode
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.load import TOY_COSTS
+from airdraft.nodes.engine.rules import Grammar, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.messages import (
     AddedEntry,
     CloseStreamNotice,
     CommitNotice,
@@ -26,7 +26,7 @@ from nodes.messages import (
     StreamReadyNotice,
     with_tokens,
 )
-from nodes.worker.profile import decode_profile
+from airdraft.nodes.worker.profile import decode_profile
 from tests.harness.desk import Desk
 from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import PROMPT, make_spec

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nodes.draft.followed import Guesses
-from nodes.draft.outbox import Outbox
-from nodes.draft.output_limit import OutputLimit
-from nodes.draft.state import DraftState, Event
-from nodes.engine.protocol import Logits, Span
-from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.engine.translated import TranslatedModel
-from nodes.messages import MAX_WINDOW, ChainPart, StreamReadyNotice
-from nodes.worker.stream import PROMPT_PIECE_TOKENS
-from policies.acceptance import Calibration, DraftCalibration
+from airdraft.nodes.draft.followed import Guesses
+from airdraft.nodes.draft.outbox import Outbox
+from airdraft.nodes.draft.output_limit import OutputLimit
+from airdraft.nodes.draft.state import DraftState, Event
+from airdraft.nodes.engine.protocol import Logits, Span
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.nodes.engine.translated import TranslatedModel
+from airdraft.nodes.messages import MAX_WINDOW, ChainPart, StreamReadyNotice
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS
+from airdraft.policies.acceptance import Calibration, DraftCalibration
 from tests.engine.words import Words
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import (

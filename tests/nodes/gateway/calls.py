@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from nodes.gateway.apikeys import SCOPES, ApiKey, ApiKeys, digest
-from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig, GatewayLimits
-from nodes.gateway.guard import Guard
+from airdraft.nodes.gateway.apikeys import SCOPES, ApiKey, ApiKeys, digest
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.config import GatewayConfig, GatewayLimits
+from airdraft.nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
 JSON = {"content-type": "application/json"}

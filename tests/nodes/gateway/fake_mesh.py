@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nodes.client.client import Event, RequestFailedError
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.engine.traits import ModelTraits
-from nodes.messages import (
+from airdraft.nodes.client.client import Event, RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.engine.traits import ModelTraits
+from airdraft.nodes.messages import (
     EMBEDDING,
     TEXT,
     ChatMessage,
@@ -23,7 +23,7 @@ from nodes.messages import (
     TokenScores,
     TokensNotice,
 )
-from nodes.telemetry.status import Status
+from airdraft.nodes.telemetry.status import Status
 from tests.nodes.status_examples import STATUS
 
 MODEL, MODEL_HASH, NUMERICS = "toy-1", "0123456789abcdef", "fedcba9876543210"

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.traits import OPENAI_SAMPLING
-from nodes.gateway.answers import Answers
-from nodes.gateway.bodies import read
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.shape import Api, Shape
+from airdraft.nodes.engine.traits import OPENAI_SAMPLING
+from airdraft.nodes.gateway.answers import Answers
+from airdraft.nodes.gateway.bodies import read
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job, with_sampling
+from airdraft.nodes.gateway.shape import Api, Shape
 from tests.nodes.gateway.fake_mesh import started
 
 

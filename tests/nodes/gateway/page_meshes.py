@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nodes.gateway.apikeys import ApiKeys
-from nodes.gateway.connections.connection import Connection
-from nodes.telemetry.status import Status, WaitingStatus
+from airdraft.nodes.gateway.apikeys import ApiKeys
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.calls import add_keys
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import recorded_connections, serving

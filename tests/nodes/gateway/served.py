@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.config import GatewayConfig, GatewayLimits
-from nodes.gateway.connections.connection import Connection
-from nodes.gateway.server import HttpServer
+from airdraft.nodes.gateway.config import GatewayConfig, GatewayLimits
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.gateway.server import HttpServer
 
 
 @dataclass(frozen=True, slots=True)

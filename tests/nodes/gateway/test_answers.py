@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.gateway.answers import Answers, Delta, kinds_of
-from nodes.gateway.completions import COMPLETIONS
-from nodes.messages import PromptLogprobsNotice
+from airdraft.nodes.gateway.answers import Answers, Delta, kinds_of
+from airdraft.nodes.gateway.completions import COMPLETIONS
+from airdraft.nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
     MODEL_HASH,

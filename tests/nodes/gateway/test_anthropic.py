@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.anthropic import MESSAGES
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.fields import Job
+from airdraft.nodes.gateway.anthropic import MESSAGES
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.fields import Job
 from tests.nodes.gateway.calls import ask, named_events
 from tests.nodes.gateway.fake_mesh import THINKING, FakeMesh, finished, started, text_answer, tokens
 from tests.nodes.gateway.jobs import Jobs

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import KeysError
-from mesh.private_rows import MAX_ROWS
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest, new_key
+from airdraft.mesh.errors import KeysError
+from airdraft.mesh.private_rows import MAX_ROWS
+from airdraft.nodes.gateway.apikeys import ApiKey, ApiKeys, digest, new_key
 
 
 @pytest.fixture

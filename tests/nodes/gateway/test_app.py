@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.config import GatewayConfig
 from tests.nodes.gateway.calls import app_of, ask, get, keyed_app, open_app, post
 from tests.nodes.gateway.fake_mesh import MODEL, FakeMesh, text_answer
 
@@ -57,7 +57,7 @@ async def test_the_log_has_a_line_a_request_and_no_text(caplog: pytest.LogCaptur
         await post(app, PATH, {**CHAT, "stop": ["CANARY"] * 10})
         await post(app, PATH, {**CHAT, "CANARY": 1})
     assert "CANARY" not in caplog.text
-    lines = [r.getMessage() for r in caplog.records if r.name == "nodes.gateway.generate"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "airdraft.nodes.gateway.generate"]
     assert len(lines) == 3
     assert f"request {found.json['id']} of anybody: status 200, 2 tokens" in lines[0]
     assert "status 400" in lines[1]

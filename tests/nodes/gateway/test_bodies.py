@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from nodes.gateway.bodies import BodyReader
+from airdraft.nodes.gateway.bodies import BodyReader
 from tests.nodes.gateway.calls import COMPLETIONS, app_of, post
 from tests.nodes.gateway.fake_mesh import FakeMesh
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from nodes.client.generation import GenerateOptions
-from nodes.engine.rules import Grammar, LogitBias
-from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import Hint, parse_json
-from nodes.gateway.chat import CHAT
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job
-from nodes.messages import ChatMessage
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.rules import Grammar, LogitBias
+from airdraft.nodes.gateway.answers import Delta, ScoredToken
+from airdraft.nodes.gateway.bodies import Hint, parse_json
+from airdraft.nodes.gateway.chat import CHAT
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
 from tests.nodes.gateway.jobs import Jobs
 

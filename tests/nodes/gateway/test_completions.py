@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.completions import COMPLETIONS, CompletionLogprobs
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.fields import Job
-from nodes.gateway.shape import DONE
+from airdraft.nodes.gateway.answers import Delta, ScoredToken
+from airdraft.nodes.gateway.completions import COMPLETIONS, CompletionLogprobs
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.shape import DONE
 from tests.nodes.gateway.fake_mesh import FINGERPRINT, MODEL, scored
 from tests.nodes.gateway.jobs import Jobs
 

@@ -2,8 +2,8 @@ from dataclasses import fields
 
 import pytest
 
-from nodes.config.settings import ConfigError
-from nodes.gateway.config import GatewayConfig, GatewayLimits, address_of, names
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.gateway.config import GatewayConfig, GatewayLimits, address_of, names
 
 
 @pytest.mark.parametrize("limit", [item.name for item in fields(GatewayLimits)])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from nodes.client.client import RequestFailedError
-from nodes.telemetry.status import Status
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.telemetry.status import Status
 from tests.nodes.gateway.calls import (
     CHAT,
     TALK,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nodes.client.client import RequestFailedError
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.answers import Answers
-from nodes.messages import PromptLogprobsNotice
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.gateway.answers import Answers
+from airdraft.nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import ASK, CHAT, COMPLETIONS, STREAM, TALK, Call, app_of, ask, call
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,

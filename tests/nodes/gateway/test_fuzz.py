@@ -9,8 +9,8 @@ from typing import Any, Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.app import APIS, TEXT_ROUTES, document
+from airdraft.nodes.client.generation import GenerateOptions, Prompt
+from airdraft.nodes.gateway.app import APIS, TEXT_ROUTES, document
 from tests.nodes.gateway.calls import ask
 from tests.nodes.gateway.fake_mesh import FakeMesh, Step, finished, started, tokens
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys, digest
-from nodes.gateway.errors import ApiError
-from nodes.gateway.guard import Guard
-from nodes.telemetry.metrics.gateway import GatewayMetrics
+from airdraft.nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys, digest
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.guard import Guard
+from airdraft.nodes.telemetry.metrics.gateway import GatewayMetrics
 from tests.nodes.gateway.calls import Call, call, get
 
 

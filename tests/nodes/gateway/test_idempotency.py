@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
-from nodes.client.generation import SEED_BITS
-from nodes.gateway.errors import ApiError
-from nodes.gateway.idempotency import Keyed, KeyedRequests, of_headers
+from airdraft.nodes.client.generation import SEED_BITS
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.idempotency import Keyed, KeyedRequests, of_headers
 from tests.nodes.gateway.fake_mesh import Clock, Eventually
 
 KEYED = Keyed("ann", "k")
@@ -137,7 +137,7 @@ async def test_who_asks_again_ends_the_request_that_has_lost_its_reader(
 
 
 async def test_a_request_that_does_not_end_keeps_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nodes.gateway.idempotency._ENDING_LIMIT_S", 0.01)
+    monkeypatch.setattr("airdraft.nodes.gateway.idempotency._ENDING_LIMIT_S", 0.01)
     requests = KeyedRequests()
     async with requests.entered(KEYED, PATH, b"a", Connection()):
         with pytest.raises(ApiError, match="not ended yet") as caught:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.gateway.errors import ApiError
-from nodes.gateway.json_size import MOST_ENTRIES, MOST_FIELDS, JsonSize
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.json_size import MOST_ENTRIES, MOST_FIELDS, JsonSize
 
 values = st.recursive(
     st.none() | st.integers() | st.text(st.sampled_from('a",:[]{}\\é'), max_size=8),

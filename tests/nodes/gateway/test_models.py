@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from nodes.client.client import RequestFailedError
-from nodes.engine.traits import ModelTraits, SamplingDefaults
-from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig
-from nodes.gateway.errors import ApiError
-from nodes.gateway.models import Looking, Models
-from nodes.messages import NodesReply
-from nodes.telemetry.status import Status, encode_status
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.engine.traits import ModelTraits, SamplingDefaults
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.models import Looking, Models
+from airdraft.nodes.messages import NodesReply
+from airdraft.nodes.telemetry.status import Status, encode_status
 from tests.nodes.gateway.calls import CHAT, KEY, TALK, get, keyed_app, open_app, post
 from tests.nodes.gateway.fake_mesh import Clock, FakeMesh, text_answer
 from tests.nodes.status_examples import STATUS

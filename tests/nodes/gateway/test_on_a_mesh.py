@@ -16,17 +16,18 @@ from typing import Any
 import httpx
 import pytest
 
-from nodes.client.client import Client
-from nodes.config.settings import LinkSettings
-from nodes.engine.toy import ToyConfig
-from nodes.gateway.config import GatewayConfig
-from nodes.gateway.server import run_gateway
+import airdraft
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.config.settings import LinkSettings
+from airdraft.nodes.engine.toy import ToyConfig
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.server import run_gateway
 from tests.nodes.api.toy_mesh import alone, toy_mesh
 from tests.nodes.gateway.fake_mesh import Eventually
 from tests.nodes.gateway.served import serving
 from tests.nodes.memory_mesh import Members, Passing, mesh
 
-_ROOT = Path(__file__).parents[3]
+_PACKAGE = Path(airdraft.__file__).parent
 # By folder: how many of its modules a request passes, but for the engine's, which make logits.
 _MOST_MODULES = {"nodes/gateway/": 25, "nodes/coordinator/": 26, "nodes/scheduler/": 13}
 Body = dict[str, Any]
@@ -40,7 +41,7 @@ class Asked:
     """A gateway of a mesh."""
 
     members: Members
-    client: Client
+    client: MeshClient
     http: httpx.AsyncClient
 
     async def answer(self, body: Body, **headers: str) -> Any:
@@ -121,7 +122,7 @@ async def test_what_a_key_began_is_answered_again_in_its_class(
 ) -> None:
     """Though one that comes first is there meanwhile."""
     # Otherwise the class that has served stays in force for new requests as well.
-    monkeypatch.setattr("nodes.coordinator.requests.classes.SETTLED_S", math.inf)
+    monkeypatch.setattr("airdraft.nodes.coordinator.requests.classes.SETTLED_S", math.inf)
     key = {"idempotency-key": "k"}
     body = {"prompt": PROMPT, "max_tokens": 120, "seed": 5, "temperature": 0.9, "n": 2}
     texts = [text_alone(120, temperature=0.9, seed=5, choice=c) for c in range(2)]
@@ -198,8 +199,8 @@ async def test_a_request_goes_through_few_modules(tmp_path: Path) -> None:
             await asked.answer({"prompt": PROMPT, "max_tokens": 20})
         finally:
             sys.setprofile(None)
-    ours = [Path(name) for name in seen if name.startswith(str(_ROOT))]
-    modules = {path.relative_to(_ROOT).as_posix() for path in ours}
+    ours = [Path(name) for name in seen if name.startswith(str(_PACKAGE))]
+    modules = {path.relative_to(_PACKAGE).as_posix() for path in ours}
     counts = {
         folder: sum(module.startswith(folder) for module in modules) for folder in _MOST_MODULES
     }

@@ -8,10 +8,10 @@ from importlib.resources import files
 
 import pytest
 
-from nodes.coordinator.requests.book import OUTCOMES
-from nodes.gateway import page as page_module
-from nodes.gateway.page import SCRIPTS, STYLE, page
-from nodes.telemetry.counts import FATES, TOKEN_KINDS
+from airdraft.nodes.coordinator.requests.book import OUTCOMES
+from airdraft.nodes.gateway import page as page_module
+from airdraft.nodes.gateway.page import SCRIPTS, STYLE, page
+from airdraft.nodes.telemetry.counts import FATES, TOKEN_KINDS
 from tests.nodes.gateway.calls import gateway_of, get, open_app
 from tests.nodes.gateway.fake_mesh import FakeMesh
 

@@ -12,7 +12,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not in
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from nodes.client.client import RequestFailedError  # noqa: E402
+from airdraft.nodes.client.client import RequestFailedError  # noqa: E402
 from tests.nodes.gateway.page_meshes import Gateways, gateways_in_a_thread  # noqa: E402
 from tests.nodes.status_examples import STATUS, TARGET_NODE  # noqa: E402
 

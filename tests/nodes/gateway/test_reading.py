@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from nodes.client.generation import GenerateOptions
-from nodes.engine.chat.tagged import Arguments, arguments_of
-from nodes.engine.traits import ModelTraits, SamplingDefaults
-from nodes.gateway.answers import Delta
-from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig
-from nodes.gateway.fields import Job
-from nodes.gateway.items import items_of
-from nodes.gateway.reading import CALL, CONTENT, REASONING, TextReader
-from nodes.gateway.tools import Tools, tool_json
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.engine.chat.tagged import Arguments, arguments_of
+from airdraft.nodes.engine.traits import ModelTraits, SamplingDefaults
+from airdraft.nodes.gateway.answers import Delta
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.items import items_of
+from airdraft.nodes.gateway.reading import CALL, CONTENT, REASONING, TextReader
+from airdraft.nodes.gateway.tools import Tools, tool_json
 from tests.nodes.gateway.calls import CHAT, TALK, ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     THINKING,
@@ -317,7 +317,7 @@ def test_the_schema_of_a_function_is_read_once_for_all_choices_and_calls(
         read.append(schema)
         return arguments_of(schema)
 
-    monkeypatch.setattr("nodes.gateway.tools.arguments_of", counted)
+    monkeypatch.setattr("airdraft.nodes.gateway.tools.arguments_of", counted)
     job = Job((), GenerateOptions(), tools=tools(weather=WEATHER, mail={}), tool_style="glm")
     for index in range(4):
         delta = Delta(index, f"{GLM}\n{GLM}", (), begins=True, finish_reason="stop")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from nodes.engine.rules import MAX_GRAMMAR_CHARS
-from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig, GatewayLimits
+from airdraft.nodes.engine.rules import MAX_GRAMMAR_CHARS
+from airdraft.nodes.gateway.app import Gateway
+from airdraft.nodes.gateway.config import GatewayConfig, GatewayLimits
 from tests.nodes.gateway.calls import CHAT, COMPLETIONS, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
 

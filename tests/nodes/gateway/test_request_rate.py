@@ -6,9 +6,9 @@ import contextlib
 
 import pytest
 
-from nodes.gateway.apikeys import ANYBODY, ApiKey
-from nodes.gateway.errors import ApiError
-from nodes.gateway.request_rate import RequestRate
+from airdraft.nodes.gateway.apikeys import ANYBODY, ApiKey
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.request_rate import RequestRate
 
 ALICE, MALLORY = (ApiKey(name=name, sha256="0" * 64) for name in ("alice", "mallory"))
 

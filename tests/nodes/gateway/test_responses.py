@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.rules import Grammar
-from nodes.gateway.fields import Job
-from nodes.gateway.responses import RESPONSES
-from nodes.messages import ChatMessage
+from airdraft.nodes.engine.rules import Grammar
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.responses import RESPONSES
+from airdraft.nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import Call, ask, named_events
 from tests.nodes.gateway.fake_mesh import THINKING, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.jobs import Jobs

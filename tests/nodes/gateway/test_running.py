@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from nodes.gateway.errors import ApiError
-from nodes.gateway.running import Running
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.running import Running
 
 
 async def test_there_are_only_so_many_of_a_key_and_of_all() -> None:

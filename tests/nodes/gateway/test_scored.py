@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.gateway.scored import ScoredToken, ScoredTokens
-from nodes.messages import Score, TokenScores
+from airdraft.nodes.gateway.scored import ScoredToken, ScoredTokens
+from airdraft.nodes.messages import Score, TokenScores
 
 scores = st.builds(
     Score, st.integers(0, 2**31 - 1), st.floats(max_value=0, allow_nan=False), st.binary(max_size=8)

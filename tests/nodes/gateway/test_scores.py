@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.chat import CHAT
-from nodes.gateway.completions import COMPLETIONS
-from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job
-from nodes.gateway.scores import HeldScores, fitted, num_scores_of
+from airdraft.nodes.gateway.chat import CHAT
+from airdraft.nodes.gateway.completions import COMPLETIONS
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.fields import Job
+from airdraft.nodes.gateway.scores import HeldScores, fitted, num_scores_of
 from tests.nodes.gateway.jobs import Jobs
 
 

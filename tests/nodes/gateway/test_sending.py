@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.requests import ClientDisconnect
 
-from nodes.gateway.sending import JsonInPieces
+from airdraft.nodes.gateway.sending import JsonInPieces
 from tests.nodes.gateway.calls import Call
 from tests.nodes.gateway.fake_mesh import Eventually
 

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from mesh.errors import KeysError
-from nodes.config.settings import ConfigError
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.gateway.config import GatewayConfig, ListenError
-from nodes.gateway.errors import ApiError
-from nodes.gateway.running import Running
-from nodes.gateway.server import HttpServer, connections_allowed
+from airdraft.mesh.errors import KeysError
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from airdraft.nodes.gateway.config import GatewayConfig, ListenError
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.running import Running
+from airdraft.nodes.gateway.server import HttpServer, connections_allowed
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving, talking
 

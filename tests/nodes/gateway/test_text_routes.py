@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from starlette.types import ASGIApp
 
-from mesh.errors import LocalProtocolError
-from nodes.client.client import RequestFailedError
+from airdraft.mesh.errors import LocalProtocolError
+from airdraft.nodes.client.client import RequestFailedError
 from tests.nodes.gateway.calls import Call, app_of, ask, get, post
 from tests.nodes.gateway.fake_mesh import MODEL_HASH, FakeMesh, text_answer
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.traits import ModelTraits
-from nodes.gateway.chat import CHAT
-from nodes.gateway.errors import ApiError
-from nodes.gateway.tools import in_style
+from airdraft.nodes.engine.traits import ModelTraits
+from airdraft.nodes.gateway.chat import CHAT
+from airdraft.nodes.gateway.errors import ApiError
+from airdraft.nodes.gateway.tools import in_style
 from tests.nodes.gateway.calls import CHAT as PATH
 from tests.nodes.gateway.calls import KEY, ask, named_events
 from tests.nodes.gateway.fake_mesh import THINKING, FakeMesh, text_answer

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from mesh.codec import encode
-from mesh.keys import ClientKeys
-from mesh.messages import OTHER_PROTOCOL, EnrolReply, Refuse
-from mesh.security import ServerKeys, new_key_pair
-from mesh.zmq_transport import ZmqContext
-from nodes.keys.enrol import EnrolError, enrol
+from airdraft.mesh.codec import encode
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.messages import OTHER_PROTOCOL, EnrolReply, Refuse
+from airdraft.mesh.security import ServerKeys, new_key_pair
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.keys.enrol import EnrolError, enrol
 
 
 @pytest.mark.parametrize("answer", [Refuse("why", OTHER_PROTOCOL), EnrolReply("why", "", ())])

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from mesh.authorized import Entry
-from mesh.errors import EndpointError, InsecureEndpointError, KeysError
-from mesh.keys import ClientKeys, KnownCoordinator
-from mesh.security import new_key_pair
-from nodes.config.settings import LOOPBACK_ENDPOINT
-from nodes.keys.enrol import Invitation
-from nodes.keys.keyring import Keyring, default_keys_dir, keyring_of, make_private, private_endpoint
-from nodes.messages.access import ROLES
+from airdraft.mesh.authorized import Entry
+from airdraft.mesh.errors import EndpointError, InsecureEndpointError, KeysError
+from airdraft.mesh.keys import ClientKeys, KnownCoordinator
+from airdraft.mesh.security import new_key_pair
+from airdraft.nodes.config.settings import LOOPBACK_ENDPOINT
+from airdraft.nodes.keys.enrol import Invitation
+from airdraft.nodes.keys.keyring import (
+    Keyring,
+    default_keys_dir,
+    keyring_of,
+    make_private,
+    private_endpoint,
+)
+from airdraft.nodes.messages.access import ROLES
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 

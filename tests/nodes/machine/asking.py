@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
-from nodes.messages import SubmitRequest
+from airdraft.nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
+from airdraft.nodes.messages import SubmitRequest
 from tests.nodes.builders import make_submit
 
 LONGEST_PROMPT, MOST_TOKENS = 60, 200

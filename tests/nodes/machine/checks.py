@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from types import FunctionType, ModuleType
 
-from nodes.messages import OpenStreamRequest
-from nodes.telemetry.status import Status
+from airdraft.nodes.messages import OpenStreamRequest
+from airdraft.nodes.telemetry.status import Status
 
 # Where what is made for a request, and is of no use after it, has its classes.
 _OF_REQUESTS = (
-    *("nodes.coordinator.requests.request", "nodes.scheduler.stream", "nodes.worker.stream"),
-    *("nodes.target.stream", "nodes.draft.followed"),
+    *(
+        "airdraft.nodes.coordinator.requests.request",
+        "airdraft.nodes.scheduler.stream",
+        "airdraft.nodes.worker.stream",
+    ),
+    *("airdraft.nodes.target.stream", "airdraft.nodes.draft.followed"),
 )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from mesh.codec import encode
-from mesh.messages import Hello
-from nodes.client.journal import Event, Journal
-from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Upload
-from nodes.messages import (
+from airdraft.mesh.codec import encode
+from airdraft.mesh.messages import Hello
+from airdraft.nodes.client.journal import Event, Journal
+from airdraft.nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Upload
+from airdraft.nodes.messages import (
     CancelRequest,
     FinishedNotice,
     LinkFields,

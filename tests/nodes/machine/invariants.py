@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from nodes.coordinator.data import Data
-from nodes.coordinator.requests.request import (
+from airdraft.nodes.coordinator.data import Data
+from airdraft.nodes.coordinator.requests.request import (
     Asked,
     AwaitsPlace,
     NoReader,
@@ -16,7 +16,7 @@ from nodes.coordinator.requests.request import (
     RequestStream,
     Serving,
 )
-from nodes.coordinator.requests.texts import MAX_AT_ONCE
+from airdraft.nodes.coordinator.requests.texts import MAX_AT_ONCE
 
 
 def check_phases(data: Data) -> None:

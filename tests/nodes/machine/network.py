@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from mesh.errors import BackpressureError, PeerGoneError
-from mesh.transport import Frames
+from airdraft.mesh.errors import BackpressureError, PeerGoneError
+from airdraft.mesh.transport import Frames
 
 # So few that a member that does not read is soon taken for gone.
 MAX_QUEUED_MESSAGES = 100

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mesh.codec import decode, encode
-from mesh.credits import Meter
-from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
-from mesh.transport import Frames
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.credits import Meter
+from airdraft.mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
+from airdraft.mesh.transport import Frames
 from tests.nodes.machine.network import Connection, Network
 from tests.nodes.pure_node import PureNode
 

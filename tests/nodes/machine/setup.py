@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.messages import SubmitRequest
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyTokenizer
+from airdraft.nodes.messages import SubmitRequest
+from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.reference import Reference, reference
 
 # Guessing pays, so that the policy asks for it.

@@ -11,9 +11,9 @@ import random
 
 import pytest
 
-from mesh.codec import decode
-from mesh.messages import Bye, Hello, Refuse, Welcome
-from mesh.transport import Frames
+from airdraft.mesh.codec import decode
+from airdraft.mesh.messages import Bye, Hello, Refuse, Welcome
+from airdraft.mesh.transport import Frames
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.network import Connection, Disorder

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nodes.engine.toy import ToyConfig
+from airdraft.nodes.engine.toy import ToyConfig
 from tests.nodes.machine.asking import LONGEST_PROMPT, MOST_TOKENS, submits
 from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.process import Process

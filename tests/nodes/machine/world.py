@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mesh.codec import decode
-from mesh.messages import PROTOCOL_VERSION, Hello
-from mesh.transport import Received
-from nodes.config.settings import CoordinatorConfig
-from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.service import Coordinator
-from nodes.messages import (
+from airdraft.mesh.codec import decode
+from airdraft.mesh.messages import PROTOCOL_VERSION, Hello
+from airdraft.mesh.transport import Received
+from airdraft.nodes.config.settings import CoordinatorConfig
+from airdraft.nodes.coordinator.members.record import NodeRecord
+from airdraft.nodes.coordinator.service import Coordinator
+from airdraft.nodes.messages import (
     GuessNotice,
     LinkFields,
     NodeCommandRequest,
@@ -26,10 +26,10 @@ from nodes.messages import (
     StatusRequest,
     SubmitRequest,
 )
-from nodes.scheduler.planning import MODES, Mode, PlanInput
-from nodes.telemetry.status import Status, decode_status
-from nodes.worker.profile import encode_profile
-from policies.latency import NodeCosts
+from airdraft.nodes.scheduler.planning import MODES, Mode, PlanInput
+from airdraft.nodes.telemetry.status import Status, decode_status
+from airdraft.nodes.worker.profile import encode_profile
+from airdraft.policies.latency import NodeCosts
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.checks import check, check_empty, left_of_requests
 from tests.nodes.machine.client import Asked, ClientProcess

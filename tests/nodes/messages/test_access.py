@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode_struct
-from mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome
-from nodes.coordinator import dispatch
-from nodes.coordinator.sends import Send
-from nodes.messages import GuessNotice, StatusRequest, TraceRequest
-from nodes.messages.access import ANYBODY, CLIENT_ROLES, ROLES, Caller, ForbiddenError
+from airdraft.mesh.codec import encode_struct
+from airdraft.mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome
+from airdraft.nodes.coordinator import dispatch
+from airdraft.nodes.coordinator.sends import Send
+from airdraft.nodes.messages import GuessNotice, StatusRequest, TraceRequest
+from airdraft.nodes.messages.access import ANYBODY, CLIENT_ROLES, ROLES, Caller, ForbiddenError
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh, make_mesh

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.messages.fingerprint import (
+from airdraft.nodes.messages.fingerprint import (
     fingerprint,
     is_meant,
     is_named,

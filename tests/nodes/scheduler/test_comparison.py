@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from nodes.messages import CommitEntry, CommitNotice, CommitReply, OpenStreamRequest
-from nodes.scheduler.comparison import Comparison, Speculation
-from nodes.scheduler.instructions import Instruction, ToDraft
-from nodes.scheduler.planning import MODES
-from nodes.scheduler.reasons import summary
-from nodes.worker.stream import StreamId
+from airdraft.nodes.messages import CommitEntry, CommitNotice, CommitReply, OpenStreamRequest
+from airdraft.nodes.scheduler.comparison import Comparison, Speculation
+from airdraft.nodes.scheduler.instructions import Instruction, ToDraft
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.nodes.scheduler.reasons import summary
+from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, commit, make_scheduler, ready
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.messages import CommitNotice, OpenStreamRequest
-from policies.plan import Link
+from airdraft.nodes.messages import CommitNotice, OpenStreamRequest
+from airdraft.policies.plan import Link
 from tests.nodes.scheduler.watched import (
     DRAFT_COSTS,
     ONE,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.messages import CommitEntry, CommitReply
-from nodes.scheduler import passes
-from nodes.scheduler.state import ObservedSpeed, TargetCosts
-from policies.plan import Link
+from airdraft.nodes.messages import CommitEntry, CommitReply
+from airdraft.nodes.scheduler import passes
+from airdraft.nodes.scheduler.state import ObservedSpeed, TargetCosts
+from airdraft.policies.plan import Link
 from tests.nodes.scheduler.watched import TARGET_COSTS, make_scheduler
 
 

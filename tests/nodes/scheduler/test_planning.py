@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.messages import HoldEntry, HoldNotice
-from nodes.scheduler.in_force import begin_plan, take_plan
-from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Mode, PlanResult, promises
-from nodes.scheduler.scheduler import Scheduler
-from nodes.worker.stream import StreamId
-from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction, StreamView
+from airdraft.nodes.messages import HoldEntry, HoldNotice
+from airdraft.nodes.scheduler.in_force import begin_plan, take_plan
+from airdraft.nodes.scheduler.instructions import Instruction
+from airdraft.nodes.scheduler.planning import Mode, PlanResult, promises
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.plan import (
+    Batch,
+    BatchTimes,
+    Observation,
+    Plan,
+    Policy,
+    Prediction,
+    StreamView,
+)
 from tests.nodes.scheduler.watched import (
     ONE,
     TARGET_COSTS,

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from nodes.scheduler.instructions import Finish
-from nodes.scheduler.planning import MODES
-from nodes.scheduler.reasons import why_plain
-from nodes.scheduler.scheduler import Scheduler
-from nodes.telemetry.counts import PLAIN_TEXTS, Plain
-from policies.latency import CostTable, NodeCosts
-from policies.plan import Link
+from airdraft.nodes.scheduler.instructions import Finish
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.nodes.scheduler.reasons import why_plain
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.telemetry.counts import PLAIN_TEXTS, Plain
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import Link
 from tests.nodes.scheduler.watched import (
     DRAFT_COSTS,
     ONE,

@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import decode, encode
-from nodes.messages import (
+from airdraft.mesh.codec import decode, encode
+from airdraft.nodes.messages import (
     ChainPart,
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
     OpenStreamRequest,
 )
-from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.in_force import observed_price_s
-from nodes.scheduler.instructions import Abort, Emit, Instruction
-from nodes.scheduler.planning import MODES
-from nodes.scheduler.scheduler import Scheduler
-from nodes.worker.stream import StreamId
-from policies.plan import Link
+from airdraft.nodes.scheduler.drafts import DraftRecord, Drafts
+from airdraft.nodes.scheduler.in_force import observed_price_s
+from airdraft.nodes.scheduler.instructions import Abort, Emit, Instruction
+from airdraft.nodes.scheduler.planning import MODES
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.plan import Link
 from tests.nodes.builders import PROMPT
 from tests.nodes.scheduler.watched import (
     ONE,

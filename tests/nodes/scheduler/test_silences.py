@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from nodes.scheduler.silences import Silences
+from airdraft.nodes.scheduler.silences import Silences
 
 
 def look(silences: Silences[str], now: float, limit_s: float = 3.0, **states: object) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.messages import ChainPart, CommitEntry, CommitReply, LeaseEntry, LeaseRequest
-from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.in_force import begin_plan, take_plan
-from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
-from nodes.scheduler.scheduler import Scheduler
-from nodes.worker.stream import StreamId
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.messages import ChainPart, CommitEntry, CommitReply, LeaseEntry, LeaseRequest
+from airdraft.nodes.scheduler.drafts import Drafts
+from airdraft.nodes.scheduler.in_force import begin_plan, take_plan
+from airdraft.nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
+from airdraft.nodes.scheduler.scheduler import Scheduler
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
 
 # A pass of one token takes 40 ms by the tables, and each token more 2 ms.

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import CatalogError
-from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
-from nodes.engine.grammar import Grammars
-from nodes.engine.load import Opened, open_toy
-from nodes.engine.protocol import EngineError
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.service.inside import Inside
-from nodes.service.roles import run_node
-from nodes.target.state import TargetState
-from nodes.target.turns import Turns
-from nodes.worker.trial import Trial
+from airdraft.nodes.catalog import CatalogError
+from airdraft.nodes.config.settings import ConfigError, EngineSettings, TargetConfig
+from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.load import Opened, open_toy
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.service.inside import Inside
+from airdraft.nodes.service.roles import run_node
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.target.turns import Turns
+from airdraft.nodes.worker.trial import Trial
 from tests.nodes.builders import make_spec
 from tests.nodes.catalog.fakes import gguf_bytes
 from tests.nodes.target.script import FLAT, commits_in
@@ -111,7 +111,7 @@ class Machine:
     def target(self, trial: str | None = GOOD, agreement: float = 1.0) -> Target:
         draft = ToyModel(ToyConfig(agreement=agreement))
         self._patch(
-            "nodes.service.inside.open_engine",
+            "airdraft.nodes.service.inside.open_engine",
             lambda *_, **__: Opened(draft, ToyTokenizer(96), FLAT),
         )
         return Target(self.folder, FakeTrial(trial), draft)
@@ -232,7 +232,7 @@ async def test_one_that_cannot_be_opened_is_left_out(
     def fails(*_: object, **__: object) -> None:
         raise EngineError("no memory")
 
-    monkeypatch.setattr("nodes.service.inside.open_engine", fails)
+    monkeypatch.setattr("airdraft.nodes.service.inside.open_engine", fails)
     async with target.running():
         await eventually(lambda: target.inside.text.endswith("left out: no memory"))
     assert machine.marks == []
@@ -260,7 +260,7 @@ async def test_a_target_that_stops_while_it_is_opened_closes_it(
         may_go_on.wait(60)
         return Opened(target.draft, ToyTokenizer(96), FLAT)
 
-    monkeypatch.setattr("nodes.service.inside.open_engine", opens)
+    monkeypatch.setattr("airdraft.nodes.service.inside.open_engine", opens)
     monkeypatch.setattr(target.draft, "close", closed.set)
     async with target.running():
         await eventually(is_opening.is_set)

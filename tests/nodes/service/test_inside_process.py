@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, default_cache_dir
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings
-from nodes.service.local import local_mesh
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, default_cache_dir
+from airdraft.nodes.client.client import MeshClient
+from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.service.local import local_mesh
 from tests.nodes.memory_mesh import ask
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -36,12 +36,12 @@ async def until_kill_in_a_step(pid: int, folder: Path) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-async def text_of(client: Client) -> bytes:
+async def text_of(client: MeshClient) -> bytes:
     (answer,) = await ask(client, GenerateOptions(max_tokens=400, seed=3, ignore_eog=True))
     return answer.text
 
 
-async def until_it_says(client: Client, text: str) -> None:
+async def until_it_says(client: MeshClient, text: str) -> None:
     why = ""
     while text not in why:
         await asyncio.sleep(0.05)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nodes.config.settings import EngineSettings
-from nodes.service.local import HEALTHY_S, WAITS_S, LocalMesh, Restarts
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.service.local import HEALTHY_S, WAITS_S, LocalMesh, Restarts
 
 
 def test_a_node_that_was_well_in_the_mesh_for_a_while_begins_anew() -> None:

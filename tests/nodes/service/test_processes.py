@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from nodes.cli.units import shipped_directory
-from nodes.gateway.server import SOCKET_NAME as HTTP
-from nodes.keys.keyring import make_private, private_endpoint
-from nodes.service.roles import SOCKET_NAME as MESH
+from airdraft.nodes.cli.units import UNITS
+from airdraft.nodes.gateway.server import SOCKET_NAME as HTTP
+from airdraft.nodes.keys.keyring import make_private, private_endpoint
+from airdraft.nodes.service.roles import SOCKET_NAME as MESH
 from tests.nodes.service.fake_manager import FakeManager
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,7 @@ class Machine:
         self.environ = {"AIRDRAFT_KEYS": str(folder / "keys")}
         self.settings.mkdir()
         for name in ("coordinator", "gateway"):
-            text = (shipped_directory() / "etc" / f"{name}.toml").read_text()
+            text = (UNITS / "etc" / f"{name}.toml").read_text()
             (self.settings / f"{name}.toml").write_text(text)
         (self.settings / "one.toml").write_text(NODE)
 
@@ -56,7 +56,7 @@ class Machine:
 
     def _arguments_of(self, unit: str) -> list[str]:
         """What a unit's ExecStart gives the command, with another directory of settings."""
-        lines = (shipped_directory() / unit).read_text().splitlines()
+        lines = (UNITS / unit).read_text().splitlines()
         line = next(line for line in lines if line.startswith("ExecStart="))
         _, *arguments = line.removeprefix("ExecStart=").split()
         names = {"%E/airdraft": str(self.settings), "%i": "one"}
@@ -74,7 +74,7 @@ class Machine:
     ) -> AsyncIterator[Service]:
         """listening: a socket that is handed on as descriptor 3. name: by which it is."""
         passing = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); "
-        running = "from nodes.cli.main import main; sys.argv[0] = 'airdraft'; main()"
+        running = "from airdraft.nodes.cli.main import main; sys.argv[0] = 'airdraft'; main()"
         clean = {
             key: value
             for key, value in os.environ.items()

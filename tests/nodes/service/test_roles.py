@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES
-from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
-from nodes.engine.load import TOY_COSTS, Opened
-from nodes.service.roles import run_node
-from nodes.worker.engines import calibration_of, open_engine
-from policies.acceptance import DraftCalibration
+from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES
+from airdraft.nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
+from airdraft.nodes.engine.load import TOY_COSTS, Opened
+from airdraft.nodes.service.roles import run_node
+from airdraft.nodes.worker.engines import calibration_of, open_engine
+from airdraft.policies.acceptance import DraftCalibration
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -81,7 +81,7 @@ async def test_a_draft_model_that_cannot_take_guesses_back_is_refused(
     """The node would end at its first wrong guess."""
     recurrent = opened("toy:1")
     recurrent.model.info = replace(recurrent.model.info, can_roll_back=False)
-    monkeypatch.setattr("nodes.service.roles.open_engine", lambda *_, **__: recurrent)
+    monkeypatch.setattr("airdraft.nodes.service.roles.open_engine", lambda *_, **__: recurrent)
     engine = EngineSettings(model="mamba.gguf")
     with pytest.raises(ConfigError, match=r"engine\.model = 'mamba\.gguf': a recurrent model"):
         await run_node(
@@ -93,7 +93,7 @@ def test_more_threads_than_cpus_are_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They would wait for one another in every pass."""
-    monkeypatch.setattr("nodes.worker.engines.open_model", lambda *_, **__: None)
+    monkeypatch.setattr("airdraft.nodes.worker.engines.open_model", lambda *_, **__: None)
     (source,) = DEFAULT_ENTRIES[DEFAULT_DRAFT].sources
     num_cpus = len(os.sched_getaffinity(0))
     for threads, num_warnings in ((0, 0), (num_cpus, 0), (num_cpus + 1, 1)):

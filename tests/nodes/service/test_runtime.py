@@ -7,13 +7,19 @@ import sys
 
 import pytest
 
-from mesh.errors import EndpointError, KeysError, MeshError
-from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
-from nodes.catalog import ModelNameError
-from nodes.client.client import RequestFailedError
-from nodes.config.settings import ConfigError
-from nodes.service.runtime import JournalFormatter, StoppedError, TextFormatter, print_line, report
-from nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError
+from airdraft.mesh.errors import EndpointError, KeysError, MeshError
+from airdraft.mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
+from airdraft.nodes.catalog import ModelNameError
+from airdraft.nodes.client.client import RequestFailedError
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.service.runtime import (
+    JournalFormatter,
+    StoppedError,
+    TextFormatter,
+    print_line,
+    report,
+)
+from airdraft.nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config.settings import EngineSettings
-from nodes.engine.calibrate import Progress
-from nodes.service import supervision
-from nodes.service.supervision import Child, Parent, node_command
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.engine.calibrate import Progress
+from airdraft.nodes.service import supervision
+from airdraft.nodes.service.supervision import Child, Parent, node_command
 from tests.cli.commands import wait_until
 
 LIMIT_S = 60.0
@@ -120,7 +120,7 @@ def test_a_node_that_is_still_loading_ends_with_its_parent(tmp_path: Path, role:
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_a_node_of_its_own_stops_regularly_while_it_loads(tmp_path: Path) -> None:
     path = tmp_path / "slow.gguf"
-    command = [sys.executable, "-m", "nodes.cli", "draft", "--model", str(path)]
+    command = [sys.executable, "-m", "airdraft", "draft", "--model", str(path)]
     with loading(path, [*command, "--connect", f"ipc://{tmp_path}/nobody"]) as node:
         node.terminate()
         _, errors = node.communicate(timeout=LIMIT_S)

@@ -7,8 +7,14 @@ import time
 
 import pytest
 
-from nodes.config.settings import ConfigError
-from nodes.service.systemd import Manager, endpoint_of, is_journal, take_inherited, with_priority
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.service.systemd import (
+    Manager,
+    endpoint_of,
+    is_journal,
+    take_inherited,
+    with_priority,
+)
 from tests.nodes.service.fake_manager import FakeManager
 
 

@@ -8,14 +8,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nodes.cli.units import config_of, files_for, shipped_directory, unit_for
-from nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig, load
-from nodes.gateway.config import GatewayConfig
-from nodes.keys.keyring import private_endpoint
+from airdraft.nodes.cli.units import UNITS, config_of, files_for, unit_for
+from airdraft.nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig, load
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.keys.keyring import private_endpoint
 
-SHIPPED = shipped_directory()
 COMMAND = str(Path(sys.executable).with_name("airdraft"))
-SERVICES = sorted(path.name for path in SHIPPED.glob("*.service"))
+SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 CONFIGS = {
     "coordinator": CoordinatorConfig,
     "gateway": GatewayConfig,
@@ -79,7 +78,7 @@ def test_services_are_shut_in(units, name):
 def test_services_may_call_what_they_die_without(name):
     """libzmq aborts where a thread may not have its priority: sched_setscheduler, of @resources."""
     key, wanted = "SystemCallFilter=", {"@resources", "sched_setscheduler"}
-    lines = [line for line in (SHIPPED / name).read_text().splitlines() if line.startswith(key)]
+    lines = [line for line in (UNITS / name).read_text().splitlines() if line.startswith(key)]
     filters = [line.removeprefix(key) for line in lines]
     # The last line that speaks of it counts.
     *_, last = [words for words in filters if wanted & set(words.removeprefix("~").split())]
@@ -91,7 +90,7 @@ def test_services_that_read_what_strangers_write_may_confine_it(name):
     """By calls that @system-service does not have: a filter for all threads, and Landlock."""
     last = [
         line.removeprefix("SystemCallFilter=").split()
-        for line in (SHIPPED / name).read_text().splitlines()
+        for line in (UNITS / name).read_text().splitlines()
         if line.startswith("SystemCallFilter=")
     ][-1]
     assert {"seccomp", "landlock_create_ruleset", "landlock_restrict_self"} == set(last)
@@ -100,7 +99,7 @@ def test_services_that_read_what_strangers_write_may_confine_it(name):
 def settings_of(role: str) -> dict[str, list[str]]:
     """What a service's unit says, by key; lists of words."""
     found: dict[str, list[str]] = {}
-    for path in SHIPPED.glob(f"airdraft-{role}*.service"):
+    for path in UNITS.glob(f"airdraft-{role}*.service"):
         for line in path.read_text().splitlines():
             key, equals, value = line.partition("=")
             if equals and not line.startswith("#"):
@@ -109,7 +108,7 @@ def settings_of(role: str) -> dict[str, list[str]]:
 
 
 def rules_of(file: str) -> list[list[str]]:
-    return [words for words in map(str.split, (SHIPPED / file).read_text().splitlines()) if words]
+    return [words for words in map(str.split, (UNITS / file).read_text().splitlines()) if words]
 
 
 def test_the_groups_of_services_are_made_where_there_are_none():
@@ -154,7 +153,7 @@ def test_nodes_see_what_their_processor_is_and_look_for_models_where_they_may_ke
 @pytest.mark.parametrize("name", CONFIGS)
 def test_samples_of_settings_load_and_so_would_what_they_leave_out(name, tmp_path):
     """Every commented setting is one that exists."""
-    sample = SHIPPED / "etc" / f"{name}.toml"
+    sample = UNITS / "etc" / f"{name}.toml"
     load(CONFIGS[name], sample, {}, environ={})
     lines = sample.read_text().splitlines()
     shown = [line.removeprefix("# ") if is_setting(line) else line for line in lines]
@@ -190,13 +189,13 @@ def test_units_of_a_user_need_no_privileges():
 
 
 def test_a_mesh_of_a_user_starts_with_the_session_where_only_the_user_s_commands_look():
-    text = (SHIPPED / "airdraft-coordinator.socket").read_text()
+    text = (UNITS / "airdraft-coordinator.socket").read_text()
     lines = unit_for(text, COMMAND, is_user=True).splitlines()
     endpoint = private_endpoint({"XDG_RUNTIME_DIR": "/run/user/1000"})
     streams = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
     assert [f"ipc://{s.replace('%t', '/run/user/1000')}" for s in streams] == [endpoint]
     assert {"DirectoryMode=0700", "SocketMode=0600"} <= set(lines)
-    target = unit_for((SHIPPED / "airdraft.target").read_text(), COMMAND, is_user=True)
+    target = unit_for((UNITS / "airdraft.target").read_text(), COMMAND, is_user=True)
     assert "WantedBy=default.target" in target.splitlines()
 
 

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from nodes.engine.protocol import Logits, Model, Span, Tokenizer
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import CHANCE_STEPS, ChainPart, StreamParkedNotice, StreamReadyNotice
-from nodes.target.state import TargetState
-from nodes.target.stream import Committed, Event
-from nodes.worker.stream import StreamId, StreamSpec
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.engine.protocol import Logits, Model, Span, Tokenizer
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import CHANCE_STEPS, ChainPart, StreamParkedNotice, StreamReadyNotice
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.target.stream import Committed, Event
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
+from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
 from tests.nodes.reference import Reference, reference
 

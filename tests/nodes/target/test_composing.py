@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from nodes.messages import MAX_GAMMA, HoldEntry
-from nodes.target.state import TargetState
-from nodes.target.stream import Committed
-from nodes.worker.stream import StreamId
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.messages import MAX_GAMMA, HoldEntry
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.target.stream import Committed
+from airdraft.nodes.worker.stream import StreamId
+from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, THREE, TWO, alone, commits_in, guess, make_state
 

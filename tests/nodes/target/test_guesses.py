@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.messages import MAX_WINDOW, ChainPart
-from nodes.target.stream import GuessBuffer, GuessFates
+from airdraft.nodes.messages import MAX_WINDOW, ChainPart
+from airdraft.nodes.target.stream import GuessBuffer, GuessFates
 
 TEXT = (1, 2, 3)
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.target.lookup import Lookup, NgramIndex
-from nodes.worker.stream import StreamId
+from airdraft.nodes.target.lookup import Lookup, NgramIndex
+from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, TWO, alone, make_state, run, tokens_of
 

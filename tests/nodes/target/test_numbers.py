@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nodes.draft.state import DraftState
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.protocol import Logits, Span
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import ProbeReply, StreamFailedNotice
-from nodes.target.state import TargetState
+from airdraft.nodes.draft.state import DraftState
+from airdraft.nodes.engine.load import TOY_COSTS
+from airdraft.nodes.engine.protocol import Logits, Span
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import ProbeReply, StreamFailedNotice
+from airdraft.nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.engine.sampling import Sampling
-from nodes.messages import HoldEntry, StreamFailedNotice, StreamParkedNotice, StreamReadyNotice
-from nodes.worker.stream import StreamId, StreamSpec, cells_needed
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.messages import (
+    HoldEntry,
+    StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+)
+from airdraft.nodes.worker.stream import StreamId, StreamSpec, cells_needed
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,

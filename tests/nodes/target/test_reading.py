@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
-from nodes.messages import CommitReply, PromptScoresNotice, StreamParkedNotice, StreamReadyNotice
-from nodes.target.node import messages_of
-from nodes.target.prompt_reader import midway_tokens
-from nodes.target.stream import Beside, Committed
-from nodes.worker.stream import StreamSpec
-from policies.latency import CostTable
+from airdraft.nodes.messages import (
+    CommitReply,
+    PromptScoresNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+)
+from airdraft.nodes.target.node import messages_of
+from airdraft.nodes.target.prompt_reader import midway_tokens
+from airdraft.nodes.target.stream import Beside, Committed
+from airdraft.nodes.worker.stream import StreamSpec
+from airdraft.policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.protocol import SavedPrefix, common_prefix
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import StreamReadyNotice
-from nodes.target.residents import PrefixStore
-from nodes.target.state import TargetState
-from nodes.worker.stream import PROMPT_PIECE_TOKENS as PIECE
-from nodes.worker.stream import StreamId
+from airdraft.nodes.engine.protocol import SavedPrefix, common_prefix
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from airdraft.nodes.messages import StreamReadyNotice
+from airdraft.nodes.target.residents import PrefixStore
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS as PIECE
+from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     FLAT,

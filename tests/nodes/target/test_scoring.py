@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.target.stream import score_rows
+from airdraft.nodes.target.stream import score_rows
 
 
 def piece(token_id: int) -> bytes:

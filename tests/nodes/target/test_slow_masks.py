@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.engine.masks import GrammarText, MasksAtOnce
-from nodes.engine.rules import Grammar, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.target.state import TargetState
+from airdraft.nodes.engine.masks import GrammarText, MasksAtOnce
+from airdraft.nodes.engine.rules import Grammar, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyTokenizer
+from airdraft.nodes.target.state import TargetState
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import FLAT, ONE, TWO, RecordingModel, alone, guess, run, tokens_of
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import decode, encode
-from nodes.engine.toy import ToyTokenizer
-from nodes.messages import MAX_GAMMA, StreamFailedNotice, StreamReadyNotice
-from nodes.target.node import messages_of
-from nodes.target.stream import Committed
-from nodes.worker.stream import StreamId, StreamSpec
+from airdraft.mesh.codec import decode, encode
+from airdraft.nodes.engine.toy import ToyTokenizer
+from airdraft.nodes.messages import MAX_GAMMA, StreamFailedNotice, StreamReadyNotice
+from airdraft.nodes.target.node import messages_of
+from airdraft.nodes.target.stream import Committed
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import (
     ONE,

@@ -10,10 +10,10 @@ from functools import partial
 
 import pytest
 
-from nodes.engine.protocol import InvalidInputError, Message
-from nodes.engine.toy import ToyTokenizer
-from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, TokenizeReply, TokenizeRequest
-from nodes.target.text_reader import MAX_WAITING, TextReader, tokenize
+from airdraft.nodes.engine.protocol import InvalidInputError, Message
+from airdraft.nodes.engine.toy import ToyTokenizer
+from airdraft.nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, TokenizeReply, TokenizeRequest
+from airdraft.nodes.target.text_reader import MAX_WAITING, TextReader, tokenize
 
 IDS = tuple(ToyTokenizer(96).encode("hi"))
 

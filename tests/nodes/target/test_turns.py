@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.draft.state import DraftState
-from nodes.engine.protocol import EngineError, Logits, Span
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.target.state import TargetState
-from nodes.target.stream import Beside, Committed, Event
-from nodes.target.turns import Turns
-from nodes.worker.stream import StreamSpec
-from policies.latency import CostTable, NodeCosts
+from airdraft.nodes.draft.state import DraftState
+from airdraft.nodes.engine.protocol import EngineError, Logits, Span
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.engine.toy import ToyConfig, ToyTokenizer
+from airdraft.nodes.target.state import TargetState
+from airdraft.nodes.target.stream import Beside, Committed, Event
+from airdraft.nodes.target.turns import Turns
+from airdraft.nodes.worker.stream import StreamSpec
+from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, RecordingModel, alone, commits_in, tokens_of
 

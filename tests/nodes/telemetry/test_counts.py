@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.messages import MAX_GAMMA, CommitEntry, StreamReadyNotice
-from nodes.telemetry.counts import FATES, MAX_SPANS, TOKEN_KINDS, Counts, Ratios
-from nodes.telemetry.status import ErrorStatus, SpanStatus
-from nodes.worker.stream import StreamId
+from airdraft.nodes.messages import MAX_GAMMA, CommitEntry, StreamReadyNotice
+from airdraft.nodes.telemetry.counts import FATES, MAX_SPANS, TOKEN_KINDS, Counts, Ratios
+from airdraft.nodes.telemetry.status import ErrorStatus, SpanStatus
+from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.scheduler.watched import PASS_S, admit, commit, decoding, guess, make_scheduler
 from tests.nodes.target.script import make_state, steps

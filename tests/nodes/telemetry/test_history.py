@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.telemetry.history import KEPT_S, STEP_S, History, Point
-from nodes.telemetry.status import Status
+from airdraft.nodes.telemetry.history import KEPT_S, STEP_S, History, Point
+from airdraft.nodes.telemetry.status import Status
 from tests.nodes.status_examples import COUNTS, STATUS
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.telemetry.status import decode_status, encode_status, finite
+from airdraft.nodes.telemetry.status import decode_status, encode_status, finite
 from tests.nodes.status_examples import STATUS
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import decode, encode
-from mesh.credits import GRANT_MESSAGES
-from mesh.messages import (
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.credits import GRANT_MESSAGES
+from airdraft.mesh.messages import (
     PROTOCOL_VERSION,
     UNSUITABLE,
     Bye,
@@ -25,9 +25,9 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
-from mesh.padding import SIZES, pad
-from nodes.messages import CloseStreamNotice, NodesRequest
-from nodes.worker.connection import (
+from airdraft.mesh.padding import SIZES, pad
+from airdraft.nodes.messages import CloseStreamNotice, NodesRequest
+from airdraft.nodes.worker.connection import (
     Connection,
     LostCoordinatorError,
     NoCoordinatorError,

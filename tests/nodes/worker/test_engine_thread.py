@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from nodes.worker.engine_thread import EngineThread
+from airdraft.nodes.worker.engine_thread import EngineThread
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.rules import Grammar, LogitRules
-from nodes.engine.sampling import Sampling
-from nodes.messages import OpenStreamRequest, StreamFailedNotice
-from nodes.worker.grammar_queue import GrammarQueue
+from airdraft.nodes.engine.grammar import GrammarError, Grammars
+from airdraft.nodes.engine.rules import Grammar, LogitRules
+from airdraft.nodes.engine.sampling import Sampling
+from airdraft.nodes.messages import OpenStreamRequest, StreamFailedNotice
+from airdraft.nodes.worker.grammar_queue import GrammarQueue
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 

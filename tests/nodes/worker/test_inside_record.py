@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from nodes.worker.inside_record import InsideRecord
+from airdraft.nodes.worker.inside_record import InsideRecord
 
 # A process whose draft is at work. It prints a line, and then does as the test says.
 AT_WORK = """
 import os, signal, sys, threading
 from pathlib import Path
-from nodes.service.runtime import last_act, run_to_end
-from nodes.worker.inside_record import InsideRecord
+from airdraft.nodes.service.runtime import last_act, run_to_end
+from airdraft.nodes.worker.inside_record import InsideRecord
 record = InsideRecord(Path(sys.argv[1]), "key", sys.argv[2])
 """
 DIES = AT_WORK + "record.__enter__()\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -116,7 +116,7 @@ def test_a_slow_draft_is_tried_again_a_day_later(
 ) -> None:
     now = [1e9]
     clock: Callable[[], float] = lambda: now[0]  # noqa: E731
-    monkeypatch.setattr("nodes.worker.inside_record.time.time", clock)
+    monkeypatch.setattr("airdraft.nodes.worker.inside_record.time.time", clock)
     record = InsideRecord(tmp_path, "key", "boot")
     record.store("slow", "it saved nothing")
     for later_s, state in ((0, "slow"), (80_000, "slow"), (90_000, "good"), (-10, "good")):

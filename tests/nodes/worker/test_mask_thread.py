@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from nodes.engine.masks import GrammarText
-from nodes.worker.mask_thread import MaskThread
+from airdraft.nodes.engine.masks import GrammarText
+from airdraft.nodes.worker.mask_thread import MaskThread
 
 LIMIT_S = 60.0
 

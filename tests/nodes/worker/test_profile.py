@@ -4,13 +4,19 @@ import dataclasses
 
 import pytest
 
-from mesh.codec import encode_struct
-from mesh.errors import DecodeError
-from nodes.engine.toy import ToyModel
-from nodes.messages import LinkFields
-from nodes.worker.profile import costs_of, decode_profile, encode_profile, link_of, token_bits
-from policies.latency import CostTable, NodeCosts
-from policies.plan import Link
+from airdraft.mesh.codec import encode_struct
+from airdraft.mesh.errors import DecodeError
+from airdraft.nodes.engine.toy import ToyModel
+from airdraft.nodes.messages import LinkFields
+from airdraft.nodes.worker.profile import (
+    costs_of,
+    decode_profile,
+    encode_profile,
+    link_of,
+    token_bits,
+)
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.plan import Link
 
 INFO = ToyModel().info
 COSTS = NodeCosts(CostTable((1, 4), (0.01, 0.02), 1e-9, 1e-7), CostTable((32,), (0.3,)))

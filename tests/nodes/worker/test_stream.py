@@ -4,9 +4,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nodes.engine.grammar import GrammarError
-from nodes.messages import StreamFailedNotice
-from nodes.worker.stream import StopMatcher, StreamId, failed_by
+from airdraft.nodes.engine.grammar import GrammarError
+from airdraft.nodes.messages import StreamFailedNotice
+from airdraft.nodes.worker.stream import StopMatcher, StreamId, failed_by
 
 stop_strings = st.lists(st.text("ab", max_size=4), max_size=3)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config.settings import EngineSettings
-from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.worker.trial import Trial, run_passes
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.engine.toy import ToyConfig, ToyModel
+from airdraft.nodes.worker.trial import Trial, run_passes
 
 TOY = EngineSettings(model="toy:0.5")
 
@@ -75,7 +75,8 @@ def test_a_trial_that_is_stopped_ends(tmp_path: Path) -> None:
 def test_a_trial_ends_with_its_parent() -> None:
     """The parent is killed, as by a lack of memory; each pass of the draft takes 10 s."""
     parent = (
-        "from nodes.config.settings import EngineSettings; from nodes.worker.trial import Trial; "
+        "from airdraft.nodes.config.settings import EngineSettings; "
+        "from airdraft.nodes.worker.trial import Trial; "
         "Trial().failure(EngineSettings(model='toy:0.5@10000ms'))"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])

@@ -1,7 +1,7 @@
 import pytest
 
-from nodes.gateway.connections.admission import Admission
-from nodes.gateway.connections.strangers import Strangers
+from airdraft.nodes.gateway.connections.admission import Admission
+from airdraft.nodes.gateway.connections.strangers import Strangers
 from tests.nodes.gateway.fake_mesh import Clock
 
 

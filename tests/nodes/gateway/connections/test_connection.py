@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nodes.gateway.connections.connection import Connection
-from nodes.messages import PromptLogprobsNotice
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
     Eventually,
     FakeMesh,

@@ -8,9 +8,9 @@ from pathlib import Path
 import h11
 import pytest
 
-from nodes.gateway.connections.connection import Connection
-from nodes.gateway.connections.parser import Parser
-from nodes.gateway.connections.strangers import Strangers
+from airdraft.nodes.gateway.connections.connection import Connection
+from airdraft.nodes.gateway.connections.parser import Parser
+from airdraft.nodes.gateway.connections.strangers import Strangers
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, text_answer
 from tests.nodes.gateway.served import connected, request, talking
 

@@ -7,8 +7,8 @@ from typing import Any
 import h11
 import pytest
 
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.connections.deadlines import ReadingDeadline, RequestDeadline
+from airdraft.nodes.gateway.config import GatewayLimits
+from airdraft.nodes.gateway.connections.deadlines import ReadingDeadline, RequestDeadline
 
 LIMITS = GatewayLimits(header_timeout_s=10, body_timeout_s=20)
 

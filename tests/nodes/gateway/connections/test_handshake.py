@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from nodes.config.settings import ConfigError
-from nodes.gateway.config import GatewayConfig
-from nodes.gateway.server import HttpServer
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.gateway.config import GatewayConfig
+from airdraft.nodes.gateway.server import HttpServer
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh
 from tests.nodes.gateway.served import connected, recorded_connections, serving, talking
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from nodes.gateway.connections.seldom import SeldomWarnings
+from airdraft.nodes.gateway.connections.seldom import SeldomWarnings
 
 
 def test_each_warning_is_written_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:

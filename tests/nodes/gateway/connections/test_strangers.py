@@ -1,6 +1,6 @@
 import pytest
 
-from nodes.gateway.connections.strangers import Strangers, networks
+from airdraft.nodes.gateway.connections.strangers import Strangers, networks
 
 
 def num_over(strangers: Strangers, *hosts: str) -> list[int]:

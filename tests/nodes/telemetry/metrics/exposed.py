@@ -3,8 +3,8 @@
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nodes.telemetry.metrics.gateway import GatewayMetrics
-from nodes.telemetry.metrics.mesh import MeshMetrics
+from airdraft.nodes.telemetry.metrics.gateway import GatewayMetrics
+from airdraft.nodes.telemetry.metrics.mesh import MeshMetrics
 from tests.nodes.status_examples import STATUS
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from nodes.telemetry.metrics import gateway, mesh
+from airdraft.nodes.telemetry.metrics import gateway, mesh
 from tests.nodes.telemetry.metrics.exposed import everything
 
 DASHBOARD = json.loads((Path(__file__).parents[4] / "docs" / "grafana.json").read_text())

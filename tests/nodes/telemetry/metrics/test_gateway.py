@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import generate_latest
 
-from nodes.telemetry.metrics.gateway import GatewayMetrics
+from airdraft.nodes.telemetry.metrics.gateway import GatewayMetrics
 from tests.nodes.gateway.fake_mesh import Clock
 from tests.nodes.telemetry.metrics.exposed import value_of
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from prometheus_client import generate_latest
 
-from nodes.telemetry.metrics.mesh import MeshMetrics
-from nodes.telemetry.status import Status
+from airdraft.nodes.telemetry.metrics.mesh import MeshMetrics
+from airdraft.nodes.telemetry.status import Status
 from tests.nodes.status_examples import STATUS
 from tests.nodes.telemetry.metrics.exposed import Samples, samples_of
 

@@ -1,6 +1,6 @@
 """Records of each kind: of two streams that one draft node follows, and of what came besides."""
 
-from nodes.telemetry.trace.records import (
+from airdraft.nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
     PassRecord,
@@ -8,10 +8,10 @@ from nodes.telemetry.trace.records import (
     PlanRecord,
     Record,
 )
-from policies.joint import joint_plan
-from policies.latency import CostTable, NodeCosts
-from policies.openflow import open_price_s
-from policies.plan import DraftView, Link, Observation, StreamView
+from airdraft.policies.joint import joint_plan
+from airdraft.policies.latency import CostTable, NodeCosts
+from airdraft.policies.openflow import open_price_s
+from airdraft.policies.plan import DraftView, Link, Observation, StreamView
 
 TARGET_COSTS = NodeCosts(CostTable((1, 32), (0.04, 0.06)), CostTable((32,), (0.06,)))
 DRAFT_COSTS = NodeCosts(CostTable((1, 32), (0.004, 0.008)), CostTable((32,), (0.008,)))

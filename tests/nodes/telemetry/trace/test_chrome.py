@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.telemetry.trace.chrome import chrome_trace
-from nodes.telemetry.trace.records import PassRecord, Record
-from policies.plan import Batch
+from airdraft.nodes.telemetry.trace.chrome import chrome_trace
+from airdraft.nodes.telemetry.trace.records import PassRecord, Record
+from airdraft.policies.plan import Batch
 from tests.nodes.telemetry.trace.examples import FLOW, FOLLOWED, GUESSES, OTHERS, PASS, PLAN
 
 Event = dict[str, Any]

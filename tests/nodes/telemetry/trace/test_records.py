@@ -4,7 +4,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from nodes.telemetry.trace.records import KINDS, from_line, to_line
+from airdraft.nodes.telemetry.trace.records import KINDS, from_line, to_line
 from tests.nodes.telemetry.trace.examples import FLOW, OTHERS, guessing, plan_record
 
 # The prices of the last one were computed by numpy.

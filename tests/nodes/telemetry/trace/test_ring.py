@@ -3,8 +3,14 @@ from itertools import accumulate
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import FollowRecord, GuessRecord, Ring, from_line, to_line
+from airdraft.nodes.messages import TraceReply
+from airdraft.nodes.telemetry.trace.records import (
+    FollowRecord,
+    GuessRecord,
+    Ring,
+    from_line,
+    to_line,
+)
 
 ALL = 10**9
 
