@@ -48,14 +48,14 @@ class Pair:
             has_draft = self.draft != "none"
             return emulated, replace(emulated, model=self.draft) if has_draft else None
         catalog = Catalog(default_cache_dir(environment()))
-        path = str(Path(catalog.ensure(self.target)).resolve())
+        path = str(Path(catalog.ensure(self.target)).absolute())
         target = EngineSettings(model=path, max_streams=16, threads=1)
         is_inside = f"{self.draft}:".startswith(_INSIDE)
         given = self.draft.removeprefix("inside").removeprefix(":") if is_inside else self.draft
         name = given or catalog.draft_of(self.target) or DEFAULT_DRAFT
         if name == "none":
             return target, None
-        draft = str(Path(catalog.ensure(name)).resolve())
+        draft = str(Path(catalog.ensure(name)).absolute())
         if is_inside:
             return replace(target, draft=draft, weights=self.weights), None
         fast = replace(target, model=draft, profile="fast")

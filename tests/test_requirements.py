@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from airdraft.nodes.catalog.entries import DEFAULT_ENTRIES, FileSource
+from airdraft.nodes.catalog.entries import DEFAULT_ENTRIES, LocalFile
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -125,12 +125,11 @@ def test_the_licence_of_llama_cpp_is_that_of_the_version_that_is_compiled():
 
 def test_each_model_that_is_shipped_says_where_it_comes_from():
     for entry in DEFAULT_ENTRIES.values():
-        for source in entry.sources if isinstance(entry.sources, tuple) else ():
-            if isinstance(source, FileSource):
-                text = LICENCES[f"{entry.name}.txt"]
-                assert source.path.relative_to(ROOT).as_posix() in text
-                assert "Apache License 2.0" in text
-                assert entry.licence == "Apache-2.0"
+        if isinstance(entry.source, LocalFile):
+            text = LICENCES[f"{entry.name}.txt"]
+            assert entry.source.path.relative_to(ROOT).as_posix() in text
+            assert "Apache License 2.0" in text
+            assert entry.licence == "Apache-2.0"
 
 
 def test_the_debian_package_names_each_package_that_it_bundles():

@@ -1,19 +1,12 @@
-"""Files that must appear complete or not at all: locks, temporary folders, partial downloads."""
+"""Files that must appear complete or not at all: locks and temporary folders."""
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
-
-from airdraft.mesh.whole_files import write_whole
-
-# A disk with less is full: files of models are larger.
-LEAST_FREE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -45,11 +38,6 @@ def workspace(folder: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def is_full(folder: Path) -> bool:
-    """Whether the disk of a folder is full, which a library that failed to write does not say."""
-    return shutil.disk_usage(folder).free < LEAST_FREE_BYTES
-
-
 def existing(path: Path) -> Path:
     """Return the path or its nearest parent that exists."""
     return path if path.exists() else existing(path.parent)
@@ -62,44 +50,3 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-class Begun:
-    """A partial download that the next pull continues. Callers must hold the lock of its folder.
-
-    path: The file with the bytes so far. A JSON file beside it names their source, and has what is
-    to be known of them for going on with it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._note = path.with_name(path.name + ".json")
-
-    @property
-    def num_bytes(self) -> int:
-        """The size of the partial file, from whichever source it comes."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def noted(self, source: str) -> str:
-        """Return what was noted of the bytes so far; "" if they come from another source."""
-        try:
-            note = json.loads(self._note.read_bytes())
-            return str(note["progress"]) if note["source"] == source else ""
-        except (OSError, ValueError, TypeError, KeyError):
-            return ""
-
-    def open(self, source: str, kept: int, progress: str = "") -> IO[bytes]:
-        """Open the file to append after its first `kept` bytes, which come from this source."""
-        file = self.path.open("ab")
-        file.truncate(kept)
-        file.seek(kept)
-        self.note(source, progress)
-        return file
-
-    def note(self, source: str, progress: str) -> None:
-        note = json.dumps({"source": source, "progress": progress})
-        write_whole(self._note, note.encode(), 0o644)
-
-    def discard(self) -> None:
-        for path in (self._note, self.path):
-            path.unlink(missing_ok=True)

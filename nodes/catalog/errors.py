@@ -12,3 +12,7 @@ class ModelNameError(CatalogError):
 
 class FetchError(CatalogError):
     """One source failed; another one may work."""
+
+
+class HubUnreachableError(FetchError):
+    """The Hub's name does not resolve, or its connection is refused."""

@@ -1,44 +1,46 @@
 """Finds, pulls, checks and removes the model files on this machine, which are always complete.
 
-The folder `models` of the cache folder has NAME.gguf, NAME.json with its size and SHA-256 at the
-time when it was stored, .lock, and tmp-PID-... during a pull. NAME.part holds an interrupted
-download, which the next pull continues. A file gets its name last, by a rename.
+The folder `models` of the cache folder has NAME.gguf, NAME.json with its name, size and SHA-256 at
+the time when it was stored, .lock, and tmp-PID-... during a pull. NAME.gguf is a link if the file
+lies elsewhere: in the Hub's cache, in airdraft itself, or with Ollama or LM Studio. Other files are
+those that are made here. NAME.gguf appears last, by a rename.
 """
 
 import difflib
-import errno
 import hashlib
 import json
+import logging
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import airdraft.nodes.catalog.disk as disk
+import airdraft.nodes.catalog.hub as hub
 from airdraft.mesh.whole_files import sync_directory, write_whole
 from airdraft.nodes.catalog.entries import (
     DEFAULT_ENTRIES,
-    Download,
     Entry,
-    PackageSource,
+    HubFile,
+    LocalFile,
     Requantised,
-    Split,
-    hugging_face_entry,
+    hub_entry,
 )
-from airdraft.nodes.catalog.errors import CatalogError, FetchError, ModelNameError
+from airdraft.nodes.catalog.errors import CatalogError, HubUnreachableError, ModelNameError
 from airdraft.nodes.catalog.fetch import (
-    DISK_FULL,
     ProgressCallback,
     Quantize,
-    fetch,
     quantize_in_child,
+    unpack_packages,
     watched,
 )
 from airdraft.nodes.catalog.gguf import GgufError, PartError, check_gguf
+from airdraft.nodes.catalog.programs import models_of_programs, program_entry
 from airdraft.nodes.engine.llama_abi import ONE_FILE, hash_file
+
+logger = logging.getLogger(__name__)
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
@@ -59,6 +61,8 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
 class _Manifest:
     sha256: str
     size_bytes: int
+    # Files of earlier versions do not have it.
+    name: str = ""
 
 
 class Catalog:
@@ -85,14 +89,15 @@ class Catalog:
 
     def has(self, name: str) -> bool:
         """Whether the complete file of a name is stored."""
-        manifest, pinned = self._manifest(name), self.entry(name).sha256
+        entry = self.entry(name)
+        path, manifest = self._file(entry), self._manifest(entry)
         try:
-            size_bytes = self._file(name).stat().st_size
+            size_bytes = path.stat().st_size
         except OSError:
             return False
         if manifest is None or manifest.size_bytes != size_bytes:
             return False
-        return pinned is None or pinned == manifest.sha256
+        return entry.sha256 in (None, manifest.sha256)
 
     def entry(self, name: str) -> Entry:
         """Return the catalogue's entry for a name."""
@@ -107,8 +112,21 @@ class Catalog:
         found = self._known(name)
         return found.draft if found is not None else ""
 
+    def knows(self, name: str) -> bool:
+        """Whether this is the name of a model, and not a path."""
+        return self._known(name) is not None
+
+    def found(self) -> dict[str, Path]:
+        """Return the files on this machine that are not in the catalogue, by their names: those of
+        Ollama and LM Studio, and those pulled."""
+        found = models_of_programs()
+        for path in self._folder.glob("*.json"):
+            if (manifest := _manifest(path)) and manifest.name not in ("", *self._entries):
+                found[manifest.name] = path.with_suffix(".gguf")
+        return {name: path for name, path in sorted(found.items()) if path.exists()}
+
     def _known(self, name: str) -> Entry | None:
-        return self._entries.get(name) or hugging_face_entry(name)
+        return self._entries.get(name) or hub_entry(name) or program_entry(name)
 
     def path(self, name_or_path: str | Path) -> Path:
         """Return the complete GGUF file for a name or, if it is no name, for a path.
@@ -116,11 +134,11 @@ class Catalog:
         Raises ModelNameError: unknown, not pulled, damaged, missing, truncated, no GGUF.
         """
         name = str(name_or_path)
-        if self._known(name) is None:
+        if (entry := self._known(name)) is None:
             return self._checked_path(name)
         if self.has(name):
-            return self._file(name)
-        state = "damaged" if self._file(name).exists() else "not on this machine yet"
+            return self._file(entry)
+        state = "damaged" if self._file(entry).exists() else "not in use here yet"
         raise ModelNameError(f"model {name} is {state}: run `airdraft models pull {name}`")
 
     def ensure(self, name_or_path: str | Path, progress: ProgressCallback | None = None) -> Path:
@@ -133,65 +151,54 @@ class Catalog:
     def pull(
         self, name: str, progress: ProgressCallback | None = None, *, accept_terms: bool = False
     ) -> Path:
-        """Fetch or make the file unless it is stored already; returns its path.
+        """Fetch or make the file, or link to where it is, unless it is stored already; returns its
+        path.
 
-        Several pulls may run at the same time. An error or an interruption leaves at most
-        NAME.part, which the next pull continues.
+        Several pulls may run at the same time. An error or an interruption leaves nothing here.
         Raises CatalogError: terms of use, source, hash, disk.
         """
-        entry = self.entry(name)
-        report = progress or _silent
+        entry, report = self.entry(name), progress or _silent
         with self._one_line_errors(entry, "store"), disk.locked(self._folder, report):
             return self._pull_locked(entry, report, accept_terms)
 
     def sha256(self, name_or_path: str | Path) -> str | None:
         """Return the hash that the file of a name had when it was stored; None for a path."""
-        name = str(name_or_path)
-        manifest = self._manifest(name) if self._known(name) else None
-        return manifest.sha256 if manifest is not None else None
+        entry = self._known(str(name_or_path))
+        manifest = self._manifest(entry) if entry else None
+        return manifest.sha256 if manifest else None
 
     def verify(self, name: str) -> None:
         """Hash the stored file again. Raises CatalogError if it has changed since."""
-        path, manifest = self.path(name), self._manifest(name)
-        if manifest is None or hash_file(path) != manifest.sha256:
+        if hash_file(self.path(name)) != self.sha256(name):
             raise CatalogError(
                 f"model {name} is damaged, because its SHA-256 has changed: run "
                 f"`airdraft models rm {name}`, then `airdraft models pull {name}`"
             )
 
     def remove(self, name: str) -> None:
-        """Delete the file of a name."""
+        """Delete the file of a name, also in the Hub's cache. What belongs to airdraft, Ollama or
+        LM Studio stays there."""
         entry = self.entry(name)
-        begun = [self._begun(name), *self._begun_parts(entry)]
-        if not any(path.exists() for path in (self._file(name), *(each.path for each in begun))):
-            raise ModelNameError(f"model {name} is not on this machine: nothing to remove")
+        path = self._file(entry)
+        if not path.is_symlink() and not path.exists():
+            raise ModelNameError(f"model {name} has not been pulled: nothing to remove")
         with self._one_line_errors(entry, "remove"), disk.locked(self._folder, _silent):
-            for each in begun:
-                each.discard()
-            self._file(name).unlink(missing_ok=True)
-            self._file(name, ".json").unlink(missing_ok=True)
+            if path.is_symlink() and isinstance(entry.source, HubFile):
+                hub.remove(path.readlink())
+            path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
 
-    def _file(self, name: str, suffix: str = ".gguf") -> Path:
+    def _file(self, entry: Entry) -> Path:
         # hf:OWNER/REPO/FILE.gguf becomes a file name that no other entry has: a digest tells apart
         # names whose own hyphens could be those of a slash.
-        name = name.removesuffix(".gguf")
+        name = entry.name.removesuffix(".gguf")
         stem = name.replace(":", "--").replace("/", "--")
         if re.search(r"--|-/", name):
             stem += f"--{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        return self._folder / f"{stem}{suffix}"
+        return self._folder / f"{stem}.gguf"
 
-    def _begun(self, name: str) -> disk.Begun:
-        return disk.Begun(self._file(name, ".part"))
-
-    def _begun_parts(self, entry: Entry) -> list[disk.Begun]:
-        count = len(entry.sources.parts) if isinstance(entry.sources, Split) else 0
-        return [disk.Begun(self._file(entry.name, f".{k + 1}.part")) for k in range(count)]
-
-    def _manifest(self, name: str) -> _Manifest | None:
-        try:
-            return _Manifest(**json.loads(self._file(name, ".json").read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
+    def _manifest(self, entry: Entry) -> _Manifest | None:
+        return _manifest(self._file(entry).with_suffix(".json"))
 
     def _checked_path(self, name: str) -> Path:
         path = Path(os.path.expanduser(name))
@@ -217,105 +224,88 @@ class Catalog:
 
     def _pull_locked(self, entry: Entry, report: ProgressCallback, accept_terms: bool) -> Path:
         if self.has(entry.name):
-            return self._file(entry.name)
+            return self._file(entry)
         if entry.terms is not None and not accept_terms:
             raise ModelNameError(
                 f"model {entry.name} has terms of use: read them with "
                 f"`airdraft models pull {entry.name}`, then accept them with --accept-terms"
             )
-        if isinstance(entry.sources, Requantised):
-            self._pull_locked(self.entry(entry.sources.base), report, accept_terms)
-        self._check_room(entry)
-        with disk.workspace(self._folder) as folder:
-            made = folder / self._file(entry.name).name
-            if isinstance(entry.sources, Requantised):
-                self._requantise(entry, entry.sources, made, report)
-                self._adopt(entry, made)
-            elif isinstance(entry.sources, Split):
-                self._join(entry, entry.sources, made, report)
-                self._adopt(entry, made)
-                for part in self._begun_parts(entry):
-                    part.discard()
-            else:
-                begun = self._begun(entry.name)
-                self._fetch(entry, entry.sources, begun, folder, report)
-                try:
-                    self._adopt(entry, begun.path)
-                except CatalogError:
-                    begun.discard()
-                    raise
-                begun.discard()
-        return self._file(entry.name)
+        match entry.source:
+            case LocalFile(path):
+                self._link(entry, self._checked_path(str(path)))
+            case HubFile() as file:
+                self._pull_hub_file(entry, file, report)
+            case Requantised(base, file_type):
+                path = self._pull_locked(self.entry(base), report, accept_terms)
+                # The result of a damaged file would count as complete.
+                self.verify(base)
+                self._write(entry, f"requantising {entry.name}", path, file_type, report)
+        return self._file(entry)
 
-    def _fetch(
-        self,
-        entry: Entry,
-        sources: Sequence[Download],
-        begun: disk.Begun,
-        folder: Path,
-        report: ProgressCallback,
-    ) -> None:
-        """Fetch the file from the first source that works. After an error a partial file stays."""
-        reasons: list[str] = []
-        for source in sources:
-            try:
-                return fetch(source, begun, folder, entry.size_bytes, report)
-            except FetchError as error:
-                reasons.append(str(error))
-        raise FetchError("; ".join(reasons))
-
-    def _join(self, entry: Entry, split: Split, made: Path, report: ProgressCallback) -> None:
-        """Fetch all parts, which stay until the whole file has its name, and join them."""
-        num_bytes = 0
-        for source, begun in zip(split.parts, self._begun_parts(entry), strict=True):
-            self._fetch(entry, (source,), begun, made.parent, report)
-            num_bytes += begun.num_bytes
-            # The library finds the parts by their names.
-            (made.parent / Path(source.file).name).symlink_to(begun.path)
-        if shutil.disk_usage(self._folder).free < num_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        label = f"joining the parts of {Path(entry.name).stem}"
-        with watched(made, lambda done: report(label, min(done, num_bytes), num_bytes)):
-            self._quantize(made.parent / Path(split.parts[0].file).name, made, ONE_FILE)
-
-    def _requantise(
-        self, entry: Entry, recipe: Requantised, made: Path, report: ProgressCallback
-    ) -> None:
-        label, total = f"requantising {entry.name}", entry.size_bytes or 0
-        # The result of a damaged file would count as complete.
-        self.verify(recipe.base)
+    def _pull_hub_file(self, entry: Entry, file: HubFile, report: ProgressCallback) -> None:
+        """Download into the Hub's cache and link to it; join a model in parts."""
         try:
-            with watched(made, lambda done: report(label, min(done, total), total)):
-                self._quantize(self._file(recipe.base), made, recipe.file_type)
-        except CatalogError as error:
-            # The library gives no reason if it cannot write.
-            if disk.is_full(self._folder):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            first, *others = (hub.download(part) for part in file.parts)
+        except HubUnreachableError as error:
+            if entry.packages is None:
+                raise
+            logger.warning("%s: packages of the Python index are used instead", error)
+            label, total = f"downloading {entry.name}", entry.size_bytes or 0
+            with self._new(entry) as made:
+                unpack_packages(entry.packages, made, total, lambda d: report(label, d, total))
+            return
+        if others:
+            self._write(entry, f"joining the parts of {entry.name}", first, ONE_FILE, report)
+            for part in (first, *others):
+                hub.remove(part)
+            return
+        try:
+            self._link(entry, first)
+        except CatalogError:
+            hub.remove(first)
             raise
+
+    def _link(self, entry: Entry, path: Path) -> None:
+        with self._new(entry) as made:
+            made.symlink_to(path.absolute())
+
+    def _write(
+        self, entry: Entry, label: str, source: Path, file_type: str, report: ProgressCallback
+    ) -> None:
+        """Let llama.cpp write the file from that of another model, or from the first part."""
+        total = entry.size_bytes or source.stat().st_size
+        with (
+            self._new(entry) as made,
+            watched(made, lambda done: report(label, min(done, total), total)),
+        ):
+            self._quantize(source, made, file_type)
+
+    @contextmanager
+    def _new(self, entry: Entry) -> Iterator[Path]:
+        """Give the path of a file to make, which is checked and stored then."""
+        with disk.workspace(self._folder) as folder:
+            made = folder / self._file(entry).name
+            yield made
+            self._adopt(entry, made)
 
     def _adopt(self, entry: Entry, made: Path) -> None:
         """Check a finished file and give it its name."""
         sha256 = hash_file(made)
         if entry.sha256 not in (None, sha256):
             raise CatalogError(
-                f"model {entry.name} has SHA-256 {sha256} instead of {entry.sha256} and was "
-                "deleted: the source has changed or the download was damaged, try again"
+                f"model {entry.name} has SHA-256 {sha256} instead of {entry.sha256} and is not "
+                "used: the source has changed or the file is damaged, try again"
             )
         try:
             check_gguf(made)
         except GgufError as error:
-            raise CatalogError(f"model {entry.name} {error}: deleted, try again") from error
-        content = asdict(_Manifest(sha256=sha256, size_bytes=made.stat().st_size))
+            raise CatalogError(f"model {entry.name} {error}: it is not used") from error
+        manifest = _Manifest(sha256=sha256, size_bytes=made.stat().st_size, name=entry.name)
         disk.sync(made)
-        manifest = f"{json.dumps(content)}\n".encode()
-        write_whole(self._file(entry.name, ".json"), manifest, 0o644)
-        os.replace(made, self._file(entry.name))
+        content = f"{json.dumps(asdict(manifest))}\n".encode()
+        write_whole(self._file(entry).with_suffix(".json"), content, 0o644)
+        os.replace(made, self._file(entry))
         sync_directory(self._folder)
-
-    def _check_room(self, entry: Entry) -> None:
-        here = self._begun(entry.name).num_bytes
-        if shutil.disk_usage(self._folder).free < _needed_bytes(entry) - here:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager
     def _one_line_errors(self, entry: Entry, task: str) -> Iterator[None]:
@@ -323,19 +313,11 @@ class Catalog:
         try:
             yield
         except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise CatalogError(
-                    f"cannot {task} model {entry.name} in {self._folder}: {error.strerror}: "
-                    "set AIRDRAFT_CACHE to a folder that you can write to"
-                ) from error
-            free_mb = shutil.disk_usage(disk.existing(self._folder)).free / 1e6
-            # Only the source knows the size of a file that the catalogue does not list.
-            is_known = entry.size_bytes is not None
-            room = f"{_needed_bytes(entry) / 1e6:.1f} MB" if is_known else "more room"
+            mend = "set AIRDRAFT_CACHE to a folder that you can write to"
+            if error.errno in hub.DISK_FULL:
+                mend = "delete files, or set AIRDRAFT_CACHE and HF_HOME to folders on another disk"
             raise CatalogError(
-                f"disk full: model {entry.name} needs {room} in {self._folder}, "
-                f"but {free_mb:.1f} MB are free: "
-                "delete files or set AIRDRAFT_CACHE to a folder on another disk"
+                f"cannot {task} model {entry.name} in {self._folder}: {error.strerror}: {mend}"
             ) from error
 
 
@@ -343,11 +325,8 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
     pass
 
 
-def _needed_bytes(entry: Entry) -> int:
-    """Return the bytes of the file and of the largest temporary file beside it."""
-    wheels = [0]
-    if isinstance(entry.sources, tuple):
-        for source in entry.sources:
-            if isinstance(source, PackageSource):
-                wheels += source.wheel_bytes
-    return (entry.size_bytes or 0) + max(wheels) + disk.LEAST_FREE_BYTES
+def _manifest(path: Path) -> _Manifest | None:
+    try:
+        return _Manifest(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

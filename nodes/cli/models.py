@@ -15,7 +15,7 @@ from airdraft.nodes.catalog import (
     default_cache_dir,
 )
 from airdraft.nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
-from airdraft.nodes.catalog.hub import files_of
+from airdraft.nodes.catalog.hub import files_of, name_of
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.config.settings import environment
@@ -27,7 +27,9 @@ from airdraft.nodes.engine.traits import SamplingDefaults
 def models(context: click.Context) -> None:
     """List, pull, find and remove model files.
 
-    They are kept in the user's cache folder, or in the folder that AIRDRAFT_CACHE names.
+    They come from the Hugging Face Hub into its cache, which other programs share (HF_HOME), or
+    from a mirror that AIRDRAFT_MIRRORS names. What airdraft makes itself is kept in the user's
+    cache folder, or in the folder that AIRDRAFT_CACHE names.
 
     \b
     Example:
@@ -39,10 +41,11 @@ def models(context: click.Context) -> None:
 @models.command("list")
 @click.pass_obj
 def list_models(catalog: Catalog) -> None:
-    """List the catalogue.
+    """List the catalogue, and the other models on this machine.
 
-    A star marks the models on this machine. For these the list also shows the form of their tool
-    calls, and their sampling defaults if these differ from llama.cpp's.
+    A star marks the models on this machine: those pulled, and those of Ollama and LM Studio, which
+    `pull` uses without a copy. For these the list also shows the form of their tool calls, and
+    their sampling defaults if these differ from llama.cpp's.
 
     \b
     Example:
@@ -58,6 +61,8 @@ def list_models(catalog: Catalog) -> None:
             f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
             + text
         )
+    for name, path in catalog.found().items():
+        click.echo(f"* {name}  {path.stat().st_size / 1e6:.1f} MB{_traits_text(path)}")
 
 
 def _traits_text(path: Path) -> str:
@@ -83,20 +88,25 @@ def _traits_text(path: Path) -> str:
 def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
     """Download models, or derive them from others; without a NAME, the default target and draft.
 
-    Files that exist are kept. The command prints the path of each file. The name
-    hf:OWNER/REPO/FILE means any GGUF file on Hugging Face, here and in other commands, in its
-    newest version; hf:OWNER/REPO@REVISION/FILE means that of a commit, tag or branch. Its hash is
-    not known beforehand. The first part of a split model stands for all parts, which are joined.
+    Files that exist are kept. The command prints the path of each file. Beside the catalogue's, a
+    NAME may be one of `airdraft models list`, OWNER/REPO[@REVISION][:QUANT] of the Hugging Face
+    Hub, whose QUANT is Q4_K_M if left out, or the address of a file's page there. Other commands
+    know such a file as hf:OWNER/REPO[@REVISION]/FILE, which is a NAME, too. Its hash is not known
+    beforehand. Without a REVISION it is the newest version. The first part of a split model stands
+    for all parts, which are joined to a file of their own and leave the cache.
 
     \b
     Examples:
       airdraft models pull
       airdraft models pull gemma-3-270m --accept-terms
-      airdraft models pull hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q4_k_m.gguf
+      airdraft models pull Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0
+      airdraft models pull ollama:llama3.2:1b
     """
-    signal.signal(signal.SIGTERM, _stop)  # unwinding removes partial downloads
+    signal.signal(signal.SIGTERM, _stop)  # unwinding removes what is incomplete
     for name in names or (DEFAULT_TARGET, DEFAULT_DRAFT):
-        _pull(catalog, name, accept_terms)
+        is_of_program = name.startswith(("ollama:", "lmstudio:"))
+        is_name = catalog.knows(name) or "/" not in name or is_of_program
+        _pull(catalog, name if is_name else name_of(name), accept_terms)
 
 
 @models.command("files")
@@ -159,7 +169,9 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def remove(catalog: Catalog, names: tuple[str, ...]) -> None:
-    """Delete the files of models.
+    """Delete the files of models, also in the cache of the Hugging Face Hub.
+
+    Files of Ollama and LM Studio stay there, and are only no longer used.
 
     \b
     Example:

@@ -92,8 +92,9 @@ def settings_of(
             with Progress() as progress:
                 path = catalog.ensure(name, progress)
             sha256 = catalog.sha256(name)
-            # The nodes get the absolute path, so that a name means one file in the whole mesh.
-            name = str(Path(path).resolve())
+            # The nodes get the absolute path, so that a name means one file in the mesh. If it
+            # is a link, the link's name is shown and not that of a blob.
+            name = str(Path(path).absolute())
         return EngineSettings(
             model=name,
             model_sha256=sha256 or "",

@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Commands
+from tests.nodes.catalog.fakes import hub
+
+__all__ = ["commands", "hub"]
 
 
 @pytest.fixture

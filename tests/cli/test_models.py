@@ -11,24 +11,28 @@ import pytest
 from click.testing import CliRunner, Result
 
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
-from airdraft.nodes.catalog.entries import FileSource
+from airdraft.nodes.catalog.entries import LocalFile
 from airdraft.nodes.catalog.gguf import check_gguf
 from airdraft.nodes.cli import models as module
 from airdraft.nodes.cli.main import main
-from tests.nodes.catalog.fakes import entry, gguf_bytes
+from tests.nodes.catalog.fakes import FakeHub, entry, gguf_bytes
 
 CONTENT = gguf_bytes()
 
 
 @pytest.fixture(autouse=True)
-def _fake_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fake_catalog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: type[FakeHub]
+) -> Iterator[None]:
     (tmp_path / "source.gguf").write_bytes(CONTENT)
-    source = (FileSource(tmp_path / "source.gguf"),)
+    source = LocalFile(tmp_path / "source.gguf")
     entries = {name: entry(name, CONTENT, source) for name in (DEFAULT_TARGET, DEFAULT_DRAFT)}
     entries["nice"] = entry("nice", CONTENT, source, terms="Be nice.")
-    entries["gone"] = entry("gone", CONTENT, (FileSource(tmp_path / "nowhere"),))
+    entries["gone"] = entry("gone", CONTENT, LocalFile(tmp_path / "nowhere"))
     monkeypatch.setattr(module, "Catalog", lambda root: Catalog(root, entries))
     monkeypatch.setenv("AIRDRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hub.files["main", "m-Q8_0.gguf"] = CONTENT
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -69,6 +73,25 @@ def test_what_is_here_is_listed_found_and_removed(tmp_path: Path) -> None:
     assert airdraft_models("path", DEFAULT_TARGET).exit_code == 2
 
 
+def test_a_repository_of_the_hub_is_a_name_and_what_others_have_is_listed(tmp_path: Path) -> None:
+    place = tmp_path / ".lmstudio/models/owner/other/x.gguf"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    result = airdraft_models("pull", "owner/name")
+    assert result.exit_code == 0
+    assert Path(result.stdout.strip()).read_bytes() == CONTENT
+    assert result.stderr == "hf:owner/name/m-Q8_0.gguf: licence see its page\n"
+    lines = airdraft_models("list").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line[0] == "*"] == [
+        "hf:owner/name/m-Q8_0.gguf",
+        "lmstudio:owner/other/x.gguf",
+    ]
+    for name in ("hf:owner/name/m-Q8_0.gguf", "owner/name:Q8_0"):
+        assert airdraft_models("pull", name).stdout == result.stdout
+    assert airdraft_models("rm", "hf:owner/name/m-Q8_0.gguf").exit_code == 0
+    assert "hf:owner" not in airdraft_models("list").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "reason"),
     [
@@ -76,7 +99,9 @@ def test_what_is_here_is_listed_found_and_removed(tmp_path: Path) -> None:
         (("path", "none.gguf"), 2, "none.gguf not found"),
         (("rm", "nice"), 2, "nothing to remove"),
         (("pull", "nice"), 2, "--accept-terms"),
-        (("pull", "gone"), 1, "cannot read"),
+        (("pull", "owner/name:Q2_K"), 2, "owner/name has no Q2_K: it has m-Q8_0.gguf"),
+        (("pull", "owner/gated"), 1, "set HF_TOKEN"),
+        (("pull", "gone"), 2, "nowhere not found"),
         (("vocabulary", "{folder}/nobody", "{folder}/out"), 2, "not found"),
         (("vocabulary", "{folder}/broken.gguf", "{folder}/out"), 2, "is truncated"),
         (("vocabulary", "{folder}/source.gguf", "{folder}/no/out"), 1, "cannot be written"),

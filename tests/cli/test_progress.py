@@ -28,20 +28,6 @@ def test_nothing_in_the_first_second_then_a_line_that_goes_away() -> None:
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-def test_of_bytes_the_rate_and_the_time_left_are_told() -> None:
-    terminal, clock = Terminal(), Clock()
-    with Progress(terminal, clock) as progress:
-        progress("downloading m", 200_000_000, 1_000_000_000)
-        clock.now = 10.0
-        progress("downloading m", 400_000_000, 1_000_000_000)
-        # A new label starts anew.
-        progress("two", 1, 9)
-        clock.now = 10.5
-        progress("two", 2, 9)
-    assert "400 of 1000 MB  20.0 MB/s  30 s left" in terminal.getvalue()
-    assert "two" not in terminal.getvalue()
-
-
 def test_a_wait_of_unknown_length_is_shown_at_once() -> None:
     terminal = Terminal()
     with Progress(terminal, Clock()) as progress:

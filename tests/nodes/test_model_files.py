@@ -35,14 +35,11 @@ def test_a_file_comes_with_its_hash_and_must_be_the_one_it_should_be(tmp_path: P
         EngineSettings(model="x", model_sha256="abc")
 
 
-def test_a_file_of_the_catalogue_that_was_changed_is_not_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_the_catalogue_that_was_changed_is_not_opened(tmp_path: Path) -> None:
     """Of the same size, so that nothing but the hash tells."""
     path = model_file(tmp_path / "models", f"{DEFAULT_TARGET}.gguf")
     manifest = {"sha256": SHA256, "size_bytes": len(CONTENT)}
     path.with_suffix(".json").write_text(json.dumps(manifest))
-    monkeypatch.setattr("airdraft.nodes.catalog.store.Catalog.has", lambda *_: True)
     settings = EngineSettings(model=DEFAULT_TARGET)
     assert checked_model(settings, tmp_path) == (path, SHA256)
     path.write_bytes(CONTENT[:-1] + b"!")

