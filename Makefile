@@ -92,7 +92,7 @@ lock:
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes \
 		-r requirements/lock.txt
 	$(RELOCK) requirements/build.in -o requirements/build.txt
-	$(RELOCK) -c requirements/build.txt --extra gateway --extra grammar \
+	$(RELOCK) -c requirements/build.txt \
 		pyproject.toml requirements/run.in -o requirements/run.txt
 	$(RELOCK) -c requirements/build.txt -c requirements/run.txt --extra dev \
 		pyproject.toml -o requirements/dev.txt

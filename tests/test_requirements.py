@@ -45,23 +45,13 @@ def versions(name, place):
     return found
 
 
-def wanted(lines):
-    for line in lines:
-        requirement = Requirement(line)
-        if requirement.name == PROJECT["name"]:
-            yield from wanted(line for extra in requirement.extras for line in EXTRAS[extra])
-        else:
-            yield requirement
-
-
 def asked_for(name):
     if name in ("build", "docs", "lock"):
         said = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
         lines = [line for line in said if not line.startswith("#")]
-        return list(wanted(lines + (BUILD if name == "build" else [])))
-    extras = {"run": ("gateway", "grammar"), "dev": ("dev",)}[name]
-    lines = [line for extra in extras for line in EXTRAS[extra]]
-    return list(wanted([*PROJECT["dependencies"], *lines]))
+        return [*map(Requirement, lines + (BUILD if name == "build" else []))]
+    lines = EXTRAS["dev"] if name == "dev" else []
+    return [*map(Requirement, PROJECT["dependencies"] + lines)]
 
 
 NAMES = ("build", "run", "dev", "docs", "lock")
@@ -98,7 +88,9 @@ def test_files_that_are_installed_together_agree_and_torch_is_not_locked(place):
     for name in NAMES:
         for package, version in versions(name, place).items():
             assert known.setdefault(package, version) == version, f"{package} in {name}.txt"
-    assert not known.keys() & {canonicalize_name(r.name) for r in wanted(EXTRAS["distill"])}
+    assert not known.keys() & {
+        canonicalize_name(r.name) for r in map(Requirement, EXTRAS["distill"])
+    }
 
 
 LICENCES = {path.name: path.read_text() for path in (ROOT / "licences").glob("*.txt")}

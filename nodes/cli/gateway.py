@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from airdraft.nodes.cli.options import config_option, mesh_options
-from airdraft.nodes.config.settings import ConfigError, load
+from airdraft.nodes.config.settings import load
 from airdraft.nodes.service.runtime import STOP_LIMIT_S, print_line, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
@@ -63,13 +62,7 @@ def announce(url: str) -> None:
 
 
 def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfig:
-    """Load the settings of a gateway. Raises ConfigError, also if the extra is not installed."""
-    packages = ("prometheus_client", "pydantic", "starlette", "uvicorn")
-    if not all(map(importlib.util.find_spec, packages)):
-        raise ConfigError(
-            "the HTTP API is not installed: pip install 'airdraft[gateway]', or `airdraft serve "
-            "--no-http` for a mesh without it"
-        )
+    """Loads the settings of a gateway. Raises ConfigError."""
     from airdraft.nodes.gateway.config import GatewayConfig
 
     return load(GatewayConfig, path, overrides)

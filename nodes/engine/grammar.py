@@ -373,11 +373,9 @@ def _is_broken(known: _Known) -> bool:
 
 
 def _library() -> Any:
-    try:
-        import llguidance
-    except ImportError:
-        reason = "this node has no grammars: install airdraft[grammar]"
-        raise GrammarError(reason, is_request_bad=False) from None
+    # It is loaded with the first grammar, because few nodes see one.
+    import llguidance
+
     return llguidance
 
 

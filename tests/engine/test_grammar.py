@@ -187,21 +187,6 @@ def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
         state.allowed()
 
 
-def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llguidance", None)
-
-    def check(_grammar: Grammar) -> Checked:
-        raise GrammarError("the process does not start", is_request_bad=False)
-
-    grammars = Grammars(*WORDS, check)
-    with pytest.raises(GrammarError) as failed:
-        grammars.begin(gbnf('root ::= "a"'))
-    assert str(failed.value) == "this node has no grammars: install airdraft[grammar]"
-    assert not failed.value.is_request_bad
-    # It may be installed, and the request is not at fault.
-    assert not grammars.knows(gbnf('root ::= "a"'))
-
-
 def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
     asked: list[str] = []
 

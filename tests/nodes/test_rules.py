@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -132,18 +131,6 @@ def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
     (failed,) = steps(state)
     assert isinstance(failed, StreamFailedNotice)
     assert failed.code == "bad_request"
-
-
-def test_without_the_library_only_streams_with_grammars_fail(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "llguidance", None)
-    state, _ = make_state()
-    reason = "this node has no grammars: install airdraft[grammar]"
-    assert state.open(spec_with(ENDING)) == [StreamFailedNotice(ONE, 1, reason, "unavailable")]
-    state.open(make_spec(2))
-    assert run(state) == []
-    assert state.num_streams == 1
 
 
 def test_a_draft_without_grammars_refuses_the_stream_and_keeps_its_room() -> None:
