@@ -8,9 +8,8 @@
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
 #   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
-#   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/guides/deploy.md)
 #   make docs    the site of docs/ in build/site; a link that leads nowhere is an error
-#   make release VERSION=x.y.z   changelog, version, commit, tag, wheel and package; DRY_RUN=1 only says what it would do
+#   make release VERSION=x.y.z   changelog, version, commit, tag and wheels; DRY_RUN=1 only says what it would do
 #   make lock    requirements/*.txt anew from pyproject.toml and *.in; UPGRADE=1 takes newer versions
 # Another Python: make demo PYTHON=python3.12
 
@@ -43,7 +42,7 @@ NUM_WORKERS := $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
 PYTEST := $(BIN)/python -m pytest -q -n $(NUM_WORKERS) --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick lint check fix bench install deb docs release lock models
+.PHONY: demo test quick lint check fix bench install docs release lock models
 
 demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
@@ -69,10 +68,6 @@ fix: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev models
 	$(BIN)/python -m bench
-
-# Not for a Python of the user's own: the package depends on the system's.
-deb:
-	@/usr/bin/python3 packaging/build_deb.py --cmake-args="$(DEB_CMAKE_ARGS)"
 
 # An environment of its own: the site needs nothing of airdraft.
 docs: build/docs/locked

@@ -1,8 +1,7 @@
 """Makes a release of this checkout: `make release VERSION=x.y.z`.
 
 The section Unreleased of CHANGELOG.md becomes that of the version, with today's date in UTC. The
-version is set, both are committed and tagged, and the wheel and the Debian package are built.
-Nothing is pushed.
+version is set, both are committed and tagged, and the wheels are built. Nothing is pushed.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CHANGELOG = "CHANGELOG.md"
 PROJECT = "pyproject.toml"
-# Pages that name the file of the package.
-PAGES = ("docs/guides/deploy.md", "docs/guides/operate.md")
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _UNRELEASED = re.compile(r"^## Unreleased[ \t]*\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
@@ -65,29 +62,21 @@ def with_version(project: str, version: str) -> str:
     return text
 
 
-def with_package(page: str, version: str) -> str:
-    """A page that names the package of another version."""
-    return re.sub(r"\bairdraft_\d+\.\d+\.\d+_", f"airdraft_{version}_", page)
-
-
 def changes(root: Path, version: str, date: str) -> dict[str, str]:
     """The files that a release changes, and what they will say. Raises ReleaseError."""
     texts = {
         CHANGELOG: released((root / CHANGELOG).read_text(), version, date),
         PROJECT: with_version((root / PROJECT).read_text(), version),
-        **{name: with_package((root / name).read_text(), version) for name in PAGES},
     }
     return {name: text for name, text in texts.items() if text != (root / name).read_text()}
 
 
 def commands(version: str, names: list[str]) -> list[list[str]]:
     """What is run once the files are written."""
-    wheel = ["--no-deps", "--no-build-isolation", "--wheel-dir", "build/dist", "."]
     return [
         ["git", "commit", "--quiet", "--message", f"Version {version}", "--", *names],
         ["git", "tag", "--annotate", "--message", f"Version {version}", f"v{version}"],
-        [sys.executable, "-m", "pip", "wheel", "--quiet", *wheel],
-        ["/usr/bin/python3", "packaging/build_deb.py"],
+        ["make", "wheels"],
     ]
 
 
@@ -124,9 +113,7 @@ def main() -> None:
         else:
             subprocess.run(command, cwd=ROOT, check=True)
     if not given.dry_run:
-        print(
-            f"Version {given.version} is tagged and built in build/. Push the commit and the tag."
-        )
+        print(f"Version {given.version} is tagged, its wheels are in dist/. Push commit and tag.")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ ALLOWED: Final = (
     r"/dev/net/tun|Operation not permitted|Permission denied",
     # Tools of the system.
     r"no openssl|no curl|no CMake|no `?unshare|needs Linux and `cc`",
-    r"(systemd-analyze|systemctl|dpkg-deb|QEMU's x86) is not here",
+    r"(systemd-analyze|systemctl|QEMU's x86) is not here",
     r"no browser|Selenium is not installed",
     # Parts of an installation that are optional, and models that `make test` fetches.
     r"the extra `distill` is not installed",

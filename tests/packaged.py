@@ -19,15 +19,5 @@ def load(name, monkeypatch):
 
 
 @pytest.fixture
-def debian(monkeypatch):
-    return load("debian", monkeypatch)
-
-
-@pytest.fixture
-def build_deb(debian, monkeypatch):
-    return load("build_deb", monkeypatch)
-
-
-@pytest.fixture
 def release(monkeypatch):
     return load("release", monkeypatch)

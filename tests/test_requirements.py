@@ -124,19 +124,6 @@ def test_each_model_that_is_shipped_says_where_it_comes_from():
             assert entry.licence == "Apache-2.0"
 
 
-def test_the_debian_package_names_each_package_that_it_bundles():
-    text = (ROOT / "packaging" / "copyright").read_text()
-    paragraphs = [part for part in text.split("\n\n") if part.startswith("Files:")]
-    words = set(re.findall(r"[a-z0-9-]+", " ".join(paragraphs).lower().replace("_", "-")))
-    for place in PLACES:
-        for name in versions("run", place):
-            assert name in words, f"packaging/copyright says nothing of {name}"
-    # Each licence has its paragraph.
-    used = set(re.findall(r"^Files:.*\n(?:.+\n)*?License: (.+)$", text, flags=re.MULTILINE))
-    told = set(re.findall(r"\n\nLicense: (.+)\n ", text))
-    assert used == told
-
-
 def test_actions_of_others_are_named_by_commit_and_version():
     steps = [
         line

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -14,9 +15,8 @@ from airdraft.nodes.config.settings import environment
 
 _NEXT_SYSTEM = """
 next:
-  systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
   runuser -u airdraft-target -- env AIRDRAFT_CACHE=/var/cache/airdraft/target \
-{command} models pull {target}
+HF_HOME=/var/cache/airdraft/target/huggingface {command} models pull {target}
   runuser -u airdraft-draft -- env AIRDRAFT_CACHE=/var/cache/airdraft/draft \
 {command} models pull {draft}
   systemctl enable --now airdraft.target airdraft-coordinator airdraft-target@target \
@@ -24,7 +24,6 @@ airdraft-draft@draft airdraft-gateway
 other machines: docs/guides/deploy.md"""
 _NEXT_USER = """
 next:
-  systemctl --user daemon-reload
   {command} models pull
   systemctl --user enable --now airdraft.target airdraft-coordinator airdraft-target@target \
 airdraft-draft@draft airdraft-gateway
@@ -32,6 +31,13 @@ to keep them running after you log out: loginctl enable-linger"""
 
 # Unit files are written for the system's manager and a command at this path.
 _SHIPPED_COMMAND = "/usr/bin/airdraft"
+# What makes systemd know the files that were written.
+_SYSTEM_COMMANDS = (
+    "systemd-sysusers airdraft.conf",
+    "systemd-tmpfiles --create airdraft.conf",
+    "systemctl daemon-reload",
+)
+_USER_COMMANDS = ("systemctl --user daemon-reload",)
 _SUFFIXES = (".service", ".socket", ".target")
 # A user's commands look for a mesh without keys at the private socket, which others cannot open.
 _MESH_LISTENS = "ListenStream=127.0.0.1:7411"
@@ -51,9 +57,6 @@ _LEFT_OUT = re.compile(
 
 # Folders that system services cannot see: ProtectHome=, PrivateTmp=.
 HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
-
-# The units of a distribution's package; those below /etc take precedence.
-PACKAGED = PurePosixPath("/usr/lib/systemd/system")
 
 # The folder of the unit files.
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -108,7 +111,9 @@ def _for_systemd(path: str) -> str:
 )
 @click.option("--root", default="/", metavar="DIR", help="Write below this directory instead of /.")
 def install_units_command(is_user: bool, root: str) -> None:
-    """Install systemd units and sample settings. Existing settings are kept.
+    """Install systemd units and sample settings, and make the users and folders of services.
+
+    Existing settings are kept, and nothing is started.
 
     \b
     Examples:
@@ -117,12 +122,6 @@ def install_units_command(is_user: bool, root: str) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise click.UsageError("systemd exists only on Linux: there is nothing to install here")
-    packaged = Path(root) / PACKAGED.relative_to("/")
-    if not is_user and (packaged / "airdraft.target").exists():
-        raise click.UsageError(
-            f"{packaged} already has airdraft's units from a package, and new ones would override "
-            f"its upgrades; sample settings are in /usr/share/doc/airdraft/examples"
-        )
     user = None
     if is_user:
         home, config = PurePosixPath(Path.home()), environment().get("XDG_CONFIG_HOME", "")
@@ -136,6 +135,9 @@ def install_units_command(is_user: bool, root: str) -> None:
     for place, text in files_for(command, user).items():
         path = Path(root) / place.relative_to("/")
         click.echo(f"{_install(text, path)} {path}")
+    if root == "/":
+        for line in _USER_COMMANDS if is_user else _SYSTEM_COMMANDS:
+            _run(line)
     said = _NEXT_USER if is_user else _NEXT_SYSTEM
     shown = shlex.quote(command)
     click.echo(said.format(command=shown, target=DEFAULT_TARGET, draft=DEFAULT_DRAFT))
@@ -150,6 +152,17 @@ def _command() -> str:
     if found is None:
         raise click.UsageError("the command airdraft is not on the PATH: install the package first")
     return str(Path(found).absolute())
+
+
+def _run(line: str) -> None:
+    """Run a command of systemd. Without systemd it is left to the user, as in an image."""
+    if not Path("/run/systemd/system").is_dir() or shutil.which(line.split()[0]) is None:
+        click.echo(f"systemd does not run here; where it does, run: {line}")
+        return
+    done = subprocess.run(line.split(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise click.ClickException(f"{line} failed: {reason}")
 
 
 def _install(text: str, path: Path) -> str:

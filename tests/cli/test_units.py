@@ -43,19 +43,6 @@ def test_settings_that_are_there_stay_and_units_are_brought_up_to_date(root: Pat
     assert {f"kept {mine}", f"replaced {unit}"} <= set(printed.splitlines())
 
 
-def test_units_of_a_package_are_not_hidden(root: Path) -> None:
-    packaged = root / "usr/lib/systemd/system"
-    packaged.mkdir(parents=True)
-    (packaged / "airdraft.target").write_text("")
-    result = invoked(root)
-    assert result.exit_code == 2
-    assert f"{packaged} already has airdraft's units" in result.stderr
-    assert not (root / "etc").exists()
-    # A user's own go to the user's directory.
-    assert "systemctl --user" in install(root, "--user")
-    assert (root / "home/a/.config/systemd/user/airdraft.target").exists()
-
-
 @pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not here")
 @pytest.mark.parametrize(
     ("user", "wanted_by"), [((), "multi-user.target"), (("--user",), "default.target")]
