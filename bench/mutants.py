@@ -33,6 +33,7 @@ _forking = multiprocessing.get_context("fork")
 PACKAGES = {
     "policies": (["policies"], ["tests/policies"]),
     "scheduler": (["nodes/scheduler"], ["tests/nodes/scheduler", "tests/nodes/coordinator"]),
+    "coordinator": (["nodes/coordinator"], ["tests/nodes/coordinator", "tests/nodes/scheduler"]),
     "codec": (
         [f"mesh/{name}.py" for name in ("codec", "messages", "schema", "padding")],
         [f"tests/mesh/test_{name}.py" for name in ("codec", "messages", "schema", "padding")],

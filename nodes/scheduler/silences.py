@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from airdraft.nodes.worker.stream import StreamId
 
@@ -17,10 +17,6 @@ LOOK_S = 1.0
 # A longer time between two checks means that this process was suspended, and that messages which
 # arrived meanwhile have not been read yet.
 _SUSPENDED_S = 5.0
-# Seconds after which a stream without progress counts as stuck, and as many more for each token
-# that may have to be read first. Machines that swap and slow boards need that long.
-_SILENT_S: Final = 60.0
-_SILENT_S_PER_TOKEN: Final = 0.1
 # A stream, and whether it waits for its draft node to read the text or for tokens of the target.
 Awaited = tuple[StreamId, bool]
 

@@ -76,6 +76,15 @@ def test_a_node_that_answers_a_ping_an_hour_late_does_not_hide_the_others() -> N
     assert [node.node for node in decode(frames).message.nodes] == ["target", "draft"]
 
 
+def test_the_round_trip_to_a_client_is_measured_too() -> None:
+    mesh = make_mesh()
+    (ping,) = mesh.due(1.0).said(Ping, CLIENT)
+    assert mesh.state.roster.client_rtt_s(CLIENT) == 0.0
+    mesh.hear(CLIENT, Pong(ping.seq, 0), 1.0 + RTT_S)
+    assert mesh.state.roster.client_rtt_s(CLIENT) == pytest.approx(RTT_S)
+    assert mesh.state.roster.client_rtt_s(b"stranger") == 0.0
+
+
 def test_what_is_declared_is_not_measured() -> None:
     one = OneNode(LinkFields("cell-a", 200e3, 0.001))
     assert one.sent(4000, 2.0) is None

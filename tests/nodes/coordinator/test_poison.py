@@ -85,6 +85,21 @@ def test_where_its_target_does_not_return_another_one_has_it_soon(how: str) -> N
     assert mesh.commit(stream_id, generation=2, peer=peer, now=lost_at + 5).to(CLIENT)
 
 
+def test_each_of_two_requests_has_another_target_when_its_own_time_has_come() -> None:
+    mesh = make_mesh(3)
+    lost = [mesh.submit(number, NOW).where()[0] for number in (1, 2)]
+    for number, name in enumerate(lost):
+        die(mesh, name.encode(), NOW + 1 + number)
+    for number in range(2):
+        assert mesh.tick(NOW + 1 + number + RETURN_S - 0.1).where() == []
+        sends = mesh.tick(NOW + 1 + number + RETURN_S)
+        ((name, stream_id),) = placed(sends)
+        assert (name in lost, stream_id) == (False, 1 + number)
+        # A token clears it, and leaves the target for the other one.
+        mesh.ready(stream_id, 2, name.encode(), NOW + 1 + number + RETURN_S)
+        mesh.commit(stream_id, generation=2, peer=name.encode(), now=NOW + 1 + number + RETURN_S)
+
+
 def test_of_one_request_two_targets_may_die_but_never_a_third() -> None:
     mesh, first = make_served(3)
     die(mesh, first, NOW + 1)

@@ -27,6 +27,8 @@ from airdraft.nodes.messages import (
     CloseStreamNotice,
     FinishedNotice,
     GuessNotice,
+    HoldEntry,
+    HoldNotice,
     LeaseEntry,
     LeaseRequest,
     OutputNotice,
@@ -36,7 +38,8 @@ from airdraft.nodes.messages import (
     TokensNotice,
     notices_of,
 )
-from airdraft.nodes.scheduler.planning import PlanInput
+from airdraft.nodes.scheduler.instructions import Instruction, ToTarget
+from airdraft.nodes.scheduler.planning import PlanInput, PlanResult
 from airdraft.nodes.scheduler.scheduler import Scheduler
 from airdraft.policies.plan import Observation, Plan
 from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
@@ -386,3 +389,22 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         await eventually(lambda: not coordinator.state.is_plan_due)
         client.send(ping)
         await hear(client, Pong)
+
+
+async def test_a_plan_that_was_made_is_put_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = MemoryHub()
+    hold, planned = HoldNotice((HoldEntry(1, 1, 0, 2, 500),)), Plan(plain=(7,))
+
+    def begin_plan(scheduler: Scheduler, _now: float) -> PlanInput:
+        scheduler.is_plan_due = False
+        return PlanInput(Observation(()), lambda _observation: planned)
+
+    def take_plan(_scheduler: Scheduler, made: PlanResult) -> list[Instruction]:
+        assert made.grouped == planned
+        return [ToTarget(hold)]
+
+    monkeypatch.setattr("airdraft.nodes.coordinator.state.begin_plan", begin_plan)
+    monkeypatch.setattr("airdraft.nodes.coordinator.state.take_plan", take_plan)
+    async with serving(hub):
+        target, _ = await join(hub, "t", "target", encode_struct(make_profile()))
+        assert (await hear(target, HoldNotice)).message == hold

@@ -85,6 +85,16 @@ def test_streams_of_a_group_wait_for_their_guesses_and_are_told_once(
     assert held(tick(scheduler, 2.1)) == {}
 
 
+def test_a_plan_is_due_once_a_second() -> None:
+    scheduler = decoding(d=2)
+    due = []
+    for now in (1.0, 1.5, 1.9, 2.0, 2.5):
+        scheduler.tick(now)
+        due.append((scheduler.is_plan_due, begin_plan(scheduler, now) is not None))
+        assert not scheduler.is_plan_due
+    assert due == [(now, now) for now in (True, False, False, True, False)]
+
+
 def test_nobody_waits_when_all_draft_nodes_are_gone() -> None:
     scheduler = decoding(d=2)
     tick(scheduler, 1.0)
