@@ -8,6 +8,7 @@
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
 #   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
+#   make wheels  dist/*.whl, which install without a compiler (Linux on x86-64); `make demo` takes them from there
 #   make docs    the site of docs/ in build/site; a link that leads nowhere is an error
 #   make release VERSION=x.y.z   changelog, version, commit, tag and wheels; DRY_RUN=1 only says what it would do
 #   make lock    requirements/*.txt anew from pyproject.toml and *.in; UPGRADE=1 takes newer versions
@@ -27,6 +28,17 @@ endif
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 1)
 export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 
+# Wheels in dist/ are taken instead of compiling: llama.cpp if it is of the locked version, and the kernels unless
+# their sources are newer. Those for a graphics processor are always compiled.
+LLAMA := $(shell sed -n 's/^llama-cpp-python==\([^ ]*\).*/\1/p' requirements/run.txt)
+ifndef GPU
+LLAMA_WHEEL := $(wildcard dist/llama_cpp_python-$(LLAMA)-*.whl)
+OUR_WHEEL := $(lastword $(wildcard dist/airdraft-*-manylinux*.whl))
+ifneq ($(shell find nodes/engine/kernels \( -name '*.cpp' -o -name '*.h' \) -newer "$(OUR_WHEEL)" 2>&1),)
+OUR_WHEEL :=
+endif
+endif
+
 VENV := .venv
 BIN := $(VENV)/bin
 # Versions and hashes are those of requirements/; nothing is fetched for a build beside them.
@@ -42,7 +54,7 @@ NUM_WORKERS := $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
 PYTEST := $(BIN)/python -m pytest -q -n $(NUM_WORKERS) --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick lint check fix bench install docs release lock models
+.PHONY: demo test quick lint check fix bench install wheels docs release lock models
 
 demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
@@ -69,6 +81,16 @@ fix: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev models
 	$(BIN)/python -m bench
 
+# An environment of its own, with a compiler from PyPI.
+wheels: build/wheels/locked
+	build/wheels/venv/bin/python packaging/wheels.py
+
+build/wheels/locked: requirements/build.txt requirements/wheels.txt
+	$(PYTHON) -m venv build/wheels/venv
+	build/wheels/venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
+		--require-hashes -r requirements/build.txt -r requirements/wheels.txt
+	@touch $@
+
 # An environment of its own: the site needs nothing of airdraft.
 docs: build/docs/locked
 	build/docs/bin/python -m mkdocs build --strict
@@ -93,6 +115,7 @@ lock:
 		pyproject.toml -o requirements/dev.txt
 	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt \
 		requirements/docs.in -o requirements/docs.txt
+	$(RELOCK) -c requirements/build.txt requirements/wheels.in -o requirements/wheels.txt
 	$(RELOCK) requirements/lock.in -o requirements/lock.txt
 
 # Order only: with `make demo` the base installation comes first, with `make test` that of the tools.
@@ -100,8 +123,9 @@ models: | $(VENV)/installed
 	@$(BIN)/airdraft models pull
 
 $(VENV)/locked: requirements/build.txt requirements/run.txt | $(VENV)/made
-	@echo "Installing; compiling llama.cpp takes about three minutes on two cores."
+	@echo "Installing$(if $(LLAMA_WHEEL),,; compiling llama.cpp takes about three minutes on two cores)."
 	$(LOCKED) -r requirements/build.txt
+	$(if $(LLAMA_WHEEL),$(PIP_INSTALL) --no-deps $(LLAMA_WHEEL))
 	$(LOCKED) -r requirements/run.txt
 	@touch $@
 
@@ -110,8 +134,13 @@ $(VENV)/installed: pyproject.toml $(VENV)/kernels
 	@touch $@
 
 $(VENV)/kernels: $(wildcard nodes/engine/kernels/*.cpp nodes/engine/kernels/*.h) $(VENV)/locked
+ifdef OUR_WHEEL
+	$(BIN)/python -m zipfile -e $(OUR_WHEEL) build/ours
+	find build/ours -name libairdraft-kernels.so -exec install -m 644 {} nodes/engine/kernels/ \;
+else
 	@echo "Compiling airdraft's kernels takes about half a minute on two cores."
 	$(BIN)/python -m airdraft.nodes.engine.kernels.build
+endif
 	@touch $@
 
 # In another folder, where Python finds what was installed and not this checkout.
@@ -127,6 +156,6 @@ $(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "airdraft needs Python 3.11 or newer as $(PYTHON): sudo apt-get install python3 python3-venv, or make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "airdraft needs Python's venv module: sudo apt-get install python3-venv" >&2; exit 1; }
-	@for c in "$${CXX:-c++}" g++ clang++; do command -v $$c >/dev/null && exit 0; done; echo "airdraft needs a C++ compiler to build llama.cpp: sudo apt-get install g++" >&2; exit 1
+	@$(if $(and $(LLAMA_WHEEL),$(OUR_WHEEL)),exit 0;) for c in "$${CXX:-c++}" g++ clang++; do command -v $$c >/dev/null && exit 0; done; echo "airdraft needs a C++ compiler to build llama.cpp: sudo apt-get install g++" >&2; exit 1
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@touch $@

@@ -21,3 +21,8 @@ def load(name, monkeypatch):
 @pytest.fixture
 def release(monkeypatch):
     return load("release", monkeypatch)
+
+
+@pytest.fixture
+def wheels(monkeypatch):
+    return load("wheels", monkeypatch)

@@ -46,7 +46,7 @@ def versions(name, place):
 
 
 def asked_for(name):
-    if name in ("build", "docs", "lock"):
+    if name in ("build", "wheels", "docs", "lock"):
         said = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
         lines = [line for line in said if not line.startswith("#")]
         return [*map(Requirement, lines + (BUILD if name == "build" else []))]
@@ -54,7 +54,7 @@ def asked_for(name):
     return [*map(Requirement, PROJECT["dependencies"] + lines)]
 
 
-NAMES = ("build", "run", "dev", "docs", "lock")
+NAMES = ("build", "run", "dev", "wheels", "docs", "lock")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,26 +35,34 @@ _OF_X86 = {
         *("-mfma", "-mf16c"),
     ),
 }
-_EVERYWHERE = {"products_any.cpp": (), "weights.cpp": (), "library.cpp": ()}
+_EVERYWHERE = ("products_any.cpp", "weights.cpp", "library.cpp", "processor.cpp")
 
 
 class BuildError(Exception):
     """The build failed. The message names what is missing, or has the compiler's error."""
 
 
-def build(into: Path = PATH, *, compiler: str = "", machine: str = "") -> None:
+def build(
+    into: Path = PATH,
+    *,
+    compiler: str = "",
+    machine: str = "",
+    headers: Path | None = None,
+    version: str = "",
+) -> None:
     """Compile all files and link them. Raises BuildError.
 
     compiler: A command; CXX or c++ by default. machine: The architecture to compile for; by default
-    that of this machine.
+    that of this machine. headers, version: The folder of ggml.h and the version of llama-cpp-python
+    that it belongs to; by default those that are installed.
     """
     command = shlex.split(compiler or os.environ.get("CXX", "c++"))
-    headers = _headers()
+    headers = headers or _headers()
     if headers is None or not (headers / "ggml.h").is_file():
         raise BuildError("ggml.h was not found: install llama-cpp-python first")
-    version = importlib.metadata.version("llama-cpp-python")
+    version = version or importlib.metadata.version("llama-cpp-python")
     is_x86 = (machine or platform.machine()) in ("x86_64", "AMD64")
-    files = {**_EVERYWHERE, **(_OF_X86 if is_x86 else {})}
+    files = {**dict.fromkeys(_EVERYWHERE, ()), **(_OF_X86 if is_x86 else {})}
     common = (*_FLAGS, f"-I{headers}", f'-DAIRDRAFT_LLAMA="{version}"')
     with tempfile.TemporaryDirectory() as folder:
 
@@ -80,7 +88,9 @@ def _headers() -> Path | None:
     package = importlib.util.find_spec("llama_cpp")
     if package is None or package.origin is None:
         return None
-    return Path(package.origin).parents[1] / "include"
+    # Our wheel of it has them in the package (packaging/wheels.py), others beside it.
+    inside = Path(package.origin).parent / "include"
+    return inside if inside.is_dir() else Path(package.origin).parents[1] / "include"
 
 
 def _run(command: list[str]) -> None:

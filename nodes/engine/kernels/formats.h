@@ -185,7 +185,7 @@ template <class I> struct Q6K : SuperWords {
             I::fetch(w.low[2 * group] + AHEAD);
             I::fetch(w.low[2 * group + 1] + AHEAD);
             I::fetch(w.high[group] + AHEAD);
-            const auto four = [&](int i, auto low, auto upper) {
+            const auto four = [&](int i, auto low, auto upper) __attribute__((always_inline)) {
                 const auto weights = I::bits(I::choose(15, low, upper), 63);
                 UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], weights, x[(4 * group + i) * T + t]);
             };

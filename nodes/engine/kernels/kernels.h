@@ -70,4 +70,10 @@ struct Kernels {
 
 extern const Kernels any_kernels, avx2_kernels, avxvnni_kernels, avx512_kernels;
 
+// The instruction sets that run here. avx2: with FMA and F16C; avx512: F, BW, VL, DQ and VNNI, and all of avx2.
+struct Processor {
+    bool avx2, avxvnni, avx512;
+};
+Processor this_processor();
+
 }  // namespace airdraft

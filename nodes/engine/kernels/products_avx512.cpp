@@ -3,9 +3,7 @@
 
 namespace airdraft {
 static bool runs_here() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni");
+    return this_processor().avx512;
 }
 extern const Kernels avx512_kernels = kernels<Avx512>("avx512", runs_here);
 }  // namespace airdraft

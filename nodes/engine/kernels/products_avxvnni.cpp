@@ -4,7 +4,7 @@
 
 namespace airdraft {
 static bool runs_here() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avxvnni");
+    return this_processor().avxvnni;
 }
 extern const Kernels avxvnni_kernels = kernels<Avx2>("avxvnni", runs_here);
 }  // namespace airdraft
