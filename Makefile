@@ -57,7 +57,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(NUM_WORKERS) --dist worksteal
 .PHONY: demo test quick lint check fix bench install wheels docs release lock models
 
 demo: $(VENV)/installed models
-	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
+	@$(BIN)/airdraft run "$(PROMPT)" --max-tokens 64
 
 test: $(VENV)/installed-dev models
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=json:build/coverage.json)

@@ -13,7 +13,8 @@ from pathlib import Path
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions, Prompt
-from airdraft.nodes.config.settings import EngineSettings, environment
+from airdraft.nodes.config.settings import DraftEngine, EngineSettings, TargetEngine, draft_engine
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.rules import NO_RULES, Grammar, LogitRules
 from airdraft.nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
 from bench.emulate.replay import PREFIX
@@ -44,12 +45,12 @@ class Pair:
         """
         if self.target.startswith(PREFIX):
             register()
-            emulated = EngineSettings(model=self.target, max_streams=16)
+            emulated = TargetEngine(model=self.target, max_streams=16)
             has_draft = self.draft != "none"
-            return emulated, replace(emulated, model=self.draft) if has_draft else None
+            return emulated, DraftEngine(model=self.draft, max_streams=16) if has_draft else None
         catalog = Catalog(default_cache_dir(environment()))
         path = str(Path(catalog.ensure(self.target)).absolute())
-        target = EngineSettings(model=path, max_streams=16, threads=1)
+        target = TargetEngine(model=path, max_streams=16, threads=1)
         is_inside = f"{self.draft}:".startswith(_INSIDE)
         given = self.draft.removeprefix("inside").removeprefix(":") if is_inside else self.draft
         name = given or catalog.draft_of(self.target) or DEFAULT_DRAFT
@@ -58,8 +59,7 @@ class Pair:
         draft = str(Path(catalog.ensure(name)).absolute())
         if is_inside:
             return replace(target, draft=draft, weights=self.weights), None
-        fast = replace(target, model=draft, profile="fast")
-        return target, replace(fast, vocabulary=path, weights=self.weights)
+        return target, replace(draft_engine(target, draft, path), weights=self.weights)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import click
 
 from airdraft.nodes.catalog import Catalog, default_cache_dir
 from airdraft.nodes.cli.options import FiniteRange
-from airdraft.nodes.config.settings import environment
+from airdraft.nodes.config.sources import environment
 from bench.harness.report import note
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -11,6 +11,7 @@ import click
 
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import CoordinatorConfig
 from airdraft.nodes.service.local import local_mesh
 from bench.asking import Pair, Requests, plain_and_auto, rate, requests_of, taken_of, warm_up_of
 from bench.harness.report import head, row
@@ -75,7 +76,10 @@ async def _report(
     """
     click.echo(HEAD)
     target, draft = pair.settings()
-    async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
+    async with local_mesh(target, draft, config=CoordinatorConfig(prompt_lookup=pair.looks_up)) as (
+        mesh,
+        client,
+    ):
         for kind in kinds:
             made = workload(kind, num_prompts)
             requests = requests_of(made, options)

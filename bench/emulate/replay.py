@@ -28,7 +28,8 @@ from typing import Final
 
 import numpy as np
 
-from airdraft.nodes.config.settings import ConfigError, EngineSettings, read_toml
+from airdraft.nodes.config.settings import ConfigError, EngineSettings
+from airdraft.nodes.config.sources import read_toml
 from airdraft.nodes.engine.emulated import EmulatedModel
 from airdraft.nodes.engine.load import Opened
 from airdraft.nodes.engine.protocol import (

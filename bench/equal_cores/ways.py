@@ -93,8 +93,8 @@ class Way:
 # The first one has no options, so that airdraft chooses guesses and threads.
 AIRDRAFT: Final = (
     Way(AS_IT_COMES, ""),
-    Way(PLAIN, "-md none -t {cores}"),
-    Way("lookup", "-md ngram -t {cores}"),
+    Way(PLAIN, "-md none --no-lookup -t {cores}"),
+    Way("lookup", "-md none -t {cores}"),
     Way("in turns", "-md {draft} -t {cores}"),
     Way("beside", "-md {draft} --beside -t {half}"),
 )

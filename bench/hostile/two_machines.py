@@ -175,7 +175,7 @@ def _serve(
     hub.start("target", "--connect", endpoint, "--model", target)
     nano.start("draft", "--model", draft)
     length = ("--max-tokens", str(_MAX_TOKENS))
-    ask = ("generate", "--raw", "--prompt", prompt, *length, "--gamma", "3", "--json")
+    ask = ("generate", "--raw", prompt, *length, "--gamma", "3", "--json")
     give_up_at = time.monotonic() + _START_LIMIT_S
     # The first tries fail or have no guesses while the nodes load their models.
     while time.monotonic() < give_up_at:

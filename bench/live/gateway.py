@@ -38,7 +38,7 @@ def gateway_command(streams: list[int], pairs: int, max_tokens: int, prompts: li
       python -m bench live gateway --streams 1 --pairs 3
     """
     path = model_file(DEFAULT_TARGET)
-    with closing(BareLoop(path)) as bare, up("--draft", "none") as mesh:
+    with closing(BareLoop(path)) as bare, up("--draft", "none", "--no-lookup") as mesh:
         endpoint = Endpoint(url=mesh.url, model="")
 
         def bare_rate(count: int) -> float:

@@ -18,6 +18,7 @@ from airdraft.nodes.catalog import DEFAULT_DRAFT
 from airdraft.nodes.catalog.gguf import Header
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import CoordinatorConfig
 from airdraft.nodes.messages import StartedNotice
 from airdraft.nodes.service.local import local_mesh
 from bench.asking import Answer, Pair, ask_one, taken_of
@@ -91,7 +92,9 @@ async def _rows(pair: Pair, counts: Sequence[int], num_pairs: int, max_tokens: i
     prompts = workload("copy" if pair.looks_up else "chat").prompts
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
     with closing(BareLoop(Path(target.model))) as bare:
-        async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
+        async with local_mesh(
+            target, draft, config=CoordinatorConfig(prompt_lookup=pair.looks_up)
+        ) as (mesh, client):
             for count in counts:
                 shown = await mesh.beside(_shown(client, bare, prompts, options, num_pairs, count))
                 click.echo(row(count, *shown))

@@ -12,10 +12,10 @@ from airdraft.nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
+    ServeConfig,
     TargetConfig,
-    load,
-    variable_of,
 )
+from airdraft.nodes.config.sources import load, variable_of
 from airdraft.nodes.gateway.config import GatewayConfig
 from bench.pages.dataclass_docs import meanings_of
 from bench.pages.markdown import code, item
@@ -25,6 +25,7 @@ ROLES = {
     "target": TargetConfig,
     "draft": DraftConfig,
     "gateway": GatewayConfig,
+    "serve": ServeConfig,
     "client": ClientConfig,
 }
 # Out of the range of every number, and in the form of nothing.

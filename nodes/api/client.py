@@ -24,7 +24,8 @@ from airdraft.nodes.api.errors import (
 )
 from airdraft.nodes.client.client import Events, MeshClient, RequestFailedError
 from airdraft.nodes.client.generation import GenerateOptions, Prompt
-from airdraft.nodes.config.settings import ConfigError, LinkSettings, environment
+from airdraft.nodes.config.settings import ConfigError, LinkSettings
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.chat.tools import told_switch
 from airdraft.nodes.keys.keyring import keyring_of
 from airdraft.nodes.messages import ChatMessage, NodeFields

@@ -14,7 +14,8 @@ from airdraft.nodes.cli.cells import shown
 from airdraft.nodes.cli.connection import with_client
 from airdraft.nodes.cli.options import mesh_options
 from airdraft.nodes.client.client import RequestFailedError
-from airdraft.nodes.config.settings import LOOPBACK_ENDPOINT, environment
+from airdraft.nodes.config.settings import LOOPBACK_ENDPOINT
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.doctor import hops, machine
 from airdraft.nodes.doctor.checks import ROLES, Asked, all_local, check_config, roles_in
 from airdraft.nodes.doctor.finding import Finding, Level, fail

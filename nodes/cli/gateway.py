@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airdraft.nodes.cli.options import config_option, mesh_options
-from airdraft.nodes.config.settings import load
+from airdraft.nodes.config.settings import HTTP_HOST, HTTP_PORT
+from airdraft.nodes.config.sources import load
+from airdraft.nodes.service.running import Running, registered
 from airdraft.nodes.service.runtime import STOP_LIMIT_S, print_line, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ api_key_option = click.option(
 @click.command("gateway")
 @config_option
 @click.option(
-    "--listen", metavar="HOST:PORT", help="Address to serve at.  [default: 127.0.0.1:8080]"
+    "--listen",
+    metavar="HOST:PORT",
+    help=f"Address to serve at.  [default: {HTTP_HOST}:{HTTP_PORT}]",
 )
 @mesh_options
 @api_key_option
@@ -45,11 +49,14 @@ def gateway_command(config: Path | None, verbose: int, **values: Any) -> None:
     settings = gateway_config(config, values)
     from airdraft.nodes.gateway.server import run_gateway
 
-    run_to_end(
-        lambda: run_gateway(settings, announce),
-        is_service=True,
-        stop_limit_s=stop_limit_s(settings),
-    )
+    limit_s = stop_limit_s(settings)
+    with registered(Running("gateway", stop_limit_s=limit_s)) as file:
+
+        def on_bound(url: str) -> None:
+            file.change(url=url, is_ready=True)
+            announce(url)
+
+        run_to_end(lambda: run_gateway(settings, on_bound), is_service=True, stop_limit_s=limit_s)
 
 
 def stop_limit_s(config: GatewayConfig | None) -> float:

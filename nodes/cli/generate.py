@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,16 +12,18 @@ from airdraft.nodes.api.answers import Assembly, Completion
 from airdraft.nodes.cli.cells import harmless
 from airdraft.nodes.cli.connection import with_client
 from airdraft.nodes.cli.options import (
-    connect_option,
+    config_option,
     generate_options,
-    keys_option,
+    given_settings,
     leaves_sampling_open,
+    mesh_options,
     options_of,
     read_prompt,
     verbose_option,
 )
 from airdraft.nodes.client.client import MeshClient
-from airdraft.nodes.config.settings import ClientConfig, load
+from airdraft.nodes.config.settings import ClientConfig
+from airdraft.nodes.config.sources import load
 from airdraft.nodes.messages import StartedNotice, StreamFigures
 from airdraft.nodes.service.runtime import one_line, run_to_end, set_up_logging
 
@@ -127,14 +128,8 @@ def figures_line(answer: Completion, *, emulated: bool = False) -> str:
 
 
 @click.command("generate")
-@connect_option
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
-    help="File with the settings connect, keys and [link] of this client.",
-)
-@keys_option
+@config_option
+@mesh_options
 @generate_options
 @verbose_option
 def generate_command(**values: Any) -> None:
@@ -142,12 +137,11 @@ def generate_command(**values: Any) -> None:
 
     \b
     Example:
-      airdraft generate --prompt "Why is the sky blue?"
+      airdraft generate "Why is the sky blue?"
     """
     set_up_logging(values["verbose"])
-    prompt = read_prompt(values["source"], values["prompt"])
-    given = {key: values[key] for key in ("connect", "keys")}
-    config = load(ClientConfig, values["config"], given)
+    prompt = read_prompt(values["prompt"])
+    config = load(ClientConfig, values["config"], given_settings(ClientConfig, values))
     run_to_end(
         lambda: with_client(
             config.connect,

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from airdraft.mesh.zmq_transport import libzmq_version
-from airdraft.nodes.config.settings import variable_of
+from airdraft.nodes.config.sources import variable_of
 from airdraft.nodes.engine.kernels.library import built_for
 from airdraft.nodes.service.runtime import (
     hold_standard_files,
@@ -24,6 +24,8 @@ from airdraft.nodes.service.runtime import (
 _PLACES: Final = {
     "run": "run.run_command",
     "serve": "serve.serve_command",
+    "ps": "running.ps_command",
+    "stop": "running.stop_command",
     "generate": "generate.generate_command",
     "chat": "chat.terminal.chat_command",
     "coordinator": "node.coordinator_command",
@@ -66,6 +68,7 @@ _REMOVED: Final = {
     "--http": "give --host and --port, or --no-http",
     "--cluster": _setting("cluster"),
     "--model-dir": "--model-sha256 says which file is accepted",
+    "--prompt": 'the prompt is an argument: `airdraft run "Why is the sky blue?"`, or -',
     "--prompt-file": "give - and the file as standard input: `airdraft run - < FILE`",
     "install-units --dry-run": "give --root DIR and look there",
     "--max-requests": _setting("limits.max_requests"),
@@ -142,7 +145,7 @@ def cli() -> None:
 
     \b
     Example:
-      airdraft run --prompt "Why is the sky blue?"
+      airdraft run "Why is the sky blue?"
     """
 
 

@@ -18,7 +18,7 @@ from airdraft.nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from airdraft.nodes.catalog.hub import files_of, name_of
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
-from airdraft.nodes.config.settings import environment
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.traits import SamplingDefaults
 
 

@@ -1,18 +1,22 @@
 """`airdraft coordinator|draft|target`: run one process of a mesh in the foreground."""
 
 import contextlib
-from dataclasses import fields
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from airdraft.nodes.cli.options import (
-    GPU_LAYERS,
-    THREADS,
+    F,
     adds,
     config_option,
+    draft_option,
+    given_settings,
     keys_option,
+    max_streams_option,
     mesh_options,
+    model_options,
+    setting,
     verbose_option,
 )
 from airdraft.nodes.cli.progress import Progress
@@ -20,79 +24,56 @@ from airdraft.nodes.config.settings import (
     LOOPBACK_ENDPOINT,
     CoordinatorConfig,
     DraftConfig,
-    EngineSettings,
     TargetConfig,
-    load,
 )
+from airdraft.nodes.config.sources import load
 from airdraft.nodes.service.roles import run_coordinator, run_node
+from airdraft.nodes.service.running import Running, registered
 from airdraft.nodes.service.runtime import print_line, run_to_end, set_up_logging
 from airdraft.nodes.service.supervision import Parent
 
-_engine_overrides = adds(
-    config_option,
-    mesh_options,
-    click.option("--name", help="The node's name in the mesh."),
-    click.option("--model", metavar="NAME|PATH", help="Catalogue name or GGUF file."),
-    click.option("--model-sha256", metavar="HEX", help="Hash that the model file must have."),
-    click.option("--profile", type=click.Choice(["exact", "fast"])),
-    click.option("--cells", type=int, help="Number of tokens that the KV cache holds."),
-    click.option("--max-streams", type=int, help="Maximum number of streams at a time."),
-    click.option(
-        "--threads",
-        type=THREADS,
-        help="Engine threads; auto means one for each physical core of the machine.",
-    ),
-    click.option(
-        "--gpu-layers",
-        type=GPU_LAYERS,
-        help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
-    ),
-    click.option(
-        "--prefix-cache-mb",
-        type=int,
-        help="Target only: memory for texts that have left the KV cache; 0 for none.",
-    ),
-    click.option(
-        "--vocabulary",
-        metavar="NAME|PATH",
-        help="Draft only: a model with the targets' vocabulary, if its own differs.",
-    ),
-    click.option(
-        "--draft",
-        metavar="NAME|PATH",
-        help="Target only: a draft model that guesses in this process, in turns with passes.",
-    ),
-    click.option(
-        "--weights",
-        type=click.Choice(["auto", "as-stored"]),
-        help="auto runs a compact copy of a draft model if that guesses faster.",
-    ),
-    click.option("--supervised", is_flag=True, hidden=True),
-    verbose_option,
-)
 
-
-def _overrides(values: dict[str, Any]) -> dict[str, Any]:
-    engine = tuple(item.name for item in fields(EngineSettings))
-    overrides = {f"engine.{name}": values[name] for name in engine}
-    return overrides | {key: values[key] for key in ("connect", "keys", "name")}
+def _node_options(config: type[TargetConfig | DraftConfig]) -> Callable[[F], F]:
+    """The options that nodes of both roles have."""
+    return adds(
+        config_option,
+        mesh_options,
+        setting(config, "name", help="The node's name in the mesh."),
+        model_options(config),
+        setting(
+            config, "engine.model_sha256", metavar="HEX", help="Hash that the model file must have."
+        ),
+        max_streams_option(config),
+        setting(
+            config,
+            "engine.weights",
+            help="auto runs a compact copy of a draft model if that guesses faster.",
+        ),
+        click.option("--supervised", is_flag=True, hidden=True),
+        verbose_option,
+    )
 
 
 def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any]) -> None:
     """Load a node's config and run it; a supervised node reports progress as lines."""
     set_up_logging(values["verbose"])
-    config = load(config_class, values["config"], _overrides(values))
+    config = load(config_class, values["config"], given_settings(config_class, values))
     parent = Parent() if values["supervised"] else None
-    with Progress() as bar:
+    role = "target" if config_class is TargetConfig else "draft"
+    listed = Running(role, name=config.name, model=config.engine.model)
+    with Progress() as bar, contextlib.ExitStack() as stack:
         progress = bar if parent is None else parent.progress
+        # A supervised node is part of its parent's mesh.
+        file = stack.enter_context(registered(listed)) if parent is None else None
 
         def on_ready(endpoint: str) -> None:
             bar.clear()
+            if file is None:
+                return
+            file.change(endpoint=endpoint, is_ready=True)
             # A closed standard error must not end the node.
             with contextlib.suppress(OSError):
-                if parent is None:
-                    text = f"{config.name} is ready: it joined the mesh at {endpoint}"
-                    click.echo(text, err=True)
+                click.echo(f"{config.name} is ready: it joined the mesh at {endpoint}", err=True)
 
         run_to_end(
             lambda: run_node(config, parent=parent, progress=progress, on_ready=on_ready),
@@ -101,7 +82,13 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
 
 
 @click.command("target")
-@_engine_overrides
+@draft_option(TargetConfig)
+@setting(
+    TargetConfig,
+    "engine.prefix_cache_mb",
+    help="Memory, in MB, for texts that have left the KV cache; 0 for none.",
+)
+@_node_options(TargetConfig)
 def target_command(**values: Any) -> None:
     """Run a target node, which verifies guesses and decodes.
 
@@ -113,7 +100,13 @@ def target_command(**values: Any) -> None:
 
 
 @click.command("draft")
-@_engine_overrides
+@setting(
+    DraftConfig,
+    "engine.vocabulary",
+    metavar="NAME|PATH",
+    help="A model with the targets' vocabulary, if its own differs.",
+)
+@_node_options(DraftConfig)
 def draft_command(**values: Any) -> None:
     """Run a draft node, which guesses tokens for a target to verify.
 
@@ -145,9 +138,14 @@ def coordinator_command(**values: Any) -> None:
       airdraft coordinator
     """
     set_up_logging(values["verbose"])
-    overrides = {key: values[key] for key in ("listen", "keys")}
-    config = load(CoordinatorConfig, values["config"], overrides)
-    run_to_end(lambda: run_coordinator(config, announce), is_service=True)
+    config = load(CoordinatorConfig, values["config"], given_settings(CoordinatorConfig, values))
+    with registered(Running("coordinator", name=config.cluster)) as file:
+
+        def on_bound(endpoint: str) -> None:
+            file.change(endpoint=endpoint, is_ready=True)
+            announce(endpoint)
+
+        run_to_end(lambda: run_coordinator(config, on_bound), is_service=True)
 
 
 def announce(endpoint: str) -> None:

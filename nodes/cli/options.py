@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,12 +11,15 @@ import click
 
 from airdraft.nodes.client.client import RequestFailedError
 from airdraft.nodes.client.generation import GenerateOptions, common_sampling, text_targets
+from airdraft.nodes.config.sources import schema_of
 from airdraft.nodes.engine.chat.tools import told_switch
-from airdraft.nodes.engine.traits import SAMPLING_NAMES
+from airdraft.nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
 from airdraft.nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
+# Of a model whose file names none.
+_SAMPLING = SamplingDefaults()
 
 
 def adds(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -86,8 +91,88 @@ class AutoType(click.ParamType[int | None]):
         return int(self._range.convert(number, param, context))
 
 
-THREADS = AutoType(0, 1, 512)
-GPU_LAYERS = AutoType(-1, 0, 1 << 16)
+def setting(
+    config: Callable[[], Any], key: str, *names: str, help: str, metavar: str | None = None
+) -> Callable[[F], F]:
+    """The option of a setting of a role, with its default, its range and its words.
+
+    config: the role's class. key: the setting, in which the part behind the dot is the parameter's
+    name. names: those of the option; without any that of the parameter.
+    """
+    name = key.rpartition(".")[2]
+    owner = attrgetter(key.rpartition(".")[0])(config()) if "." in key else config()
+    default = getattr(owner, name)
+    metadata = next(item.metadata for item in fields(owner) if item.name == name)
+    kind: click.ParamType[Any] | None = None
+    if words := metadata.get("words"):
+        kind = click.Choice(words)
+    elif "accepted" in metadata:
+        low, high = metadata["accepted"]
+        # The engine chooses for itself at a value below all numbers that it could be given.
+        is_auto = default == low and high > low
+        kind = AutoType(default, low + 1, high) if is_auto else click.IntRange(low, high)
+        default = "auto" if is_auto else default
+    shown = f"{help}  [default: {default}]" if default else help
+    flags = names or (f"--{name.replace('_', '-')}",)
+    # It is left out if it is not given, so that a file or the environment may have it.
+    return click.option(*flags, name, type=kind, default=None, metavar=metavar, help=shown)
+
+
+def given_settings(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the options of a role's settings, by the dotted keys of these."""
+    keys = {key.rpartition(".")[2]: key for key in schema_of(config)}
+    return {keys[name]: value for name, value in values.items() if name in keys}
+
+
+def model_options(config: Callable[[], Any]) -> Callable[[F], F]:
+    """The options of a role's model and of how it runs."""
+    return adds(
+        setting(
+            config,
+            "engine.model",
+            *("-m", "--model"),
+            metavar="NAME|PATH",
+            help="A catalogue name or a GGUF file.",
+        ),
+        setting(
+            config,
+            "engine.profile",
+            help="exact: the same bits in every batch; fast: no such promise.",
+        ),
+        setting(
+            config,
+            "engine.cells",
+            *("-c", "--cells"),
+            help="Number of tokens that the KV cache of a node holds.",
+        ),
+        setting(
+            config,
+            "engine.threads",
+            *("-t", "--threads"),
+            help="Engine threads; auto means one for each physical core.",
+        ),
+        setting(
+            config,
+            "engine.gpu_layers",
+            *("-ngl", "--gpu-layers"),
+            help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
+        ),
+    )
+
+
+def draft_option(config: Callable[[], Any]) -> Callable[[F], F]:
+    return setting(
+        config,
+        "engine.draft",
+        *("-md", "--draft"),
+        metavar="NAME|PATH|auto|none",
+        help="Draft model of the target. auto: the catalogue's, if it has one; none: no draft "
+        "model, but still prompt lookup.",
+    )
+
+
+def max_streams_option(config: Callable[[], Any]) -> Callable[[F], F]:
+    return setting(config, "engine.max_streams", help="Maximum number of streams at a time.")
 
 
 def sampling_options(max_tokens: int) -> Callable[[F], F]:
@@ -105,25 +190,25 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
             "--temperature",
             type=FiniteRange(0, 100),
             help="Sampling temperature; 0 always takes the likeliest token.  "
-            "[default: from the model's file, else 0.8]",
+            f"[default: from the model's file, else {_SAMPLING.temperature}]",
         ),
         click.option(
             "--top-p",
             type=FiniteRange(0, 1, min_open=True),
             help="Keep the likeliest tokens that reach this total probability.  "
-            "[default: from the model's file, else 0.95]",
+            f"[default: from the model's file, else {_SAMPLING.top_p}]",
         ),
         click.option(
             "--top-k",
             type=click.IntRange(0),
             help="Keep this many of the likeliest tokens; 0 keeps all.  "
-            "[default: from the model's file, else 40]",
+            f"[default: from the model's file, else {_SAMPLING.top_k}]",
         ),
         click.option(
             "--min-p",
             type=FiniteRange(0, 1),
             help="Keep tokens of at least this probability, relative to the likeliest token's.  "
-            "[default: from the model's file, else 0.05]",
+            f"[default: from the model's file, else {_SAMPLING.min_p}]",
         ),
         click.option(
             "--seed",
@@ -148,10 +233,7 @@ def sampling_options(max_tokens: int) -> Callable[[F], F]:
 
 # What to generate and how to print it.
 generate_options = adds(
-    click.argument("source", required=False, metavar="[-]"),
-    click.option(
-        "--prompt", metavar="TEXT", help="Prompt text; without it, - reads standard input."
-    ),
+    click.argument("prompt", metavar="PROMPT|-"),
     sampling_options(_DEFAULTS.max_tokens),
     click.option(
         "--priority",
@@ -165,7 +247,7 @@ generate_options = adds(
         "--streams",
         "num_choices",
         type=click.IntRange(1, 64),
-        default=1,
+        default=_DEFAULTS.num_choices,
         show_default=True,
         help="Number of answers to the prompt, generated together.",
     ),
@@ -195,13 +277,9 @@ _OF_REQUEST = (
 )
 
 
-def read_prompt(source: str | None, prompt: str | None) -> str:
-    """Return the prompt from its one source. Raises UsageError if none or both are given."""
-    if source not in (None, "-"):
-        raise click.UsageError(f"unexpected argument {source!r}: give the prompt with --prompt")
-    if (source is None) == (prompt is None):
-        raise click.UsageError("give the prompt with --prompt TEXT, or - and standard input")
-    if prompt is None:
+def read_prompt(prompt: str) -> str:
+    """Return the prompt that is given, or what standard input has for `-`. Raises UsageError."""
+    if prompt == "-":
         try:
             prompt = click.open_file("-", encoding="utf-8").read()
         except UnicodeDecodeError as error:

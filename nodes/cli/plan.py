@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from airdraft.nodes.cli.options import FILE
-from airdraft.nodes.config.settings import ConfigError, read_toml
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.config.sources import read_toml
 from airdraft.policies.baselines import POLICIES
 from airdraft.policies.explain import explain, text_of
 from airdraft.policies.scenario import ScenarioError, scenario_from

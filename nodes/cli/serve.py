@@ -4,54 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import socket
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.core import ParameterSource
 
-from airdraft.mesh.endpoints import ipc_path, listens
+from airdraft.mesh.endpoints import ipc_path, listens, on_this_machine
+from airdraft.mesh.errors import AddressInUseError
 from airdraft.nodes.catalog.hub import name_of
 from airdraft.nodes.cli.gateway import announce as announce_api
 from airdraft.nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
 from airdraft.nodes.cli.node import announce, listen_option
-from airdraft.nodes.cli.options import FILE
+from airdraft.nodes.cli.options import config_option, given_settings, max_streams_option, setting
 from airdraft.nodes.cli.progress import Progress
-from airdraft.nodes.cli.run import engine_options, settings_of
+from airdraft.nodes.cli.run import engine_options, engines_of
+from airdraft.nodes.cli.running import in_background
 from airdraft.nodes.client.client import MeshClient
-from airdraft.nodes.config.settings import CoordinatorConfig, load, read_toml
+from airdraft.nodes.config.settings import ServeConfig
+from airdraft.nodes.config.sources import load
+from airdraft.nodes.doctor.machine import is_free
 from airdraft.nodes.messages.access import GATEWAY
 from airdraft.nodes.service.local import local_mesh
 from airdraft.nodes.service.roles import endpoint_to_bind, keyring
+from airdraft.nodes.service.running import RunFile, Running, all_running, registered
 from airdraft.nodes.service.runtime import raise_file_limit, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
     from airdraft.nodes.gateway.config import GatewayConfig
 
 
-def _use_as_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
-    """Use the options in a file as the defaults of the command line."""
-    if path is None:
-        return
-    options = {
-        str(option.name): option
-        for option in context.command.params
-        if isinstance(option, click.Option) and option.name != "config"
-    }
-    defaults = {}
-    for key, value in read_toml(path).items():
-        name = key.replace("-", "_")
-        if name not in options:
-            near = [each.replace("_", "-") for each in difflib.get_close_matches(name, options, 1)]
-            raise click.NoSuchOption(f"--{key}", f"{path}: there is no option {key!r}.", near)
-        if options[name].is_flag != isinstance(value, bool) or isinstance(value, dict | list):
-            accepted = "true or false" if options[name].is_flag else "a string or a number"
-            raise click.BadParameter(f"{path}: {key} must be {accepted}")
-        # As on the command line, where 3.7 is no whole number.
-        defaults[name] = str(value)
-    context.default_map = defaults
+# What `airdraft ps` lists and has an endpoint of its own.
+_MESHES: Final = ("serve", "coordinator")
 
 
 @click.command("serve")
@@ -64,21 +48,26 @@ def _use_as_defaults(context: click.Context, _option: click.Parameter, path: Pat
     help="Target model from Hugging Face. REVISION is a commit, tag or branch, and `main` if left "
     "out. QUANT selects one of several files and is Q4_K_M if left out.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Host to serve HTTP at.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)
-@click.option("--no-http", is_flag=True, help="Serve the commands of airdraft only.")
+@setting(ServeConfig, "host", help="Host to serve HTTP at.")
+@setting(ServeConfig, "port", help="Port to serve HTTP at; 0 means any that is free.")
+@click.option(
+    "--no-http", "http", flag_value=False, default=None, help="Serve the commands of airdraft only."
+)
 @api_key_option
 @listen_option
-@click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
+@max_streams_option(ServeConfig)
 @click.option(
-    "--config",
-    type=FILE,
-    metavar="FILE.toml",
-    is_eager=True,
-    expose_value=False,
-    callback=_use_as_defaults,
-    help='Options by their long names, such as `model = "..."`. The command line overrides them.',
+    "--no-lookup",
+    "prompt_lookup",
+    flag_value=False,
+    default=None,
+    help="Do not guess by looking up what the text repeats.",
 )
+@click.option(
+    "--background", is_flag=True, help="Return when the mesh serves; `airdraft stop` ends it."
+)
+@click.option("--log", default="", hidden=True)
+@config_option
 def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, and serve it over HTTP, until Ctrl-C.
 
@@ -94,83 +83,107 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
     values["model"] = _model_of(name, values["model"], hf_repo)
     set_up_logging(values["verbose"])
     raise_file_limit()
-    config = load(CoordinatorConfig, None, {"listen": values["listen"] or ""})
+    config = load(ServeConfig, values["config"], given_settings(ServeConfig, values))
+    ring = keyring(config.keys)
     # Fetching and loading models takes long, so a taken address is reported before.
-    _check_free(keyring().listen(config.listen))
+    _check_free(ring.listen(config.listen))
     http = bound = None
-    if not values["no_http"]:
-        host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
-        address = f"{host}:{values['port']}"
-        http = gateway_config(None, {"listen": address, "api_key": values["api_key"]})
+    if config.http:
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        given = {"listen": f"{host}:{config.port}", "api_key": values["api_key"]}
+        http = gateway_config(None, {**given, "keys": config.keys})
         from airdraft.nodes.gateway.config import reserve
 
         bound = reserve(http, keyring(http.keys).directory)
-    target, draft, lookup = settings_of(values, values["max_streams"])
+    if values["background"]:
+        # What is missing is pulled here, where the progress is seen.
+        engines_of(config)
+        if bound is not None:
+            bound.close()
+        _say(in_background([word for word in sys.argv[2:] if word != "--background"]))
+        return
+    listed = Running(
+        "serve",
+        name=config.cluster,
+        model=config.engine.model,
+        endpoint=on_this_machine(ring.listen(config.listen)),
+        log=values["log"],
+        stop_limit_s=stop_limit_s(http),
+    )
+    with registered(listed) as file:
+        target, draft = engines_of(config)
 
-    async def serve() -> None:
-        with Progress() as progress:
+        async def serve() -> None:
+            with Progress() as progress:
 
-            def tell(line: str) -> None:
-                progress.clear()
-                # A closed standard error must not end the mesh.
-                with contextlib.suppress(OSError):
-                    click.echo(line, err=True)
+                def tell(line: str) -> None:
+                    progress.clear()
+                    # A closed standard error must not end the mesh.
+                    with contextlib.suppress(OSError):
+                        click.echo(line, err=True)
 
-            local = local_mesh(
-                target,
-                draft,
-                lookup=lookup,
-                listen=endpoint_to_bind(keyring(), config.listen),
-                config=config,
-                role="client" if http is None else GATEWAY,
-                progress=progress,
-                restarts=True,
-                tell=tell,
-            )
-            async with local as (mesh, client):
-                progress.clear()
-                announce(mesh.endpoint)
-                await mesh.beside(_served(client, http, bound))
+                local = local_mesh(
+                    target,
+                    draft,
+                    listen=endpoint_to_bind(ring, config.listen),
+                    config=config,
+                    role="client" if http is None else GATEWAY,
+                    progress=progress,
+                    restarts=True,
+                    tell=tell,
+                )
+                async with local as (mesh, client):
+                    progress.clear()
+                    announce(mesh.endpoint)
+                    file.change(endpoint=mesh.endpoint, is_ready=http is None)
+                    await mesh.beside(_served(client, http, bound, file))
 
-    run_to_end(serve, is_service=True, stop_limit_s=stop_limit_s(http))
+        run_to_end(serve, is_service=True, stop_limit_s=stop_limit_s(http))
 
 
-def _model_of(name: str | None, model: str, hf_repo: str | None) -> str:
-    """Return the one model that is named. Raises UsageError if several are on the command line."""
-    named = model if _is_typed("model") else None
-    if (name or named) and not _is_typed("hf_repo"):
-        # That of the file given by --config.
-        hf_repo = None
-    given = [each for each in (name, hf_repo, named) if each]
+def _say(running: Running) -> None:
+    """Tell of a mesh that runs in the background."""
+    click.echo(f"listening on {running.endpoint}")
+    if running.url:
+        click.echo(f"OpenAI API at {running.url}")
+    click.echo(f"pid {running.pid}, log {running.log}; `airdraft stop` ends it")
+
+
+def _model_of(name: str | None, model: str | None, hf_repo: str | None) -> str | None:
+    """Return the one model that is named, if one is. Raises UsageError if several are."""
+    given = [each for each in (name, hf_repo, model) if each]
     if len(set(given)) > 1:
         raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
-    if hf_repo:
-        return name_of(hf_repo)
-    return given[0] if given else model
-
-
-def _is_typed(parameter: str) -> bool:
-    """Whether a parameter is on the command line, not only in the file given by --config."""
-    source = click.get_current_context().get_parameter_source(parameter)
-    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return name_of(hf_repo) if hf_repo else given[0] if given else None
 
 
 def _check_free(listen: str) -> None:
-    """Raises ClickException if a coordinator listens at this socket file."""
+    """Raises ClickException if a mesh is at this endpoint, or anything else is."""
+    there = on_this_machine(listen)
+    meshes = {each.endpoint: each for each in all_running() if each.role in _MESHES}
+    # A port that the system chooses is never taken.
+    running = None if there.endswith((":*", ":0")) else meshes.get(there)
     path = ipc_path(listen)
-    if path is not None and listens(path):
+    if running is not None or (path is not None and listens(path)):
+        at = f"{there} (pid {running.pid})" if running is not None else there
         raise click.ClickException(
-            f"a mesh already runs on this machine, at {listen}: use it (`airdraft nodes list` "
+            f"a mesh already runs on this machine, at {at}: use it (`airdraft nodes list` "
             f"lists its nodes, `airdraft gateway` serves it), stop it, or give another --listen"
         )
+    if not is_free(listen):
+        raise AddressInUseError(listen)
 
 
 async def _served(
-    client: MeshClient, http: GatewayConfig | None, bound: socket.socket | None
+    client: MeshClient, http: GatewayConfig | None, bound: socket.socket | None, file: RunFile
 ) -> None:
     if http is None or bound is None:
         await asyncio.Event().wait()
         return
     from airdraft.nodes.gateway.server import serve_beside
 
-    await serve_beside(client, http, bound, announce_api)
+    def on_bound(url: str) -> None:
+        announce_api(url)
+        file.change(url=url, is_ready=True)
+
+    await serve_beside(client, http, bound, on_bound)

@@ -11,7 +11,7 @@ import click
 
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from airdraft.nodes.config.settings import environment
+from airdraft.nodes.config.sources import environment
 
 _NEXT_SYSTEM = """
 next:

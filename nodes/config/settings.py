@@ -1,23 +1,17 @@
-"""Settings of each role: TOML file < AIRDRAFT_ environment < command line. All defaults are here.
+"""The settings of each role. All defaults are here; nodes.config.sources reads the values.
 
 docs/reference/settings.md is generated from these classes and the comments at their fields.
 """
 
 import dataclasses
-import difflib
-import os
 import re
-import tomllib
-import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from airdraft.nodes.messages import LinkFields
 
-T = TypeVar("T")
 N = TypeVar("N", int, float)
 
 # The endpoint of a mesh that several users of one machine share: services, or users with keys.
@@ -31,12 +25,12 @@ LEAST_INTERVALS = 3
 # The most characters of names in messages.
 _MOST_CHARS = 64
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-# Settings that earlier versions had, and what to do instead.
-_REMOVED: Final = {
-    "classes.weights": "the class that has served goes on serving alone: leave it out",
-    "engine.model_dir": "engine.model_sha256 says which file is accepted",
-}
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+# What `engine.draft` may be beside a model.
+AUTO_DRAFT: Final = "auto"
+NO_DRAFT: Final = "none"
+# Where the HTTP API is served, unless a setting says otherwise.
+HTTP_HOST: Final = "127.0.0.1"
+HTTP_PORT: Final = 8080
 
 
 class ConfigError(Exception):
@@ -48,25 +42,32 @@ def ranged(default: N, low: float, high: float) -> N:
     return field(default=default, metadata={"accepted": (low, high)})
 
 
+def one_of(words: Sequence[str]) -> str:
+    """One of some words, of which the first is the default."""
+    return field(default=words[0], metadata={"words": words})
+
+
 def check_ranges(settings: Any, prefix: str = "") -> None:
-    """Raise ConfigError for a number outside its range. prefix: Of the settings' dotted keys."""
+    """Raise ConfigError for a number outside its range, and for a word that is not accepted.
+
+    prefix: Of the settings' dotted keys.
+    """
     for item in dataclasses.fields(settings):
-        if "accepted" not in item.metadata:
-            continue
-        (low, high), value = item.metadata["accepted"], getattr(settings, item.name)
-        if not low <= value <= high:
-            raise ConfigError(f"{prefix}{item.name} = {value}: {low} to {high} is accepted")
+        value = getattr(settings, item.name)
+        if words := item.metadata.get("words", ()):
+            if value not in words:
+                accepted = ", ".join(words)
+                raise ConfigError(f"{prefix}{item.name} = {value!r}: one of {accepted} is accepted")
+        elif "accepted" in item.metadata:
+            low, high = item.metadata["accepted"]
+            if not low <= value <= high:
+                raise ConfigError(f"{prefix}{item.name} = {value}: {low} to {high} is accepted")
 
 
 def _check_length(key: str, value: str, least: int = 0) -> None:
     """Raise ConfigError for a text that no message can hold."""
     if not least <= len(value) <= _MOST_CHARS:
         raise ConfigError(f"{key} = {value!r}: {least} to {_MOST_CHARS} characters are accepted")
-
-
-def _one_of(key: str, value: str, accepted: Collection[str]) -> None:
-    if value not in accepted:
-        raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,7 @@ class EngineSettings:
     model_sha256: str = ""
     #: `exact` computes the same bits in every batch; `fast` may be faster and promises no equal
     #: texts.
-    profile: str = "exact"
+    profile: str = one_of(("exact", "fast"))
     cells: int = ranged(8192, 256, 1 << 22)  #: The number of tokens that the KV cache holds.
     #: The number of streams that the node serves at the same time.
     max_streams: int = ranged(16, 1, 255)
@@ -88,27 +89,53 @@ class EngineSettings:
     #: The number of layers that run on a GPU. -1 takes all of them where libllama has a backend for
     #: a GPU.
     gpu_layers: int = ranged(-1, -1, 1 << 16)
-    #: The host memory, in MB, in which a target keeps prompts that have left its KV cache. 0 keeps
-    #: none.
-    prefix_cache_mb: int = ranged(256, 0, 1 << 20)
-    #: The name or file of a model in whose tokens a draft node guesses, where the targets have
-    #: other tokens than the draft model. Empty means the draft model's own tokens.
-    vocabulary: str = ""
-    #: The name or file of a draft model that a target runs in its own process, in turns with its
-    #: passes, so that both have all cores. Empty means none.
-    draft: str = ""
     #: With `auto` a compact copy of a draft model's file is made where that copy guesses faster.
     #: With `as-stored` the file is used as it is.
-    weights: str = "auto"
+    weights: str = one_of(("auto", "as-stored"))
 
     def __post_init__(self) -> None:
         if self.model_sha256 and not _SHA256.fullmatch(self.model_sha256):
             raise ConfigError(
                 f"engine.model_sha256 = {self.model_sha256!r}: 64 hexadecimal digits are accepted"
             )
-        _one_of("engine.profile", self.profile, ("exact", "fast"))
-        _one_of("engine.weights", self.weights, ("auto", "as-stored"))
         check_ranges(self, "engine.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetEngine(EngineSettings):
+    """How a target node runs its model."""
+
+    #: The host memory, in MB, in which the target keeps prompts that have left its KV cache. 0
+    #: keeps none.
+    prefix_cache_mb: int = ranged(256, 0, 1 << 20)
+    #: The name or file of a draft model that guesses in the target's process, in turns with its
+    #: passes, so that both have all cores. `auto` means the one that the catalogue has for the
+    #: model, if it has one, and `none` means none. Prompt lookup is a setting of the coordinator.
+    draft: str = NO_DRAFT
+
+    def __post_init__(self) -> None:
+        EngineSettings.__post_init__(self)
+        if self.draft in ("", "ngram"):
+            raise ConfigError(
+                f"engine.draft = {self.draft!r}: a name, a file, {AUTO_DRAFT} or {NO_DRAFT} is "
+                f"accepted; with {NO_DRAFT} there is still prompt lookup"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftEngine(EngineSettings):
+    """How a draft node, or a target's process, runs a draft model."""
+
+    #: The name or file of a model in whose tokens the draft model guesses, where the targets have
+    #: other tokens. Empty means the draft model's own tokens.
+    vocabulary: str = ""
+
+
+def draft_engine(target: EngineSettings, model: str, vocabulary: str) -> DraftEngine:
+    """Returns the settings of a draft model that runs as a target does, but for its speed."""
+    shared = {item.name: getattr(target, item.name) for item in dataclasses.fields(EngineSettings)}
+    changed = {"model": model, "model_sha256": "", "profile": "fast", "vocabulary": vocabulary}
+    return DraftEngine(**(shared | changed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +197,10 @@ class PlanSettings:
     #: `auto` takes the way with the least predicted time. The others are for comparisons: with
     #: `open` no stream waits for another, with `plain` there are no guesses, with `grouped` the
     #: groups of the joint planner are always in force, and with `paper` those of the paper.
-    policy: str = "auto"
+    policy: str = one_of(PLAN_POLICIES)
 
     def __post_init__(self) -> None:
-        _one_of("plan.policy", self.policy, PLAN_POLICIES)
+        check_ranges(self, "plan.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +263,7 @@ class TargetConfig(NodeConfig):
     """A target node, which verifies guesses and decodes."""
 
     name: str = "target"
-    engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=DEFAULT_TARGET))
+    engine: TargetEngine = field(default_factory=lambda: TargetEngine(model=DEFAULT_TARGET))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,9 +271,27 @@ class DraftConfig(NodeConfig):
     """A draft node, which guesses tokens for a target to verify."""
 
     name: str = "draft"
-    engine: EngineSettings = field(
-        default_factory=lambda: EngineSettings(model=DEFAULT_DRAFT, profile="fast")
+    engine: DraftEngine = field(
+        default_factory=lambda: DraftEngine(model=DEFAULT_DRAFT, profile="fast")
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig(CoordinatorConfig):
+    """A whole mesh on one machine: its coordinator, its nodes and its HTTP API."""
+
+    engine: TargetEngine = field(
+        default_factory=lambda: TargetEngine(model=DEFAULT_TARGET, draft=AUTO_DRAFT)
+    )
+    #: Whether the draft model runs on a node of its own, as on another device, instead of in the
+    #: target's process.
+    beside: bool = False
+    #: Whether the HTTP API is served. Its other settings are those of a gateway, from the
+    #: environment.
+    http: bool = True
+    host: str = HTTP_HOST  #: The host at which the HTTP API is served.
+    #: The port at which the HTTP API is served. 0 means one that the system chooses.
+    port: int = ranged(HTTP_PORT, 0, 65_535)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,134 +303,3 @@ class ClientConfig:
     connect: str = ""
     keys: str = ""  #: The directory of key files. Empty means the usual one.
     link: LinkSettings = field(default_factory=LinkSettings)
-
-
-def load(
-    config_class: type[T],
-    path: Path | None,
-    overrides: Mapping[str, Any],
-    environ: Mapping[str, str] | None = None,
-) -> T:
-    """Load a role's configuration from all three sources.
-
-    overrides: Values of the command line by dotted keys; None values are ignored. In the
-    environment `engine.max_streams` is AIRDRAFT_ENGINE__MAX_STREAMS. Raises ConfigError.
-    """
-    values: dict[str, Any] = {}
-    schema = schema_of(config_class)
-    if path is not None:
-        _merge_table(values, read_toml(path), "", schema, str(path))
-    given = os.environ if environ is None else environ
-    for key, says in _REMOVED.items():
-        if variable_of(key) in given:
-            raise ConfigError(f"{variable_of(key)} is no setting any more: {says}")
-    keys = {variable_of(key): key for key in schema}
-    for name, key in keys.items():
-        if name in given:
-            values[key] = _parse(name, given[name], schema[key])
-    # Two underscores where there should be one, or the other way round, are easily overlooked.
-    dense = {name.replace("_", ""): name for name in keys}
-    for name in given.keys() - keys.keys():
-        if name.startswith("AIRDRAFT_") and (meant := dense.get(name.replace("_", ""))):
-            raise ConfigError(f"{name} is no setting: did you mean {meant}?")
-    values |= {key: value for key, value in overrides.items() if value is not None}
-    return _build(config_class, values)
-
-
-def variable_of(key: str) -> str:
-    """Returns the environment variable of a setting, such as AIRDRAFT_ENGINE__MAX_STREAMS."""
-    return "AIRDRAFT_" + key.upper().replace(".", "__")
-
-
-def environment() -> Mapping[str, str]:
-    """Returns the process's environment, because only this module may read os.environ."""
-    return os.environ
-
-
-def read_toml(path: Path, what: str = "config file") -> dict[str, Any]:
-    """Returns the content of a file. Raises ConfigError, which begins with `what`."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"{what} {path} not found") from None
-    except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        # Invalid TOML or UTF-8, too long numbers, too deep tables, and NUL in the path.
-        raise ConfigError(f"{what} {path} is not valid TOML: {error}") from error
-
-
-def schema_of(config_class: type, prefix: str = "") -> dict[str, Any]:
-    """Returns the types of all settings of a config class by their dotted keys."""
-    schema: dict[str, Any] = {}
-    hints = typing.get_type_hints(config_class)
-    for item in dataclasses.fields(config_class):
-        kind = hints[item.name]
-        if dataclasses.is_dataclass(kind):
-            schema |= schema_of(typing.cast(type, kind), f"{prefix}{item.name}.")
-        else:
-            schema[prefix + item.name] = kind
-    return schema
-
-
-def _merge_table(
-    values: dict[str, Any],
-    table: Mapping[str, Any],
-    prefix: str,
-    schema: dict[str, Any],
-    where: str,
-) -> None:
-    """Add the settings of a table and of those in it to `values`, by their dotted keys."""
-    for name, value in table.items():
-        key = prefix + name
-        if isinstance(value, dict) and any(k.startswith(key + ".") for k in schema):
-            _merge_table(values, value, key + ".", schema, where)
-        elif says := next(
-            (says for k, says in _REMOVED.items() if (k + ".").startswith(key + ".")), ""
-        ):
-            raise ConfigError(f"{where}: {key} is no setting any more: {says}")
-        elif key not in schema:
-            near = difflib.get_close_matches(key, schema, n=1)
-            hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(schema)}"
-            raise ConfigError(f"{where}: unknown key {key}{hint}")
-        else:
-            values[key] = _checked(where, key, value, schema[key])
-
-
-def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
-    """Returns a value of a TOML file. Raises ConfigError if its type is not the setting's."""
-    if type(value) is int and kind is float:
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"{where}: {key} has too many digits") from None
-    if type(value) is not kind:
-        raise ConfigError(f"{where}: {key} = {value!r} is not of type {kind.__name__}")
-    return value
-
-
-def _parse(name: str, text: str, kind: Any) -> Any:
-    """Returns the value of an environment variable as the type of its setting."""
-    if kind is bool:
-        if text.lower() not in _BOOLEANS:
-            raise ConfigError(f"{name} = {text!r}: one of {', '.join(_BOOLEANS)} is accepted")
-        return _BOOLEANS[text.lower()]
-    try:
-        return kind(text)
-    except ValueError:
-        raise ConfigError(f"{name} = {text!r} is not of type {kind.__name__}") from None
-
-
-def _build(config_class: type[T], values: Mapping[str, Any]) -> T:
-    """Returns a config with values by their dotted keys, which have one dot at most."""
-    arguments: dict[str, Any] = {}
-    for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
-        prefix = item.name + "."
-        below = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-        if below:
-            factory = typing.cast(Callable[[], Any], item.default_factory)
-            arguments[item.name] = dataclasses.replace(factory(), **below)
-        elif item.name in values:
-            arguments[item.name] = values[item.name]
-    return config_class(**arguments)

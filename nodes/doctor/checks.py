@@ -14,11 +14,10 @@ from airdraft.nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
+    ServeConfig,
     TargetConfig,
-    load,
-    schema_of,
-    variable_of,
 )
+from airdraft.nodes.config.sources import load, schema_of, variable_of
 from airdraft.nodes.doctor import keys, machine, models
 from airdraft.nodes.doctor.finding import Finding, fail, note, ok, warn
 from airdraft.nodes.engine.cores import read
@@ -28,13 +27,16 @@ from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.gateway.config import GatewayConfig, admits_anybody
 from airdraft.nodes.keys.keyring import Keyring
 
-Config = CoordinatorConfig | TargetConfig | DraftConfig | GatewayConfig
+Config = CoordinatorConfig | ServeConfig | TargetConfig | DraftConfig | GatewayConfig
 ROLES: Mapping[str, type[Config]] = {
     "target": TargetConfig,
     "draft": DraftConfig,
     "coordinator": CoordinatorConfig,
     "gateway": GatewayConfig,
+    "serve": ServeConfig,
 }
+# What an environment configures where no role is named. `serve` is all of them in one.
+_USUAL = [role for role in ROLES if role != "serve"]
 # Variables that are not settings of a role.
 _OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KERNELS", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
 
@@ -56,9 +58,9 @@ def roles_in(environ: Mapping[str, str]) -> list[str]:
     one of them.
     """
     if not (listen := environ.get("AIRDRAFT_LISTEN")):
-        return list(ROLES)
+        return _USUAL
     other = "gateway" if "://" in listen else "coordinator"
-    return [role for role in ROLES if role != other]
+    return [role for role in _USUAL if role != other]
 
 
 def all_local(asked: Asked) -> list[Finding]:
@@ -95,7 +97,7 @@ def _cpu_flags(root: Path) -> frozenset[str]:
 def _models(configs: list[Config], asked: Asked) -> list[Finding]:
     cache = default_cache_dir(asked.environ)
     catalog = Catalog(cache)
-    engines = [c.engine for c in configs if isinstance(c, TargetConfig | DraftConfig)]
+    engines = [c.engine for c in configs if isinstance(c, TargetConfig | DraftConfig | ServeConfig)]
     checked = [models.check_model(engine, catalog) for engine in engines]
     num_bytes = sum(path.stat().st_size for _, path in checked if path is not None)
     meminfo = read(asked.root / "proc/meminfo")

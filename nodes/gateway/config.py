@@ -13,11 +13,18 @@ from typing import Final
 
 from airdraft.mesh.endpoints import is_loopback
 from airdraft.mesh.errors import KeysError
-from airdraft.nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
+from airdraft.nodes.config.settings import (
+    HTTP_HOST,
+    HTTP_PORT,
+    ConfigError,
+    LinkSettings,
+    check_ranges,
+    ranged,
+)
 from airdraft.nodes.gateway.apikeys import FILE_NAME, ApiKeys
 from airdraft.nodes.gateway.connections.strangers import networks
 
-DEFAULT_LISTEN: Final = "127.0.0.1:8080"
+DEFAULT_LISTEN: Final = f"{HTTP_HOST}:{HTTP_PORT}"
 _SENDABLE: Final = re.compile(r"[!-~]*")
 # A name, an IPv4 address or an IPv6 address.
 _HOST: Final = re.compile(r"[\w.-]+|[\da-fA-F]*:[\da-fA-F:.]*")

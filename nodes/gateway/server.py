@@ -15,7 +15,8 @@ import uvicorn
 
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.client.client import MeshClient
-from airdraft.nodes.config.settings import ConfigError, environment
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.gateway.app import Gateway
 from airdraft.nodes.gateway.config import (
     GatewayConfig,

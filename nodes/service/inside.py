@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from airdraft.nodes.catalog import default_cache_dir
-from airdraft.nodes.config.settings import ConfigError, EngineSettings, environment
+from airdraft.nodes.config.settings import ConfigError, TargetEngine
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.draft.output_limit import output_limit
 from airdraft.nodes.draft.state import DraftState
 from airdraft.nodes.engine.calibrate import as_fast_as_now
@@ -32,7 +33,7 @@ from airdraft.nodes.target.turns import Turns
 from airdraft.nodes.worker.engines import (
     calibration_of,
     checked_model,
-    draft_inside,
+    draft_for,
     open_engine,
     opened_inside,
     opener_of,
@@ -63,7 +64,7 @@ class Inside:
 
     def __init__(
         self,
-        settings: EngineSettings,
+        settings: TargetEngine,
         target: EngineInfo,
         grammars: Grammars,
         *,
@@ -72,7 +73,7 @@ class Inside:
     ) -> None:
         """settings, target, grammars: those of the target. Raises ConfigError for an emulated draft
         with other tokens."""
-        inside = draft_inside(settings)
+        inside = draft_for(settings)
         assert inside is not None
         if emulated is not None and emulated.model.info.vocab_hash != target.vocab_hash:
             raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -197,7 +196,6 @@ async def local_mesh(
     target: EngineSettings,
     draft: EngineSettings | None,
     *,
-    lookup: bool = False,
     listen: str | None = None,
     config: CoordinatorConfig | None = None,
     role: str = "client",
@@ -207,16 +205,15 @@ async def local_mesh(
 ) -> AsyncIterator[tuple[LocalMesh, MeshClient]]:
     """Start a mesh, wait until it can serve, and stop it at the end of the block.
 
-    lookup: Whether targets also guess by prompt lookup. listen: The endpoint to bind; None binds a
-    socket file in a private directory. config: The coordinator's other settings. role: The
-    client's role. progress, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never
-    joins.
+    listen: The endpoint to bind; None binds a socket file in a private directory. config: The
+    coordinator's other settings. role: The client's role. progress, restarts, tell: As in
+    LocalMesh. Raises NodeFailedError if a node never joins.
     """
-    ring = keyring()
+    config = config or CoordinatorConfig()
+    ring = keyring(config.keys)
     with contextlib.ExitStack() as stack:
         endpoint = listen or f"ipc://{stack.enter_context(_folder()) / secrets.token_hex(4)}"
         context = stack.enter_context(ZmqContext())
-        config = replace(config or CoordinatorConfig(), prompt_lookup=lookup)
         coordinator = bound_coordinator(context, ring, endpoint, config)
         mesh = LocalMesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, progress=progress

@@ -16,11 +16,10 @@ from airdraft.nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
-    EngineSettings,
-    NodeConfig,
     TargetConfig,
-    environment,
+    TargetEngine,
 )
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.embedding import EmbeddingModel
 from airdraft.nodes.engine.load import Opened, OpenedModel
@@ -33,7 +32,7 @@ from airdraft.nodes.worker.engines import (
     CANNOT_DRAFT,
     calibration_of,
     check_draft_inside,
-    draft_inside,
+    draft_for,
     in_tokens_of_targets,
     open_engine,
     open_target,
@@ -130,28 +129,25 @@ async def run_node(
 
     on_ready: gets the coordinator's endpoint once the node has joined.
     """
-    load: Callable[..., Any]
-    build: Callable[[NodeConfig, Any, contextlib.ExitStack], Callable[..., Node]]
+    work: Callable[[], Any]
+    build: Callable[[Any, contextlib.ExitStack], Callable[..., Node]]
     if isinstance(config, DraftConfig):
         if config.engine.model == NGRAM:
             raise ConfigError(
                 f"engine.model = {NGRAM!r}: targets do prompt lookup themselves, no node is needed"
             )
-        load, build = partial(open_engine, is_draft=True), _draft_node
+        work = partial(open_engine, config.engine, progress, is_draft=True)
+        build = partial(_draft_node, config)
     else:
-        if config.engine.vocabulary:
-            raise ConfigError(
-                "engine.vocabulary is a setting of draft nodes: a target uses its own tokens"
-            )
-        load, build = _open_pair, _target_node
+        work = partial(_open_pair, config.engine, progress)
+        build = partial(_target_node, config)
     endpoint, keys = keyring(config.keys).link(config.connect)
     manager = Manager(environment()) if parent is None else parent
-    work = partial(load, config.engine, progress)
 
     async def serve() -> None:
         opened: Any = await _opened(work, manager)
         with contextlib.ExitStack() as stack:
-            make = build(config, opened, stack)
+            make = build(opened, stack)
             context = stack.enter_context(ZmqContext())
             node = make(
                 context.connect(endpoint, keys, interactive=bool(config.link.air)),
@@ -169,14 +165,14 @@ async def run_node(
 
 
 def _open_pair(
-    settings: EngineSettings, progress: Progress | None = None
+    settings: TargetEngine, progress: Progress | None = None
 ) -> tuple[Opened | EmbeddingModel, Opened | None]:
     """Open a target's model, and the draft model that it runs itself if that is no file.
 
     A file is opened while the target serves already.
     """
     check_draft_inside(settings)
-    inside = draft_inside(settings)
+    inside = draft_for(settings)
     emulated = None
     if inside is not None and opener_of(inside.model):
         emulated = open_engine(inside, is_draft=True)
@@ -184,7 +180,7 @@ def _open_pair(
 
 
 def _target_node(
-    config: NodeConfig,
+    config: TargetConfig,
     pair: tuple[Opened | EmbeddingModel, Opened | None],
     stack: contextlib.ExitStack,
 ) -> Callable[..., Node]:
@@ -207,7 +203,7 @@ def _target_node(
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     grammars = Grammars(*words, check)
     inside = None
-    if config.engine.draft:
+    if draft_for(config.engine) is not None:
         inside = Inside(config.engine, info, grammars, emulated=emulated)
         stack.enter_context(contextlib.closing(inside))
         stack.enter_context(last_act(inside.release))
@@ -223,7 +219,7 @@ def _target_node(
 
 
 def _draft_node(
-    config: NodeConfig, opened: Opened, stack: contextlib.ExitStack
+    config: DraftConfig, opened: Opened, stack: contextlib.ExitStack
 ) -> Callable[..., Node]:
     """Do what _target_node() does, for a draft node."""
     from airdraft.nodes.draft.node import DraftNode

@@ -18,7 +18,8 @@ from airdraft.mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUI
 from airdraft.nodes.api.errors import AirdraftError, ConnectError
 from airdraft.nodes.catalog import CatalogError, ModelNameError
 from airdraft.nodes.client.client import RequestFailedError
-from airdraft.nodes.config.settings import ConfigError, environment
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.service.systemd import Manager, is_journal, with_priority
 from airdraft.nodes.worker.connection import LostCoordinatorError, NoCoordinatorError, RefusedError

@@ -15,14 +15,8 @@ from dataclasses import fields
 from typing import Final, NoReturn
 
 from airdraft.mesh.pauses import PauseState
-from airdraft.nodes.config.settings import (
-    DraftConfig,
-    EngineSettings,
-    TargetConfig,
-    environment,
-    schema_of,
-    variable_of,
-)
+from airdraft.nodes.config.settings import DraftConfig, EngineSettings, TargetConfig
+from airdraft.nodes.config.sources import environment, schema_of, variable_of
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.service.runtime import StoppedError
 from airdraft.nodes.service.systemd import PING, READY, Manager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +12,16 @@ from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
 from airdraft.nodes.catalog.compact import compact_copy
 from airdraft.nodes.catalog.gguf import traits_of_file
-from airdraft.nodes.config.settings import ConfigError, EngineSettings, environment
+from airdraft.nodes.config.settings import (
+    AUTO_DRAFT,
+    NO_DRAFT,
+    ConfigError,
+    DraftEngine,
+    EngineSettings,
+    TargetEngine,
+    draft_engine,
+)
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.cores import usable_cores
 from airdraft.nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
@@ -105,38 +113,34 @@ def open_target(
     )
 
 
-def draft_inside(settings: EngineSettings) -> EngineSettings | None:
-    """Returns the settings of the draft model that a target runs in its own process, if any."""
-    if not settings.draft:
+def draft_for(settings: TargetEngine) -> DraftEngine | None:
+    """Returns the settings of the draft model that goes with a target's model, if any."""
+    name = settings.draft
+    if name == AUTO_DRAFT:
+        name = Catalog(default_cache_dir(environment())).draft_of(settings.model) or NO_DRAFT
+    if name == NO_DRAFT:
         return None
-    are_files = not opener_of(settings.model) and not opener_of(settings.draft)
-    return replace(
-        settings,
-        model=settings.draft,
-        model_sha256="",
-        profile="fast",
-        draft="",
-        vocabulary=settings.model if are_files else "",
-    )
+    are_files = not opener_of(settings.model) and not opener_of(name)
+    return draft_engine(settings, name, settings.model if are_files else "")
 
 
-def check_draft_inside(settings: EngineSettings) -> None:
+def check_draft_inside(settings: TargetEngine) -> None:
     """Find what is wrong with a target's draft model without opening it.
 
     Raises ConfigError, or CatalogError if it is neither an installed catalogue name nor a file.
     """
-    if (inside := draft_inside(settings)) is None:
+    if (inside := draft_for(settings)) is None:
         return
-    if (opener_of(settings.model) is None) != (opener_of(settings.draft) is None):
-        raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
+    if (opener_of(settings.model) is None) != (opener_of(inside.model) is None):
+        raise ConfigError(f"engine.draft = {inside.model!r}: its tokens are others")
     if opener_of(inside.model) is None:
         Catalog(default_cache_dir(environment())).path(inside.model)
 
 
-def opened_inside(opened: Opened, inside: EngineSettings) -> Sequences:
+def opened_inside(opened: Opened, inside: DraftEngine) -> Sequences:
     """Returns a draft model that guesses in a target's process, in the target's tokens.
 
-    inside: as from draft_inside(). Raises ConfigError, CatalogError, EngineError or ModelFileError.
+    inside: as from draft_for(). Raises ConfigError, CatalogError, EngineError or ModelFileError.
     """
     model, _ = in_tokens_of_targets(opened, inside)
     if not model.info.can_roll_back:
@@ -232,7 +236,7 @@ def calibration_of(model: Model) -> DraftCalibration:
         return DraftCalibration()
 
 
-def in_tokens_of_targets(opened: Opened, settings: EngineSettings) -> tuple[Sequences, Piece]:
+def in_tokens_of_targets(opened: Opened, settings: DraftEngine) -> tuple[Sequences, Piece]:
     """Returns a draft's model in the vocabulary of its targets, and what gives this one's pieces.
 
     Without engine.vocabulary this is the draft's own vocabulary. Raises ConfigError, CatalogError

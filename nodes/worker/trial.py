@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Final
 
 from airdraft.nodes.catalog import CatalogError
-from airdraft.nodes.config.settings import ConfigError, EngineSettings
+from airdraft.nodes.config.settings import ConfigError, DraftEngine
 from airdraft.nodes.engine.protocol import EngineError, Sequences, Span
 from airdraft.nodes.worker.engines import open_engine, opened_inside
 
@@ -45,7 +45,7 @@ class Trial:
         self._child: subprocess.Popen[str] | None = None
         self._is_stopped = False
 
-    def failure(self, settings: EngineSettings) -> str:
+    def failure(self, settings: DraftEngine) -> str:
         """Run the trial; returns why the draft failed, or "". Raises OSError if it cannot run."""
         given = [str(os.getpid()), json.dumps(asdict(settings))]
         with self._lock:
@@ -105,7 +105,7 @@ def main() -> None:
             file.write("1000")
     except OSError as error:
         logger.debug("the trial may outlive a lack of memory: %s", error)
-    settings = EngineSettings(**json.loads(given))
+    settings = DraftEngine(**json.loads(given))
     try:
         run_passes(opened_inside(open_engine(settings, is_draft=True), settings))
     except (EngineError, CatalogError, ConfigError, OSError) as error:

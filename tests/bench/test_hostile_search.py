@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from airdraft.nodes.config.settings import environment
+from airdraft.nodes.config.sources import environment
 from bench.harness.airdraft import VARIABLE
 from bench.harness.fleet import Setup
 from bench.hostile import search as searching

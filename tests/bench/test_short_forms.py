@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from airdraft.nodes.config.settings import environment
+from airdraft.nodes.config.sources import environment
 from bench.asking import Pair
 from bench.harness.cases import make_prompts
 from bench.kernels import measure

@@ -59,7 +59,7 @@ def test_a_mesh_by_invitation(commands: Commands, here: Path, there: Path) -> No
         # The endpoint is known from joining.
         draft = ("draft", "--model", "toy:1", "--keys", str(there))
         with commands.started(*target), commands.started(*draft):
-            ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "40", "--gamma", "3")
+            ask = ("generate", "x", "--raw", "--max-tokens", "40", "--gamma", "3")
             asked = (*ask, "--json", "--seed", "1", "--connect", endpoint, "--keys")
             wait_until(lambda: commands.run(*asked, str(here)).returncode == 0)
             answers = [json.loads(commands.printed(*asked, str(keys))) for keys in (here, there)]

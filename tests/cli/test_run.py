@@ -37,7 +37,7 @@ def answer(commands: Commands, *arguments: str) -> dict[str, Any]:
 def test_every_gamma_gives_the_tokens_of_plain_decoding(commands: Commands) -> None:
     expected = alone("hi", 400)
     for gamma in ("0", "1", "4", "8", "auto"):
-        found = answer(commands, *SLOW, "--prompt", "hi", "--max-tokens", "400", "--gamma", gamma)
+        found = answer(commands, *SLOW, "hi", "--max-tokens", "400", "--gamma", gamma)
         assert tuple(found["token_ids"]) == expected.token_ids
         assert found["text"].encode() == expected.text
         assert set(found) >= FIGURES
@@ -54,13 +54,13 @@ def test_every_gamma_gives_the_tokens_of_plain_decoding(commands: Commands) -> N
 def test_settings_in_the_environment_are_not_those_of_the_private_mesh(commands: Commands) -> None:
     # They are for nodes and clients of another mesh.
     environ = {"AIRDRAFT_NAME": "board", "AIRDRAFT_ENGINE__VOCABULARY": "tokens.gguf"}
-    options = ("--prompt", "hi", "--max-tokens", "8", "--json")
+    options = ("hi", "--max-tokens", "8", "--json")
     found = json.loads(commands.printed("run", *GREEDY, *TOYS, *options, **environ))
     assert tuple(found["token_ids"]) == alone("hi", 8).token_ids
 
 
 def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None:
-    options = ("--prompt", "hi", "--max-tokens", "40", "--temperature", "0.9", "--seed", "5")
+    options = ("hi", "--max-tokens", "40", "--temperature", "0.9", "--seed", "5")
     found = answer(commands, *TOYS, *options, "--gamma", "4", "--streams", "3")
     assert set(found) >= FIGURES
     assert found["seed"] == 5
@@ -74,7 +74,7 @@ def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None
 
 @pytest.mark.parametrize("draft", ["none", "ngram"])
 def test_without_a_draft_model(commands: Commands, draft: str) -> None:
-    options = ("--prompt", "hi", "--max-tokens", "48", "--gamma", "4")
+    options = ("hi", "--max-tokens", "48", "--gamma", "4")
     found = answer(commands, "--model", "toy:1", "--draft", draft, *options)
     assert tuple(found["token_ids"]) == alone("hi", 48).token_ids
     if draft == "none":
@@ -86,7 +86,7 @@ def test_without_a_draft_model(commands: Commands, draft: str) -> None:
 
 
 def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Commands) -> None:
-    arguments = ("run", *TOYS, *GREEDY, "--prompt", "hi", "--max-tokens", "20", "--seed", "3")
+    arguments = ("run", *TOYS, *GREEDY, "hi", "--max-tokens", "20", "--seed", "3")
     done = commands.run(*arguments, "--stop", "15", "--gamma", "4")
     assert done.returncode == 0
     text = alone("hi", 20).text.decode()
@@ -96,7 +96,7 @@ def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Comman
 
 @pytest.mark.model
 def test_models_that_do_not_fit_are_refused(commands: Commands) -> None:
-    done = commands.run("run", "--draft", "toy:0.8", "--beside", "--prompt", "hi")
+    done = commands.run("run", "--draft", "toy:0.8", "--beside", "hi")
     line = error_line(done)
     assert line.startswith("vocabularies differ: ")
     assert "toy-0.8" in line
@@ -153,18 +153,7 @@ def one_pid(commands: Commands, role: str) -> int:
     return pid
 
 
-LONG_RUN = (
-    "run",
-    *TOYS,
-    "--beside",
-    *GREEDY,
-    "--prompt",
-    "hi",
-    "--max-tokens",
-    str(LONG),
-    "--gamma",
-    "4",
-)
+LONG_RUN = ("run", *TOYS, "--beside", *GREEDY, "hi", "--max-tokens", str(LONG), "--gamma", "4")
 
 
 @pytest.mark.parametrize(

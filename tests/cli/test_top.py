@@ -11,7 +11,7 @@ from tests.nodes.api.toy_mesh import toy_mesh
 def test_one_frame_and_the_document_for_scripts(commands: Commands) -> None:
     with toy_mesh() as mesh:
         there = ("--connect", mesh.endpoint)
-        asked = ("--prompt", "canary-4711", "--max-tokens", "30", "--raw")
+        asked = ("canary-4711", "--max-tokens", "30", "--raw")
         assert commands.run("generate", *there, *asked).returncode == 0
         once = commands.printed("top", *there, "--once")
         assert "\x1b" not in once

@@ -10,7 +10,7 @@ import pytest
 from airdraft.nodes.catalog import DEFAULT_TARGET
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import CoordinatorConfig, DraftEngine, EngineSettings
 from airdraft.nodes.service.local import local_mesh
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model
@@ -47,10 +47,13 @@ async def test_texts_are_those_of_the_target_alone(tmp_path: Path) -> None:
     path = tmp_path / "bytes.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0")
     target = EngineSettings(model=str(path), cells=1024, threads=1)
-    draft = EngineSettings(
+    draft = DraftEngine(
         model=DEFAULT_TARGET, cells=2048, threads=1, profile="fast", vocabulary=str(path)
     )
-    async with local_mesh(target, draft, lookup=False) as (mesh, client), asyncio.timeout(120):
+    async with (
+        local_mesh(target, draft, config=CoordinatorConfig(prompt_lookup=False)) as (mesh, client),
+        asyncio.timeout(120),
+    ):
         for temperature in (0.0, 0.8):
             gammas = (0, 4, None)
             texts = [await mesh.beside(_answer(client, temperature, gamma)) for gamma in gammas]

@@ -12,7 +12,7 @@ import pytest
 from airdraft.mesh.zmq_transport import ZmqClient
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import DraftEngine, TargetEngine
 from airdraft.nodes.service import local
 from airdraft.nodes.service.local import (
     MOST_FAILED_STARTS,
@@ -28,8 +28,8 @@ from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LIMIT_S = 120.0
-TOY = EngineSettings(model="toy:1")
-DRAFT = EngineSettings(model="toy:0.8")
+TOY = TargetEngine(model="toy:1")
+DRAFT = DraftEngine(model="toy:0.8")
 Eventually = Callable[..., Awaitable[None]]
 
 

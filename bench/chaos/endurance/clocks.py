@@ -171,9 +171,7 @@ async def _generated(mesh: Fleet, environ: Mapping[str, str], offset: Path, jump
     log.unlink(missing_ok=True)
     _shift(offset, 0)
     options = ("--raw", "--ignore-eog", "--temperature", "0", "--max-tokens", str(_NUM_TOKENS))
-    process = await mesh.start(
-        CLIENT, "--prompt", _PROMPTS[0], *options, prefix=("env",), environ=environ
-    )
+    process = await mesh.start(CLIENT, _PROMPTS[0], *options, prefix=("env",), environ=environ)
     mesh.expect_end(CLIENT)
     await mesh.wait_printed(CLIENT)
     _shift(offset, jump_s)

@@ -17,7 +17,7 @@ import httpx
 
 from airdraft.nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import environment
+from airdraft.nodes.config.sources import environment
 from bench.chaos.endurance.disk import airdraft, full, state_of
 from bench.chaos.kills.backdrop import Run, backdrop
 from bench.harness.cases import toy_cases

@@ -28,7 +28,7 @@ _BREATH_S = (0.2, 1.0)
 # One block is shorter than the time after which a member is taken for dead, one is longer.
 ACTIONS = ("kill", "kill", "error", "stop", "block:0.3", "block:3")
 # A request by which a client reaches its fail points.
-_ASKING = ("--prompt", "a mesh", "--max-tokens", "700", "--gamma", "0", "--json")
+_ASKING = ("a mesh", "--max-tokens", "700", "--gamma", "0", "--json")
 
 
 @dataclass(frozen=True, slots=True)

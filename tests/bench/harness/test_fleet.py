@@ -169,7 +169,7 @@ def test_a_mesh_of_emulated_nodes_answers_as_recorded(tmp_path: Path) -> None:
     target = NODES / "agx-orin-llama-3.1-8b.toml"
     recording = read_config(target).recording
     text = recording.texts[0]
-    arguments = ["run", "--model", f"replay:{target}", "--draft", "none", "--prompt", text.prompt]
+    arguments = ["run", "--model", f"replay:{target}", "--draft", "none", text.prompt]
     done = subprocess.run(
         [sys.executable, "-m", "bench.harness.airdraft", *arguments, "--max-tokens", "8"],
         cwd=NODES.parents[2],

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from airdraft.nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from airdraft.nodes.catalog.gguf import check_gguf
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import EngineSettings, environment
+from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.sources import environment
 from airdraft.nodes.messages import StreamFigures
 from airdraft.nodes.service.local import local_mesh
 from bench.__main__ import bench

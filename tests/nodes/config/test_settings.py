@@ -11,8 +11,8 @@ from airdraft.nodes.config.settings import (
     CoordinatorConfig,
     DraftConfig,
     TargetConfig,
-    load,
 )
+from airdraft.nodes.config.sources import load
 
 
 @pytest.fixture

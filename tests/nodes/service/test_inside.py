@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.catalog import CatalogError
-from airdraft.nodes.config.settings import ConfigError, EngineSettings, TargetConfig
+from airdraft.nodes.config.settings import ConfigError, DraftEngine, TargetConfig, TargetEngine
 from airdraft.nodes.engine.grammar import Grammars
 from airdraft.nodes.engine.load import Opened, open_toy
 from airdraft.nodes.engine.protocol import EngineError
@@ -37,7 +37,7 @@ class FakeTrial(Trial):
         super().__init__()
         self._reason, self._stopped = reason, threading.Event()
 
-    def failure(self, settings: EngineSettings) -> str:
+    def failure(self, settings: DraftEngine) -> str:
         if self._reason is not None:
             return self._reason
         self._stopped.wait(60)
@@ -57,7 +57,7 @@ class Target:
         self.draft = draft
         model, tokenizer = ToyModel(), ToyTokenizer(96)
         grammars = Grammars(tokenizer.piece, 96, model.info.eog_token_ids)
-        settings = EngineSettings(model="target.gguf", draft=str(folder / "draft.gguf"))
+        settings = TargetEngine(model="target.gguf", draft=str(folder / "draft.gguf"))
         self.inside = Inside(settings, model.info, grammars, trial=trial)
         self.said: list[str] = []
         self.inside.bind(self._attach, lambda model, _why: self.said.append(model))
@@ -283,7 +283,7 @@ async def test_a_target_that_stops_while_it_is_opened_closes_it(
 async def test_what_is_known_to_be_wrong_ends_the_target_at_once(
     tmp_path: Path, model: str, draft: str, error: type[Exception]
 ) -> None:
-    engine = EngineSettings(model=model, draft=draft)
+    engine = TargetEngine(model=model, draft=draft)
     config = TargetConfig(connect=f"ipc://{tmp_path}/nobody", engine=engine, join_timeout_s=0.1)
     with pytest.raises(error, match=r"no-such-model|engine\.(draft|model) = "):
         await run_node(config)
@@ -291,7 +291,7 @@ async def test_what_is_known_to_be_wrong_ends_the_target_at_once(
 
 def test_an_emulated_draft_of_other_tokens_is_refused() -> None:
     other = open_toy(ToyConfig(num_vocab=50))
-    settings = EngineSettings(model="toy:1", draft="toy:0.5")
+    settings = TargetEngine(model="toy:1", draft="toy:0.5")
     grammars = Grammars(ToyTokenizer(96).piece, 96, frozenset({0}))
     with pytest.raises(ConfigError, match="its tokens are others"):
         Inside(settings, ToyModel().info, grammars, emulated=other)

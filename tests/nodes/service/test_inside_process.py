@@ -12,7 +12,7 @@ import pytest
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, default_cache_dir
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import TargetEngine
 from airdraft.nodes.service.local import local_mesh
 from tests.nodes.memory_mesh import ask
 
@@ -54,7 +54,7 @@ async def test_it_comes_back_without_the_draft_and_says_so(
     models = default_cache_dir(os.environ) / "models"
     (tmp_path / "models").symlink_to(models)
     monkeypatch.setenv("AIRDRAFT_CACHE", str(tmp_path))
-    target = EngineSettings(model=DEFAULT_TARGET, draft=DEFAULT_DRAFT, cells=2048)
+    target = TargetEngine(model=DEFAULT_TARGET, draft=DEFAULT_DRAFT, cells=2048)
     folder = tmp_path / "inside"
 
     async with (

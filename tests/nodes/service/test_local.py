@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import TargetEngine
 from airdraft.nodes.service.local import HEALTHY_S, WAITS_S, LocalMesh, Restarts
 
 
@@ -29,7 +29,7 @@ async def test_a_mesh_that_is_up_survives_that_no_process_can_be_started(
     said: asyncio.Queue[str] = asyncio.Queue()
     mesh = LocalMesh("ipc:///nowhere", restarts=True, tell=said.put_nowait)
     mesh.is_up = is_up
-    keeping = asyncio.create_task(mesh.keep("target", EngineSettings(model="toy:1")))
+    keeping = asyncio.create_task(mesh.keep("target", TargetEngine(model="toy:1")))
     if is_up:
         assert "no target node can be started" in await asyncio.wait_for(said.get(), 60)
         assert not keeping.done()

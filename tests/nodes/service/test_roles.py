@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_ENTRIES
-from airdraft.nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
+from airdraft.nodes.config.settings import (
+    ConfigError,
+    DraftConfig,
+    DraftEngine,
+    EngineSettings,
+    TargetConfig,
+    TargetEngine,
+)
 from airdraft.nodes.engine.load import TOY_COSTS, Opened
 from airdraft.nodes.service.roles import run_node
 from airdraft.nodes.worker.engines import calibration_of, open_engine
@@ -63,7 +70,7 @@ async def test_the_thread_that_loads_a_model_ends_with_it(
     tmp_path: Path, eventually: Eventually
 ) -> None:
     """Helpers that libgomp gave it for passes would make those of the engine's thread sleep."""
-    config = TargetConfig(connect=f"ipc://{tmp_path}/nobody", engine=EngineSettings(model="toy:1"))
+    config = TargetConfig(connect=f"ipc://{tmp_path}/nobody", engine=TargetEngine(model="toy:1"))
     before = {thread.name for thread in threading.enumerate()}
     serving = asyncio.create_task(run_node(config))
 
@@ -82,7 +89,7 @@ async def test_a_draft_model_that_cannot_take_guesses_back_is_refused(
     recurrent = opened("toy:1")
     recurrent.model.info = replace(recurrent.model.info, can_roll_back=False)
     monkeypatch.setattr("airdraft.nodes.service.roles.open_engine", lambda *_, **__: recurrent)
-    engine = EngineSettings(model="mamba.gguf")
+    engine = DraftEngine(model="mamba.gguf")
     with pytest.raises(ConfigError, match=r"engine\.model = 'mamba\.gguf': a recurrent model"):
         await run_node(
             DraftConfig(connect=f"ipc://{tmp_path}/nobody", engine=engine, join_timeout_s=0.1)

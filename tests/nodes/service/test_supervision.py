@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import DraftEngine, TargetEngine
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.service import supervision
 from airdraft.nodes.service.supervision import Child, Parent, node_command
@@ -24,11 +24,13 @@ from tests.cli.commands import wait_until
 LIMIT_S = 60.0
 Eventually = Callable[..., Awaitable[None]]
 
+ENGINES = {"target": TargetEngine, "draft": DraftEngine}
+
 
 def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path: Path) -> None:
     for name in ("click", "msgpack", "mesh"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')\n")
-    command = node_command("target", "ipc:///nowhere", EngineSettings(model="toy:1"))
+    command = node_command("target", "ipc:///nowhere", TargetEngine(model="toy:1"))
     done = subprocess.run(
         [*command[: command.index("target") + 1], "--help"],
         cwd=tmp_path,
@@ -110,7 +112,7 @@ async def test_a_pause_of_the_parent_is_not_silence_of_the_node(
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_a_node_that_is_still_loading_ends_with_its_parent(tmp_path: Path, role: str) -> None:
     path = tmp_path / "slow.gguf"
-    command = node_command(role, f"ipc://{tmp_path}/nobody", EngineSettings(model=str(path)))
+    command = node_command(role, f"ipc://{tmp_path}/nobody", ENGINES[role](model=str(path)))
     with loading(path, command) as node:
         assert node.poll() is None
         _, errors = node.communicate(timeout=LIMIT_S)

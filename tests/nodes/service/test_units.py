@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from airdraft.nodes.cli.units import UNITS, config_of, files_for, unit_for
-from airdraft.nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig, load
+from airdraft.nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig
+from airdraft.nodes.config.sources import load
 from airdraft.nodes.gateway.config import GatewayConfig
 from airdraft.nodes.keys.keyring import private_endpoint
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import DraftEngine
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel
 from airdraft.nodes.worker.trial import Trial, run_passes
 
-TOY = EngineSettings(model="toy:0.5")
+TOY = DraftEngine(model="toy:0.5")
 
 
 def trial(script: str, **limits: float) -> Trial:
@@ -54,7 +54,7 @@ def test_one_that_crashes_hangs_or_is_refused_is_not(script: str, reason: str) -
 def test_a_damaged_file_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "draft.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
-    failure = Trial().failure(EngineSettings(model=str(path)))
+    failure = Trial().failure(DraftEngine(model=str(path)))
     assert str(path) in failure
     assert "Traceback" not in failure
 
@@ -75,9 +75,9 @@ def test_a_trial_that_is_stopped_ends(tmp_path: Path) -> None:
 def test_a_trial_ends_with_its_parent() -> None:
     """The parent is killed, as by a lack of memory; each pass of the draft takes 10 s."""
     parent = (
-        "from airdraft.nodes.config.settings import EngineSettings; "
+        "from airdraft.nodes.config.settings import DraftEngine; "
         "from airdraft.nodes.worker.trial import Trial; "
-        "Trial().failure(EngineSettings(model='toy:0.5@10000ms'))"
+        "Trial().failure(DraftEngine(model='toy:0.5@10000ms'))"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
