@@ -87,6 +87,7 @@ CLOCKS = {
     "nodes/worker/inside_record.py": "a draft that did not pay is tried again a day later",
     "mesh/authorized.py": "an invitation expires at an hour that people were told",
     "nodes/cli/keys.py": "the same, as it is made and shown",
+    "nodes/service/running.py": "`airdraft ps` shows when a process began",
     "nodes/gateway/shape.py": "answers of the API say when they were made",
     "nodes/client/client.py": "a request says on which day it was made, for chat templates",
     "nodes/engine/chat/template.py": "writes that day in the form that a template wants",

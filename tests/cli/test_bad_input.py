@@ -29,8 +29,19 @@ CASES = [
     ("top", 2, "standard output is not a terminal: give --once or --json"),
     ("top --once --json", 2, "--once and --json exclude each other: give one of them"),
     ("serve --listen tcp://*:7411 --no-http --model toy:1", 78, "need keys"),
-    ("serve --config {folder}/threads.toml", 2, "threads must be a string or a number"),
-    ("serve --config {folder}/http.toml", 2, "no --http any more: give --host and --port, or --no"),
+    ("serve --config {folder}/threads.toml", 78, "engine.threads = True is not of type int"),
+    ("serve --config {folder}/options.toml", 78, "unknown key model, did you mean"),
+    ("serve --http off", 2, "no --http any more: give --host and --port, or --no"),
+    ("serve toy:1 --draft ngram", 78, "a name, a file, auto or none is accepted; with none there"),
+    ("target --draft ngram", 78, "a name, a file, auto or none is accepted; with none there is st"),
+    ("target --config {folder}/vocabulary.toml", 78, "unknown key engine.vocabulary"),
+    ("draft --config {folder}/inside.toml", 78, "unknown key engine.draft"),
+    ("target --vocabulary x.gguf", 2, "No such option '--vocabulary'"),
+    ("draft --prefix-cache-mb 9", 2, "No such option '--prefix-cache-mb'"),
+    ("draft --draft x.gguf", 2, "No such option '--draft'"),
+    ("target --cells 9", 2, "9 is not in the range 256<=x<=4194304"),
+    ("stop", 1, "nothing runs in the background: `airdraft ps` lists what you run"),
+    ("stop nobody", 1, "no 'nobody' runs: `airdraft ps` lists what you run on this machine"),
     ("up --max-waiting 9", 2, "no --max-waiting any more: set AIRDRAFT_LIMITS__MAX_WAITING"),
     ("completion bash", 2, "no completion any more: click prints the script"),
     ("models join a b", 2, "no models join any more: `airdraft models pull hf:OWNER/REPO/FIRST"),
@@ -56,6 +67,12 @@ CASES = [
     ("run {toys} hi --cells 256 --max-tokens 240", 1, "16 guesses exceed the 256 cells"),
     # It has said nothing by then.
     ("run --model toy:1@500ms --draft toy:0.8 hi --timeout 0.01", 1, "within its 0.01 s"),
+    (
+        "run --prompt hi",
+        2,
+        'the prompt is an argument: `airdraft run "Why is the sky blue?"`, or -',
+    ),
+    ("generate", 2, "Missing argument 'PROMPT|-'"),
     ("run {toys} ''", 2, "the prompt is empty"),
     ("run {toys} caf\udce9", 2, "the prompt is not UTF-8 text"),
     ("run {toys} hi --priority 11", 2, "11 is not in the range 1<=x<=10"),
@@ -83,8 +100,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "truncated.gguf").write_bytes(header)
     (made / "coordinator.toml").write_text('lisen = "tcp://127.0.0.1:1"\n')
     (made / "target.toml").write_text('conect = "tcp://127.0.0.1:1"\n')
-    (made / "threads.toml").write_text("threads = true\n")
-    (made / "http.toml").write_text('http = "off"\n')
+    (made / "threads.toml").write_text("[engine]\nthreads = true\n")
+    (made / "options.toml").write_text('model = "toy:1"\n')
+    (made / "vocabulary.toml").write_text('[engine]\nvocabulary = "x.gguf"\n')
+    (made / "inside.toml").write_text('[engine]\ndraft = "x.gguf"\n')
     return made
 
 

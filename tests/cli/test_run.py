@@ -72,17 +72,19 @@ def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None
     assert found["num_rounds"] == sum(s["num_rounds"] for s in found["streams"])
 
 
-@pytest.mark.parametrize("draft", ["none", "ngram"])
-def test_without_a_draft_model(commands: Commands, draft: str) -> None:
+def test_without_a_draft_model_there_is_lookup(commands: Commands) -> None:
     options = ("hi", "--max-tokens", "48", "--gamma", "4")
-    found = answer(commands, "--model", "toy:1", "--draft", draft, *options)
+    found = answer(commands, "--model", "toy:1", "--draft", "none", *options)
     assert tuple(found["token_ids"]) == alone("hi", 48).token_ids
-    if draft == "none":
-        assert "there is no draft node" in found["plain_reason"]
-    else:
-        # Guesses come from the target: nothing goes to a draft node.
-        assert found["num_rounds"] > 0
+    # Guesses come from the target: nothing goes to a draft node.
+    assert found["num_rounds"] > 0
     assert found["draft_wire_bytes"] == 0
+
+
+def test_a_prompt_of_a_dash_is_read_from_standard_input(commands: Commands) -> None:
+    options = (*GREEDY, *TOYS, "--max-tokens", "8", "--json")
+    found = json.loads(commands.printed("run", "-", *options, given="hi"))
+    assert tuple(found["token_ids"]) == alone("hi", 8).token_ids
 
 
 def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Commands) -> None:

@@ -1,5 +1,6 @@
 """`airdraft serve` when its nodes die, and however it ends itself."""
 
+import json
 import os
 import resource
 import signal
@@ -12,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from airdraft.nodes.cli.main import cli
-from tests.cli.commands import LIMIT_S, Commands, stopped, told, wait_until
+from tests.cli.commands import LIMIT_S, Commands, error_line, stopped, told, wait_until
+from tests.nodes.api.toy_mesh import alone
 
 # A passing test needs a few seconds of a fast machine.
 pytestmark = pytest.mark.timeout(300)
@@ -64,7 +66,7 @@ def test_a_model_on_the_command_line_goes_before_one_in_the_file(
     commands: Commands, typed: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "serve.toml"
-    path.write_text('hf-repo = "someone/something:Q8_0"\nport = 0\n')
+    path.write_text('port = 0\n[engine]\nmodel = "someone/something:Q8_0"\n')
     options = ("--config", str(path), "--listen", f"ipc://{tmp_path}/mesh")
     done = commands.run("serve", *typed, *options)
     assert (done.returncode, done.stdout) == (2, "")
@@ -82,6 +84,33 @@ def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: a mesh already runs on this machine")
         stopped(process)
+
+
+def test_a_file_and_the_environment_have_the_settings_of_a_mesh(
+    commands: Commands, tmp_path: Path
+) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(
+        'listen = "tcp://127.0.0.1:*"\nhttp = false\nprompt_lookup = false\n'
+        '[engine]\nmodel = "toy:1"\ndraft = "toy:0.8"\n'
+    )
+    serve, given = ("serve", "--config", str(path)), {"AIRDRAFT_ENGINE__DRAFT": "none"}
+    with commands.listening(*serve, **given) as (process, endpoint):
+        # Nothing is guessed: there is no draft model, and texts are not looked up.
+        ask = ("generate", "hi", "--raw", "--max-tokens", "48", "--gamma", "4", "--json")
+        found = json.loads(commands.printed(*ask, "--temperature", "0", "--connect", endpoint))
+        assert found["num_rounds"] == 0
+        assert tuple(found["token_ids"]) == alone("hi", 48).token_ids
+        stopped(process)
+
+
+def test_a_coordinators_port_that_is_taken_is_named_before_models_are_looked_for(
+    commands: Commands,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        done = commands.run("serve", "nothing", "--no-http", "--listen", listen)
+    assert f"endpoint '{listen}' is in use" in error_line(done)
 
 
 def test_an_address_that_is_taken_is_named_before_models_are_looked_for(commands: Commands) -> None:
