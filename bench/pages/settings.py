@@ -15,7 +15,7 @@ from airdraft.nodes.config.settings import (
     ServeConfig,
     TargetConfig,
 )
-from airdraft.nodes.config.sources import load, variable_of
+from airdraft.nodes.config.sources import load, schema_of, variable_of
 from airdraft.nodes.gateway.config import GatewayConfig
 from bench.pages.dataclass_docs import meanings_of
 from bench.pages.markdown import code, item
@@ -35,7 +35,10 @@ _NO_TEXT = "?" * 65
 
 def settings(role: str) -> str:
     kind = ROLES[role]
-    return "\n".join(_line(kind, *setting) for setting in settings_of(kind()))
+    # Those of `serve` that are a coordinator's are listed there.
+    left_out = schema_of(CoordinatorConfig) if kind is ServeConfig else {}
+    shown = (setting for setting in settings_of(kind()) if setting[0] not in left_out)
+    return "\n".join(_line(kind, *setting) for setting in shown)
 
 
 def settings_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

@@ -32,23 +32,21 @@ from airdraft.nodes.service.running import Running, registered
 from airdraft.nodes.service.runtime import print_line, run_to_end, set_up_logging
 from airdraft.nodes.service.supervision import Parent
 
+_WEIGHTS = "auto runs a compact copy of a draft model if that guesses faster."
+_PREFIXES = "Memory, in MB, for texts that have left the KV cache; 0 for none."
+_VOCABULARY = "A model with the targets' vocabulary, if its own differs."
+
 
 def _node_options(config: type[TargetConfig | DraftConfig]) -> Callable[[F], F]:
     """The options that nodes of both roles have."""
     return adds(
         config_option,
         mesh_options,
-        setting(config, "name", help="The node's name in the mesh."),
+        setting(config, "name", "The node's name in the mesh."),
         model_options(config),
-        setting(
-            config, "engine.model_sha256", metavar="HEX", help="Hash that the model file must have."
-        ),
+        setting(config, "engine.model_sha256", "Hash that the model file must have.", "", "HEX"),
         max_streams_option(config),
-        setting(
-            config,
-            "engine.weights",
-            help="auto runs a compact copy of a draft model if that guesses faster.",
-        ),
+        setting(config, "engine.weights", _WEIGHTS),
         click.option("--supervised", is_flag=True, hidden=True),
         verbose_option,
     )
@@ -83,11 +81,7 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
 
 @click.command("target")
 @draft_option(TargetConfig)
-@setting(
-    TargetConfig,
-    "engine.prefix_cache_mb",
-    help="Memory, in MB, for texts that have left the KV cache; 0 for none.",
-)
+@setting(TargetConfig, "engine.prefix_cache_mb", _PREFIXES)
 @_node_options(TargetConfig)
 def target_command(**values: Any) -> None:
     """Run a target node, which verifies guesses and decodes.
@@ -100,12 +94,7 @@ def target_command(**values: Any) -> None:
 
 
 @click.command("draft")
-@setting(
-    DraftConfig,
-    "engine.vocabulary",
-    metavar="NAME|PATH",
-    help="A model with the targets' vocabulary, if its own differs.",
-)
+@setting(DraftConfig, "engine.vocabulary", _VOCABULARY, "", "NAME|PATH")
 @_node_options(DraftConfig)
 def draft_command(**values: Any) -> None:
     """Run a draft node, which guesses tokens for a target to verify.

@@ -92,12 +92,11 @@ class AutoType(click.ParamType[int | None]):
 
 
 def setting(
-    config: Callable[[], Any], key: str, *names: str, help: str, metavar: str | None = None
+    config: Callable[[], Any], key: str, help: str, short: str = "", metavar: str | None = None
 ) -> Callable[[F], F]:
     """The option of a setting of a role, with its default, its range and its words.
 
-    config: the role's class. key: the setting, in which the part behind the dot is the parameter's
-    name. names: those of the option; without any that of the parameter.
+    config: the role's class. key: the setting; the part behind its dot is the option's name.
     """
     name = key.rpartition(".")[2]
     owner = attrgetter(key.rpartition(".")[0])(config()) if "." in key else config()
@@ -113,7 +112,7 @@ def setting(
         kind = AutoType(default, low + 1, high) if is_auto else click.IntRange(low, high)
         default = "auto" if is_auto else default
     shown = f"{help}  [default: {default}]" if default else help
-    flags = names or (f"--{name.replace('_', '-')}",)
+    flags = filter(None, (short, f"--{name.replace('_', '-')}"))
     # It is left out if it is not given, so that a file or the environment may have it.
     return click.option(*flags, name, type=kind, default=None, metavar=metavar, help=shown)
 
@@ -126,53 +125,28 @@ def given_settings(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_options(config: Callable[[], Any]) -> Callable[[F], F]:
     """The options of a role's model and of how it runs."""
+    threads = "Engine threads; auto means one for each physical core."
+    layers = "Layers on the GPU; auto means all, if llama.cpp was built for one."
+    profile = "exact: the same bits in every batch; fast: no such promise."
     return adds(
-        setting(
-            config,
-            "engine.model",
-            *("-m", "--model"),
-            metavar="NAME|PATH",
-            help="A catalogue name or a GGUF file.",
-        ),
-        setting(
-            config,
-            "engine.profile",
-            help="exact: the same bits in every batch; fast: no such promise.",
-        ),
-        setting(
-            config,
-            "engine.cells",
-            *("-c", "--cells"),
-            help="Number of tokens that the KV cache of a node holds.",
-        ),
-        setting(
-            config,
-            "engine.threads",
-            *("-t", "--threads"),
-            help="Engine threads; auto means one for each physical core.",
-        ),
-        setting(
-            config,
-            "engine.gpu_layers",
-            *("-ngl", "--gpu-layers"),
-            help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
-        ),
-    )
-
-
-def draft_option(config: Callable[[], Any]) -> Callable[[F], F]:
-    return setting(
-        config,
-        "engine.draft",
-        *("-md", "--draft"),
-        metavar="NAME|PATH|auto|none",
-        help="Draft model of the target. auto: the catalogue's, if it has one; none: no draft "
-        "model, but still prompt lookup.",
+        setting(config, "engine.model", "Catalogue name or GGUF file.", "-m", "NAME|PATH"),
+        setting(config, "engine.profile", profile),
+        setting(config, "engine.cells", "Tokens that the KV cache of a node holds.", "-c"),
+        setting(config, "engine.threads", threads, "-t"),
+        setting(config, "engine.gpu_layers", layers, "-ngl"),
     )
 
 
 def max_streams_option(config: Callable[[], Any]) -> Callable[[F], F]:
-    return setting(config, "engine.max_streams", help="Maximum number of streams at a time.")
+    return setting(config, "engine.max_streams", "Maximum number of streams at a time.")
+
+
+def draft_option(config: Callable[[], Any]) -> Callable[[F], F]:
+    says = (
+        "Draft model of the target. auto: the catalogue's, if it has one; none: no draft model, "
+        "but still prompt lookup."
+    )
+    return setting(config, "engine.draft", says, "-md", "NAME|PATH|auto|none")
 
 
 def sampling_options(max_tokens: int) -> Callable[[F], F]:

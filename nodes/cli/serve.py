@@ -48,8 +48,8 @@ _MESHES: Final = ("serve", "coordinator")
     help="Target model from Hugging Face. REVISION is a commit, tag or branch, and `main` if left "
     "out. QUANT selects one of several files and is Q4_K_M if left out.",
 )
-@setting(ServeConfig, "host", help="Host to serve HTTP at.")
-@setting(ServeConfig, "port", help="Port to serve HTTP at; 0 means any that is free.")
+@setting(ServeConfig, "host", "Host to serve HTTP at.")
+@setting(ServeConfig, "port", "Port to serve HTTP at; 0 means any that is free.")
 @click.option(
     "--no-http", "http", flag_value=False, default=None, help="Serve the commands of airdraft only."
 )
@@ -69,14 +69,14 @@ _MESHES: Final = ("serve", "coordinator")
 @click.option("--log", default="", hidden=True)
 @config_option
 def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
-    """Run a whole mesh on this machine in the foreground, and serve it over HTTP, until Ctrl-C.
+    """Run a whole mesh on this machine, and serve it over HTTP, until Ctrl-C or `airdraft stop`.
 
     The model is pulled if it is not on this machine, and so is the draft for it. Nodes that end are
     restarted. `airdraft up` is the same command.
 
     \b
     Examples:
-      airdraft serve qwen2.5-coder-1.5b
+      airdraft serve qwen2.5-coder-1.5b --background
       airdraft serve -m my-target.gguf -md my-draft.gguf -c 16384 --port 8000
       airdraft serve -hf Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0 --host 0.0.0.0 --api-key KEY
     """

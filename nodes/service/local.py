@@ -84,7 +84,8 @@ class LocalMesh:
     """The coordinator of this process and the nodes that it started.
 
     restarts: Whether nodes that end are restarted. tell: Gets a line about each node that ended.
-    progress: Gets the nodes' progress, and the label "" when a node has joined.
+    progress: Gets the nodes' progress, and the label "" when a node has joined. keys: The nodes'
+    directory of keys; "" for the usual one.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class LocalMesh:
         restarts: bool = False,
         tell: Callable[[str], None] = logger.warning,
         progress: Progress = lambda *_: None,
+        keys: str = "",
     ) -> None:
         self.endpoint = endpoint
+        self._environ = node_environment(keys)
         self.serving: list[asyncio.Task[None]] = []
         self.is_up = False
         self._restarts = restarts
@@ -114,7 +117,7 @@ class LocalMesh:
         command = node_command(role, self.endpoint, engine)
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=node_environment(),
+            env=self._environ,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -216,7 +219,11 @@ async def local_mesh(
         context = stack.enter_context(ZmqContext())
         coordinator = bound_coordinator(context, ring, endpoint, config)
         mesh = LocalMesh(
-            on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, progress=progress
+            on_this_machine(coordinator.endpoint),
+            restarts=restarts,
+            tell=tell,
+            progress=progress,
+            keys=config.keys,
         )
         # A mesh that must stay up must not end because its own event loop was late once.
         client = MeshClient(

@@ -92,16 +92,17 @@ def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
     return command + engine_options(engine)
 
 
-def node_environment() -> dict[str, str]:
+def node_environment(keys: str = "") -> dict[str, str]:
     """Returns the environment of a supervised node, which has its settings from its command line.
 
     Variables with settings are for nodes and clients that connect to another mesh: the link of a
     client would slow the guesses on this machine, and one name would be that of both nodes.
     """
     settings = schema_of(TargetConfig) | schema_of(DraftConfig)
-    # The keys are those of every command.
+    # The keys are those of every command, unless others are given.
     left_out = {variable_of(key) for key in settings if key != "keys"}
-    return {name: value for name, value in environment().items() if name not in left_out}
+    left = {name: value for name, value in environment().items() if name not in left_out}
+    return left | ({variable_of("keys"): keys} if keys else {})
 
 
 def engine_options(engine: EngineSettings) -> list[str]:
