@@ -107,7 +107,9 @@ def _merge_table(
         ):
             raise ConfigError(f"{where}: {key} is no setting any more: {says}")
         elif key not in schema:
-            near = difflib.get_close_matches(key, schema, n=1)
+            # It may be in the wrong table.
+            near = [known for known in schema if known.endswith(f".{name}")]
+            near = near or difflib.get_close_matches(key, schema, n=1)
             hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(schema)}"
             raise ConfigError(f"{where}: unknown key {key}{hint}")
         else:

@@ -30,7 +30,7 @@ CASES = [
     ("top --once --json", 2, "--once and --json exclude each other: give one of them"),
     ("serve --listen tcp://*:7411 --no-http --model toy:1", 78, "need keys"),
     ("serve --config {folder}/threads.toml", 78, "engine.threads = True is not of type int"),
-    ("serve --config {folder}/options.toml", 78, "unknown key model, did you mean"),
+    ("serve --config {folder}/options.toml", 78, "unknown key model, did you mean engine.model?"),
     ("serve --http off", 2, "no --http any more: give --host and --port, or --no"),
     ("serve toy:1 --draft ngram", 78, "a name, a file, auto or none is accepted; with none there"),
     ("target --draft ngram", 78, "a name, a file, auto or none is accepted; with none there is st"),
