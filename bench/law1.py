@@ -20,6 +20,7 @@ import click
 
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
+from airdraft.nodes.config.settings import CoordinatorConfig
 from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 from airdraft.nodes.messages import MAX_GAMMA
 from airdraft.nodes.service.local import local_mesh
@@ -133,6 +134,7 @@ async def _serve_all(
                 first = [*same, False].index(False)
                 note(f"{setting}: differs at output token {first} of {len(expected.token_ids)}")
 
-    async with local_mesh(target, draft) as (mesh, client):
+    config = CoordinatorConfig(prompt_lookup=False)
+    async with local_mesh(target, draft, config=config) as (mesh, client):
         await asyncio.gather(*(mesh.beside(worker(client)) for _ in range(num_streams)))
     return taken, wrong

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from airdraft.nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from airdraft.nodes.catalog.gguf import check_gguf
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import EngineSettings
+from airdraft.nodes.config.settings import CoordinatorConfig, EngineSettings
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.messages import StreamFigures
 from airdraft.nodes.service.local import local_mesh
@@ -39,7 +39,8 @@ def test_a_bad_draft_is_a_whole_file_that_differs_only_in_its_weights(tmp_path: 
 async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> None:
     slow, toy = (EngineSettings(model=model, cells=4096) for model in ("toy:1@5ms", "toy:1"))
     options = GenerateOptions(max_tokens=400, gamma=3, ignore_eog=True, chat=False)
-    async with local_mesh(slow, toy) as (mesh, client):
+    config = CoordinatorConfig(prompt_lookup=False)
+    async with local_mesh(slow, toy, config=config) as (mesh, client):
         taken = Taken()
         while not taken.num_guesses:
             # A draft node may come too late for one text.
