@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "portable": "bench.portable:portable_command",
     "record": "bench.emulate.record:record_command",
     "report": "bench.results.command:report_command",
+    "rows": "bench.rows:rows_command",
     "sim": "bench.sim.closed_loop:sim_command",
     "speed": "bench.speed:speed_command",
     "two-machines": "bench.hostile.two_machines:two_machines_command",

@@ -213,7 +213,8 @@ class ReplayModel(EmulatedModel):
             eog_token_ids=frozenset(recording.eog_ids),
             exact=True,
             numerics_class=f"replay-{content}",
-            can_roll_back=True,
+            can_cut=True,
+            can_take_back=True,
             emulated=True,
         )
         super().__init__(info)

@@ -294,7 +294,8 @@ def _profile(role: str, pass_s: float, most: int) -> bytes:
         eog_token_ids=frozenset(),
         exact=True,
         numerics_class="light",
-        can_roll_back=True,
+        can_cut=True,
+        can_take_back=True,
         emulated=True,
     )
     costs = NodeCosts(CostTable((1, 2048), (seconds, seconds)), CostTable((32,), (1e-4,)))

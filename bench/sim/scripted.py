@@ -73,7 +73,8 @@ class ScriptedModel(EmulatedModel):
             eog_token_ids=frozenset(),
             exact=True,
             numerics_class="scripted",
-            can_roll_back=True,
+            can_cut=True,
+            can_take_back=True,
             emulated=True,
         )
         super().__init__(info)

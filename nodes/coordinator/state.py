@@ -107,8 +107,8 @@ class CoordinatorState:
             costs,
             self._drafts,
             token_bits=token_bits(profile),
-            # A target that cannot roll back guesses decodes without them.
-            looks_up=self._has_lookup and profile.can_roll_back,
+            # A target that cannot take guesses back decodes without them.
+            looks_up=self._has_lookup and profile.can_take_back,
             name=name,
             counts=self.reporting.counts_of(name),
             mode=self._mode,

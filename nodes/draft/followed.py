@@ -21,7 +21,8 @@ class Followed:
 
     token_ids: the committed tokens that were received. guesses: (g,) tokens that follow them.
     confidences: (g,) the draft model's own probabilities. chances: (g,) calibrated chances. cached:
-    the tokens in the engine's cache, a prefix of token_ids + guesses.
+    the tokens in the engine's cache, a prefix of token_ids + guesses. kept: how many of them it
+    had before the first guess, which is as far as a recurrent model can go back.
     """
 
     spec: StreamSpec
@@ -33,6 +34,7 @@ class Followed:
     guesses: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
+    kept: int = 0
     announced: bool = False
     chain: int = 0
     # The position up to which guesses of the chain were sent; None if a new chain has to begin.

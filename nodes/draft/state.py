@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from airdraft.nodes.draft.followed import Followed, Guesses, cells_of
 from airdraft.nodes.draft.output_limit import OutputLimit
@@ -27,6 +28,10 @@ from airdraft.nodes.worker.stream import (
 )
 from airdraft.policies.acceptance import DraftCalibration
 from airdraft.policies.guesses import Ahead, extended
+
+# After a wrong guess a recurrent model computes again what follows its kept state. If that is more
+# than so many tokens, it first waits until all guesses are committed, and keeps its state anew.
+_MOST_AGAIN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,9 @@ class DraftState(Worker):
         if self._masks.sits_out(stream.sampler):
             return False
         info = self._model.info
+        is_far = len(stream.cached) - stream.kept > _MOST_AGAIN
+        if stream.guesses and is_far and not info.can_cut:
+            return False
         has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
         return not (has_ended and stream.spec.ends_at_eog)
 
@@ -278,8 +286,10 @@ class DraftState(Worker):
         budget = self._model.info.max_batch_tokens
         spans = []
         for stream in guessing:
-            ids = stream.uncached
-            spans.append((stream, Span(stream.seq_id, len(stream.cached), ids, 1)))
+            ids, start = stream.uncached, len(stream.cached)
+            if keeps := not stream.guesses:
+                stream.kept = start
+            spans.append((stream, Span(stream.seq_id, start, ids, 1, keeps=keeps)))
             budget -= len(ids)
         budget = min(budget, most_read)
         for stream in waiting:

@@ -101,7 +101,7 @@ class Ended:
         best, found, wanted = 0, None, list(token_ids[:-1])
         for text in self._texts:
             shared = common_prefix(text.token_ids, wanted) if text.owner == owner else 0
-            if shared >= max(PROMPT_PIECE_TOKENS, best + 1):
+            if shared >= max(PROMPT_PIECE_TOKENS, best + 1, self._model.shortest(text.seq_id)):
                 best, found = shared, text
         if found is None:
             return None

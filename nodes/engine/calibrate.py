@@ -40,7 +40,7 @@ _FILLING_S = 1.0
 # scatter by some 10 %.
 _PROBED_TOKENS = 4
 _MUCH_FASTER = 0.8
-_FORMAT = 9
+_FORMAT = 10
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -50,7 +50,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
 
     The cost of a token does not depend on the sequence that it belongs to: a draft step of b
     sequences is a pass of b tokens. For a slow model fewer sizes are timed, and no cells. Nor are
-    cells timed for a model that cannot roll back: it has no keys to read, but a state.
+    cells timed for a model that cannot take guesses back.
     """
     most = model.info.max_batch_tokens
     _time_pass(model, 0, 1, True)
@@ -60,7 +60,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     prefill_sizes = prefill_sizes or sizes[-1:]
     shapes = [(n, True) for n in sizes] + [(n, False) for n in prefill_sizes]
     least = dict.fromkeys(shapes, math.inf)
-    times_cells = not is_slow and model.info.can_roll_back
+    times_cells = not is_slow and model.info.can_take_back
     total = len(shapes) + times_cells
     spent_s = 0.0
     for number in range(_ROUNDS):
@@ -95,7 +95,8 @@ def _rising(seconds: Sequence[float]) -> list[float]:
 def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> float:
     base = model.length(seq_id)
     start = time.perf_counter()
-    model.forward([Span(seq_id, base, [1] * num_tokens, num_tokens if outputs else 0)])
+    num_outputs = num_tokens if outputs else 0
+    model.forward([Span(seq_id, base, [1] * num_tokens, num_outputs, keeps=True)])
     seconds = time.perf_counter() - start
     model.truncate(seq_id, base)
     return seconds
@@ -165,7 +166,7 @@ def cache_key(
     """
     build = info.numerics_class, library
     # Without our kernels the numerics class is the same for both layouts.
-    form = config.num_threads, config.profile, config.repack
+    form = config.num_threads, config.profile, config.repack, config.takes_back
     probes = fitting_prefixes(info.max_length, prefix_lens)
     parts = (_FORMAT, info.model_hash, *build, this_device(), *form, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from airdraft.nodes.engine.llama import LlamaContext
 from airdraft.nodes.engine.llama_abi import take_last_error
+from airdraft.nodes.engine.llama_context import LlamaContext
 from airdraft.nodes.engine.protocol import EngineError, InvalidInputError
 
 Vector = npt.NDArray[np.float32]
@@ -56,7 +56,8 @@ class EmbeddingModel(LlamaContext):
             num_cells=self.max_tokens,
             max_sequences=1,
             max_batch_tokens=self.max_tokens,
-            can_roll_back=False,
+            can_cut=False,
+            can_take_back=False,
         )
 
     def embed(self, token_ids: list[int]) -> Vector:

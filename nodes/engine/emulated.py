@@ -43,6 +43,9 @@ class EmulatedModel:
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
         self._sequences[seq_id] = self._sequences[seq_id][:length]
 
+    def num_pending(self, seq_id: int) -> int:
+        return 0
+
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         if self.length(target):
             raise InvalidInputError(f"sequence {target} is not empty")
@@ -74,6 +77,9 @@ class EmulatedModel:
 
     def free_cells(self) -> int:
         return self.info.num_cells - sum(len(sequence) for sequence in self._sequences)
+
+    def compact(self) -> None:
+        pass
 
     def metadata(self, key: str) -> str:
         return ""

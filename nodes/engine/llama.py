@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -13,35 +12,24 @@ from typing import Any, Literal
 import numpy as np
 
 from airdraft.nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
-from airdraft.nodes.engine.chat.tools import told_switch
 from airdraft.nodes.engine.cores import FreeCores
 from airdraft.nodes.engine.diagnosis import first_difference
+from airdraft.nodes.engine.kept_states import KeptStates, pointer_to
 from airdraft.nodes.engine.kernels.library import left_attention, limit_output
-from airdraft.nodes.engine.llama_abi import (
-    build_name,
-    check_kind,
-    hash_file,
-    kernels,
-    library,
-    load_model,
-    metadata_of,
-    take_last_error,
-)
+from airdraft.nodes.engine.llama_abi import check_kind, kernels, take_last_error
 from airdraft.nodes.engine.llama_batch import PassBatch
-from airdraft.nodes.engine.metadata import MARKED, thinking_after, traits_of
+from airdraft.nodes.engine.llama_context import LlamaContext
 from airdraft.nodes.engine.protocol import (
     Bytes,
     CacheFullError,
     EngineError,
-    EngineInfo,
     InvalidInputError,
     Logits,
     SavedPrefix,
     Span,
     check_spans,
 )
-from airdraft.nodes.engine.sandbox.process import SandboxedTokenizer
-from airdraft.nodes.engine.vocab import LlamaTokenizer
+from airdraft.nodes.engine.replay import Replay
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +38,19 @@ Profile = Literal["exact", "fast"]
 # other bits.
 _EXACT_MICRO_BATCH = 32
 _MICRO_BATCH = 512
-# The last tokens of a prompt hold the mark of thoughts, if it is there.
-_END_TOKENS = 32
-_ANY_DATE = "2000-01-01"
 # The types of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
+# libllama ends the process if a part of a sequence of DeepSeek V4 is copied.
+_ONE_STATE_ONLY = "deepseek4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaConfig:
-    """How one model runs. repack: Whether weights may have other layouts than in the file."""
+    """How one model runs.
+
+    repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
+    with recurrent layers keeps a second state of each sequence, so that it can have guesses.
+    """
 
     path: Path
     profile: Profile = "exact"
@@ -69,68 +60,7 @@ class LlamaConfig:
     num_threads: int = 1
     gpu_layers: int = 0
     repack: bool = True
-
-
-class LlamaContext:
-    """A GGUF model with one libllama context. After construction one thread owns it."""
-
-    info: EngineInfo
-
-    def __init__(self, path: Path, gpu_layers: int) -> None:
-        self._llama = library()
-        self._path = path
-        # Without a backend for a GPU the number has no effect, so it must not change the numerics
-        # class.
-        self._gpu_layers = gpu_layers if self._llama.llama_supports_gpu_offload() else 0
-        self._model: Any = None
-        self._context: Any = None
-
-    def _load(self, *, repack: bool) -> None:
-        """Load the file. Raises ModelFileError."""
-        self._model = load_model(self._path, gpu_layers=self._gpu_layers, repack=repack)
-        # It runs in this process, so it must not read the texts of clients.
-        self.vocabulary = LlamaTokenizer(self._model)
-        self.tokenizer = SandboxedTokenizer(self._path, self.vocabulary)
-
-    def _open(self, params: Any) -> None:
-        """Open the context. Raises EngineError."""
-        take_last_error()
-        self._context = self._llama.llama_init_from_model(self._model, params)
-        if not self._context:
-            reason = take_last_error() or "not enough memory?"
-            raise EngineError(f"no context for {self._path.name}: {reason}")
-
-    def _describe(self, model_hash: str | None, form: tuple[object, ...], **limits: Any) -> None:
-        """Set `info`. form: All that decides its bits beside file and build."""
-        model_hash = model_hash or hash_file(self._path)
-        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
-        self.info = EngineInfo(
-            engine="llama.cpp",
-            model=self._path.name,
-            model_hash=model_hash,
-            vocab_hash=self.vocabulary.content_hash(),
-            num_vocab=self.vocabulary.num_vocab,
-            context_length=int(self._llama.llama_model_n_ctx_train(self._model)),
-            eog_token_ids=self.vocabulary.eog_token_ids(),
-            exact=False,
-            numerics_class=numerics.hexdigest()[:16],
-            traits=traits_of(self.metadata),
-            **limits,
-        )
-
-    def metadata(self, key: str) -> str:
-        """Returns a text of the file's metadata; "" if it is missing or unusually long."""
-        return metadata_of(self._model, key)
-
-    def close(self) -> None:
-        if self._model:
-            self.tokenizer.close()
-        if self._context:
-            self._llama.llama_free(self._context)
-            self._context = None
-        if self._model:
-            self._llama.llama_model_free(self._model)
-            self._model = None
+    takes_back: bool = True
 
 
 class LlamaModel(LlamaContext):
@@ -158,7 +88,8 @@ class LlamaModel(LlamaContext):
             max_batch_tokens=min(
                 config.max_batch_tokens, int(self._llama.llama_n_batch(self._context))
             ),
-            can_roll_back=self._can_roll_back,
+            can_cut=self._can_cut,
+            can_take_back=self._can_cut or self._takes_back,
         )
         # Of a sequence in its saved state llama.cpp leaves out what lies before the last window.
         self._window = self._llama.llama_model_n_swa(self._model) or self.info.num_cells
@@ -167,8 +98,10 @@ class LlamaModel(LlamaContext):
         is_hybrid = self._llama.llama_model_is_hybrid(self._model)
         most = int(self._llama.llama_n_ubatch(self._context)) if is_hybrid else 0
         self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell, most)
-        # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
+        # This sequence is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
+        self._replay = Replay(config.max_sequences) if self._takes_back else None
+        self._states = KeptStates(self._llama, self._context, config.max_sequences + 1)
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
@@ -181,6 +114,8 @@ class LlamaModel(LlamaContext):
         params.n_batch = config.max_batch_tokens
         params.n_ubatch = _EXACT_MICRO_BATCH if self._restricts_ggml else _MICRO_BATCH
         params.n_seq_max = config.max_sequences + 1
+        if self._takes_back:
+            params.n_seq_max += config.max_sequences
         params.n_threads, params.n_threads_batch = self._thread_counts(config.num_threads)
         params.flash_attn_type = 1
         params.type_k, params.type_v = _CACHE_TYPES
@@ -189,11 +124,19 @@ class LlamaModel(LlamaContext):
         params.no_perf = True
         return params
 
+    @property
+    def _takes_back(self) -> bool:
+        """Whether sequences have a second state, because their states cannot be cut."""
+        llama, model = self._llama, self._model
+        if not self.config.takes_back or self.metadata("general.architecture") == _ONE_STATE_ONLY:
+            return False
+        return bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
+
     def _open_context(self) -> None:
         self._open(self._context_params())
         self._memory = self._llama.llama_get_memory(self._context)
         left_attention()
-        self._can_roll_back = self._probe_roll_back()
+        self._can_cut = self._probe_cut()
         if self.has_kernels and left_attention():
             # ggml computes this model's attention, so the limits for ggml's kernels hold.
             self.has_kernels = False
@@ -211,7 +154,7 @@ class LlamaModel(LlamaContext):
         # results, so the bits depend on the number of threads.
         return (1 if self._restricts_ggml else num_threads), num_threads
 
-    def _probe_roll_back(self) -> bool:
+    def _probe_cut(self) -> bool:
         """Whether the last position of a sequence can be removed; recurrent models cannot do it."""
         batch = PassBatch(self._llama, 2)
         batch.fill([Span(0, 0, (0, 0))])
@@ -220,30 +163,6 @@ class LlamaModel(LlamaContext):
         removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
         self._llama.llama_memory_clear(self._memory, True)
         return removed
-
-    def find_thinking(self) -> None:
-        """Find out whether prompts end in thoughts; the template's code decides this.
-
-        To be called once, by who serves conversations. Raises EngineError.
-        """
-        traits = self.info.traits
-        if traits.thinking != MARKED:
-            return
-        usual, off, on = map(self._thinking_if, (None, False, True))
-        traits = replace(traits, thinking=usual, thinking_off=off, thinking_on=on)
-        self.info = replace(self.info, traits=traits)
-
-    def _thinking_if(self, thinks: bool | None) -> str:
-        """Returns how answers begin for a request that switches thinking on or off."""
-        hello, switch = [("user", "Hello")], told_switch(thinks)
-        try:
-            prompt = self.tokenizer.encode_chat(hello, date=_ANY_DATE, tools=switch)
-        except InvalidInputError:
-            # The template refuses this conversation, or takes too long.
-            return MARKED
-        except (OSError, RuntimeError) as error:
-            raise EngineError(f"the chat template of {self._path.name}: {error}") from error
-        return thinking_after(self.vocabulary.spelled(prompt[-_END_TOKENS:]))
 
     def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the result of the self-test; to be called once.
@@ -259,16 +178,55 @@ class LlamaModel(LlamaContext):
         self.info = replace(self.info, exact=exact, numerics_class=numerics)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
+        log, replay = self._log, self._replay
+        lengths = log.lengths
+        if replay is None:
+            num_tokens = check_spans(spans, self.info, lengths)
+            self._make_room(num_tokens)
+            return self._run(spans)
+        known = [n + len(replay.pending(seq_id)) for seq_id, n in enumerate(lengths)]
+        check_spans(spans, self.info, known)
+        passes = replay.passes(spans, self.info.max_batch_tokens, log.total - log.live)
+        self._make_room(sum(len(span.token_ids) for part in passes for span in part))
+        rows: dict[int, Logits] = {}
+        logits = np.empty((0, self.info.num_vocab), dtype=np.float32)
+        for part in passes:
+            # The next pass overwrites the logits of this one.
+            rows = {seq_id: found.copy() for seq_id, found in rows.items()}
+            for span in part:
+                if span.keeps:
+                    self._states.keep(span.seq_id)
+            logits = self._run(part)
+            place = 0
+            for span in part:
+                replay.ran(span)
+                if span.num_outputs:
+                    rows[span.seq_id] = logits[place : place + span.num_outputs]
+                    place += span.num_outputs
+        # From the end of the log on, so that cells become free again.
+        for span in (span for part in reversed(passes) for span in reversed(part)):
+            if span.num_padding:
+                self.truncate(span.seq_id, span.start + len(span.token_ids) - span.num_padding)
+        wanted = [span.seq_id for span in spans if span.num_outputs]
+        if len(logits) == sum(map(len, rows.values())) and list(rows) == wanted:
+            return logits
+        return np.concatenate([rows[seq_id] for seq_id in wanted])
+
+    def _make_room(self, num_tokens: int) -> None:
+        """Compact the cache if that is necessary or pays. Raises CacheFullError."""
         log = self._log
-        num_tokens = check_spans(spans, self.info, log.lengths)
         # A compaction ends the sharing of cells, so the result may need more of them. One that is
         # not necessary runs only if the result fits.
         if not log.fits(num_tokens) or (
             log.should_compact() and log.live + num_tokens <= log.total
         ):
             self._compact(num_tokens)
+
+    def _run(self, spans: Sequence[Span]) -> Logits:
+        """Run spans that begin where the cells of their sequences end."""
+        log = self._log
         rows = self._batch.fill(spans)
-        log.read(num_tokens)
+        log.read(sum(len(span.token_ids) for span in spans))
         if self._free_cores is not None and self._free_cores.changed():
             self.set_threads(self._free_cores.num_threads)
         # The limit is one of the process, which may run a second model.
@@ -291,52 +249,67 @@ class LlamaModel(LlamaContext):
             return
         if length == 0:
             self._shortest[seq_id] = 0
-        elif not self.info.can_roll_back:
-            raise InvalidInputError(f"{self.info.model} cannot roll back a sequence")
+        elif not self.info.can_take_back:
+            raise InvalidInputError(f"{self.info.model} cannot cut a sequence")
+        if self._replay is not None:
+            length = self._replay.cut(seq_id, length, self._log.length(seq_id))
+        if length == self._log.length(seq_id):
+            return
         llama, memory = self._llama, self._memory
         if not self._log.truncate(seq_id, length):
             llama.llama_memory_seq_cp(memory, seq_id, self._graveyard, length, -1)
+        if length and self._replay is not None:
+            self._states.put_back(seq_id)
         if not llama.llama_memory_seq_rm(memory, seq_id, length or -1, -1):
             raise EngineError(f"sequence {seq_id} could not be cut to {length}")
         if self._log.live == 0:
             llama.llama_memory_clear(memory, False)
             self._log.compacted()
 
+    def num_pending(self, seq_id: int) -> int:
+        return len(self._replay.pending(seq_id)) if self._replay is not None else 0
+
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         if self.length(target) != 0:
             raise InvalidInputError(f"sequence {target} is not empty")
         if not 0 < length <= self.length(source) or length < self.shortest(source):
             raise InvalidInputError(f"sequence {source} cannot be copied up to {length}")
+        num_cells = self._log.length(source)
         # DeepSeek V4 ends the process unless the end of a copy is open.
-        end = -1 if length == self.length(source) else length
+        end = -1 if length >= num_cells else length
         self._llama.llama_memory_seq_cp(self._memory, source, target, 0, end)
-        self._log.share(source, target, length)
+        self._log.share(source, target, min(length, num_cells))
+        if self._replay is not None:
+            self._replay.copied(source, target, length - num_cells)
         self._shortest[target] = self._shortest[source]
 
     def shortest(self, seq_id: int) -> int:
-        return self._shortest[seq_id] if self.info.can_roll_back else self.length(seq_id)
+        return self._shortest[seq_id] if self.info.can_cut else self._log.length(seq_id)
 
     def save(self, seq_id: int) -> SavedPrefix:
         length = self.length(seq_id)
         if length == 0:
             raise InvalidInputError(f"sequence {seq_id} is empty")
+        is_whole = self.info.can_cut and length <= self._window
+        pending = tuple(self._replay.pending(seq_id)) if self._replay is not None else ()
+        shortest = 0 if is_whole else length - len(pending)
+        return SavedPrefix(length, self._saved_state(seq_id), shortest, pending)
+
+    def _saved_state(self, seq_id: int) -> Bytes:
         state = np.empty(self._llama.llama_state_seq_get_size(self._context, seq_id), np.uint8)
         written = self._llama.llama_state_seq_get_data(
-            self._context, _pointer_to(state), len(state), seq_id
+            self._context, pointer_to(state), len(state), seq_id
         )
         if written == 0:
             raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
-        is_whole = self.info.can_roll_back and length <= self._window
-        return SavedPrefix(length, state[:written], 0 if is_whole else length)
+        return state[:written]
 
-    def _read_state(self, seq_id: int, saved: SavedPrefix) -> None:
-        state = saved.state
+    def _read_state(self, seq_id: int, state: Bytes) -> None:
         read = self._llama.llama_state_seq_set_data(
-            self._context, _pointer_to(state), len(state), seq_id
+            self._context, pointer_to(state), len(state), seq_id
         )
         if read != len(state):
             raise EngineError(f"sequence {seq_id} could not be restored: {take_last_error()}")
-        self._shortest[seq_id] = saved.shortest
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
         if self.length(seq_id) != 0:
@@ -345,31 +318,48 @@ class LlamaModel(LlamaContext):
             raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
         if length < saved.shortest:
             raise InvalidInputError(f"{length} positions wanted, fewer than {saved.shortest}")
-        if not self._log.fits(saved.length):
-            self._compact(saved.length)
+        num_cells = saved.length - len(saved.pending)
+        if not self._log.fits(num_cells):
+            self._compact(num_cells)
         # No cell below the log's end is free, so libllama appends the positions in order.
-        self._read_state(seq_id, saved)
-        self._log.append(seq_id, saved.length)
-        self.truncate(seq_id, length)
+        self._read_state(seq_id, saved.state)
+        self._shortest[seq_id] = saved.shortest
+        self._log.append(seq_id, num_cells)
+        if self._replay is not None:
+            self._replay.restored(seq_id, saved.pending[: length - num_cells])
+        else:
+            self.truncate(seq_id, length)
 
     def length(self, seq_id: int) -> int:
         if not 0 <= seq_id < self.config.max_sequences:
             raise InvalidInputError(f"sequence id {seq_id} out of range")
-        return self._log.length(seq_id)
+        return self._log.length(seq_id) + self.num_pending(seq_id)
 
     def free_cells(self) -> int:
         # Sequences that share cells need more of them after a compaction, not fewer.
-        return self._log.total - min(self._log.live, self._log.used)
+        taken = min(self._log.live, self._log.used)
+        return self._log.total - taken - (self._replay.num_pending if self._replay else 0)
+
+    def compact(self) -> None:
+        self._compact(0)
 
     def _compact(self, wanted: int) -> None:
         """Rewrite the live sequences one after the other, without the garbage between them."""
         log = self._log
         if log.live + wanted > log.total:
             raise CacheFullError(wanted, self.free_cells(), log.total)
-        alive = {seq_id: self.save(seq_id) for seq_id, length in enumerate(log.lengths) if length}
+        lengths = log.lengths
+        alive = {seq: self._saved_state(seq) for seq, length in enumerate(lengths) if length}
+        kept = {}
+        if self._replay is not None:
+            kept = self._states.save(self._replay.keepers(lengths))
         self._llama.llama_memory_clear(self._memory, False)
-        for seq_id, saved in alive.items():
-            self._read_state(seq_id, saved)
+        for seq_id, state in alive.items():
+            self._read_state(seq_id, state)
+            # Of a text that is longer than the window of the model only the window is left.
+            is_whole = self.info.can_cut and lengths[seq_id] <= self._window
+            self._shortest[seq_id] = 0 if is_whole else lengths[seq_id]
+        self._states.restore(kept)
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
 
@@ -394,7 +384,3 @@ class LlamaModel(LlamaContext):
     def set_threads(self, num_threads: int) -> None:
         """Set the number of threads for the next passes."""
         self._llama.llama_set_n_threads(self._context, *self._thread_counts(num_threads))
-
-
-def _pointer_to(state: Bytes) -> Any:
-    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -50,7 +50,8 @@ class PassBatch:
             tokens += span.token_ids
             positions += range(span.start, span.start + count)
             seq_ids += [span.seq_id] * count
-            outputs += [0] * (count - span.num_outputs) + [1] * span.num_outputs
+            before = count - span.num_outputs - span.num_padding
+            outputs += [0] * before + [1] * span.num_outputs + [0] * span.num_padding
             rows += span.num_outputs
         # One assignment for all spans: most of its cost does not depend on the number of elements.
         end = len(tokens)

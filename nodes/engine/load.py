@@ -58,6 +58,10 @@ class OpenedModel(Opened):
     self_test: SelfTest
 
 
+class _GuessesFailedError(EngineError):
+    """A model with recurrent layers is not exact with guesses. It may be without."""
+
+
 def open_toy(config: ToyConfig) -> Opened:
     """Open a toy model; the costs of its passes are very low, or follow from its pass_s."""
     costs = TOY_COSTS
@@ -82,9 +86,15 @@ def open_model(
 
     If the self-test of profile exact fails with our kernels, ggml's own kernels are tried with the
     weights in the layout of the file, which is slow. If this fails too, the fastest form is opened
-    and counts as not exact.
+    and counts as not exact. A model with recurrent layers that fails it is first tried without
+    guesses.
     """
-    opened = _open_once(config, cache, progress, model_hash)
+    try:
+        opened = _open_once(config, cache, progress, model_hash)
+    except _GuessesFailedError as error:
+        logger.info("self-test: %s; trying without guesses", error)
+        config = replace(config, takes_back=False)
+        opened = _open_once(config, cache, progress, model_hash)
     if config.profile == "fast" or opened.self_test.exact:
         return opened
     failure, model_hash = opened.self_test.failure, opened.model.info.model_hash
@@ -132,13 +142,17 @@ def _open_once(
     prefix_lens: tuple[int, ...] = PREFIX_LENS
     if model.has_kernels:
         prefix_lens = PREFIX_LENS_OF_KERNELS
-    if not model.info.can_roll_back:
+    if not model.info.can_cut:
         prefix_lens = (*prefix_lens, PREFIX_LEN_OF_STATES)
     key = cache_key(model.info, config, library_hash(), prefix_lens)
     known = load_cached(cache, key) if cache is not None else None
     self_test, costs = known or (None, None)
     if self_test is None:
-        self_test = _self_test(model, config.profile, prefix_lens, progress)
+        try:
+            self_test = _self_test(model, config.profile, prefix_lens, progress)
+        except _GuessesFailedError:
+            model.close()
+            raise
     if costs is None or is_much_faster_now(model, costs):
         costs = calibrate(model, progress=progress)
         if cache is not None:
@@ -160,7 +174,15 @@ def _self_test(
         progress("self-test", 0, None)
     if profile == "fast":
         return SelfTest(False, "profile fast does not promise equal bits")
-    tested = run_self_test(model, prefix_lens=prefix_lens)
+    takes_back = model.info.can_take_back and not model.info.can_cut
+    try:
+        tested = run_self_test(model, prefix_lens=prefix_lens)
+    except EngineError as error:
+        if takes_back:
+            raise _GuessesFailedError(str(error)) from error
+        raise
+    if not tested.exact and takes_back:
+        raise _GuessesFailedError(tested.failure)
     if not tested.exact:
         return replace(tested, failure=_with_operation(model, tested.failure))
     if model.metadata("general.architecture") in _WITHOUT_FLASH_ATTENTION:

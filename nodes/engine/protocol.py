@@ -51,12 +51,17 @@ class Span:
 
     start: The position of the first token. All tokens before it are in the cache already.
     num_outputs: The pass returns logits for this many of the last tokens; 0 for a prefill.
+    keeps: The sequence can be cut to `start` and more later, until another span of it keeps. This
+    matters for models whose sequences cannot be cut at will. num_padding: So many tokens at the end
+    are none of the text, and get no logits; engines fill up spans with them.
     """
 
     seq_id: int
     start: int
     token_ids: Sequence[int]
     num_outputs: int = 0
+    keeps: bool = False
+    num_padding: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,12 +69,13 @@ class SavedPrefix:
     """The first `length` positions of a sequence in host memory.
 
     Only the engine that saved them can restore them. shortest: Fewer positions than this cannot be
-    restored, as with Sequences.shortest().
+    restored, as with Sequences.shortest(). pending: The last tokens, if the state is of the others.
     """
 
     length: int
     state: Bytes
     shortest: int = 0
+    pending: tuple[int, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -82,7 +88,9 @@ class EngineInfo:
 
     exact: The self-test found that logits do not depend on the batch shape or on other sequences.
     numerics_class: Engines of one class compute equal bits (law 1, docs/design/exactness.md).
-    can_roll_back: Rejected guesses can be removed from the cache. Otherwise gamma is 0.
+    can_cut: A sequence can be cut to any length, and shorter beginnings of it can be used.
+    can_take_back: Wrong guesses can be taken back, so a sequence can at least be cut to where a
+    span of it has kept (Span.keeps). Otherwise there are no guesses.
     emulated: The answers or their times are not those of a real model on this machine.
     """
 
@@ -98,7 +106,8 @@ class EngineInfo:
     eog_token_ids: frozenset[int]
     exact: bool
     numerics_class: str
-    can_roll_back: bool
+    can_cut: bool
+    can_take_back: bool
     emulated: bool = False
     traits: ModelTraits = field(default_factory=ModelTraits)
 
@@ -127,6 +136,12 @@ class Sequences(Protocol):
 
     def truncate(self, seq_id: int, length: int) -> None:
         """Keep the first `length` positions of a sequence; 0 frees it."""
+
+    def num_pending(self, seq_id: int) -> int:
+        """Returns how many of a sequence's positions its next pass computes again.
+
+        There are some where a model with recurrent layers took guesses back. They count as present.
+        """
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of `source` to the empty sequence `target`."""
@@ -160,6 +175,9 @@ class Model(Sequences, Protocol):
         The logits after it have the same bits as those after the original sequence. All of `saved`
         takes cells for a moment. Raises CacheFullError when there are too few of them.
         """
+
+    def compact(self) -> None:
+        """Rewrite the cache without garbage now. It happens by itself where it is necessary."""
 
     def metadata(self, key: str) -> str:
         """Returns a text of the model file's metadata; "" if there is none."""

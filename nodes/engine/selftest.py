@@ -61,11 +61,12 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -
 
     The probes are wider passes, another prefill chunking, another sequence before and beside, and
     rejected guesses in between, so that the cache holds garbage; steps with many cells in use; and
-    two sequences with unequal spans, one of which is freed after its first pass, and which sit out
-    passes. What the cache holds of a sequence is compared, too. They also cross the number of keys
-    (512) from which attention uses another kernel. The cache is empty at the end. A prefix that
-    does not fit into it, or into the model's context, is left out. A model that cannot roll back
-    never gets guesses, so it is tested without rejected ones.
+    two sequences with unequal spans and unequal numbers of wrong guesses, one of which is freed
+    after its first pass, and which sit out passes, are saved and restored, or rewritten by a
+    compaction. What the cache holds of a sequence is compared, too. They also cross the number of
+    keys (512) from which attention uses another kernel. The cache is empty at the end. A prefix
+    that does not fit into it, or into the model's context, is left out. A model that cannot take
+    guesses back is tested without wrong ones.
     """
     max_length = model.info.max_length
     tested = fitting_prefixes(max_length, prefix_lens)
@@ -101,7 +102,8 @@ def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
         ended = _state(model)
         for width in _WIDTHS:
             _rewind(model, token_ids[:prefix_len], chunk)
-            rows = model.forward([Span(0, prefix_len, token_ids[prefix_len:][:width], width)])
+            guessed = token_ids[prefix_len:][:width]
+            rows = model.forward([Span(0, prefix_len, guessed, width, keeps=True)])
             if not np.array_equal(rows, plain[:width]):
                 return f"a pass of {width} tokens differs from single steps", plain
         model.truncate(0, 0)
@@ -111,7 +113,7 @@ def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
         mixed = _mixed_steps(model, token_ids, foreign, prefix_len)
         if not np.array_equal(mixed, plain):
             return "passes shared with another sequence differ from single steps", plain
-        if not np.array_equal(_state(model), ended):
+        if not np.array_equal(_settled_state(model, token_ids), ended):
             return "passes shared with another sequence leave another state", plain
         model.truncate(0, 0)
         num_used = _crowd(model, begun)
@@ -121,7 +123,7 @@ def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
         model.truncate(0, 0)
         if 2 * len(token_ids) > model.info.num_cells:
             return "", plain
-        return _take_turns(model, token_ids, prefix_len, plain, ended), plain
+        return _take_turns(model, token_ids, foreign, prefix_len, plain, ended), plain
     finally:
         for seq_id in (0, 1):
             model.truncate(seq_id, 0)
@@ -142,7 +144,12 @@ def _crowd(model: Model, begun: SavedPrefix) -> int:
 
 
 def _take_turns(
-    model: Model, token_ids: list[int], prefix_len: int, plain: Logits, ended: Words
+    model: Model,
+    token_ids: list[int],
+    foreign: list[int],
+    prefix_len: int,
+    plain: Logits,
+    ended: Words,
 ) -> str:
     """Read one text in two sequences, with unequal spans; returns the first difference.
 
@@ -157,32 +164,55 @@ def _take_turns(
             end = lengths[seq_id] = min(start + count, len(token_ids))
             if end > start:
                 num_outputs = max(0, end - max(start, prefix_len))
-                spans.append(Span(seq_id, start, token_ids[start:end], num_outputs))
+                has_guesses = num_outputs and model.info.can_take_back
+                wrong = foreign[: (num_pass + 2 * seq_id) % 4] if has_guesses else []
+                spans.append(
+                    Span(
+                        *(seq_id, start, token_ids[start:end] + wrong, num_outputs + len(wrong)),
+                        keeps=num_outputs > 0,
+                    )
+                )
         if num_pass % 2:
             spans.reverse()
         if not spans:
             continue
         rows = model.forward(spans)
         for span in spans:
-            first = span.start + len(span.token_ids) - span.num_outputs - prefix_len
-            wanted = plain[first : first + span.num_outputs]
-            if not np.array_equal(rows[: span.num_outputs], wanted):
+            num_right = max(0, lengths[span.seq_id] - max(span.start, prefix_len))
+            first = lengths[span.seq_id] - num_right - prefix_len
+            if not np.array_equal(rows[:num_right], plain[first : first + num_right]):
                 return "two texts that take turns differ from single steps"
             rows = rows[span.num_outputs :]
+            model.truncate(span.seq_id, lengths[span.seq_id])
         if num_pass == 0:
             model.truncate(1, 0)
             lengths[1] = 0
         elif min(lengths) == len(token_ids):
             break
-    states = [_state(model)]
+        elif num_pass % 3 == 0:
+            model.compact()
+        elif num_pass % 3 == 1 and lengths[1]:
+            saved = model.save(1)
+            model.truncate(1, 0)
+            model.restore(1, saved, saved.length)
+    states = [_settled_state(model, token_ids)]
     # What is saved of a sequence contains its number, so the other one is compared as sequence 0.
     saved = model.save(1)
     model.truncate(0, 0)
     model.restore(0, saved, saved.length)
-    states.append(_state(model))
+    states.append(_settled_state(model, token_ids))
     if not all(np.array_equal(state, ended) for state in states):
         return "two texts that take turns leave other states than single steps"
     return ""
+
+
+def _settled_state(model: Model, token_ids: list[int]) -> Words:
+    """Returns the state of sequence 0 after it has computed what is pending."""
+    if model.num_pending(0):
+        last = len(token_ids) - 1
+        model.truncate(0, last)
+        model.forward([Span(0, last, token_ids[last:])])
+    return _state(model)
 
 
 def _state(model: Model) -> Words:
@@ -203,8 +233,10 @@ def _prefill(model: Model, seq_id: int, token_ids: list[int], chunk: int) -> Non
 
 
 def _rewind(model: Model, prefix: list[int], chunk: int) -> None:
-    """Cut sequence 0 to its prefix, or read this again if the model cannot roll back."""
-    if model.info.can_roll_back:
+    """Cut sequence 0 to its prefix, or read this again if the model cannot go back."""
+    if model.info.can_take_back:
+        # A compaction keeps what a sequence can go back to.
+        model.compact()
         model.truncate(0, len(prefix))
     else:
         model.truncate(0, 0)
@@ -213,7 +245,9 @@ def _rewind(model: Model, prefix: list[int], chunk: int) -> None:
 
 def _steps(model: Model, seq_id: int, token_ids: list[int], start: int) -> Logits:
     rows = [
-        model.forward([Span(seq_id, position, [token_ids[position]], 1)])[0].copy()
+        model.forward([Span(seq_id, position, [token_ids[position]], 1, keeps=position == start)])[
+            0
+        ].copy()
         for position in range(start, start + _NUM_STEPS)
     ]
     return np.stack(rows)
@@ -224,18 +258,19 @@ def _mixed_steps(model: Model, token_ids: list[int], foreign: list[int], start: 
     position, width = start, 1
     while position < start + _NUM_STEPS:
         right = token_ids[position : min(position + width, start + _NUM_STEPS)]
-        wrong = foreign[:2] if model.info.can_roll_back else []
+        wrong = foreign[:2] if model.info.can_take_back else []
         neighbour = model.length(1)
-        spans = [Span(0, position, right + wrong, len(right) + len(wrong))]
+        num_outputs = len(right) + len(wrong)
+        spans = [Span(0, position, right + wrong, num_outputs, keeps=True)]
         if len(rows) < _NUM_STEPS // 2:
-            spans.insert(0, Span(1, neighbour, foreign[:3], 1))
+            spans.insert(0, Span(1, neighbour, foreign[:3], 1, keeps=True))
         elif neighbour:
             model.truncate(1, 0)
         logits = model.forward(spans)
         offset = len(spans) - 1
         rows.extend(row.copy() for row in logits[offset : offset + len(right)])
         position += len(right)
-        if model.info.can_roll_back:
+        if model.info.can_take_back:
             model.truncate(0, position)
             if len(spans) == 2:
                 model.truncate(1, neighbour + 1)

@@ -75,7 +75,8 @@ class ToyModel(EmulatedModel):
             eog_token_ids=frozenset({TOY_EOG}),
             exact=True,
             numerics_class="integers",
-            can_roll_back=True,
+            can_cut=True,
+            can_take_back=True,
             emulated=True,
         )
         super().__init__(info)

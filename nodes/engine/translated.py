@@ -78,6 +78,8 @@ class TranslatedModel:
             max_batch_tokens=info.max_batch_tokens // (MOST_OWN + len(self._first)),
             context_length=info.context_length // MOST_OWN,
             eog_token_ids=target.eog_token_ids(),
+            # A pass runs a token ahead, which often has to go again.
+            can_take_back=info.can_cut,
         )
         self._texts = [_Sequence() for _ in range(info.max_sequences)]
 
@@ -156,6 +158,9 @@ class TranslatedModel:
         text = self._texts[seq_id]
         del text.ends[length + 1 :]
         self._cut(seq_id, text.ends[-1])
+
+    def num_pending(self, seq_id: int) -> int:
+        return 0
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         text = self._texts[source]

@@ -156,7 +156,7 @@ class EngineProfile:
     max_streams: Annotated[int, Range(1, MAX_STREAMS_PER_MESSAGE)]
     context_length: Count
     exact: bool
-    can_roll_back: bool
+    can_take_back: bool
     emulated: bool
     decode: CostTable
     prefill: CostTable

@@ -230,7 +230,7 @@ def _draft_node(
     calibration = calibration_of(opened.model)
     model, piece = in_tokens_of_targets(opened, config.engine)
     stack.enter_context(contextlib.closing(opened.model))
-    if not model.info.can_roll_back:
+    if not model.info.can_take_back:
         raise ConfigError(f"engine.model = {config.engine.model!r}: {CANNOT_DRAFT}")
     words = piece, model.info.num_vocab, model.info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))

@@ -18,7 +18,7 @@ from airdraft.nodes.target.residents import Residents
 from airdraft.nodes.target.stream import NOTHING, Chosen, TargetStream
 from airdraft.nodes.target.turns import Turns
 from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
-from airdraft.policies.guesses import Offer, composed
+from airdraft.policies.guesses import TIMES_AGAIN, Offer, composed, composed_equal
 from airdraft.policies.latency import CostColumns, CostTable, TableRefit
 
 
@@ -115,10 +115,19 @@ class Guessing:
         waiting, num_read = self._waiting()
         own_cells = sum(len(stream.token_ids) for stream in decoding) / len(decoding)
         others = [proposer for proposer in self._proposers if proposer is not turns]
+        at = partial(self._costs.table.at, used_cells=self._used_cells, own_cells=own_cells)
+        num_own, num_pending = len(decoding) + len(waiting), sum(map(self._pending, decoding))
+
+        def pass_s(num_tokens: int) -> float:
+            """Returns the seconds of a pass, with the tokens that it computes again."""
+            if self._model.info.can_cut:
+                return at(num_tokens)
+            return at(num_own + num_pending + TIMES_AGAIN * (num_tokens - num_own))
+
         return turns.step(
             decoding,
             lambda stream: best_of(stream, others, MAX_GAMMA)[1],
-            partial(self._costs.table.at, used_cells=self._used_cells, own_cells=own_cells),
+            pass_s,
             num_others=len(waiting),
             most=self._room(self._model.info.max_batch_tokens - len(decoding) - num_read),
         )
@@ -143,11 +152,16 @@ class Guessing:
             num_read=num_read,
             used_cells=self._used_cells,
             room=self._room(min(budget - num_read, score_budget // (MAX_TOP_LOGPROBS + 1))),
+            pending=None if self._model.info.can_cut else list(map(self._pending, decoding)),
         )
         # A number that a client fixes, 0 too, says nothing of what guesses are worth.
         if all(stream.spec.num_guesses < 0 for stream in decoding):
             self._is_guessed = any(each.token_ids and each.source == "turns" for each in chosen)
         return chosen
+
+    def _pending(self, stream: TargetStream) -> int:
+        """Returns how many tokens of a stream its next pass computes again."""
+        return self._model.num_pending(stream.seq_id) if stream.seq_id is not None else 0
 
     def _waiting(self) -> tuple[list[TargetStream], int]:
         """Returns the streams whose texts are being read, and how much of them a pass reads."""
@@ -165,11 +179,15 @@ class Guessing:
 
     def begin(self, spans: Sequence[Span], num_read: int) -> None:
         """Note what the next pass runs. num_read: tokens of prompts in it."""
-        num_tokens = sum(len(span.token_ids) for span in spans)
         self._last_pass = None
-        if num_tokens and not num_read:
-            own = sum(span.start * len(span.token_ids) for span in spans)
-            self._last_pass = num_tokens, self._used_cells, own / num_tokens
+        if not spans or num_read:
+            return
+        sizes = [len(span.token_ids) + self._model.num_pending(span.seq_id) for span in spans]
+        if not self._model.info.can_cut:
+            # They are made equally long.
+            sizes = [max(sizes)] * len(sizes)
+        own = sum(span.start * size for span, size in zip(spans, sizes, strict=True))
+        self._last_pass = sum(sizes), self._used_cells, own / sum(sizes)
 
     def passed(self, seconds: float, committed: Mapping[StreamId, int]) -> bool:
         """Learn from the seconds of the last step; returns whether it was a pass.
@@ -203,20 +221,23 @@ def compose(
     num_read: int,
     used_cells: int,
     room: int,
+    pending: Sequence[int] | None = None,
 ) -> list[Chosen]:
     """Returns the guesses of each decoding stream for the pass.
 
     reading: streams whose texts are being read. A longer pass delays them like the others, so they
     count as if they had a token in it, too. num_read: tokens of prompts that the pass also reads.
-    used_cells: used cells of the cache. room: most guesses that fit. A stream whose client fixed
-    the number of guesses gets that many, if they are present.
+    used_cells: used cells of the cache. room: most guesses that fit. pending: tokens of each
+    decoding stream that the pass computes again, if the model takes guesses back in that way. A
+    stream whose client fixed the number of guesses gets that many, if they are present.
     """
     chosen, offers = list[Chosen](), list[Offer]()
     num_given, given_gain = 0, 0.0
+    again = pending or [0] * len(decoding)
     # So the weighted sum of seconds a token is minimised.
     weights = [stream.spec.weight / stream.tokens_a_pass for stream in decoding]
     own = [len(stream.token_ids) for stream in decoding]
-    for stream, weight in zip(decoding, weights, strict=True):
+    for stream, weight, num_pending in zip(decoding, weights, again, strict=True):
         most = min(MAX_GAMMA, stream.tokens_left - 1, room - num_given) if stream.may_guess else 0
         fixed = stream.spec.num_guesses
         if fixed >= 0:
@@ -227,14 +248,15 @@ def compose(
             num_given += len(best.token_ids)
             given_gain += weight * sum(likely)
             likely = []
-        offers.append(Offer(weight, likely))
+        offers.append(Offer(weight, likely, len(best.token_ids) if fixed >= 0 else 0, num_pending))
     # After those of the decoding streams, so that the first counts are for these.
-    offers += [Offer(stream.spec.weight / stream.tokens_a_pass, []) for stream in reading]
+    offers += [
+        Offer(stream.spec.weight / stream.tokens_a_pass, [], num_pending=None) for stream in reading
+    ]
     own_cells = sum(own) / max(1, len(own))
-    counts = composed(
+    counts = (composed if pending is None else composed_equal)(
         offers,
         lambda num_tokens: costs.at(num_tokens, used_cells, own_cells),
-        num_given=num_given,
         given_gain=given_gain,
         num_read=num_read,
         most=max(0, room - num_given),

@@ -227,7 +227,7 @@ class Residents:
         (best, donor), (promised, _) = most_in_common(
             stream, len(wanted), self, self.cached, self.shortest
         )
-        if not self._model.info.can_roll_back:
+        if not self._model.info.can_cut:
             # The other one will soon have more than this, and cannot be cut.
             promised = 0
         found = self._store.use_longest(stream.spec.owner, wanted)

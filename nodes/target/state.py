@@ -65,7 +65,7 @@ class TargetState:
         turns: Turns | None = None,
     ) -> None:
         self._model = model
-        self._masks = MaskWaits(can_take_back=model.info.can_roll_back, service=masks)
+        self._masks = MaskWaits(can_take_back=model.info.can_cut, service=masks)
         # When the next pass begins, as the last schedule_pass() call said.
         self._now = 0.0
         # The tokens that the last pass committed, by stream.
@@ -228,7 +228,8 @@ class TargetState:
         for stream, chosen in zip(decoding, guesses, strict=True):
             assert stream.seq_id is not None
             token_ids = [stream.token_ids[-1], *chosen.token_ids]
-            spans.append(Span(stream.seq_id, len(stream.token_ids) - 1, token_ids, len(token_ids)))
+            start, count = len(stream.token_ids) - 1, len(token_ids)
+            spans.append(Span(stream.seq_id, start, token_ids, count, keeps=True))
             stream.sampler.ask(chosen.token_ids)
             budget -= len(chosen.token_ids)
             score_budget -= len(chosen.token_ids) * stream.num_scores
@@ -317,7 +318,8 @@ class TargetState:
                 ready.append(self._ready(stream, event))
             elif span.num_outputs:
                 scored += stream.score(rows, self._tokenizer)
-        for stream, known, event in done:
+        # From the end of the log of cells on, so that more of them become free again.
+        for stream, known, event in reversed(done):
             if isinstance(event, StreamFailedNotice):
                 self._forget(stream, num_valid=known)
             elif event is not None and event.entry.finish_reason:

@@ -30,12 +30,13 @@ from airdraft.nodes.engine.llama import LlamaConfig
 from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
 from airdraft.nodes.engine.protocol import Model, Sequences
+from airdraft.nodes.engine.thinking import find_thinking
 from airdraft.nodes.engine.toy import ToyConfig
 from airdraft.policies.acceptance import CALIBRATION_KEY, DraftCalibration
 
 logger = logging.getLogger(__name__)
 
-CANNOT_DRAFT = "a recurrent model cannot take wrong guesses back: choose another draft model"
+CANNOT_DRAFT = "this model cannot take wrong guesses back: choose another draft model"
 
 _TOY = "toy:"
 _SLOWEST_TOY_MS = 10_000.0
@@ -102,7 +103,7 @@ def open_target(
     path, model_hash = checked_model(settings, cache)
     if not traits_of_file(path).embeds:
         opened = _open_file(settings, path, model_hash, cache, progress)
-        opened.model.find_thinking()
+        find_thinking(opened.model)
         return opened
     return EmbeddingModel(
         path,
@@ -143,7 +144,7 @@ def opened_inside(opened: Opened, inside: DraftEngine) -> Sequences:
     inside: as from draft_for(). Raises ConfigError, CatalogError, EngineError or ModelFileError.
     """
     model, _ = in_tokens_of_targets(opened, inside)
-    if not model.info.can_roll_back:
+    if not model.info.can_take_back:
         raise ConfigError(f"engine.draft = {inside.model!r}: {CANNOT_DRAFT}")
     return model
 

@@ -66,7 +66,7 @@ def test_costs_are_those_of_the_passes(priced):
 
 def test_a_model_that_cannot_roll_back_is_measured_without_cells(priced, monkeypatch):
     """As recurrent models of llama.cpp: their sequences can only be freed."""
-    priced.info = dataclasses.replace(priced.info, can_roll_back=False)
+    priced.info = dataclasses.replace(priced.info, can_cut=False, can_take_back=False)
     truncate = priced.truncate
 
     def freed(seq_id, length):

@@ -24,7 +24,7 @@ def test_info_tells_what_the_model_is(model, model_path):
     assert info.model == model_path.name
     assert info.model_hash == llama_abi.hash_file(model_path)
     assert (info.num_vocab, info.num_cells, info.max_sequences) == (49_152, NUM_CELLS, 4)
-    assert info.can_roll_back
+    assert info.can_cut
     assert not info.emulated
     assert info.eog_token_ids >= {2}
     assert not info.exact

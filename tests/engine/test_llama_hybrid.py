@@ -1,16 +1,19 @@
-"""Models with attention and recurrent layers: equal bits beside other texts, and tested for it."""
+"""Models with attention and recurrent layers: equal bits beside other texts and with guesses."""
 
 import contextlib
+import random
 
 import numpy as np
 import pytest
 
-from airdraft.nodes.engine import llama, llama_abi
+from airdraft.nodes.engine import llama, llama_abi, load
 from airdraft.nodes.engine.cells import CellLog
+from airdraft.nodes.engine.kept_states import KeptStates
 from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 from airdraft.nodes.engine.noise import drawn_ids
-from airdraft.nodes.engine.protocol import ModelFileError, Span
+from airdraft.nodes.engine.protocol import InvalidInputError, ModelFileError, Span
 from airdraft.nodes.engine.selftest import run_self_test
+from bench.rows import compared, known_texts
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 TEXT, OTHER = drawn_ids(1, 120, 300), drawn_ids(2, 40, 300)
 BEGIN = 32
+KERNELS = pytest.mark.parametrize("repack", [True, False], ids=["our kernels", "ggml's kernels"])
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +32,10 @@ def path(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def opened(path, *, repack=True):
-    config = LlamaConfig(path=path, num_cells=1024, max_sequences=3, repack=repack)
+def opened(path, *, num_cells=1024, max_sequences=3, **options):
+    config = LlamaConfig(path=path, num_cells=num_cells, max_sequences=max_sequences, **options)
     with contextlib.closing(LlamaModel(config)) as model:
-        assert not model.info.can_roll_back
+        assert not model.info.can_cut
         yield model
 
 
@@ -49,10 +53,13 @@ def steps(model):
     return rows, model.save(0).state
 
 
-@pytest.mark.parametrize("repack", [True, False], ids=["our kernels", "ggml's kernels"])
+@KERNELS
+@pytest.mark.parametrize("takes_back", [True, False], ids=["guesses", "no guesses"])
 @pytest.mark.parametrize("others", [(8,), (20, 8), (8, 40)], ids=str)
-def test_a_text_that_ends_beside_a_longer_piece_of_another_changes_no_bit(path, repack, others):
-    with opened(path, repack=repack) as model:
+def test_a_text_that_ends_beside_a_longer_piece_of_another_changes_no_bit(
+    path, repack, takes_back, others
+):
+    with opened(path, repack=repack, takes_back=takes_back) as model:
         for start in range(0, BEGIN, 16):
             model.forward([Span(0, start, TEXT[start : start + 16])])
         rows, state = steps(model)
@@ -67,14 +74,59 @@ def test_a_text_that_ends_beside_a_longer_piece_of_another_changes_no_bit(path, 
         assert np.array_equal(left, state)
 
 
-@pytest.mark.parametrize("repack", [True, False], ids=["our kernels", "ggml's kernels"])
+@KERNELS
+@pytest.mark.parametrize("num_streams", [1, 4, 6])
+def test_no_bit_depends_on_guesses_cuts_copies_compactions_or_other_texts(
+    path, repack, num_streams
+):
+    with opened(path, num_cells=768, max_sequences=num_streams + 1, repack=repack) as model:
+        texts = known_texts(model, 40)
+        for seed in range(2):
+            found = compared(model, texts, num_streams, random.Random(seed))
+            assert found.num_rows > 400
+            assert (found.num_other_rows, found.num_other_states) == (0, 0)
+            assert model.free_cells() == model.info.num_cells
+
+
+@KERNELS
 def test_the_self_test_sees_a_log_of_another_order(path, repack, monkeypatch):
-    with opened(path, repack=repack) as model:
-        tested = run_self_test(model, prefix_lens=(60,))
-        assert tested.exact, tested.failure
+    for takes_back in (True, False):
+        with opened(path, repack=repack, takes_back=takes_back) as model:
+            tested = run_self_test(model, prefix_lens=(60,))
+            assert tested.exact, tested.failure
     monkeypatch.setattr(llama, "CellLog", SpanBySpan)
-    with opened(path, repack=repack) as model:
+    with opened(path, repack=repack, takes_back=False) as model:
         assert "two texts that take turns" in run_self_test(model, prefix_lens=(60,)).failure
+
+
+@pytest.mark.parametrize("name", ["keep", "put_back", "restore"])
+def test_a_model_whose_states_do_not_go_back_is_served_without_guesses(path, name, monkeypatch):
+    monkeypatch.setattr(KeptStates, name, lambda *_: None)
+    opened = load.open_model(LlamaConfig(path=path, num_cells=1024, max_sequences=3), None)
+    with contextlib.closing(opened.model) as model:
+        assert model.info.exact
+        assert not model.info.can_take_back
+
+
+def test_a_text_is_cut_to_where_its_state_was_kept_and_no_further(path):
+    with opened(path) as model:
+        model.forward([Span(0, 0, TEXT[:BEGIN])])
+        model.forward([Span(0, BEGIN, TEXT[BEGIN:40], 8, keeps=True)])
+        model.truncate(0, 36)
+        assert (model.length(0), model.num_pending(0), model.shortest(0)) == (36, 4, BEGIN)
+        model.truncate(0, 34)
+        assert model.num_pending(0) == 2
+        with pytest.raises(InvalidInputError, match="no state to go back to 31 tokens"):
+            model.truncate(0, BEGIN - 1)
+        saved = model.save(0)
+        model.restore(1, saved, 33)
+        model.copy_prefix(0, 2, 34)
+        assert [model.num_pending(seq_id) for seq_id in range(3)] == [2, 1, 2]
+        rows = model.forward(
+            [Span(0, 34, TEXT[34:35], 1), Span(1, 33, TEXT[33:35], 1), Span(2, 34, TEXT[34:35], 1)]
+        )
+        assert np.array_equal(rows[0], rows[1])
+        assert np.array_equal(rows[0], rows[2])
 
 
 def test_plamo_2_is_refused_before_it_can_end_the_process(path, monkeypatch):

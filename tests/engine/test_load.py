@@ -116,7 +116,7 @@ def test_a_model_that_cannot_roll_back_is_tested_beyond_the_pieces_of_its_layers
     class Recurrent(FakeLlama):
         def __init__(self, config, *, model_hash=None):
             super().__init__(config, model_hash=model_hash)
-            self.info = replace(self.info, can_roll_back=False)
+            self.info = replace(self.info, can_cut=False, can_take_back=False)
 
     monkeypatch.setattr(load, "LlamaModel", Recurrent)
     assert open_model(config(tmp_path), None).model.verdict is True

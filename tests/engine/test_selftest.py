@@ -102,7 +102,7 @@ class Recurrent(WrongModel):
 
     def __init__(self, is_wrong):
         super().__init__(is_wrong)
-        self.info = dataclasses.replace(self.info, can_roll_back=False)
+        self.info = dataclasses.replace(self.info, can_cut=False, can_take_back=False)
 
     def truncate(self, seq_id, length):
         assert length in (0, self.length(seq_id))
@@ -143,7 +143,7 @@ def ends_beside_a_longer_one(model, spans):
     ("is_wrong", "failure"),
     [
         (lambda model, spans: len(spans) == 2 and spans[1].num_outputs > 2, "another sequence"),
-        (ends_beside_a_longer_one, "two texts that take turns leave other states"),
+        (ends_beside_a_longer_one, "two texts that take turns"),
         # One of two sequences sits out a pass of several tokens before any output is wanted.
         (
             lambda model, spans: (
@@ -151,7 +151,7 @@ def ends_beside_a_longer_one(model, spans):
                 and model.length(0) > 0
                 and not spans[0].start
             ),
-            "two texts that take turns leave other states",
+            "two texts that take turns",
         ),
     ],
     ids=["guesses", "a shorter text", "sitting out"],
@@ -202,7 +202,7 @@ def test_what_depends_on_the_cells_in_use_is_noticed():
     assert result.failure.endswith("cells in use differ from single steps after 60 tokens")
 
 
-def test_a_model_that_cannot_roll_back_is_tested_without_wrong_guesses():
+def test_a_model_that_cannot_take_guesses_back_is_tested_without_wrong_ones():
     assert run_self_test(Recurrent(lambda *_: False)).digest == run_self_test(ToyModel()).digest
     for is_wrong in (
         lambda model, spans: len(spans) > 1,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.thinking import find_thinking
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 
 # A process that renders templates takes a second to start.
@@ -36,6 +37,6 @@ def test_it_is_what_a_prompt_ends_with(
     write_model(path, SHAPES["width 512"], "Q8_0", template=template)
     config = LlamaConfig(path=path, num_cells=256, max_sequences=1)
     with contextlib.closing(LlamaModel(config)) as model:
-        model.find_thinking()
+        find_thinking(model)
         traits = model.info.traits
     assert (traits.thinking, traits.thinking_off, traits.thinking_on) == (usual, off, on)

@@ -26,7 +26,7 @@ def test_it_speaks_with_its_targets_tokens(draft: LlamaModel) -> None:
     path = Catalog(default_cache_dir(os.environ)).ensure(DEFAULT_TARGET)
     target = LlamaModel(LlamaConfig(path=path, num_cells=256, max_sequences=1))
     assert draft.info.vocab_hash == target.info.vocab_hash
-    assert draft.info.can_roll_back
+    assert draft.info.can_take_back
     target.close()
 
 

@@ -60,9 +60,9 @@ def test_it_takes_no_more_than_there_is_room_for(
 def test_guesses_that_go_in_anyway_are_paid_for() -> None:
     """Where they have made the pass long, others are worth less than in a pass without them."""
     table = CostTable((1, 4, 5, 64), (0.010, 0.010, 0.030, 0.031))
-    offers = [Offer(1.0, (0.5,))]
-    assert composed(offers, table.at, num_given=3, given_gain=0.0, most=16) == [0]
-    assert composed(offers, table.at, num_given=4, given_gain=0.0, most=16) == [1]
+    for num_given, taken in ((3, 0), (4, 1)):
+        offers = [Offer(1.0, (0.5,), num_given)]
+        assert composed(offers, table.at, given_gain=0.0, most=16) == [taken]
 
 
 def test_nobody_is_extended_beyond_the_window_or_what_has_a_chance() -> None:

@@ -195,6 +195,5 @@ class DraftRecord(NodeRecord):
         return scheduler.draft_joined(self.name, *known)
 
     def can_draft_for(self, target: TargetRecord) -> bool:
-        """Whether vocabularies match and the target can roll back guesses."""
-        can_take_back = target.profile.can_roll_back
-        return can_take_back and same_vocabulary(self.profile, target.profile)
+        """Whether vocabularies match and the target can take guesses back."""
+        return target.profile.can_take_back and same_vocabulary(self.profile, target.profile)

@@ -136,7 +136,7 @@ def part(stream_id: int, start: int = len(PROMPT)) -> ChainPart:
 
 
 def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
-    sends = make_mesh(with_draft=True, can_roll_back=False).submit()
+    sends = make_mesh(with_draft=True, can_take_back=False).submit()
     assert (len(sends.opened()), sends.opened(DRAFT)) == (1, [])
 
 

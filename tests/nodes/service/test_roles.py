@@ -87,10 +87,10 @@ async def test_a_draft_model_that_cannot_take_guesses_back_is_refused(
 ) -> None:
     """The node would end at its first wrong guess."""
     recurrent = opened("toy:1")
-    recurrent.model.info = replace(recurrent.model.info, can_roll_back=False)
+    recurrent.model.info = replace(recurrent.model.info, can_cut=False, can_take_back=False)
     monkeypatch.setattr("airdraft.nodes.service.roles.open_engine", lambda *_, **__: recurrent)
     engine = DraftEngine(model="mamba.gguf")
-    with pytest.raises(ConfigError, match=r"engine\.model = 'mamba\.gguf': a recurrent model"):
+    with pytest.raises(ConfigError, match=r"engine\.model = 'mamba\.gguf': this model cannot"):
         await run_node(
             DraftConfig(connect=f"ipc://{tmp_path}/nobody", engine=engine, join_timeout_s=0.1)
         )

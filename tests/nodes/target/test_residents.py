@@ -173,7 +173,7 @@ class Recurrent(ToyModel):
 
     def __init__(self, config: ToyConfig) -> None:
         super().__init__(config)
-        self.info = replace(self.info, can_roll_back=False)
+        self.info = replace(self.info, can_cut=False, can_take_back=False)
 
     def shortest(self, seq_id: int) -> int:
         return self.length(seq_id)

@@ -37,12 +37,10 @@ class Masks(MasksAtOnce):
             self.waiting.pop().compute()
 
 
-def serving(
-    masks: MasksAtOnce, *, can_roll_back: bool = True
-) -> tuple[TargetState, RecordingModel]:
+def serving(masks: MasksAtOnce, *, can_cut: bool = True) -> tuple[TargetState, RecordingModel]:
     """A target with two streams that may decode to their ends, both with grammars."""
     model = RecordingModel(ToyConfig())
-    model.info = replace(model.info, can_roll_back=can_roll_back)
+    model.info = replace(model.info, can_cut=can_cut)
     state = TargetState(model, ToyTokenizer(96), costs=FLAT, masks=masks)
     for stream_id in (ONE, TWO):
         spec = make_spec(stream_id, max_tokens=12, sampling=RULED)
@@ -51,12 +49,10 @@ def serving(
     return state, model
 
 
-@pytest.mark.parametrize("can_roll_back", [True, False])
-def test_a_stream_whose_masks_are_late_delays_no_other_and_has_the_same_text(
-    can_roll_back: bool,
-) -> None:
+@pytest.mark.parametrize("can_cut", [True, False])
+def test_a_stream_whose_masks_are_late_delays_no_other_and_has_the_same_text(can_cut: bool) -> None:
     masks = Masks()
-    state, model = serving(masks, can_roll_back=can_roll_back)
+    state, model = serving(masks, can_cut=can_cut)
     expected = alone(make_spec(max_tokens=12, sampling=RULED)).token_ids
     events = []
     while state.has_work():
@@ -67,7 +63,7 @@ def test_a_stream_whose_masks_are_late_delays_no_other_and_has_the_same_text(
     assert tokens_of(events, ONE) == ()
     # Only where a token can be run again did a pass run the first one in vain.
     in_passes = [span.start for spans in model.passes for span in spans if span.num_outputs]
-    assert in_passes.count(0) == 1 + can_roll_back
+    assert in_passes.count(0) == 1 + can_cut
     assert state.num_streams == 1
     while state.num_streams:
         masks.compute()

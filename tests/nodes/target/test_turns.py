@@ -19,6 +19,7 @@ from airdraft.nodes.target.turns import Turns
 from airdraft.nodes.worker.stream import StreamSpec
 from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
+from tests.nodes.recurrent_toy import RecurrentToy
 from tests.nodes.target.script import ONE, RecordingModel, alone, commits_in, tokens_of
 
 # A pass takes 30 ms, whatever is in it, and a step of the draft as long as a test says.
@@ -56,9 +57,12 @@ class Pair:
         read_s: float = 0.005,
         num_draft_cells: int = 4096,
         is_late: bool = False,
+        is_recurrent: tuple[bool, bool] = (False, False),
     ) -> None:
-        self.model = RecordingModel(ToyConfig())
-        self.draft = FailingModel(ToyConfig(agreement=agreement, num_cells=num_draft_cells))
+        self.model = (RecurrentToy if is_recurrent[0] else RecordingModel)(ToyConfig())
+        self.draft: Any = (RecurrentToy if is_recurrent[1] else FailingModel)(
+            ToyConfig(agreement=agreement, num_cells=num_draft_cells)
+        )
         # What was said when the draft was dropped.
         self.errors: list[str] = []
         self._step_s = step_s
@@ -103,11 +107,17 @@ def num_guesses(events: Sequence[Event]) -> int:
     prompts=st.lists(st.lists(st.integers(1, 95), min_size=2, max_size=90), min_size=1, max_size=4),
     num_draft_cells=st.sampled_from([64, 300, 4096]),
     num_asked=st.sampled_from([-1, -1, 0, 3]),
+    is_recurrent=st.tuples(st.booleans(), st.booleans()),
 )
 def test_texts_are_those_without_it_and_nothing_of_them_stays(
-    agreement: float, step_s: float, prompts: list[list[int]], num_draft_cells: int, num_asked: int
+    agreement: float,
+    step_s: float,
+    prompts: list[list[int]],
+    num_draft_cells: int,
+    num_asked: int,
+    is_recurrent: tuple[bool, bool],
 ) -> None:
-    pair = Pair(agreement, step_s, num_draft_cells=num_draft_cells)
+    pair = Pair(agreement, step_s, num_draft_cells=num_draft_cells, is_recurrent=is_recurrent)
     specs = [
         make_stream(number, prompt=tuple(prompt), max_tokens=30, num_guesses=num_asked, owner="me")
         for number, prompt in enumerate(prompts, 1)
@@ -129,6 +139,15 @@ def test_a_good_draft_shortens_a_text_by_many_passes() -> None:
     # Who compares the times of passes is told of those of the steps.
     turn_s = sum(event.turn_s for event in events if isinstance(event, Beside))
     assert round(turn_s / 0.005) == len(pair.draft.passes)
+
+
+@pytest.mark.parametrize("is_recurrent", [(True, False), (False, True), (True, True)], ids=str)
+def test_recurrent_models_guess_and_have_guesses(is_recurrent: tuple[bool, bool]) -> None:
+    pair = Pair(agreement=0.9, is_recurrent=is_recurrent)
+    pair.open(make_stream())
+    events = pair.run()
+    assert tokens_of(events) == alone(make_stream()).token_ids
+    assert len(pair.model.passes) < 60
 
 
 def test_a_draft_that_is_never_right_costs_a_few_steps() -> None:

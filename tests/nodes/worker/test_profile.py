@@ -24,7 +24,9 @@ COSTS = NodeCosts(CostTable((1, 4), (0.01, 0.02), 1e-9, 1e-7), CostTable((32,), 
 
 def test_facts_and_costs_come_back_equal():
     facts = {"num_cells": 7, "context_length": 8, "num_vocab": 9, "max_sequences": 10}
-    info = dataclasses.replace(INFO, **facts, exact=False, emulated=True, can_roll_back=False)
+    info = dataclasses.replace(
+        INFO, **facts, exact=False, emulated=True, can_cut=False, can_take_back=False
+    )
     profile = decode_profile(encode_profile(info, COSTS))
     assert costs_of(profile) == COSTS
     assert profile.max_streams == info.max_sequences

@@ -1,0 +1,82 @@
+"""A model file that is open in libllama: what models of text and of vectors have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from airdraft.nodes.engine.llama_abi import (
+    build_name,
+    hash_file,
+    library,
+    load_model,
+    metadata_of,
+    take_last_error,
+)
+from airdraft.nodes.engine.metadata import traits_of
+from airdraft.nodes.engine.protocol import EngineError, EngineInfo
+from airdraft.nodes.engine.sandbox.process import SandboxedTokenizer
+from airdraft.nodes.engine.vocab import LlamaTokenizer
+
+
+class LlamaContext:
+    """A GGUF model with one libllama context. After construction one thread owns it."""
+
+    info: EngineInfo
+
+    def __init__(self, path: Path, gpu_layers: int) -> None:
+        self._llama = library()
+        self._path = path
+        # Without a backend for a GPU the number has no effect, so it must not change the numerics
+        # class.
+        self._gpu_layers = gpu_layers if self._llama.llama_supports_gpu_offload() else 0
+        self._model: Any = None
+        self._context: Any = None
+
+    def _load(self, *, repack: bool) -> None:
+        """Load the file. Raises ModelFileError."""
+        self._model = load_model(self._path, gpu_layers=self._gpu_layers, repack=repack)
+        # It runs in this process, so it must not read the texts of clients.
+        self.vocabulary = LlamaTokenizer(self._model)
+        self.tokenizer = SandboxedTokenizer(self._path, self.vocabulary)
+
+    def _open(self, params: Any) -> None:
+        """Open the context. Raises EngineError."""
+        take_last_error()
+        self._context = self._llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            reason = take_last_error() or "not enough memory?"
+            raise EngineError(f"no context for {self._path.name}: {reason}")
+
+    def _describe(self, model_hash: str | None, form: tuple[object, ...], **limits: Any) -> None:
+        """Set `info`. form: All that decides its bits beside file and build."""
+        model_hash = model_hash or hash_file(self._path)
+        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
+        self.info = EngineInfo(
+            engine="llama.cpp",
+            model=self._path.name,
+            model_hash=model_hash,
+            vocab_hash=self.vocabulary.content_hash(),
+            num_vocab=self.vocabulary.num_vocab,
+            context_length=int(self._llama.llama_model_n_ctx_train(self._model)),
+            eog_token_ids=self.vocabulary.eog_token_ids(),
+            exact=False,
+            numerics_class=numerics.hexdigest()[:16],
+            traits=traits_of(self.metadata),
+            **limits,
+        )
+
+    def metadata(self, key: str) -> str:
+        """Returns a text of the file's metadata; "" if it is missing or unusually long."""
+        return metadata_of(self._model, key)
+
+    def close(self) -> None:
+        if self._model:
+            self.tokenizer.close()
+        if self._context:
+            self._llama.llama_free(self._context)
+            self._context = None
+        if self._model:
+            self._llama.llama_model_free(self._model)
+            self._model = None
