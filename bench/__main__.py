@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "clients": "bench.clients.command:clients_command",
     "distill": "bench.distill.commands:distill",
     "equal-cores": "bench.equal_cores.command:equal_cores_command",
+    "forced": "bench.forced:forced_command",
     "hostile": "bench.hostile.port:hostile_command",
     "hostile-search": "bench.hostile.search:hostile_search_command",
     "kernels": "bench.kernels:kernels_command",

@@ -1,4 +1,4 @@
-"""The CPU of this machine: the cores that are free for engine threads, and a description.
+"""This machine: cores and memory that are free for engines, and a description of its CPU.
 
 x86 has a model name. arm64 has none: there the description has implementer, part and revision of
 each core and the board from the device tree. It leaves out serial numbers and changing values.
@@ -37,6 +37,17 @@ _CORE_FIELDS = (
 # These fields list hundreds of words, so the description has a digest of them.
 _FEATURE_FIELDS = ("flags", "Features")
 _MOST_CHARS = 200
+
+
+def available_memory() -> int:
+    """Returns the bytes that programs can take without swapping, as far as this system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+        )
+    except (OSError, ValueError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 
+from airdraft.nodes.engine.cores import available_memory
 from airdraft.nodes.engine.protocol import Bytes, EngineError
+
+logger = logging.getLogger(__name__)
 
 # No text reaches this position. If a sequence is copied from here on, libllama copies no cells of
 # attention, but always the state, since one state is of all positions. A copy shares the state, and
@@ -16,6 +20,25 @@ from airdraft.nodes.engine.protocol import Bytes, EngineError
 _BEYOND: Final = 1 << 30
 # llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the state without the cells of attention.
 _STATE_ALONE: Final = 1
+
+
+# Second states take at most this share of the free memory: prefixes of texts need some, too.
+_MOST_OF_FREE: Final = 0.5
+
+
+def have_room(num_states: int, state_bytes: int) -> bool:
+    """Whether memory is left for so many states; says so in the log."""
+    wanted, free = num_states * state_bytes, available_memory()
+    told = num_states, wanted / 1e6, free / 1e6
+    if wanted > _MOST_OF_FREE * free:
+        logger.warning(
+            "no guesses: second states of %d streams take %.0f MB, and %.0f MB are free; "
+            "lower engine.max_streams, or free memory",
+            *told,
+        )
+        return False
+    logger.info("second states of %d streams take %.0f MB of %.0f MB that are free", *told)
+    return True
 
 
 class KeptStates:
@@ -43,8 +66,7 @@ class KeptStates:
         return {seq_id: self._saved(self._first + seq_id) for seq_id in seq_ids}
 
     def _saved(self, spare: int) -> Bytes:
-        where = self._context, spare, _STATE_ALONE
-        state = np.empty(self._llama.llama_state_seq_get_size_ext(*where), np.uint8)
+        state = np.empty(state_size(self._llama, self._context, spare), np.uint8)
         self._llama.llama_state_seq_get_data_ext(
             self._context, pointer_to(state), len(state), spare, _STATE_ALONE
         )
@@ -57,6 +79,11 @@ class KeptStates:
             )
             if read != len(state):
                 raise EngineError(f"the kept state of sequence {seq_id} could not be restored")
+
+
+def state_size(llama: Any, context: Any, seq_id: int) -> int:
+    """Returns the bytes of a sequence's state, without its cells of attention."""
+    return int(llama.llama_state_seq_get_size_ext(context, seq_id, _STATE_ALONE))
 
 
 def pointer_to(state: Bytes) -> Any:

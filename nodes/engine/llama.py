@@ -14,7 +14,7 @@ import numpy as np
 from airdraft.nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from airdraft.nodes.engine.cores import FreeCores
 from airdraft.nodes.engine.diagnosis import first_difference
-from airdraft.nodes.engine.kept_states import KeptStates, pointer_to
+from airdraft.nodes.engine.kept_states import KeptStates, have_room, pointer_to, state_size
 from airdraft.nodes.engine.kernels.library import left_attention, limit_output
 from airdraft.nodes.engine.llama_abi import check_kind, kernels, take_last_error
 from airdraft.nodes.engine.llama_batch import PassBatch
@@ -74,6 +74,8 @@ class LlamaModel(LlamaContext):
         # Our products and attention give the same bits for any batch and number of threads.
         self.has_kernels = self._has_products
         self._load(repack=config.repack)
+        # Whether sequences have a second state, so that guesses can be taken back with the first.
+        self._takes_back = False
         try:
             check_kind(self._model, self._path.name)
             self._open_context()
@@ -124,24 +126,29 @@ class LlamaModel(LlamaContext):
         params.no_perf = True
         return params
 
-    @property
-    def _takes_back(self) -> bool:
-        """Whether sequences have a second state, because their states cannot be cut."""
-        llama, model = self._llama, self._model
-        if not self.config.takes_back or self.metadata("general.architecture") == _ONE_STATE_ONLY:
-            return False
-        return bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
-
     def _open_context(self) -> None:
         self._open(self._context_params())
         self._memory = self._llama.llama_get_memory(self._context)
         left_attention()
-        self._can_cut = self._probe_cut()
-        if self.has_kernels and left_attention():
-            # ggml computes this model's attention, so the limits for ggml's kernels hold.
-            self.has_kernels = False
+        self._can_cut, state_bytes = self._probe()
+        # ggml computes the attention of some models, for which the limits of its kernels hold.
+        is_ggmls = self.has_kernels and left_attention()
+        takes_back = self._may_keep_states(state_bytes)
+        if is_ggmls or takes_back != self._takes_back:
+            self.has_kernels &= not is_ggmls
+            self._takes_back = takes_back
             self._llama.llama_free(self._context)
             self._open_context()
+
+    def _may_keep_states(self, state_bytes: int) -> bool:
+        """Whether sequences can have a second state. state_bytes: the size of one."""
+        llama, model, config = self._llama, self._model, self.config
+        if self._takes_back or not config.takes_back:
+            return self._takes_back
+        has_states = llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+        if not has_states or self.metadata("general.architecture") == _ONE_STATE_ONLY:
+            return False
+        return have_room(config.max_sequences, state_bytes)
 
     @property
     def _restricts_ggml(self) -> bool:
@@ -154,15 +161,17 @@ class LlamaModel(LlamaContext):
         # results, so the bits depend on the number of threads.
         return (1 if self._restricts_ggml else num_threads), num_threads
 
-    def _probe_cut(self) -> bool:
-        """Whether the last position of a sequence can be removed; recurrent models cannot do it."""
+    def _probe(self) -> tuple[bool, int]:
+        """Returns whether the last position of a sequence can be removed, which recurrent models
+        cannot do, and the bytes of a sequence's state."""
         batch = PassBatch(self._llama, 2)
         batch.fill([Span(0, 0, (0, 0))])
         if self._llama.llama_decode(self._context, batch.native) != 0:
             raise EngineError(f"{self._path.name} cannot run two tokens: {take_last_error()}")
+        state_bytes = state_size(self._llama, self._context, 0)
         removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
         self._llama.llama_memory_clear(self._memory, True)
-        return removed
+        return removed, state_bytes
 
     def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the result of the self-test; to be called once.

@@ -235,8 +235,9 @@ def _prefill(model: Model, seq_id: int, token_ids: list[int], chunk: int) -> Non
 def _rewind(model: Model, prefix: list[int], chunk: int) -> None:
     """Cut sequence 0 to its prefix, or read this again if the model cannot go back."""
     if model.info.can_take_back:
-        # A compaction keeps what a sequence can go back to.
-        model.compact()
+        if not model.info.can_cut:
+            # A compaction keeps the state that a sequence can go back to.
+            model.compact()
         model.truncate(0, len(prefix))
     else:
         model.truncate(0, 0)

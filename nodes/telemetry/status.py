@@ -28,6 +28,7 @@ class NodeStatus:
     model: str  #: The name of its model.
     engine: str  #: The engine that runs it.
     exact: bool  #: Whether it computes the same bits in every batch.
+    takes_guesses: bool  #: Whether its model can take wrong guesses back.
     emulated: bool  #: Whether its times are those of a device that is not there.
     state: str  #: `ok`; `silent` after three heartbeat intervals without a message; `left`.
     reason: str  #: Why it left, otherwise empty.

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from airdraft.nodes.engine import llama, llama_abi, load
+from airdraft.nodes.engine import kept_states, llama, llama_abi, load
 from airdraft.nodes.engine.cells import CellLog
 from airdraft.nodes.engine.kept_states import KeptStates
 from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
@@ -127,6 +127,13 @@ def test_a_text_is_cut_to_where_its_state_was_kept_and_no_further(path):
         )
         assert np.array_equal(rows[0], rows[1])
         assert np.array_equal(rows[0], rows[2])
+
+
+def test_a_model_whose_second_states_take_too_much_memory_has_no_guesses(path, monkeypatch, caplog):
+    monkeypatch.setattr(kept_states, "available_memory", lambda: 10_000)
+    with opened(path) as model:
+        assert not model.info.can_take_back
+    assert "no guesses: second states of 3 streams take" in caplog.text
 
 
 def test_plamo_2_is_refused_before_it_can_end_the_process(path, monkeypatch):

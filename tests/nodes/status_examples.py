@@ -29,6 +29,7 @@ TARGET_NODE = NodeStatus(
     model="smollm2-135m",
     engine="llama",
     exact=True,
+    takes_guesses=True,
     emulated=False,
     state="ok",
     reason="",

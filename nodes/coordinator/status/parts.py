@@ -48,6 +48,7 @@ def node_status(
         model=cut(profile.model),
         engine=cut(profile.engine),
         exact=profile.exact,
+        takes_guesses=profile.can_take_back,
         emulated=profile.emulated,
         state=state,
         reason=cut(reason, _MAX_LINE),

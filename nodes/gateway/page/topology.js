@@ -55,7 +55,7 @@ function nodeCard(node) {
     `${node.role} ${node.name}: ${node.model} (${node.engine})`,
     `model hash ${node.model_hash}`,
     node.role === "target" ? `numerics class ${node.numerics_class}` : "",
-    node.exact ? "exact" : "not exact",
+    (node.exact ? "exact" : "not exact") + (node.takes_guesses ? "" : ", without guesses"),
     node.emulated ? "emulated: its timings imitate another device" : "",
     node.rate_bps === null ? "" : `link ${rate(node.rate_bps)}, ${node.rate_is}`,
     node.medium ? `shares the medium ${node.medium}` : "",
