@@ -123,7 +123,9 @@ def run_passes(model: Sequences) -> None:
         model.copy_prefix(0, 1, length)
         seqs.append(1)
     for step in range(_NUM_STEPS):
-        model.forward([Span(seq_id, length + step, [token_ids[step]], 1) for seq_id in seqs])
+        model.forward(
+            [Span(seq_id, length + step, [token_ids[step]], 1, keeps=step == 0) for seq_id in seqs]
+        )
     for seq_id in seqs:
         model.truncate(seq_id, length)
     model.forward([Span(0, length, token_ids[:1], 1)])

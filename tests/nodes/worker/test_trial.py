@@ -17,6 +17,7 @@ import pytest
 from airdraft.nodes.config.settings import DraftEngine
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel
 from airdraft.nodes.worker.trial import Trial, run_passes
+from tests.nodes.recurrent_toy import RecurrentToy
 
 TOY = DraftEngine(model="toy:0.5")
 
@@ -29,9 +30,12 @@ def test_a_draft_that_runs_is_good() -> None:
     assert Trial().failure(TOY) == ""
 
 
+@pytest.mark.parametrize("kind", [ToyModel, RecurrentToy])
 @pytest.mark.parametrize("max_sequences", [1, 16])
-def test_its_passes_are_those_of_guessing(max_sequences: int) -> None:
-    model = ToyModel(ToyConfig(max_sequences=max_sequences, max_batch_tokens=10, num_cells=64))
+def test_its_passes_are_those_of_guessing(
+    max_sequences: int, kind: Callable[[ToyConfig], ToyModel]
+) -> None:
+    model = kind(ToyConfig(max_sequences=max_sequences, max_batch_tokens=10, num_cells=64))
     run_passes(model)
     assert model.num_forward_passes > 8
     assert model.length(0) == 11
