@@ -13,7 +13,6 @@ from itertools import islice
 from random import Random
 
 from airdraft.mesh.json_form import copied_from
-from airdraft.nodes.catalog import DEFAULT_TARGET
 from airdraft.nodes.client.generation import GenerateOptions, Prompt
 from airdraft.nodes.config.settings import EngineSettings
 from airdraft.nodes.engine.protocol import Model
@@ -114,13 +113,13 @@ def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Cas
     return cases
 
 
-def real_cases(random: Random, count: int) -> list[Case]:
-    """Draw plain requests of the default target, which is opened as a target node opens it.
+def real_cases(random: Random, count: int, name: str) -> list[Case]:
+    """Draw plain requests of a model, which is opened as a target node opens it.
 
     The engine runs in this process and is closed again.
     """
     texts = make_prompts(_NUM_LONG + count, seed=random.randrange(1 << 30))[_NUM_LONG:]
-    opened, cases = open_engine(EngineSettings(model=DEFAULT_TARGET)), []
+    opened, cases = open_engine(EngineSettings(model=name)), []
     with closing(opened.model):
         for text in texts:
             ids = tuple(opened.tokenizer.encode(text))

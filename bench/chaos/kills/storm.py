@@ -10,7 +10,7 @@ from random import Random
 
 import click
 
-from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from airdraft.nodes.catalog import DEFAULT_DRAFT
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop, run_option
 from bench.harness.cases import Case, real_cases, toy_cases
 from bench.harness.fleet import Setup
@@ -35,10 +35,17 @@ _TELL_EVERY = 50
 )
 @names_option("--roles", ROLES, "Roles whose processes are killed or stopped.")
 @at_least("--mean-gap-s", 0.25, "Mean time between two faults.")
-@click.option("--real", is_flag=True, help="Use SmolLM2 and its draft instead of toy models.")
+@click.option("--target", "model", help="A name or a GGUF file, instead of toy models.")
+@click.option("--draft", default=DEFAULT_DRAFT, help="Draft model beside such a target.")
 @run_option(16)
 def kills_command(
-    run: Run, kills: int, requests: int | None, roles: list[str], mean_gap_s: float, *, real: bool
+    run: Run,
+    kills: int,
+    requests: int | None,
+    roles: list[str],
+    mean_gap_s: float,
+    model: str | None,
+    draft: str,
 ) -> None:
     """Kill and stop processes at random while streams run; exit code 1 if any text is wrong.
 
@@ -50,9 +57,9 @@ def kills_command(
       python -m bench chaos kills --requests 100000 --streams 64 --mean-gap-s 1
     """
     drawing = Random(run.seed + 2)
-    if real:
-        cases = real_cases(drawing, 24)
-        run = replace(run, setup=Setup(target_model=DEFAULT_TARGET, draft_model=DEFAULT_DRAFT))
+    if model is not None:
+        cases = real_cases(drawing, 24, model)
+        run = replace(run, setup=Setup(target_model=model, draft_model=draft))
     else:
         cases = toy_cases(drawing, 256) if requests is None else toy_cases(drawing, 512, 4.0)
     num_kills = kills if requests is None else float("inf")
