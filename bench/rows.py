@@ -29,7 +29,7 @@ from bench.options import at_least, listed
 _PROMPTS: Final = (7, 40, 23, 66, 12, 31, 50, 9, 18, 44, 28, 75)
 _PIECES: Final = (5, 16, 32)
 # So few that the cache is compacted every now and then.
-_NUM_CELLS: Final = 768
+_NUM_CELLS: Final = 1024
 _MOST_GUESSES: Final = 5
 _RIGHT: Final = 0.7
 _SITS_OUT, _MOVES, _IS_COPIED, _IS_CANCELLED = 0.1, 0.03, 0.05, 0.05

@@ -81,7 +81,10 @@ def list_command(path: str | None, keys: str | None) -> None:
     Example:
       airdraft apikeys list
     """
-    for entry in _store(path, keys).all():
+    entries = _store(path, keys).all()
+    if not entries:
+        click.echo("no keys: `airdraft apikeys add NAME` makes one", err=True)
+    for entry in entries:
         limits = {
             "concurrent": entry.max_concurrent,
             "tokens": entry.max_tokens,

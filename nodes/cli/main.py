@@ -173,6 +173,10 @@ def main() -> None:
         sys.exit(130)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # Its message is the whole help.
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         # One line with what, where and what to do; click's own form takes three lines.
         print_error(_removed(error) or " ".join(error.format_message().split()))

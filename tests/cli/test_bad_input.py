@@ -127,3 +127,10 @@ def test_it_is_one_line(commands: Commands, folder: Path, typed: str, code: int,
     )
     assert said in error_line(done)
     assert done.returncode == code
+
+
+@pytest.mark.parametrize("typed", ["", "keys"])
+def test_a_group_alone_shows_its_commands_as_its_help_does(commands: Commands, typed: str) -> None:
+    done = commands.run(*typed.split())
+    assert done.returncode == 2
+    assert done.stderr == commands.run(*typed.split(), "--help").stdout
