@@ -107,6 +107,7 @@ class Run:
 @click.option("--threads", type=click.IntRange(min=1), default=2, help="Of the engine.")
 @at_least("--turns", 3, "Turns of plain decoding and of guesses.")
 @at_least("--max-tokens", 128, "Tokens of each text.", least=2)
+@click.option("--snapshots", default=0, help="States of earlier tokens, instead of kept ones.")
 @click.option(
     "--step", type=float, default=0.15, help="What a step of a draft is charged, in plain passes."
 )
@@ -117,6 +118,7 @@ def forced_command(
     threads: int,
     turns: int,
     max_tokens: int,
+    snapshots: int,
     step: float,
 ) -> None:
     """Measure what guesses gain on a model if a chosen part of them is right.
@@ -125,11 +127,14 @@ def forced_command(
     Example:
       python -m bench forced qwen3.5-0.8b.gguf --acceptance 0.8
     """
-    config = LlamaConfig(path=file, num_threads=threads, max_sequences=max(streams))
+    config = LlamaConfig(
+        path=file, num_threads=threads, max_sequences=max(streams), num_snapshots=snapshots
+    )
     opened = open_model(config, default_cache_dir(environment()) / "calibration")
     with contextlib.closing(opened.model):
         info = opened.model.info
         way = "cut" if info.can_cut else "computed again" if info.can_take_back else "no guesses"
+        way = f"{info.num_snapshots} snapshots" if info.num_snapshots else way
         click.echo(f"{file.name}, exact: {info.exact}, {way}; guesses are forced")
         for num_streams in streams:
             for alpha in acceptance:

@@ -23,13 +23,14 @@ from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import EngineError, Model, Span
 from airdraft.nodes.engine.sampling import Sampling, sample
+from airdraft.nodes.engine.snapshots import SnapshotModel
 from bench.options import at_least, listed
 
 # Tokens of the prompts. Each text is written once greedily or at temperature 1.
 _PROMPTS: Final = (7, 40, 23, 66, 12, 31, 50, 9, 18, 44, 28, 75)
 _PIECES: Final = (5, 16, 32)
-# So few that the cache is compacted every now and then.
-_NUM_CELLS: Final = 1024
+# As many as the texts need, so garbage makes compactions necessary.
+_NUM_CELLS: Final = 1536
 _MOST_GUESSES: Final = 5
 _RIGHT: Final = 0.7
 _SITS_OUT, _MOVES, _IS_COPIED, _IS_CANCELLED = 0.1, 0.03, 0.05, 0.05
@@ -227,7 +228,10 @@ def _whole(model: Model, seq_id: int) -> npt.NDArray[np.uint8]:
 @click.option("--streams", type=listed(int), default="1,4,6", help="Texts at once.")
 @at_least("--seeds", 10, "Runs of each, with other passes.")
 @at_least("--max-tokens", 100, "Tokens of each of the twelve texts.", least=2)
-def rows_command(files: tuple[Path, ...], streams: list[int], seeds: int, max_tokens: int) -> None:
+@click.option("--snapshots", default=0, help="States of earlier tokens, instead of kept ones.")
+def rows_command(
+    files: tuple[Path, ...], streams: list[int], seeds: int, max_tokens: int, snapshots: int
+) -> None:
     """Compare the logits of passes with guesses with those of single steps, bit for bit.
 
     \b
@@ -236,14 +240,18 @@ def rows_command(files: tuple[Path, ...], streams: list[int], seeds: int, max_to
     """
     total = 0
     for path in files:
-        config = LlamaConfig(path=path, num_cells=_NUM_CELLS, max_sequences=max(streams) + 1)
+        num_sequences = max(streams) + 1
+        config = LlamaConfig(
+            path=path, num_cells=_NUM_CELLS, max_sequences=num_sequences, num_snapshots=snapshots
+        )
         try:
-            model = LlamaModel(config)
+            model = (SnapshotModel if snapshots else LlamaModel)(config)
         except EngineError as error:
             raise click.ClickException(f"{path}: {error}") from None
         with contextlib.closing(model):
             info = model.info
             way = "cut" if info.can_cut else "replayed" if info.can_take_back else "no guesses"
+            way = "snapshots" if snapshots else way
             texts = known_texts(model, max_tokens)
             for num_streams in streams:
                 sum_ = Found()

@@ -87,12 +87,13 @@ def composed_equal(
     given_gain: float = 0.0,
     num_read: int = 0,
     most: int,
+    times_again: float = TIMES_AGAIN,
 ) -> list[int]:
-    """Do what composed() does, for a model that takes guesses back by computing tokens again.
+    """Do what composed() does, for a model with recurrent layers.
 
     All streams have equally many tokens in a pass: pending ones, the last committed one, guesses
     and padding. Where not all of these are right, those that are come again in the next pass, so a
-    pass is charged with the seconds of the tokens that it is expected to make pending.
+    pass is charged with the seconds of the tokens that it is expected to make pending, times_again.
     """
     decoding = [offer for offer in offers if offer.num_pending is not None]
     num_others = len(offers) - len(decoding)
@@ -114,7 +115,7 @@ def composed_equal(
             expected += offer.weight * sum(taken)
             again += _expected_pending(offer, needed, taken, length)
         each_s = (pass_s(num_rows + num) - plain_s) / (num_rows + num - len(offers))
-        seconds = pass_s(num_rows + num_read) + TIMES_AGAIN * again * each_s - unavoidable_s
+        seconds = pass_s(num_rows + num_read) + times_again * again * each_s - unavoidable_s
         if expected / seconds > best:
             best, chosen = expected / seconds, length
     counts = iter(

@@ -112,6 +112,12 @@ def traits_of_file(path: Path) -> ModelTraits:
         return traits_of(lambda key: header.texts.get(key, ""))
 
 
+def architecture_of(path: Path) -> str:
+    """Return the architecture that a model file declares. Raises GgufError or OSError."""
+    with opened(path) as (header, _):
+        return header.texts.get("general.architecture", "")
+
+
 def vocabulary_of(path: Path) -> bytes:
     """Return a GGUF file with all keys of another one, and so its vocabulary, but no tensors.
 

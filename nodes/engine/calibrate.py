@@ -60,7 +60,9 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     prefill_sizes = prefill_sizes or sizes[-1:]
     shapes = [(n, True) for n in sizes] + [(n, False) for n in prefill_sizes]
     least = dict.fromkeys(shapes, math.inf)
-    times_cells = not is_slow and model.info.can_take_back
+    # With snapshots a sequence keeps at least one token of a pass.
+    can_repeat = model.info.can_take_back and not model.info.num_snapshots
+    times_cells = not is_slow and can_repeat
     total = len(shapes) + times_cells
     spent_s = 0.0
     for number in range(_ROUNDS):
@@ -166,9 +168,10 @@ def cache_key(
     """
     build = info.numerics_class, library
     # Without our kernels the numerics class is the same for both layouts.
-    form = config.num_threads, config.profile, config.repack, config.takes_back
+    form = config.num_threads, config.profile, config.repack
+    ways = config.takes_back, config.num_snapshots
     probes = fitting_prefixes(info.max_length, prefix_lens)
-    parts = (_FORMAT, info.model_hash, *build, this_device(), *form, probes)
+    parts = (_FORMAT, info.model_hash, *build, this_device(), *form, *ways, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

@@ -70,6 +70,10 @@ class CellLog:
         """Returns the positions of one sequence, in a time that the others do not add to."""
         return len(self._cells[seq_id])
 
+    def last_cell(self, seq_id: int) -> int:
+        """Returns the last cell of a sequence, which must not be empty."""
+        return self._cells[seq_id][-1]
+
     @property
     def live(self) -> int:
         """The cells that a compaction keeps; a shared cell counts once for each sequence."""

@@ -50,6 +50,7 @@ class LlamaConfig:
 
     repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
     with recurrent layers keeps a second state of each sequence, so that it can have guesses.
+    num_snapshots: That many states of its last tokens are kept instead (snapshots.py).
     """
 
     path: Path
@@ -61,6 +62,7 @@ class LlamaConfig:
     gpu_layers: int = 0
     repack: bool = True
     takes_back: bool = True
+    num_snapshots: int = 0
 
 
 class LlamaModel(LlamaContext):
@@ -91,7 +93,8 @@ class LlamaModel(LlamaContext):
                 config.max_batch_tokens, int(self._llama.llama_n_batch(self._context))
             ),
             can_cut=self._can_cut,
-            can_take_back=self._can_cut or self._takes_back,
+            can_take_back=self._can_cut or self._takes_back or config.num_snapshots > 0,
+            num_snapshots=config.num_snapshots,
         )
         # Of a sequence in its saved state llama.cpp leaves out what lies before the last window.
         self._window = self._llama.llama_model_n_swa(self._model) or self.info.num_cells
@@ -196,26 +199,31 @@ class LlamaModel(LlamaContext):
         known = [n + len(replay.pending(seq_id)) for seq_id, n in enumerate(lengths)]
         check_spans(spans, self.info, known)
         passes = replay.passes(spans, self.info.max_batch_tokens, log.total - log.live)
+        logits = self._run_all(spans, passes)
+        # From the end of the log on, so that cells become free again.
+        for span in (span for part in reversed(passes) for span in reversed(part)):
+            if span.num_padding:
+                self.truncate(span.seq_id, span.start + len(span.token_ids) - span.num_padding)
+        return logits
+
+    def _run_all(self, spans: Sequence[Span], passes: Sequence[Sequence[Span]]) -> Logits:
+        """Run passes one after the other; returns their logits in the order of the spans."""
         self._make_room(sum(len(span.token_ids) for part in passes for span in part))
         rows: dict[int, Logits] = {}
         logits = np.empty((0, self.info.num_vocab), dtype=np.float32)
         for part in passes:
             # The next pass overwrites the logits of this one.
             rows = {seq_id: found.copy() for seq_id, found in rows.items()}
+            if self._replay is not None:
+                for span in part:
+                    if span.keeps:
+                        self._states.keep(span.seq_id)
+                    self._replay.ran(span)
+            logits, place = self._run(part), 0
             for span in part:
-                if span.keeps:
-                    self._states.keep(span.seq_id)
-            logits = self._run(part)
-            place = 0
-            for span in part:
-                replay.ran(span)
                 if span.num_outputs:
                     rows[span.seq_id] = logits[place : place + span.num_outputs]
                     place += span.num_outputs
-        # From the end of the log on, so that cells become free again.
-        for span in (span for part in reversed(passes) for span in reversed(part)):
-            if span.num_padding:
-                self.truncate(span.seq_id, span.start + len(span.token_ids) - span.num_padding)
         wanted = [span.seq_id for span in spans if span.num_outputs]
         if len(logits) == sum(map(len, rows.values())) and list(rows) == wanted:
             return logits

@@ -26,6 +26,7 @@ from airdraft.nodes.engine.selftest import (
     SelfTest,
     run_self_test,
 )
+from airdraft.nodes.engine.snapshots import SnapshotModel
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from airdraft.nodes.engine.translated import TranslatedModel
 from airdraft.nodes.engine.vocab import LlamaTokenizer
@@ -90,10 +91,10 @@ def open_model(
     guesses.
     """
     try:
-        opened = _open_once(config, cache, progress, model_hash)
+        opened = _open_guessed(config, cache, progress, model_hash)
     except _GuessesFailedError as error:
         logger.info("self-test: %s; trying without guesses", error)
-        config = replace(config, takes_back=False)
+        config = replace(config, num_snapshots=0, takes_back=False)
         opened = _open_once(config, cache, progress, model_hash)
     if config.profile == "fast" or opened.self_test.exact:
         return opened
@@ -108,6 +109,19 @@ def open_model(
         opened = _open_once(config, cache, progress, model_hash)
     logger.warning("the model is not exact on this device: %s", failure)
     return opened
+
+
+def _open_guessed(
+    config: LlamaConfig, cache: Path | None, progress: Progress | None, model_hash: str | None
+) -> OpenedModel:
+    """Open a model with snapshots, if they are asked for and hold, or else without."""
+    if config.num_snapshots:
+        try:
+            return _open_once(config, cache, progress, model_hash)
+        except EngineError as error:
+            logger.info("self-test: %s; trying without snapshots", error)
+            config = replace(config, num_snapshots=0)
+    return _open_once(config, cache, progress, model_hash)
 
 
 def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Piece]:
@@ -138,7 +152,8 @@ def _open_once(
     model_hash: str | None = None,
 ) -> OpenedModel:
     room = replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
-    model = LlamaModel(room, model_hash=model_hash)
+    kind = SnapshotModel if config.num_snapshots else LlamaModel
+    model = kind(room, model_hash=model_hash)
     prefix_lens: tuple[int, ...] = PREFIX_LENS
     if model.has_kernels:
         prefix_lens = PREFIX_LENS_OF_KERNELS

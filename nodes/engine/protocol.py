@@ -91,6 +91,8 @@ class EngineInfo:
     can_cut: A sequence can be cut to any length, and shorter beginnings of it can be used.
     can_take_back: Wrong guesses can be taken back, so a sequence can at least be cut to where a
     span of it has kept (Span.keeps). Otherwise there are no guesses.
+    num_snapshots: That many tokens at the end of the last pass can be taken back without computing
+    others again.
     emulated: The answers or their times are not those of a real model on this machine.
     """
 
@@ -108,6 +110,7 @@ class EngineInfo:
     numerics_class: str
     can_cut: bool
     can_take_back: bool
+    num_snapshots: int = 0
     emulated: bool = False
     traits: ModelTraits = field(default_factory=ModelTraits)
 

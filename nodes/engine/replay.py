@@ -11,7 +11,7 @@ each such time. So the spans of a pass that may be taken back are made equally l
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -63,14 +63,14 @@ class Replay:
         if any(len(span.token_ids) > most_tokens for span in whole):
             # Pending tokens run by themselves. The spans then are as long as they were.
             first = [self._pending_alone(span) for span in spans if self.pending(span.seq_id)]
-            return [*_equal(first, most_tokens), *_equal(spans, most_tokens)]
+            return [*equal_passes(first, most_tokens), *equal_passes(spans, most_tokens)]
         others = [span for span in whole if not span.keeps]
         last = [span for span in whole if span.keeps]
         longest = max((len(span.token_ids) for span in last), default=0)
         num_tokens = sum(len(span.token_ids) for span in others) + longest * len(last)
         if longest * len(last) <= most_tokens and num_tokens <= num_cells:
-            last = [_padded(span, longest) for span in last]
-        return [*_equal(others, most_tokens), *_equal(last, most_tokens)]
+            last = [padded(span, longest) for span in last]
+        return [*equal_passes(others, most_tokens), *equal_passes(last, most_tokens)]
 
     def _with_pending(self, span: Span) -> Span:
         pending = self._texts[span.seq_id].pending
@@ -125,17 +125,20 @@ class Replay:
         self._texts[seq_id] = _Text(list(pending))
 
 
-def _padded(span: Span, length: int) -> Span:
+def padded(span: Span, length: int) -> Span:
+    """Returns a span that is filled up to a length."""
     missing = length - len(span.token_ids)
     token_ids = [*span.token_ids, *itertools.repeat(_PADDING, missing)]
     return replace(span, token_ids=token_ids, num_padding=missing) if missing else span
 
 
-def _equal(spans: Sequence[Span], most_tokens: int) -> Iterator[list[Span]]:
-    """Yield the spans in groups of one length, each of at most so many tokens."""
+def equal_passes(spans: Sequence[Span], most_tokens: int) -> list[list[Span]]:
+    """Returns the spans in groups of one length, each of at most so many tokens."""
     by_length: dict[int, list[Span]] = {}
     for span in spans:
         by_length.setdefault(len(span.token_ids), []).append(span)
+    passes = []
     for length, group in sorted(by_length.items()):
         size = max(1, most_tokens // length)
-        yield from (group[start : start + size] for start in range(0, len(group), size))
+        passes += [group[start : start + size] for start in range(0, len(group), size)]
+    return passes

@@ -234,7 +234,7 @@ def _prefill(model: Model, seq_id: int, token_ids: list[int], chunk: int) -> Non
 
 def _rewind(model: Model, prefix: list[int], chunk: int) -> None:
     """Cut sequence 0 to its prefix, or read this again if the model cannot go back."""
-    if model.info.can_take_back:
+    if model.info.can_take_back and not model.info.num_snapshots:
         if not model.info.can_cut:
             # A compaction keeps the state that a sequence can go back to.
             model.compact()

@@ -122,7 +122,8 @@ class Guessing:
             """Returns the seconds of a pass, with the tokens that it computes again."""
             if self._model.info.can_cut:
                 return at(num_tokens)
-            return at(num_own + num_pending + TIMES_AGAIN * (num_tokens - num_own))
+            rows = max(1.0, self._times_again) * (num_tokens - num_own)
+            return at(num_own + num_pending + rows)
 
         return turns.step(
             decoding,
@@ -153,11 +154,17 @@ class Guessing:
             used_cells=self._used_cells,
             room=self._room(min(budget - num_read, score_budget // (MAX_TOP_LOGPROBS + 1))),
             pending=None if self._model.info.can_cut else list(map(self._pending, decoding)),
+            times_again=self._times_again,
         )
         # A number that a client fixes, 0 too, says nothing of what guesses are worth.
         if all(stream.spec.num_guesses < 0 for stream in decoding):
             self._is_guessed = any(each.token_ids and each.source == "turns" for each in chosen)
         return chosen
+
+    @property
+    def _times_again(self) -> float:
+        """How often a model with recurrent layers computes a pending token again."""
+        return 0.0 if self._model.info.num_snapshots else TIMES_AGAIN
 
     def _pending(self, stream: TargetStream) -> int:
         """Returns how many tokens of a stream its next pass computes again."""
@@ -222,6 +229,7 @@ def compose(
     used_cells: int,
     room: int,
     pending: Sequence[int] | None = None,
+    times_again: float = 0.0,
 ) -> list[Chosen]:
     """Returns the guesses of each decoding stream for the pass.
 
@@ -254,7 +262,8 @@ def compose(
         Offer(stream.spec.weight / stream.tokens_a_pass, [], num_pending=None) for stream in reading
     ]
     own_cells = sum(own) / max(1, len(own))
-    counts = (composed if pending is None else composed_equal)(
+    choose = composed if pending is None else partial(composed_equal, times_again=times_again)
+    counts = choose(
         offers,
         lambda num_tokens: costs.at(num_tokens, used_cells, own_cells),
         given_gain=given_gain,

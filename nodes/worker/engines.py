@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
 from airdraft.nodes.catalog.compact import compact_copy
-from airdraft.nodes.catalog.gguf import traits_of_file
+from airdraft.nodes.catalog.gguf import architecture_of, traits_of_file
 from airdraft.nodes.config.settings import (
     AUTO_DRAFT,
     NO_DRAFT,
@@ -32,10 +32,14 @@ from airdraft.nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_m
 from airdraft.nodes.engine.protocol import Model, Sequences
 from airdraft.nodes.engine.thinking import find_thinking
 from airdraft.nodes.engine.toy import ToyConfig
+from airdraft.nodes.messages import MAX_GAMMA
 from airdraft.policies.acceptance import CALIBRATION_KEY, DraftCalibration
 
 logger = logging.getLogger(__name__)
 
+# Architectures whose states are so small that one for each guess costs nothing: 0.16 MB in LFM2,
+# where Qwen3.5-4B has 53 MB.
+_SMALL_STATES: Final = ("lfm2", "lfm2moe")
 CANNOT_DRAFT = "this model cannot take wrong guesses back: choose another draft model"
 
 _TOY = "toy:"
@@ -67,7 +71,12 @@ def open_engine(
 
 
 def _open_file(
-    settings: EngineSettings, path: Path, model_hash: str, cache: Path, progress: Progress | None
+    settings: EngineSettings,
+    path: Path,
+    model_hash: str,
+    cache: Path,
+    progress: Progress | None,
+    num_snapshots: int = 0,
 ) -> OpenedModel:
     config = LlamaConfig(
         path=path,
@@ -76,6 +85,7 @@ def _open_file(
         max_sequences=settings.max_streams,
         num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
+        num_snapshots=num_snapshots,
     )
     return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
@@ -102,7 +112,9 @@ def open_target(
     cache = default_cache_dir(environment())
     path, model_hash = checked_model(settings, cache)
     if not traits_of_file(path).embeds:
-        opened = _open_file(settings, path, model_hash, cache, progress)
+        # A draft goes back by more tokens than those of its last pass, which have snapshots.
+        num_snapshots = MAX_GAMMA if architecture_of(path) in _SMALL_STATES else 0
+        opened = _open_file(settings, path, model_hash, cache, progress, num_snapshots)
         find_thinking(opened.model)
         return opened
     return EmbeddingModel(

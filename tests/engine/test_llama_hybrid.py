@@ -13,6 +13,7 @@ from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import InvalidInputError, ModelFileError, Span
 from airdraft.nodes.engine.selftest import run_self_test
+from airdraft.nodes.engine.snapshots import SnapshotModel
 from bench.rows import compared, known_texts
 from tests.engine.kernels.tiny_models import Shape, write_model
 
@@ -34,7 +35,8 @@ def path(tmp_path_factory):
 @contextlib.contextmanager
 def opened(path, *, num_cells=1024, max_sequences=3, **options):
     config = LlamaConfig(path=path, num_cells=num_cells, max_sequences=max_sequences, **options)
-    with contextlib.closing(LlamaModel(config)) as model:
+    kind = SnapshotModel if config.num_snapshots else LlamaModel
+    with contextlib.closing(kind(config)) as model:
         assert not model.info.can_cut
         yield model
 
@@ -75,11 +77,13 @@ def test_a_text_that_ends_beside_a_longer_piece_of_another_changes_no_bit(
 
 
 @KERNELS
+@pytest.mark.parametrize("num_snapshots", [0, 5, 16], ids="{} snapshots".format)
 @pytest.mark.parametrize("num_streams", [1, 4, 6])
 def test_no_bit_depends_on_guesses_cuts_copies_compactions_or_other_texts(
-    path, repack, num_streams
+    path, repack, num_streams, num_snapshots
 ):
-    with opened(path, num_cells=768, max_sequences=num_streams + 1, repack=repack) as model:
+    options = {"repack": repack, "num_snapshots": num_snapshots}
+    with opened(path, num_cells=1024, max_sequences=num_streams + 1, **options) as model:
         texts = known_texts(model, 40)
         for seed in range(2):
             found = compared(model, texts, num_streams, random.Random(seed))
@@ -149,3 +153,15 @@ def test_a_text_is_copied_with_its_state(path):
         spans = [Span(0, BEGIN, TEXT[BEGIN:60], 3), Span(2, BEGIN, TEXT[BEGIN:60], 3)]
         rows = model.forward(spans)
         assert np.array_equal(rows[:3], rows[3:])
+
+
+def test_snapshots_are_used_if_they_hold_and_kept_states_otherwise(path, monkeypatch):
+    config = LlamaConfig(path=path, num_cells=1024, max_sequences=3, num_snapshots=16)
+    for breaks in (False, True):
+        if breaks:
+            # What padding and callers cut is forgotten.
+            monkeypatch.setattr(SnapshotModel, "_settle", lambda model: model._wanted.clear())
+        with contextlib.closing(load.open_model(config, None).model) as model:
+            assert model.info.exact
+            assert model.info.can_take_back
+            assert model.info.num_snapshots == (0 if breaks else 16)
