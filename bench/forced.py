@@ -21,7 +21,7 @@ import click
 
 from airdraft.nodes.catalog import default_cache_dir
 from airdraft.nodes.config.sources import environment
-from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.load import Opened, open_model
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.sampling import Sampling

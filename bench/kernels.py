@@ -141,7 +141,8 @@ def _work(
     """Run one system in this process."""
     from airdraft.nodes.cli.main import distribution_version
     from airdraft.nodes.engine.kernels.library import register
-    from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+    from airdraft.nodes.engine.llama import LlamaModel
+    from airdraft.nodes.engine.llama_context import LlamaConfig
     from airdraft.nodes.engine.protocol import Span
 
     if system == "stock":

@@ -21,7 +21,8 @@ import click
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
 from airdraft.nodes.config.settings import CoordinatorConfig
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.messages import MAX_GAMMA
 from airdraft.nodes.service.local import local_mesh
 from bench.asking import Pair, Taken, ask_one

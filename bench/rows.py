@@ -19,7 +19,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import EngineError, Model, Span
 from airdraft.nodes.engine.sampling import Sampling, sample

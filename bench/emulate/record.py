@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel, Profile
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig, Profile
 from airdraft.nodes.engine.protocol import EngineError, Model, Tokenizer
 from airdraft.nodes.engine.sampling import Sampling
 from airdraft.policies.acceptance import CALIBRATION_KEY

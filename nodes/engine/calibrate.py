@@ -14,7 +14,7 @@ from pathlib import Path
 from airdraft.mesh.json_form import from_object
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.engine.cores import this_device
-from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import EngineInfo, Model, Span
 from airdraft.nodes.engine.selftest import SelfTest, fitting_prefixes
 from airdraft.policies.latency import CostTable, NodeCosts

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from airdraft.nodes.engine.kept_states import KeptStates, have_room, pointer_to,
 from airdraft.nodes.engine.kernels.library import left_attention, limit_output
 from airdraft.nodes.engine.llama_abi import check_kind, kernels, take_last_error
 from airdraft.nodes.engine.llama_batch import PassBatch
-from airdraft.nodes.engine.llama_context import LlamaContext
+from airdraft.nodes.engine.llama_context import LlamaConfig, LlamaContext
 from airdraft.nodes.engine.protocol import (
     Bytes,
     CacheFullError,
@@ -33,7 +32,6 @@ from airdraft.nodes.engine.replay import Replay
 
 logger = logging.getLogger(__name__)
 
-Profile = Literal["exact", "fast"]
 # From 64 queries of one stream in a pass ggml's own attention uses another kernel, which computes
 # other bits.
 _EXACT_MICRO_BATCH = 32
@@ -42,27 +40,6 @@ _MICRO_BATCH = 512
 _CACHE_TYPES = 1, 1
 # libllama ends the process if a part of a sequence of DeepSeek V4 is copied.
 _ONE_STATE_ONLY = "deepseek4"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaConfig:
-    """How one model runs.
-
-    repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
-    with recurrent layers keeps a second state of each sequence, so that it can have guesses.
-    num_snapshots: That many states of its last tokens are kept instead (snapshots.py).
-    """
-
-    path: Path
-    profile: Profile = "exact"
-    num_cells: int = 8192
-    max_sequences: int = 16
-    max_batch_tokens: int = 256
-    num_threads: int = 1
-    gpu_layers: int = 0
-    repack: bool = True
-    takes_back: bool = True
-    num_snapshots: int = 0
 
 
 class LlamaModel(LlamaContext):

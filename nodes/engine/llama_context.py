@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from airdraft.nodes.engine.llama_abi import (
     build_name,
@@ -18,6 +19,29 @@ from airdraft.nodes.engine.metadata import traits_of
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo
 from airdraft.nodes.engine.sandbox.process import SandboxedTokenizer
 from airdraft.nodes.engine.vocab import LlamaTokenizer
+
+Profile = Literal["exact", "fast"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaConfig:
+    """How one model runs.
+
+    repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
+    with recurrent layers keeps a second state of each sequence, so that it can have guesses.
+    num_snapshots: That many states of its last tokens are kept instead (snapshots.py).
+    """
+
+    path: Path
+    profile: Profile = "exact"
+    num_cells: int = 8192
+    max_sequences: int = 16
+    max_batch_tokens: int = 256
+    num_threads: int = 1
+    gpu_layers: int = 0
+    repack: bool = True
+    takes_back: bool = True
+    num_snapshots: int = 0
 
 
 class LlamaContext:

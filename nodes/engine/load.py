@@ -16,8 +16,9 @@ from airdraft.nodes.engine.calibrate import (
 )
 from airdraft.nodes.engine.golden import software_digest
 from airdraft.nodes.engine.grammar import Piece
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import library, library_hash, load_model
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
 from airdraft.nodes.engine.selftest import (
     PREFIX_LEN_OF_STATES,

@@ -26,8 +26,8 @@ from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.cores import usable_cores
 from airdraft.nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
 from airdraft.nodes.engine.grammar import Piece
-from airdraft.nodes.engine.llama import LlamaConfig
 from airdraft.nodes.engine.llama_abi import hash_file
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
 from airdraft.nodes.engine.protocol import Model, Sequences
 from airdraft.nodes.engine.thinking import find_thinking

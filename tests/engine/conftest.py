@@ -5,7 +5,8 @@ import os
 import pytest
 
 from airdraft.nodes.catalog import Catalog, default_cache_dir
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from tests.engine.llama_texts import NUM_CELLS
 
 

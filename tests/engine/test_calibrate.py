@@ -18,7 +18,7 @@ from airdraft.nodes.engine.calibrate import (
     load_cached,
     store,
 )
-from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import InvalidInputError
 from airdraft.nodes.engine.selftest import SelfTest
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel

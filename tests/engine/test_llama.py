@@ -12,7 +12,8 @@ import pytest
 
 from airdraft.nodes.catalog import Catalog, default_cache_dir
 from airdraft.nodes.engine import llama_abi
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import EngineError, ModelFileError
 from tests.engine.llama_texts import NUM_CELLS, needs_model
 

@@ -9,7 +9,8 @@ import pytest
 from airdraft.nodes.engine import kept_states, llama, llama_abi, load
 from airdraft.nodes.engine.cells import CellLog
 from airdraft.nodes.engine.kept_states import KeptStates
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import InvalidInputError, ModelFileError, Span
 from airdraft.nodes.engine.selftest import run_self_test

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from airdraft.nodes.engine import llama_abi, load
-from airdraft.nodes.engine.llama import LlamaConfig
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.load import open_model
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.engine.selftest import SelfTest

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.thinking import find_thinking
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from airdraft.nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.worker.engines import calibration_of
 
 pytestmark = pytest.mark.model

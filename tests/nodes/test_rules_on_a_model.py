@@ -10,7 +10,8 @@ import pytest
 
 from airdraft.nodes.catalog import Catalog, default_cache_dir
 from airdraft.nodes.engine.grammar import Grammars
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.rules import Grammar, LogitBias, LogitRules
 from airdraft.nodes.engine.sampling import Sampling
 from airdraft.nodes.target.state import TargetState

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import InvalidInputError, Logits, Sequences, Span, Tokenizer
 from airdraft.nodes.engine.sampling import Sampling, sample, top_k_ids
 from bench.distill.report import Progress, Reporter, stop_flag

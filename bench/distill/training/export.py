@@ -12,8 +12,9 @@ from typing import Any
 import gguf
 import numpy as np
 
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import hash_file, library, take_last_error
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.policies.acceptance import CALIBRATION_KEY
 from bench.decoding import guesses_of

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import EngineError, Span
 from airdraft.nodes.worker.engines import calibration_of
 from bench.distill.commands import distill

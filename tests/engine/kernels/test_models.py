@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from airdraft.nodes.engine.kernels.library import VARIABLE
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import library
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import InvalidInputError, Logits, ModelFileError, Span
 from airdraft.nodes.engine.selftest import run_self_test
@@ -170,7 +171,8 @@ def test_the_environment_chooses_among_them() -> None:
 _FEWER_THREADS = """
 import contextlib, sys
 from pathlib import Path
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import Span
 config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, max_sequences=2, num_threads=2)
 with contextlib.closing(LlamaModel(config)) as model:
@@ -220,7 +222,8 @@ def test_a_libllama_of_another_version_is_refused(tmp_path: Path) -> None:
 _DIFFERENCE = """
 import contextlib, sys
 from pathlib import Path
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, repack=False)
 with contextlib.closing(LlamaModel(config)) as model:
     print(model.first_difference())

@@ -10,7 +10,8 @@ import pytest
 from airdraft.nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
 from airdraft.nodes.catalog.compact import FORM, compact_copy
 from airdraft.nodes.catalog.fetch import quantize_in_child
-from airdraft.nodes.engine.llama import LlamaConfig, LlamaModel
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import Span
 from tests.engine.llama_texts import needs_model
 from tests.nodes.catalog.fakes import gguf_bytes
