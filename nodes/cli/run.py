@@ -53,7 +53,8 @@ def engines_of(config: ServeConfig) -> tuple[TargetEngine, DraftEngine | None]:
     engine = replace(config.engine, threads=config.engine.threads or usable_cores())
     target = _with_file(replace(engine, draft=NO_DRAFT))
     if (draft := draft_for(engine)) is None:
-        return target, None
+        # The target's own file may have a head that guesses.
+        return replace(target, draft=engine.draft), None
     draft = _with_file(draft)
     if not config.beside:
         return replace(target, draft=draft.model), None

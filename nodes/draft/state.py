@@ -167,6 +167,15 @@ class DraftState(Worker):
             self._model.truncate(stream.seq_id, len(stream.cached))
         return []
 
+    def read_again(self, stream_id: StreamId, length: int) -> None:
+        """Drop the guesses of a stream, and what was computed of its tokens from `length` on."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and len(stream.cached) > length:
+            if stream.guesses:
+                stream.drop_guesses()
+            del stream.cached[length:]
+            self._model.truncate(stream.seq_id, len(stream.cached))
+
     def _learn(self, stream: Followed, new: Sequence[int]) -> None:
         """Compare guesses with committed tokens, used or not, and correct the calibration."""
         calibration = self._calibration.of(stream.spec.sampling.temperature)

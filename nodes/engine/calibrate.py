@@ -15,7 +15,7 @@ from airdraft.mesh.json_form import from_object
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.engine.cores import this_device
 from airdraft.nodes.engine.llama_context import LlamaConfig
-from airdraft.nodes.engine.protocol import EngineInfo, Model, Span
+from airdraft.nodes.engine.protocol import EngineInfo, Sequences, Span
 from airdraft.nodes.engine.selftest import SelfTest, fitting_prefixes
 from airdraft.policies.latency import CostTable, NodeCosts
 
@@ -45,7 +45,7 @@ _FORMAT = 10
 Progress = Callable[[str, int, int | None], None]
 
 
-def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
+def calibrate(model: Sequences, *, progress: Progress | None = None) -> NodeCosts:
     """Time passes of one sequence by size, and the cost of cells. The cache is empty at the end.
 
     The cost of a token does not depend on the sequence that it belongs to: a draft step of b
@@ -94,7 +94,7 @@ def _rising(seconds: Sequence[float]) -> list[float]:
     return list(itertools.accumulate(reversed(seconds), min))[::-1]
 
 
-def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> float:
+def _time_pass(model: Sequences, seq_id: int, num_tokens: int, outputs: bool) -> float:
     base = model.length(seq_id)
     start = time.perf_counter()
     num_outputs = num_tokens if outputs else 0
@@ -104,7 +104,7 @@ def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> flo
     return seconds
 
 
-def is_much_faster_now(model: Model, costs: NodeCosts) -> bool:
+def is_much_faster_now(model: Sequences, costs: NodeCosts) -> bool:
     """Whether a pass takes much less time than when the costs were measured.
 
     That was on a busy machine then, and the costs would be too high for ever: passes correct only
@@ -114,7 +114,7 @@ def is_much_faster_now(model: Model, costs: NodeCosts) -> bool:
     return _time_now(model, costs) < _MUCH_FASTER
 
 
-def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
+def as_fast_as_now(model: Sequences, costs: NodeCosts) -> NodeCosts:
     """Returns lower costs if a pass takes much less time now than when they were measured.
 
     It takes a few passes. So it is for a model that was calibrated beside other work, and whose
@@ -126,7 +126,7 @@ def as_fast_as_now(model: Model, costs: NodeCosts) -> NodeCosts:
     return NodeCosts(costs.decode.scaled(factor), costs.prefill.scaled(factor))
 
 
-def _time_now(model: Model, costs: NodeCosts) -> float:
+def _time_now(model: Sequences, costs: NodeCosts) -> float:
     """Returns the time of a pass now as a multiple of what it costs."""
     num_tokens = min(_PROBED_TOKENS, model.info.max_batch_tokens)
     _time_pass(model, 0, 1, True)
@@ -134,7 +134,7 @@ def _time_now(model: Model, costs: NodeCosts) -> float:
     return now_s / costs.decode.at(num_tokens)
 
 
-def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
+def _per_cells(model: Sequences, num_cells: int) -> tuple[float, float]:
     """Returns the seconds that each token of a pass pays for a used cell and for an own cell.
 
     An own cell is one of the token's sequence. The times come from passes with an empty cache, with

@@ -13,6 +13,7 @@ import numpy as np
 from airdraft.nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from airdraft.nodes.engine.cores import FreeCores
 from airdraft.nodes.engine.diagnosis import first_difference
+from airdraft.nodes.engine.hidden_rows import HiddenRows
 from airdraft.nodes.engine.kept_states import KeptStates, have_room, pointer_to, state_size
 from airdraft.nodes.engine.kernels.library import left_attention, limit_output
 from airdraft.nodes.engine.llama_abi import check_kind, kernels, take_last_error
@@ -40,6 +41,8 @@ _MICRO_BATCH = 512
 _CACHE_TYPES = 1, 1
 # libllama ends the process if a part of a sequence of DeepSeek V4 is copied.
 _ONE_STATE_ONLY = "deepseek4"
+# llama.h: LLAMA_CONTEXT_TYPE_MTP.
+_HEAD_CONTEXT = 1
 
 
 class LlamaModel(LlamaContext):
@@ -52,7 +55,7 @@ class LlamaModel(LlamaContext):
         self._has_products = config.repack and not found.missing and not self._gpu_layers
         # Our products and attention give the same bits for any batch and number of threads.
         self.has_kernels = self._has_products
-        self._load(repack=config.repack)
+        self._load(repack=config.repack, has_head=config.has_head)
         # Whether sequences have a second state, so that guesses can be taken back with the first.
         self._takes_back = False
         try:
@@ -88,6 +91,19 @@ class LlamaModel(LlamaContext):
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
         self._num_output_tokens = 0
+        # What the passes leave for the head of this model; None if it has none.
+        self.hidden: HiddenRows | None = None
+        if config.has_head and self._llama.llama_model_n_layer_nextn(self._model) > 0:
+            self.hidden = HiddenRows(self._llama, self._model, config.max_sequences)
+            self.hidden.attach(self._context, is_head=False)
+
+    def head_context(self) -> Any:
+        """Returns a context of its own for the head. Raises EngineError."""
+        params = self._context_params()
+        params.ctx_type = _HEAD_CONTEXT
+        params.n_rs_seq = 0
+        params.n_seq_max = self.config.max_sequences
+        return self._new_context(params)
 
     def _context_params(self) -> Any:
         config = self.config
@@ -229,6 +245,8 @@ class LlamaModel(LlamaContext):
         if code != 0:
             raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
         log.append_pass((span.seq_id, len(span.token_ids)) for span in spans)
+        if self.hidden is not None:
+            self.hidden.keep(self._context, spans)
         if rows == 0:
             return np.empty((0, self.info.num_vocab), dtype=np.float32)
         # They lie in libllama's own memory, which moves when a pass has more rows than any before.
@@ -241,6 +259,8 @@ class LlamaModel(LlamaContext):
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
         if length == current:
             return
+        if self.hidden is not None:
+            self.hidden.cut(seq_id, length)
         if length == 0:
             self._shortest[seq_id] = 0
         elif not self.info.can_take_back:

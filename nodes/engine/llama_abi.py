@@ -147,10 +147,13 @@ def kernels(*, keeps_others: bool = False) -> Kernels:
     return register(library().__version__, keeps_others=keeps_others)
 
 
-def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = False) -> Any:
+def load_model(
+    path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = False, has_head: bool = False
+) -> Any:
     """Load a GGUF file; returns libllama's model pointer. Raises ModelFileError with the reason.
 
     repack: Whether weights may have other layouts than in the file, such as those of our kernels.
+    has_head: Whether to load the layers that guess the tokens after the next one, if it has some.
     """
     check_model_file(path)
     llama_cpp = library()
@@ -158,6 +161,7 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
     params.n_gpu_layers = gpu_layers
     params.use_extra_bufts = repack
     params.vocab_only = vocab_only
+    params.load_mtp = has_head
     take_last_error()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if not model:

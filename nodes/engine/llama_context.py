@@ -29,7 +29,8 @@ class LlamaConfig:
 
     repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
     with recurrent layers keeps a second state of each sequence, so that it can have guesses.
-    num_snapshots: That many states of its last tokens are kept instead (snapshots.py).
+    num_snapshots: That many states of its last tokens are kept instead (snapshots.py). has_head:
+    Whether the file's own head is loaded, if it has one (head.py).
     """
 
     path: Path
@@ -42,6 +43,7 @@ class LlamaConfig:
     repack: bool = True
     takes_back: bool = True
     num_snapshots: int = 0
+    has_head: bool = False
 
 
 class LlamaContext:
@@ -58,20 +60,26 @@ class LlamaContext:
         self._model: Any = None
         self._context: Any = None
 
-    def _load(self, *, repack: bool) -> None:
+    def _load(self, *, repack: bool, has_head: bool = False) -> None:
         """Load the file. Raises ModelFileError."""
-        self._model = load_model(self._path, gpu_layers=self._gpu_layers, repack=repack)
+        self._model = load_model(
+            self._path, gpu_layers=self._gpu_layers, repack=repack, has_head=has_head
+        )
         # It runs in this process, so it must not read the texts of clients.
         self.vocabulary = LlamaTokenizer(self._model)
         self.tokenizer = SandboxedTokenizer(self._path, self.vocabulary)
 
     def _open(self, params: Any) -> None:
         """Open the context. Raises EngineError."""
+        self._context = self._new_context(params)
+
+    def _new_context(self, params: Any) -> Any:
         take_last_error()
-        self._context = self._llama.llama_init_from_model(self._model, params)
-        if not self._context:
+        context = self._llama.llama_init_from_model(self._model, params)
+        if not context:
             reason = take_last_error() or "not enough memory?"
             raise EngineError(f"no context for {self._path.name}: {reason}")
+        return context
 
     def _describe(self, model_hash: str | None, form: tuple[object, ...], **limits: Any) -> None:
         """Set `info`. form: All that decides its bits beside file and build."""

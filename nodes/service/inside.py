@@ -13,20 +13,22 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from airdraft.nodes.catalog import default_cache_dir
-from airdraft.nodes.config.settings import ConfigError, TargetEngine
+from airdraft.nodes.config.settings import ConfigError, DraftEngine, TargetEngine
 from airdraft.nodes.config.sources import environment
-from airdraft.nodes.draft.output_limit import output_limit
+from airdraft.nodes.draft.output_limit import OutputLimit, output_limit
 from airdraft.nodes.draft.state import DraftState
-from airdraft.nodes.engine.calibrate import as_fast_as_now
+from airdraft.nodes.engine.calibrate import as_fast_as_now, calibrate
 from airdraft.nodes.engine.cores import this_device
 from airdraft.nodes.engine.grammar import Grammars
+from airdraft.nodes.engine.head import HeadModel
+from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import library_hash
-from airdraft.nodes.engine.load import Opened
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Sequences
 from airdraft.nodes.service.runtime import in_loading_thread
 from airdraft.nodes.target.turns import Turns
@@ -36,10 +38,11 @@ from airdraft.nodes.worker.engines import (
     draft_for,
     open_engine,
     opened_inside,
-    opener_of,
 )
 from airdraft.nodes.worker.inside_record import InsideRecord, key_of
 from airdraft.nodes.worker.trial import Trial
+from airdraft.policies.acceptance import DraftCalibration
+from airdraft.policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +59,33 @@ _TELL_EVERY_S: Final = 10.0
 _MOST_CHARS: Final = 250
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A draft that guesses, and what its guesses need.
+
+    follow: called before its steps with a stream's sequence in it, and in the target; or None.
+    """
+
+    name: str
+    model: Sequences
+    costs: NodeCosts
+    calibration: DraftCalibration
+    limit: OutputLimit | None = None
+    follow: Callable[[int, int], None] | None = None
+
+
+def head_of(model: LlamaModel) -> Ready:
+    """Returns the head of a target's own file. Raises EngineError."""
+    head = HeadModel(model)
+    costs = calibrate(head)
+    limit = OutputLimit(head.info.num_vocab, head.limit_output)
+    return Ready("in its own file", head, costs, DraftCalibration(), limit, head.follow)
+
+
 class Inside:
     """The draft model of one target, from the trial of its file to its end.
 
-    emulated: the opened draft, if it is no file. There is nothing to be tried then, nor a record.
+    ready: the draft, if it is no file of its own. There is nothing to be tried then, nor a record.
     """
 
     def __init__(
@@ -68,19 +94,18 @@ class Inside:
         target: EngineInfo,
         grammars: Grammars,
         *,
-        emulated: Opened | None = None,
+        ready: Ready | None = None,
         trial: Trial | None = None,
     ) -> None:
         """settings, target, grammars: those of the target. Raises ConfigError for an emulated draft
         with other tokens."""
-        inside = draft_for(settings)
-        assert inside is not None
-        if emulated is not None and emulated.model.info.vocab_hash != target.vocab_hash:
+        if ready is not None and ready.model.info.vocab_hash != target.vocab_hash:
             raise ConfigError(f"engine.draft = {settings.draft!r}: its tokens are others")
-        self._settings, self._target, self._grammars = inside, target, grammars
-        self._emulated = emulated
+        self._settings, self._target, self._grammars = draft_for(settings), target, grammars
+        self._ready = ready
         self._trial = trial or Trial()
-        self._name = inside.model if opener_of(inside.model) else Path(inside.model).name
+        file = self._settings.model if self._settings is not None else ""
+        self._name = ready.name if ready is not None else Path(file).name
         self._text, self._reason = "is being loaded", ""
         self._attach: Callable[[Callable[[], Turns | None]], None] = lambda _make: None
         self._say: Callable[[str, str], None] = lambda _model, _why: None
@@ -88,9 +113,8 @@ class Inside:
         # Guards the four below: the loading thread may still run when all else has ended.
         self._lock = threading.Lock()
         self._record: InsideRecord | None = None
-        self._opened: Opened | None = None
-        # The opened model in the target's tokens.
-        self._model: Sequences | None = None
+        # What was opened, to be closed in the end.
+        self._opened: Sequences | None = ready.model if ready is not None else None
         self._is_over = False
         self._turns: Turns | None = None
         # Whether the draft did not pay, and whether the engine's thread needs it no longer.
@@ -172,15 +196,15 @@ class Inside:
 
     def _open(self) -> str:
         """Open the draft; returns why it is left out, or ""."""
-        if self._emulated is not None:
-            self._opened, self._model = self._emulated, self._emulated.model
+        wanted = self._settings
+        if self._ready is not None or wanted is None:
             return ""
-        record = self._recorded()
+        record = self._recorded(wanted)
         state, reason = record.state, record.reason
         if state == "slow":
             return f"{reason} less than a day ago"
         if state == "untried":
-            if reason := self._trial.failure(self._settings):
+            if reason := self._trial.failure(wanted):
                 if not self._is_over:
                     record.store("bad", reason)
                 return f"{reason}; remove {record.path} to have it tried again"
@@ -188,25 +212,27 @@ class Inside:
         elif state != "good":
             return f"{reason}; remove {record.path} to have it tried again"
         with record:
-            opened = open_engine(self._settings, is_draft=True)
+            opened = open_engine(wanted, is_draft=True)
             try:
                 model: Sequences = opened.model
                 if opened.model.info.vocab_hash != self._target.vocab_hash:
-                    model = opened_inside(opened, self._settings)
+                    model = opened_inside(opened, wanted)
             except BaseException:
                 opened.model.close()
                 raise
+        limit = output_limit(opened, model)
+        calibration = calibration_of(opened.model)
         with self._lock:
             if self._is_over:
                 opened.model.close()
             else:
-                self._opened, self._model = opened, model
+                self._opened = opened.model
+                self._ready = Ready(self._name, model, opened.costs, calibration, limit)
         return ""
 
-    def _recorded(self) -> InsideRecord:
+    def _recorded(self, wanted: DraftEngine) -> InsideRecord:
         """Returns the record. Raises OSError or CatalogError."""
         cache = default_cache_dir(environment())
-        wanted = self._settings
         _, model_hash = checked_model(wanted, cache)
         numbers = wanted.threads, wanted.gpu_layers, wanted.cells, wanted.max_streams
         build = library_hash(), this_device()
@@ -227,23 +253,22 @@ class Inside:
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> Turns | None:
         """Returns the guesses of the draft; None if it fails now."""
-        opened, model = self._opened, self._model
+        ready, opened = self._ready, self._opened
+        assert ready is not None
         assert opened is not None
-        assert model is not None
         at_work = self._record or contextlib.nullcontext()
-        costs = opened.costs
+        costs = ready.costs
         try:
-            if self._emulated is None:
+            if self._record is not None:
                 with at_work:
                     # It may have been calibrated beside the passes of this target.
-                    costs = as_fast_as_now(opened.model, costs)
+                    costs = as_fast_as_now(opened, costs)
         except EngineError as error:
             self._dropped(loop, str(error))
             return None
-        limit = output_limit(opened, model)
-        draft = DraftState(model, calibration_of(opened.model), self._grammars, limit)
+        draft = DraftState(ready.model, ready.calibration, self._grammars, ready.limit)
         dropped = partial(self._dropped, loop)
-        self._turns = Turns(draft, costs, at_work, dropped)
+        self._turns = Turns(draft, costs, at_work, dropped, ready.follow)
         self._text = "guesses in turns with passes"
         logger.info("%s", self.text)
         loop.call_soon_threadsafe(self._tell)
@@ -265,8 +290,8 @@ class Inside:
     def _free(self) -> None:
         with self._lock:
             if self._opened is not None:
-                self._opened.model.close()
-            self._opened = self._model = None
+                self._opened.close()
+            self._opened = self._ready = None
 
 
 @contextlib.contextmanager

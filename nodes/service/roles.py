@@ -186,7 +186,7 @@ def _target_node(
 ) -> Callable[..., Node]:
     """Open what a node needs besides, on the stack; returns what makes the node of a transport."""
     from airdraft.nodes.engine.grammar import Grammars
-    from airdraft.nodes.service.inside import Inside
+    from airdraft.nodes.service.inside import Inside, Ready, head_of
     from airdraft.nodes.target.embedding import EmbeddingNode
     from airdraft.nodes.target.node import TargetNode
 
@@ -202,9 +202,14 @@ def _target_node(
     words = tokenizer.piece, info.num_vocab, info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     grammars = Grammars(*words, check)
-    inside = None
-    if draft_for(config.engine) is not None:
-        inside = Inside(config.engine, info, grammars, emulated=emulated)
+    inside = ready = None
+    if emulated is not None:
+        model = emulated.model
+        ready = Ready(config.engine.draft, model, emulated.costs, calibration_of(model))
+    elif isinstance(opened, OpenedModel) and opened.model.hidden is not None:
+        ready = head_of(opened.model)
+    if ready is not None or draft_for(config.engine) is not None:
+        inside = Inside(config.engine, info, grammars, ready=ready)
         stack.enter_context(contextlib.closing(inside))
         stack.enter_context(last_act(inside.release))
     return partial(

@@ -49,10 +49,13 @@ class Turns:
         costs: NodeCosts,
         at_work: AbstractContextManager[None] | None = None,
         dropped: Callable[[str], None] = lambda _error: None,
+        follow: Callable[[int, int], None] | None = None,
     ) -> None:
         """dropped: called once no more guesses are wanted, to free the model; it gets the model's
-        error, or "" if the draft has had its trial and does not pay."""
+        error, or "" if the draft has had its trial and does not pay. follow: for a head, which
+        reads rows of the target: called before a step with a stream's sequences in both models."""
         self._draft = draft
+        self._follow = follow
         self._columns = CostColumns(costs.decode)
         self.at_work = at_work or nullcontext()
         self.dropped = dropped
@@ -101,6 +104,9 @@ class Turns:
             seen.failures += _FORGOTTEN * (unknown.failures - seen.failures)
         known = followed.spec.generation, len(followed.token_ids)
         self._draft.committed(stream_id, *known, tuple(token_ids))
+        if self._follow is not None:
+            # The target's own rows are known now of what the head had to guess.
+            self._draft.read_again(stream_id, known[1])
 
     def ended(self, stream_id: StreamId) -> None:
         followed = self._draft.followed(stream_id)
@@ -146,6 +152,8 @@ class Turns:
             followed = self._draft.followed(stream.spec.stream_id)
             if followed is None or not stream.may_guess:
                 continue
+            if self._follow is not None and stream.seq_id is not None:
+                self._follow(followed.seq_id, stream.seq_id)
             num_guesses += len(followed.guesses)
             fixed, gain = stream.spec.num_guesses, math.inf
             if len(followed.guesses) >= (MAX_GAMMA if fixed < 0 else fixed):

@@ -77,6 +77,8 @@ def _open_file(
     cache: Path,
     progress: Progress | None,
     num_snapshots: int = 0,
+    *,
+    has_head: bool = False,
 ) -> OpenedModel:
     config = LlamaConfig(
         path=path,
@@ -86,6 +88,7 @@ def _open_file(
         num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
         num_snapshots=num_snapshots,
+        has_head=has_head,
     )
     return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
@@ -114,7 +117,11 @@ def open_target(
     if not traits_of_file(path).embeds:
         # A draft goes back by more tokens than those of its last pass, which have snapshots.
         num_snapshots = MAX_GAMMA if architecture_of(path) in _SMALL_STATES else 0
-        opened = _open_file(settings, path, model_hash, cache, progress, num_snapshots)
+        # A head is a draft that nobody has to choose.
+        has_head = isinstance(settings, TargetEngine) and settings.draft == AUTO_DRAFT
+        opened = _open_file(
+            settings, path, model_hash, cache, progress, num_snapshots, has_head=has_head
+        )
         find_thinking(opened.model)
         return opened
     return EmbeddingModel(

@@ -67,10 +67,7 @@ def write_model(
     layer is recurrent, as in LFM2. has_factors: matrices have a scale beside them, as those of
     BitNet have. template: the chat template, if it has one.
     """
-    # libllama crashes in loading a model if the kernels are registered after another was loaded.
-    kernels()
-    plain = path.with_suffix(".f32")
-    metadata, tensors = _metadata(shape, architecture), _tensors(shape)
+    metadata, tensors = metadata_of(shape, architecture), _tensors(shape)
     if template:
         metadata["tokenizer.chat_template"] = template
     if pooling:
@@ -88,6 +85,15 @@ def write_model(
         tensors = {n: t for n, t in tensors.items() if n != "output.weight" and "ffn_norm" not in n}
     if is_hybrid:
         metadata, tensors = _hybrid(shape, metadata, tensors)
+    write_file(path, metadata, tensors, file_type)
+
+
+def write_file(
+    path: Path, metadata: dict[str, Any], tensors: dict[str, np.ndarray], file_type: str
+) -> None:
+    # libllama crashes in loading a model if the kernels are registered after another was loaded.
+    kernels()
+    plain = path.with_suffix(".f32")
     plain.write_bytes(_gguf(metadata, tensors))
     llama = library()
     params = llama.llama_model_quantize_default_params()
@@ -98,7 +104,7 @@ def write_model(
     assert code == 0
 
 
-def _metadata(shape: Shape, architecture: str) -> dict[str, Any]:
+def metadata_of(shape: Shape, architecture: str) -> dict[str, Any]:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [f"word{n}" for n in range(_NUM_VOCAB - len(tokens))]
     # Unknown, control, bytes, normal ones.

@@ -17,11 +17,12 @@ from airdraft.nodes.engine.grammar import Grammars
 from airdraft.nodes.engine.load import Opened, open_toy
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from airdraft.nodes.service.inside import Inside
+from airdraft.nodes.service.inside import Inside, Ready
 from airdraft.nodes.service.roles import run_node
 from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.turns import Turns
 from airdraft.nodes.worker.trial import Trial
+from airdraft.policies.acceptance import DraftCalibration
 from tests.nodes.builders import make_spec
 from tests.nodes.catalog.fakes import gguf_bytes
 from tests.nodes.target.script import FLAT, commits_in
@@ -291,7 +292,8 @@ async def test_what_is_known_to_be_wrong_ends_the_target_at_once(
 
 def test_an_emulated_draft_of_other_tokens_is_refused() -> None:
     other = open_toy(ToyConfig(num_vocab=50))
+    ready = Ready("toy:0.5", other.model, other.costs, DraftCalibration())
     settings = TargetEngine(model="toy:1", draft="toy:0.5")
     grammars = Grammars(ToyTokenizer(96).piece, 96, frozenset({0}))
     with pytest.raises(ConfigError, match="its tokens are others"):
-        Inside(settings, ToyModel().info, grammars, emulated=other)
+        Inside(settings, ToyModel().info, grammars, ready=ready)
