@@ -155,5 +155,6 @@ class HeadModel:
 
     def close(self) -> None:
         if self._context:
+            self._target.hidden = None
             self._llama.llama_free(self._context)
             self._context = None

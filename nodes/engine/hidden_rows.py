@@ -8,7 +8,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from airdraft.nodes.engine.protocol import EngineError, Span
+from airdraft.nodes.engine.llama_abi import calls_for_heads
+from airdraft.nodes.engine.protocol import Span
 
 Row: TypeAlias = npt.NDArray[np.float32]
 # Of each sequence: a head reads a text soon, or without its beginning. A row of Qwen3.5-4B has
@@ -20,22 +21,17 @@ class HiddenRows:
     """The hidden rows of the target's last tokens, by sequence and position."""
 
     def __init__(self, llama: Any, model: Any, num_sequences: int) -> None:
-        # They are no part of llama.h, and may be missing in another build.
-        try:
-            from llama_cpp import llama_cpp_ext
-        except (ImportError, AttributeError) as error:
-            raise EngineError(f"this build of libllama gives no hidden rows: {error}") from None
-        self._ext = llama_cpp_ext
+        self._calls = calls_for_heads()
         self.zero: Row = np.zeros(int(llama.llama_model_n_embd_out(model)), dtype=np.float32)
         self._rows: list[dict[int, Row]] = [{} for _ in range(num_sequences)]
 
     def attach(self, context: Any, *, is_head: bool) -> None:
         """Have the passes of a context leave rows: all of a target, those with logits of a head."""
-        self._ext.llama_set_embeddings_nextn(context, True, is_head)
+        self._calls.llama_set_embeddings_nextn(context, True, is_head)
 
     def rows_of(self, context: Any, count: int) -> Row:
         """Returns (count, width) rows of the last pass; the next one overwrites them."""
-        pointer = self._ext.llama_get_embeddings_nextn(context)
+        pointer = self._calls.llama_get_embeddings_nextn(context)
         return np.ctypeslib.as_array(pointer, shape=(count, len(self.zero)))
 
     def keep(self, context: Any, spans: Sequence[Span]) -> None:

@@ -91,7 +91,7 @@ class LlamaModel(LlamaContext):
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
         self._num_output_tokens = 0
-        # What the passes leave for the head of this model; None if it has none.
+        # What passes leave for its head, if it has one; a closed head sets it to None by its thread.
         self.hidden: HiddenRows | None = None
         if config.has_head and self._llama.llama_model_n_layer_nextn(self._model) > 0:
             self.hidden = HiddenRows(self._llama, self._model, config.max_sequences)
@@ -245,8 +245,8 @@ class LlamaModel(LlamaContext):
         if code != 0:
             raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
         log.append_pass((span.seq_id, len(span.token_ids)) for span in spans)
-        if self.hidden is not None:
-            self.hidden.keep(self._context, spans)
+        if (hidden := self.hidden) is not None:
+            hidden.keep(self._context, spans)
         if rows == 0:
             return np.empty((0, self.info.num_vocab), dtype=np.float32)
         # They lie in libllama's own memory, which moves when a pass has more rows than any before.
@@ -259,8 +259,8 @@ class LlamaModel(LlamaContext):
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
         if length == current:
             return
-        if self.hidden is not None:
-            self.hidden.cut(seq_id, length)
+        if (hidden := self.hidden) is not None:
+            hidden.cut(seq_id, length)
         if length == 0:
             self._shortest[seq_id] = 0
         elif not self.info.can_take_back:

@@ -170,6 +170,15 @@ def load_model(
     return model
 
 
+def calls_for_heads() -> Any:
+    """Returns libllama's calls for hidden rows, which llama.h lacks. Raises EngineError."""
+    try:
+        from llama_cpp import llama_cpp_ext
+    except (ImportError, AttributeError) as error:
+        raise EngineError(f"this build of libllama gives no hidden rows: {error}") from None
+    return llama_cpp_ext
+
+
 def metadata_of(model: Any, key: str) -> str:
     """Returns a text of a model file's metadata; "" if it is missing or unusually long."""
     buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)

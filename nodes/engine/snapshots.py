@@ -90,8 +90,8 @@ class SnapshotModel(LlamaModel):
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
         if length == current:
             return
-        if self.hidden is not None:
-            self.hidden.cut(seq_id, length)
+        if (hidden := self.hidden) is not None:
+            hidden.cut(seq_id, length)
         if length == 0:
             self._wanted.pop(seq_id, None)
             self._began.pop(seq_id, None)

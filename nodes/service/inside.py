@@ -64,6 +64,7 @@ class Ready:
     """A draft that guesses, and what its guesses need.
 
     follow: called before its steps with a stream's sequence in it, and in the target; or None.
+    record: marks its work, if that could end the process.
     """
 
     name: str
@@ -72,14 +73,31 @@ class Ready:
     calibration: DraftCalibration
     limit: OutputLimit | None = None
     follow: Callable[[int, int], None] | None = None
+    record: InsideRecord | None = None
 
 
-def head_of(model: LlamaModel) -> Ready:
-    """Returns the head of a target's own file. Raises EngineError."""
-    head = HeadModel(model)
-    costs = calibrate(head)
+def head_of(model: LlamaModel, folder: Path | None = None) -> Ready | None:
+    """Returns the head of a target's own file; None if it fails, or has failed or not paid before.
+
+    folder: of records of how drafts inside targets have done; None to keep none.
+    """
+    record = None
+    try:
+        if folder is not None:
+            build = library_hash(), this_device()
+            record = InsideRecord(folder, key_of("head", model.info.model_hash, *build))
+            if record.state not in ("untried", "good"):
+                record.release()
+                logger.info("the head of %s is left out: %s", model.info.model, record.reason)
+                return None
+        with record or contextlib.nullcontext():
+            head = HeadModel(model)
+            costs = calibrate(head)
+    except (EngineError, OSError) as error:
+        logger.warning("the head of %s is left out: %s", model.info.model, error)
+        return None
     limit = OutputLimit(head.info.num_vocab, head.limit_output)
-    return Ready("in its own file", head, costs, DraftCalibration(), limit, head.follow)
+    return Ready("in its own file", head, costs, DraftCalibration(), limit, head.follow, record)
 
 
 class Inside:
@@ -112,7 +130,7 @@ class Inside:
         self._told = ""
         # Guards the four below: the loading thread may still run when all else has ended.
         self._lock = threading.Lock()
-        self._record: InsideRecord | None = None
+        self._record = ready.record if ready is not None else None
         # What was opened, to be closed in the end.
         self._opened: Sequences | None = ready.model if ready is not None else None
         self._is_over = False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airdraft.mesh.endpoints import ipc_path
 from airdraft.mesh.errors import KeysError
 from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.catalog import default_cache_dir
 from airdraft.nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
@@ -42,6 +43,7 @@ from airdraft.nodes.worker.engines import (
 if TYPE_CHECKING:
     from airdraft.nodes.coordinator.service import Coordinator
     from airdraft.nodes.draft.node import DraftNode
+    from airdraft.nodes.service.inside import Ready
     from airdraft.nodes.target.embedding import EmbeddingNode
     from airdraft.nodes.target.node import TargetNode
 
@@ -166,31 +168,38 @@ async def run_node(
 
 def _open_pair(
     settings: TargetEngine, progress: Progress | None = None
-) -> tuple[Opened | EmbeddingModel, Opened | None]:
-    """Open a target's model, and the draft model that it runs itself if that is no file.
+) -> tuple[Opened | EmbeddingModel, Ready | None]:
+    """Open a target's model, and the draft that it runs itself if that is no file of its own.
 
     A file is opened while the target serves already.
     """
+    from airdraft.nodes.service.inside import Ready, head_of
+
     check_draft_inside(settings)
     inside = draft_for(settings)
-    emulated = None
+    ready = None
     if inside is not None and opener_of(inside.model):
         emulated = open_engine(inside, is_draft=True)
-    return open_target(settings, progress), emulated
+        calibration = calibration_of(emulated.model)
+        ready = Ready(settings.draft, emulated.model, emulated.costs, calibration)
+    opened = open_target(settings, progress)
+    if isinstance(opened, OpenedModel) and opened.model.hidden is not None:
+        ready = head_of(opened.model, default_cache_dir(environment()) / "inside")
+    return opened, ready
 
 
 def _target_node(
     config: TargetConfig,
-    pair: tuple[Opened | EmbeddingModel, Opened | None],
+    pair: tuple[Opened | EmbeddingModel, Ready | None],
     stack: contextlib.ExitStack,
 ) -> Callable[..., Node]:
     """Open what a node needs besides, on the stack; returns what makes the node of a transport."""
     from airdraft.nodes.engine.grammar import Grammars
-    from airdraft.nodes.service.inside import Inside, Ready, head_of
+    from airdraft.nodes.service.inside import Inside
     from airdraft.nodes.target.embedding import EmbeddingNode
     from airdraft.nodes.target.node import TargetNode
 
-    opened, emulated = pair
+    opened, ready = pair
     if isinstance(opened, EmbeddingModel):
         opened.tokenizer.start()
         stack.enter_context(contextlib.closing(opened))
@@ -202,12 +211,7 @@ def _target_node(
     words = tokenizer.piece, info.num_vocab, info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
     grammars = Grammars(*words, check)
-    inside = ready = None
-    if emulated is not None:
-        model = emulated.model
-        ready = Ready(config.engine.draft, model, emulated.costs, calibration_of(model))
-    elif isinstance(opened, OpenedModel) and opened.model.hidden is not None:
-        ready = head_of(opened.model)
+    inside = None
     if ready is not None or draft_for(config.engine) is not None:
         inside = Inside(config.engine, info, grammars, ready=ready)
         stack.enter_context(contextlib.closing(inside))

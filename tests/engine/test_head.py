@@ -81,6 +81,23 @@ def test_wrong_guesses_leave_no_trace_in_the_head(path):
         assert np.array_equal(found, wanted)
 
 
+def test_a_head_that_was_at_work_when_its_process_died_is_left_out(path, tmp_path):
+    for dies in (False, True):
+        with opened(path) as model:
+            ready = head_of(model, tmp_path)
+            assert ready is not None
+            assert ready.record is not None
+            if dies:
+                ready.record.__enter__()
+            else:
+                ready.record.release()
+            ready.model.close()
+            # As when its process ends, this lets go of the mark's lock.
+            ready.record._bytes.close()
+    with opened(path) as model:
+        assert head_of(model, tmp_path) is None
+
+
 def test_texts_with_guesses_of_the_head_are_those_without(path):
     config = LlamaConfig(path=path, num_cells=1024, max_sequences=5, has_head=True)
     opened = open_model(config, None)
@@ -98,6 +115,7 @@ def test_texts_with_guesses_of_the_head_are_those_without(path):
     ]
     with contextlib.closing(opened.model) as model:
         ready = head_of(model)
+        assert ready is not None
         texts = []
         with contextlib.closing(ready.model):
             for has_guesses in (False, True):
