@@ -91,7 +91,7 @@ class LlamaModel(LlamaContext):
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
         self._num_output_tokens = 0
-        # What passes leave for its head, if it has one; a closed head sets it to None by its thread.
+        # What passes leave for its head, if it has one. A closed head, on its thread, sets None.
         self.hidden: HiddenRows | None = None
         if config.has_head and self._llama.llama_model_n_layer_nextn(self._model) > 0:
             self.hidden = HiddenRows(self._llama, self._model, config.max_sequences)
