@@ -250,6 +250,9 @@ def compose(
         fixed = stream.spec.num_guesses
         if fixed >= 0:
             most = min(most, fixed)
+        if num_pending >= MAX_GAMMA:
+            # It is brought up to date first, so that pending tokens do not grow with each pass.
+            most = 0
         best, likely = best_of(stream, proposers, max(0, most))
         chosen.append(best)
         if fixed >= 0:

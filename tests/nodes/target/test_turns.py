@@ -13,10 +13,11 @@ from airdraft.nodes.draft.state import DraftState
 from airdraft.nodes.engine.protocol import EngineError, Logits, Span
 from airdraft.nodes.engine.sampling import Sampling
 from airdraft.nodes.engine.toy import ToyConfig, ToyTokenizer
+from airdraft.nodes.messages import MAX_GAMMA
 from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.stream import Beside, Committed, Event
 from airdraft.nodes.target.turns import Turns
-from airdraft.nodes.worker.stream import StreamSpec
+from airdraft.nodes.worker.stream import StreamId, StreamSpec
 from airdraft.policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
 from tests.nodes.recurrent_toy import RecurrentToy
@@ -148,6 +149,17 @@ def test_recurrent_models_guess_and_have_guesses(is_recurrent: tuple[bool, bool]
     events = pair.run()
     assert tokens_of(events) == alone(make_stream()).token_ids
     assert len(pair.model.passes) < 60
+
+
+def test_what_a_recurrent_target_computes_again_stays_short() -> None:
+    """A client wants guesses that are never right."""
+    pair = Pair(agreement=0.0, is_recurrent=(True, False))
+    pair.open(*(make_stream(number, num_guesses=3) for number in (1, 2)))
+    events = pair.run()
+    for number in (1, 2):
+        expected = alone(make_stream(number)).token_ids
+        assert tokens_of(events, StreamId(number)) == expected
+    assert max(max(sizes) for sizes in pair.model.sizes) <= 2 * MAX_GAMMA + 2
 
 
 def test_a_draft_that_is_never_right_costs_a_few_steps() -> None:
