@@ -118,6 +118,18 @@ def architecture_of(path: Path) -> str:
         return header.texts.get("general.architecture", "")
 
 
+def has_head(path: Path) -> bool | None:
+    """Whether a model file has a head for tokens after the next one; None for a kind without one.
+
+    Files of such a kind may leave it out. Raises GgufError or OSError.
+    """
+    with opened(path) as (header, _):
+        architecture = header.texts.get("general.architecture", "")
+        if header.texts.get(f"{architecture}.nextn_predict_layers", "0") == "0":
+            return None
+        return any(".nextn." in tensor.name for tensor in header.tensors)
+
+
 def vocabulary_of(path: Path) -> bytes:
     """Return a GGUF file with all keys of another one, and so its vocabulary, but no tensors.
 

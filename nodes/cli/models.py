@@ -14,7 +14,7 @@ from airdraft.nodes.catalog import (
     CatalogError,
     default_cache_dir,
 )
-from airdraft.nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
+from airdraft.nodes.catalog.gguf import GgufError, has_head, traits_of_file, vocabulary_of
 from airdraft.nodes.catalog.hub import files_of, name_of
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
@@ -68,13 +68,15 @@ def list_models(catalog: Catalog) -> None:
 def _traits_text(path: Path) -> str:
     """The part of a line of the list that comes from the model's file."""
     try:
-        traits = traits_of_file(path)
+        traits, head = traits_of_file(path), has_head(path)
     except (GgufError, OSError):
         return ""
     if traits.embeds:
         return "; embeddings"
     text = f"; tools as {traits.tool_style}" if traits.tool_style else ""
     text += "; thinks" if traits.thinking else ""
+    if head is not None:
+        text += "; a head that guesses" if head else "; its head is left out of this file"
     if (drawn := traits.sampling) != SamplingDefaults():
         text += f"; temperature {drawn.temperature:g}, top-k {drawn.top_k}"
         text += f", top-p {drawn.top_p:g}, min-p {drawn.min_p:g}"

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from airdraft.nodes.catalog.gguf import has_head
 from airdraft.nodes.draft.state import DraftState
 from airdraft.nodes.engine.head import HeadModel
 from airdraft.nodes.engine.llama import LlamaModel
@@ -41,6 +42,16 @@ def opened(path, *, has_head=True):
     config = LlamaConfig(path=path, num_cells=1024, max_sequences=5, has_head=has_head)
     with contextlib.closing(LlamaModel(config)) as model:
         yield model
+
+
+def test_a_file_says_whether_it_has_one(path, tmp_path):
+    assert has_head(path) is True
+    other = tmp_path / "other.gguf"
+    data = path.read_bytes()
+    other.write_bytes(data.replace(b".nextn.", b".nexxn."))
+    assert has_head(other) is False
+    other.write_bytes(data.replace(b".nextn_predict_layers", b".nextn_predict_layerz"))
+    assert has_head(other) is None
 
 
 def test_the_rows_of_the_target_are_those_without_a_head(path):
