@@ -143,8 +143,8 @@ def max_streams_option(config: Callable[[], Any]) -> Callable[[F], F]:
 
 def draft_option(config: Callable[[], Any]) -> Callable[[F], F]:
     says = (
-        "Draft model of the target. auto: the catalogue's, if it has one; none: no draft model, "
-        "but still prompt lookup."
+        "Draft model of the target. auto: the catalogue's, or the head of the target's file; "
+        "none: no draft model, but still prompt lookup."
     )
     return setting(config, "engine.draft", says, "-md", "NAME|PATH|auto|none")
 

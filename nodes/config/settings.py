@@ -110,7 +110,8 @@ class TargetEngine(EngineSettings):
     prefix_cache_mb: int = ranged(256, 0, 1 << 20)
     #: The name or file of a draft model that guesses in the target's process, in turns with its
     #: passes, so that both have all cores. `auto` means the one that the catalogue has for the
-    #: model, if it has one, and `none` means none. Prompt lookup is a setting of the coordinator.
+    #: model, or else the head of the model's file, and `none` means none. Prompt lookup is a
+    #: setting of the coordinator.
     draft: str = NO_DRAFT
 
     def __post_init__(self) -> None:
