@@ -29,9 +29,9 @@ class Asked:
 class Figures:
     """Figures of groups of requests, each asked at once.
 
-    tokens_per_s: while all streams of a group decode. first_token_s: the median. cpu_s_a_token:
-    processor time of all the system's processes, also that for reading prompts. Each is 0.0 if
-    nothing was answered. texts: in the order of the requests; None for one that failed. error: the
+    tokens_per_s: while all streams of a group decode, but those that had ended before. Others are
+    first_token_s, the median, and cpu_s_a_token, processor time of all the system's processes, also
+    that for reading prompts. Each is 0.0 if nothing was answered. texts: in the order of the requests; None for one that failed. error: the
     reason of the first failure, or "".
     """
 
@@ -50,7 +50,9 @@ def figures_of(groups: Sequence[Sequence[Asked]], cpu_s: float) -> Figures:
     whole = [request for request in requests if request.token_s and not request.error]
     errors = [request.error for request in requests if request.error]
     num_tokens = sum(len(request.token_s) for request in requests)
-    times = [together([r.token_s for r in group if not r.error]) for group in groups]
+    # With guesses a short answer may end before the last text has been read.
+    answered = [[r.token_s for r in group if not r.error] for group in groups]
+    times = [together(token_s, ends_early=True) for token_s in answered]
     return Figures(
         num_failed=len(errors),
         num_tokens=num_tokens,
