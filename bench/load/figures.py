@@ -29,10 +29,10 @@ class Asked:
 class Figures:
     """Figures of groups of requests, each asked at once.
 
-    tokens_per_s: while all streams of a group decode, but those that had ended before. Others are
-    first_token_s, the median, and cpu_s_a_token, processor time of all the system's processes, also
-    that for reading prompts. Each is 0.0 if nothing was answered. texts: in the order of the requests; None for one that failed. error: the
-    reason of the first failure, or "".
+    tokens_per_s: while all streams of a group decode, but those that had ended before.
+    first_token_s: the median. cpu_s_a_token: processor time of all the system's processes, also
+    that for reading prompts. Each is 0.0 if nothing was answered. texts: in the order of the
+    requests; None for one that failed. error: the reason of the first failure, or "".
     """
 
     num_failed: int
