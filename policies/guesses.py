@@ -44,8 +44,8 @@ def composed(
 
     Each stream has a token of its own in the pass. pass_s: seconds of a pass by its tokens.
     given_gain: weighted tokens that are expected of the guesses that are in the pass at any cost.
-    num_read: tokens of prompts in the pass; their own cost is left out,
-    because it has to be paid anyway. most: most guesses that fit in the pass.
+    num_read: tokens of prompts in the pass; their own cost is left out, because it has to be paid
+    anyway. most: most guesses that fit in the pass.
 
     For a given number of guesses, those with the greatest weighted chances are best. Chances fall
     along a stream, so trying every number in this order is exact if all tokens cost the same. The
@@ -92,8 +92,9 @@ def composed_equal(
     """Do what composed() does, for a model with recurrent layers.
 
     All streams have equally many tokens in a pass: pending ones, the last committed one, guesses
-    and padding. Where not all of these are right, those that are come again in the next pass, so a
-    pass is charged with the seconds of the tokens that it is expected to make pending, times_again.
+    and padding. Where not all of these are right, those that are right come again in the next pass.
+    So a pass is charged with the tokens that it is expected to make pending. times_again: how often
+    each of them is computed again; 0.0 if the model keeps a state for each token.
     """
     decoding = [offer for offer in offers if offer.num_pending is not None]
     num_others = len(offers) - len(decoding)

@@ -251,7 +251,10 @@ def _prose(text: str) -> str:
 
 
 def _shell(command: str) -> Iterator[str]:
-    """A command as a code block, continued before an option where it is too long for a line."""
+    """A command as a code block, continued before an option where it is too long for a line.
+
+    A list that is too long itself is continued behind a comma, where the shell joins both lines.
+    """
     first, *options = command.split(" --")
     line = f"    {first}"
     for option in options:
@@ -259,4 +262,8 @@ def _shell(command: str) -> Iterator[str]:
             yield f"{line} \\"
             line = "     "
         line += f" --{option}"
+        while len(line) > _WIDTH - len(" \\"):
+            end = line.rindex(",", 0, _WIDTH - len("\\")) + 1
+            yield f"{line[:end]}\\"
+            line = f"    {line[end:]}"
     yield line

@@ -106,28 +106,28 @@ def check_gguf(path: Path) -> None:
             raise PartError(f"is one of {count} parts of a model")
 
 
-def traits_of_file(path: Path) -> ModelTraits:
-    """Return the traits that a model file declares. Raises GgufError or OSError."""
-    with opened(path) as (header, _):
-        return traits_of(lambda key: header.texts.get(key, ""))
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a model file declares.
 
-
-def architecture_of(path: Path) -> str:
-    """Return the architecture that a model file declares. Raises GgufError or OSError."""
-    with opened(path) as (header, _):
-        return header.texts.get("general.architecture", "")
-
-
-def has_head(path: Path) -> bool | None:
-    """Whether a model file has a head for tokens after the next one; None for a kind without one.
-
-    Files of such a kind may leave it out. Raises GgufError or OSError.
+    has_head: whether it has a head for tokens after the next one; None for a kind without one.
+    Files of such a kind may leave it out.
     """
+
+    architecture: str
+    traits: ModelTraits
+    has_head: bool | None
+
+
+def declared_by(path: Path) -> Declared:
+    """Return what a model file declares. Raises GgufError or OSError."""
     with opened(path) as (header, _):
-        architecture = header.texts.get("general.architecture", "")
-        if header.texts.get(f"{architecture}.nextn_predict_layers", "0") == "0":
-            return None
-        return any(".nextn." in tensor.name for tensor in header.tensors)
+        texts = header.texts
+        architecture, has_head = texts.get("general.architecture", ""), None
+        if texts.get(f"{architecture}.nextn_predict_layers", "0") != "0":
+            has_head = any(".nextn." in tensor.name for tensor in header.tensors)
+        traits = traits_of(lambda key: texts.get(key, ""))
+        return Declared(architecture, traits, has_head)
 
 
 def vocabulary_of(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from airdraft.nodes.catalog import (
     CatalogError,
     default_cache_dir,
 )
-from airdraft.nodes.catalog.gguf import GgufError, has_head, traits_of_file, vocabulary_of
+from airdraft.nodes.catalog.gguf import GgufError, declared_by, vocabulary_of
 from airdraft.nodes.catalog.hub import files_of, name_of
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
@@ -68,9 +68,10 @@ def list_models(catalog: Catalog) -> None:
 def _traits_text(path: Path) -> str:
     """The part of a line of the list that comes from the model's file."""
     try:
-        traits, head = traits_of_file(path), has_head(path)
+        declared = declared_by(path)
     except (GgufError, OSError):
         return ""
+    traits, head = declared.traits, declared.has_head
     if traits.embeds:
         return "; embeddings"
     text = f"; tools as {traits.tool_style}" if traits.tool_style else ""

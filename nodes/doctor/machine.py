@@ -3,22 +3,16 @@
 import contextlib
 import errno
 import socket
-from collections import Counter
 from pathlib import Path
 
 from airdraft.mesh.endpoints import ipc_path, listens
 from airdraft.nodes.doctor.finding import Finding, note, ok, warn
+from airdraft.nodes.engine.cores import sizes_in
 
 _MUCH_SWAP_BYTES = 256 << 20
 _HOT_BELOW_TRIP_C = 10.0
 _HOT_C = 85.0
 _SLOW_SHARE = 0.6
-
-
-def sizes_in(meminfo: str) -> Counter[str]:
-    """Returns the sizes of /proc/meminfo in bytes, by name; 0 for a name that is missing."""
-    lines = (line.partition(":") for line in meminfo.splitlines() if ":" in line)
-    return Counter({name: int(value.split()[0]) * 1024 for name, _, value in lines})
 
 
 def check_swap(meminfo: str) -> Finding:

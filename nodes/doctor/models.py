@@ -7,7 +7,7 @@ from airdraft.nodes.catalog import Catalog, CatalogError
 from airdraft.nodes.catalog.disk import existing
 from airdraft.nodes.config.settings import EngineSettings
 from airdraft.nodes.doctor.finding import Finding, fail, note, ok, warn
-from airdraft.nodes.doctor.machine import sizes_in
+from airdraft.nodes.engine.cores import sizes_in
 from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.worker.engines import opener_of
 

@@ -39,15 +39,16 @@ _FEATURE_FIELDS = ("flags", "Features")
 _MOST_CHARS = 200
 
 
+def sizes_in(meminfo: str) -> Counter[str]:
+    """Returns the sizes of /proc/meminfo in bytes, by name; 0 for a name that is missing."""
+    lines = (line.partition(":") for line in meminfo.splitlines() if ":" in line)
+    return Counter({name: int(value.split()[0]) * 1024 for name, _, value in lines})
+
+
 def available_memory() -> int:
     """Returns the bytes that programs can take without swapping, as far as this system tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(
-            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
-        )
-    except (OSError, ValueError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    told = sizes_in(read(Path("/proc/meminfo")))["MemAvailable"]
+    return told or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:

@@ -211,9 +211,10 @@ class LlamaModel(LlamaContext):
                 for span in part:
                     if span.keeps:
                         self._states.keep(span.seq_id)
-                    self._replay.ran(span)
             logits, place = self._run(part), 0
             for span in part:
+                if self._replay is not None:
+                    self._replay.ran(span)
                 if span.num_outputs:
                     rows[span.seq_id] = logits[place : place + span.num_outputs]
                     place += span.num_outputs
@@ -265,6 +266,10 @@ class LlamaModel(LlamaContext):
             self._shortest[seq_id] = 0
         elif not self.info.can_take_back:
             raise InvalidInputError(f"{self.info.model} cannot cut a sequence")
+        self._cut(seq_id, length)
+
+    def _cut(self, seq_id: int, length: int) -> None:
+        """Cut a sequence, which has more than `length` positions."""
         if self._replay is not None:
             length = self._replay.cut(seq_id, length, self._log.length(seq_id))
         if length == self._log.length(seq_id):

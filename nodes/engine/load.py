@@ -88,41 +88,41 @@ def open_model(
 
     If the self-test of profile exact fails with our kernels, ggml's own kernels are tried with the
     weights in the layout of the file, which is slow. If this fails too, the fastest form is opened
-    and counts as not exact. A model with recurrent layers that fails it is first tried without
-    guesses.
+    and counts as not exact. Each of these is tried without guesses, too, if it is of a model with
+    recurrent layers.
     """
-    try:
-        opened = _open_guessed(config, cache, progress, model_hash)
-    except _GuessesFailedError as error:
-        logger.info("self-test: %s; trying without guesses", error)
-        config = replace(config, num_snapshots=0, takes_back=False)
-        opened = _open_once(config, cache, progress, model_hash)
+    opened = _open_with_guesses(config, cache, progress, model_hash)
     if config.profile == "fast" or opened.self_test.exact:
         return opened
     failure, model_hash = opened.self_test.failure, opened.model.info.model_hash
     if config.repack:
         logger.info("self-test: %s; trying ggml's kernels with the file's own layout", failure)
         opened.model.close()
-        opened = _open_once(replace(config, repack=False), cache, progress, model_hash)
+        plain = replace(config, repack=False)
+        opened = _open_with_guesses(plain, cache, progress, model_hash)
         if opened.self_test.exact:
             return opened
         opened.model.close()
-        opened = _open_once(config, cache, progress, model_hash)
+        opened = _open_with_guesses(config, cache, progress, model_hash)
     logger.warning("the model is not exact on this device: %s", failure)
     return opened
 
 
-def _open_guessed(
+def _open_with_guesses(
     config: LlamaConfig, cache: Path | None, progress: Progress | None, model_hash: str | None
 ) -> OpenedModel:
-    """Open a model with snapshots, if they are asked for and hold, or else without."""
-    if config.num_snapshots:
-        try:
-            return _open_once(config, cache, progress, model_hash)
-        except EngineError as error:
-            logger.info("self-test: %s; trying without snapshots", error)
-            config = replace(config, num_snapshots=0)
-    return _open_once(config, cache, progress, model_hash)
+    """Open a model with recurrent layers in the first way to take guesses back that is exact.
+
+    The ways are snapshots, if they are asked for, and second states; the last resort is none.
+    """
+    try:
+        return _open_once(config, cache, progress, model_hash)
+    except _GuessesFailedError as error:
+        has_another = config.num_snapshots > 0
+        other = "second states" if has_another else "no guesses"
+        logger.info("self-test: %s; trying %s", error, other)
+        config = replace(config, num_snapshots=0, takes_back=has_another)
+        return _open_with_guesses(config, cache, progress, model_hash)
 
 
 def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Piece]:
@@ -166,7 +166,7 @@ def _open_once(
     if self_test is None:
         try:
             self_test = _self_test(model, config.profile, prefix_lens, progress)
-        except _GuessesFailedError:
+        except EngineError:
             model.close()
             raise
     if costs is None or is_much_faster_now(model, costs):

@@ -163,13 +163,14 @@ def _take_turns(
             start = lengths[seq_id]
             end = lengths[seq_id] = min(start + count, len(token_ids))
             if end > start:
-                num_outputs = max(0, end - max(start, prefix_len))
-                has_guesses = num_outputs and model.info.can_take_back
+                num_right = max(0, end - max(start, prefix_len))
+                # The first tokens of a text are read as those of a prompt are.
+                has_guesses = start > 0 and model.info.can_take_back
                 wrong = foreign[: (num_pass + 2 * seq_id) % 4] if has_guesses else []
                 spans.append(
                     Span(
-                        *(seq_id, start, token_ids[start:end] + wrong, num_outputs + len(wrong)),
-                        keeps=num_outputs > 0,
+                        *(seq_id, start, token_ids[start:end] + wrong, num_right + len(wrong)),
+                        keeps=start > 0,
                     )
                 )
         if num_pass % 2:
@@ -235,9 +236,6 @@ def _prefill(model: Model, seq_id: int, token_ids: list[int], chunk: int) -> Non
 def _rewind(model: Model, prefix: list[int], chunk: int) -> None:
     """Cut sequence 0 to its prefix, or read this again if the model cannot go back."""
     if model.info.can_take_back and not model.info.num_snapshots:
-        if not model.info.can_cut:
-            # A compaction keeps the state that a sequence can go back to.
-            model.compact()
         model.truncate(0, len(prefix))
     else:
         model.truncate(0, 0)

@@ -80,30 +80,22 @@ class SnapshotModel(LlamaModel):
         wanted = sorted(self._wanted.items(), key=lambda item: -self._log.last_cell(item[0]))
         self._wanted.clear()
         for seq_id, length in wanted:
-            super().truncate(seq_id, length)
+            super()._cut(seq_id, length)
             self._moved.add(seq_id)
             self._began.pop(seq_id, None)
 
-    def truncate(self, seq_id: int, length: int) -> None:
-        current = self.length(seq_id)
-        if not 0 <= length <= current:
-            raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
-        if length == current:
-            return
-        if (hidden := self.hidden) is not None:
-            hidden.cut(seq_id, length)
+    def _cut(self, seq_id: int, length: int) -> None:
         if length == 0:
             self._wanted.pop(seq_id, None)
             self._began.pop(seq_id, None)
             self._moved.discard(seq_id)
-            super().truncate(seq_id, 0)
-        elif (
-            length <= self._began.get(seq_id, current)
-            or self._log.length(seq_id) - length > self.config.num_snapshots
-        ):
+            super()._cut(seq_id, 0)
+            return
+        num_cells = self._log.length(seq_id)
+        is_before = length <= self._began.get(seq_id, num_cells)
+        if is_before or num_cells - length > self.config.num_snapshots:
             raise InvalidInputError(f"sequence {seq_id} has no state to go back to {length} tokens")
-        else:
-            self._wanted[seq_id] = length
+        self._wanted[seq_id] = length
 
     def length(self, seq_id: int) -> int:
         length = super().length(seq_id)

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
 from airdraft.nodes.catalog.compact import compact_copy
-from airdraft.nodes.catalog.gguf import architecture_of, traits_of_file
+from airdraft.nodes.catalog.gguf import declared_by
 from airdraft.nodes.config.settings import (
     AUTO_DRAFT,
     NO_DRAFT,
@@ -104,7 +104,7 @@ def _num_threads(settings: EngineSettings) -> int:
 
 
 def open_target(
-    settings: EngineSettings, progress: Progress | None = None
+    settings: TargetEngine, progress: Progress | None = None
 ) -> Opened | EmbeddingModel:
     """Open the engine of a target, whose model may be an embedding model.
 
@@ -114,11 +114,12 @@ def open_target(
         return open_engine(settings, progress)
     cache = default_cache_dir(environment())
     path, model_hash = checked_model(settings, cache)
-    if not traits_of_file(path).embeds:
+    declared = declared_by(path)
+    if not declared.traits.embeds:
         # A draft goes back by more tokens than those of its last pass, which have snapshots.
-        num_snapshots = MAX_GAMMA if architecture_of(path) in _SMALL_STATES else 0
+        num_snapshots = MAX_GAMMA if declared.architecture in _SMALL_STATES else 0
         # A head is a draft that nobody has to choose.
-        has_head = isinstance(settings, TargetEngine) and settings.draft == AUTO_DRAFT
+        has_head = settings.draft == AUTO_DRAFT
         opened = _open_file(
             settings, path, model_hash, cache, progress, num_snapshots, has_head=has_head
         )

@@ -7,7 +7,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from airdraft.nodes.catalog.gguf import traits_of_file
+from airdraft.nodes.catalog.gguf import declared_by
 from airdraft.nodes.engine.embedding import EmbeddingModel
 from airdraft.nodes.engine.llama_abi import library
 from airdraft.nodes.engine.protocol import InvalidInputError
@@ -23,7 +23,7 @@ TEXTS = ("word1 word2 word3", "été", "a" * 150)
 def test_vectors_are_those_of_libllama(tmp_path: Path, pooling: int, file_type: str) -> None:
     path = tmp_path / "tiny.gguf"
     write_model(path, SHAPES["width 512"], file_type, pooling=pooling)
-    assert traits_of_file(path).embeds
+    assert declared_by(path).traits.embeds
     plain = llama_cpp.Llama(
         str(path), embedding=True, pooling_type=pooling, n_ctx=512, n_batch=512, verbose=False
     )
@@ -69,7 +69,7 @@ def test_what_is_too_long_or_no_token_is_refused(tmp_path: Path) -> None:
             with pytest.raises(InvalidInputError):
                 model.embed(token_ids)
     write_model(path, SHAPES["width 512"], "Q8_0")
-    assert not traits_of_file(path).embeds
+    assert not declared_by(path).traits.embeds
 
 
 def test_a_vector_that_is_not_of_numbers_is_refused(

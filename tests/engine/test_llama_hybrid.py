@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from airdraft.nodes.engine import kept_states, llama, llama_abi, load
+from airdraft.nodes.engine import kept_states, llama, llama_abi, load, snapshots
 from airdraft.nodes.engine.cells import CellLog
 from airdraft.nodes.engine.kept_states import KeptStates
 from airdraft.nodes.engine.llama import LlamaModel
@@ -104,7 +104,7 @@ def test_the_self_test_sees_a_log_of_another_order(path, repack, monkeypatch):
         assert "two texts that take turns" in run_self_test(model, prefix_lens=(60,)).failure
 
 
-@pytest.mark.parametrize("name", ["keep", "put_back", "restore"])
+@pytest.mark.parametrize("name", ["keep", "put_back"])
 def test_a_model_whose_states_do_not_go_back_is_served_without_guesses(path, name, monkeypatch):
     monkeypatch.setattr(KeptStates, name, lambda *_: None)
     opened = load.open_model(LlamaConfig(path=path, num_cells=1024, max_sequences=3), None)
@@ -141,6 +141,17 @@ def test_a_model_whose_second_states_take_too_much_memory_has_no_guesses(path, m
     assert "no guesses: second states of 3 streams take" in caplog.text
 
 
+def test_a_compaction_keeps_the_state_that_a_sequence_can_go_back_to(path):
+    with opened(path) as model:
+        model.forward([Span(0, 0, TEXT[:BEGIN])])
+        spans = (Span(0, n, [TEXT[n]], 1, keeps=n == BEGIN) for n in range(BEGIN, 50))
+        rows = [model.forward([span])[0].copy() for span in spans]
+        model.compact()
+        model.truncate(0, BEGIN)
+        found = model.forward([Span(0, BEGIN, TEXT[BEGIN:40], 8)])
+        assert np.array_equal(found, rows[:8])
+
+
 def test_plamo_2_is_refused_before_it_can_end_the_process(path, monkeypatch):
     monkeypatch.setattr(llama_abi, "metadata_of", lambda _model, _key: "plamo2")
     with pytest.raises(ModelFileError, match="no two streams of a PLaMo 2"):
@@ -160,8 +171,8 @@ def test_snapshots_are_used_if_they_hold_and_kept_states_otherwise(path, monkeyp
     config = LlamaConfig(path=path, num_cells=1024, max_sequences=3, num_snapshots=16)
     for breaks in (False, True):
         if breaks:
-            # What padding and callers cut is forgotten.
-            monkeypatch.setattr(SnapshotModel, "_settle", lambda model: model._wanted.clear())
+            # Spans of unequal lengths leave snapshots of other sequences.
+            monkeypatch.setattr(snapshots, "padded", lambda span, _length: span)
         with contextlib.closing(load.open_model(config, None).model) as model:
             assert model.info.exact
             assert model.info.can_take_back

@@ -31,6 +31,7 @@ from tests.nodes.draft.script import (
     run,
     text_of,
 )
+from tests.nodes.recurrent_toy import RecurrentToy
 
 
 def make(**changes: Any) -> DraftState:
@@ -82,6 +83,19 @@ def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
     # Tokens that are told again change nothing.
     assert state.committed(ONE, 1, len(PROMPT), text[:3]) == []
     assert not state.has_work()
+
+
+def test_a_recurrent_draft_never_computes_more_than_a_few_dozen_tokens_again() -> None:
+    model, text = RecurrentToy(ToyConfig()), text_of()
+    state = DraftState(model)
+    follow(state)
+    for place, token_id in enumerate(text[:150]):
+        state.committed(ONE, 1, len(PROMPT) + place, (token_id,))
+        run(state)
+    model.passes.clear()
+    state.committed(ONE, 1, len(PROMPT) + 150, ((text[150] + 1) % 95 + 1,))
+    assert guessed_of(run(state))
+    assert max(max(sizes) for sizes in model.sizes) < 80
 
 
 def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
