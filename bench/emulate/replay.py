@@ -301,7 +301,7 @@ def open_engine(settings: EngineSettings, *, is_draft: bool) -> Opened:
     """
     path = Path(settings.model.removeprefix(PREFIX))
     config = replace(
-        read_config(path), num_cells=settings.cells, max_sequences=settings.max_streams
+        read_config(path), num_cells=settings.cells or 8192, max_sequences=settings.max_streams
     )
     if is_draft != bool(config.draft):
         wanted = "a draft node the file needs" if is_draft else "a target the file must not have"

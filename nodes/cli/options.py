@@ -125,13 +125,14 @@ def given_settings(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_options(config: Callable[[], Any]) -> Callable[[F], F]:
     """The options of a role's model and of how it runs."""
+    cells = "Most tokens in the KV cache; auto means the model's context, as far as memory goes."
     threads = "Engine threads; auto means one for each physical core."
     layers = "Layers on the GPU; auto means all, if llama.cpp was built for one."
     profile = "exact: the same bits in every batch; fast: no such promise."
     return adds(
         setting(config, "engine.model", "Catalogue name or GGUF file.", "-m", "NAME|PATH"),
         setting(config, "engine.profile", profile),
-        setting(config, "engine.cells", "Tokens that the KV cache of a node holds.", "-c"),
+        setting(config, "engine.cells", cells, "-c"),
         setting(config, "engine.threads", threads, "-t"),
         setting(config, "engine.gpu_layers", layers, "-ngl"),
     )

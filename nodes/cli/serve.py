@@ -135,6 +135,7 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
                 async with local as (mesh, client):
                     progress.clear()
                     announce(mesh.endpoint)
+                    tell(await _room(client))
                     file.change(endpoint=mesh.endpoint, is_ready=http is None)
                     await mesh.beside(_served(client, http, bound, file))
 
@@ -172,6 +173,16 @@ def _check_free(listen: str) -> None:
         )
     if not is_free(listen):
         raise AddressInUseError(listen)
+
+
+async def _room(client: MeshClient) -> str:
+    """Returns a line that says how long the texts of a mesh with one target can be."""
+    nodes = (await client.status()).nodes
+    target = next(node for node in nodes if node.role == "target")
+    return (
+        f"{target.model}: one text can have {target.max_length} tokens, and all texts at a time "
+        f"{target.num_cells}"
+    )
 
 
 async def _served(

@@ -81,7 +81,10 @@ class EngineSettings:
     #: `exact` computes the same bits in every batch; `fast` may be faster and promises no equal
     #: texts.
     profile: str = one_of(("exact", "fast"))
-    cells: int = ranged(8192, 256, 1 << 22)  #: The number of tokens that the KV cache holds.
+    #: The most tokens that the KV cache holds for all streams together. It takes memory as texts
+    #: grow. 0 takes what the model's context needs for all streams, but at most half of the memory
+    #: that is free at the start.
+    cells: int = ranged(0, 0, 1 << 22)
     #: The number of streams that the node serves at the same time.
     max_streams: int = ranged(16, 1, 255)
     #: The number of engine threads. 0 takes one for each physical core that the node may use.
@@ -106,8 +109,8 @@ class TargetEngine(EngineSettings):
     """How a target node runs its model."""
 
     #: The host memory, in MB, in which the target keeps prompts that have left its KV cache. 0
-    #: keeps none.
-    prefix_cache_mb: int = ranged(256, 0, 1 << 20)
+    #: keeps none, and -1 takes at most an eighth of the memory that is free at the start.
+    prefix_cache_mb: int = ranged(-1, -1, 1 << 20)
     #: The name or file of a draft model that guesses in the target's process, in turns with its
     #: passes, so that both have all cores. `auto` means the one that the catalogue has for the
     #: model, or else the head of the model's file, and `none` means none. Prompt lookup is a

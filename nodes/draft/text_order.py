@@ -14,7 +14,8 @@ from airdraft.nodes.draft.followed import Followed
 from airdraft.nodes.engine.protocol import Sequences, common_prefix
 from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, most_in_common
 
-# The share of the cells that these texts may take. Each step reads past them.
+# The share of the cells that these texts may take, which is one text of the model's longest at
+# most. Each step reads past them.
 _MOST_CELLS = 0.25
 
 
@@ -90,7 +91,8 @@ class Ended:
             self._model.truncate(seq_id, 0)
             return [seq_id]
         self._texts.append(_Text(owner, token_ids, seq_id))
-        most, freed = _MOST_CELLS * self._model.info.num_cells, list[int]()
+        info, freed = self._model.info, list[int]()
+        most = min(_MOST_CELLS * info.num_cells, info.max_length)
         while sum(len(text.token_ids) for text in self._texts) > most:
             freed.append(self.drop())
         return freed

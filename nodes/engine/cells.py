@@ -123,9 +123,12 @@ class CellLog:
         limit = self._queries_per_cell * max(self.live, 256)
         return self.garbage > 0 and self._wasted_reads > limit
 
-    def compacted(self) -> None:
-        """Record that the live cells were rewritten, sequence after sequence, from cell 0 on."""
-        lengths = self.lengths
+    def compacted(self, total: int = 0) -> None:
+        """Record that the live cells were rewritten, sequence after sequence, from cell 0 on.
+
+        total: The cells that the cache has now, if they are others.
+        """
+        lengths, self.total = self.lengths, total or self.total
         self._cells = [[] for _ in lengths]
         self.used = self._buried = self._wasted_reads = 0
         for seq_id, length in enumerate(lengths):

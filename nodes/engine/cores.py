@@ -45,10 +45,25 @@ def sizes_in(meminfo: str) -> Counter[str]:
     return Counter({name: int(value.split()[0]) * 1024 for name, _, value in lines})
 
 
-def available_memory() -> int:
-    """Returns the bytes that programs can take without swapping, as far as this system tells."""
-    told = sizes_in(read(Path("/proc/meminfo")))["MemAvailable"]
-    return told or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def available_memory(root: Path = Path("/")) -> int:
+    """Returns the bytes that this process can take without swapping, as far as the system tells.
+
+    root: The parent of /sys and /proc.
+    """
+    told = sizes_in(read(root / "proc/meminfo"))["MemAvailable"]
+    told = told or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(0, int(min(told, *map(_memory_left, _control_groups(root)))))
+
+
+def _memory_left(group: Path) -> float:
+    """Returns the bytes that a control group may still take; infinite without a limit."""
+    limit, used = read(group / "memory.max"), read(group / "memory.current")
+    if not limit.isdecimal() or not used.isdecimal():
+        return float("inf")
+    # The system takes back the memory of files that nobody has used of late.
+    lines = (line.partition(" ") for line in read(group / "memory.stat").splitlines())
+    unused = next((int(value) for name, _, value in lines if name == "inactive_file"), 0)
+    return int(limit) - int(used) + unused
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from airdraft.nodes.engine.hidden_rows import Row
+from airdraft.nodes.engine.kept_states import read_states, saved_states
 from airdraft.nodes.engine.kernels.library import limit_output
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import library, take_last_error
@@ -41,23 +42,20 @@ class HeadModel:
             raise EngineError(f"{model.info.model} has no head")
         self._target, self._hidden = model, model.hidden
         self._llama = llama = library()
-        self._context = model.head_context()
-        self._hidden.attach(self._context, is_head=True)
-        self._memory = llama.llama_get_memory(self._context)
+        self._open(model.config.first_cells)
         self._batch = PassBatch(llama, model.info.max_batch_tokens)
-        self.info = replace(
-            model.info,
-            num_cells=int(llama.llama_n_ctx(self._context)),
-            can_cut=True,
-            can_take_back=True,
-            num_snapshots=0,
-        )
+        self.info = replace(model.info, can_cut=True, can_take_back=True, num_snapshots=0)
         num = self.info.max_sequences
         self._lengths = [0] * num
         # The target's sequence of each of its own, and the rows of its own guesses by position.
         self._of_target: list[int | None] = [None] * num
         self._own: list[dict[int, Row]] = [{} for _ in range(num)]
         self._num_output_tokens = 0
+
+    def _open(self, num_cells: int) -> None:
+        self._context = self._target.head_context(min(num_cells, self._target.info.num_cells))
+        self._hidden.attach(self._context, is_head=True)
+        self._memory = self._llama.llama_get_memory(self._context)
 
     @property
     def num_threads(self) -> int:
@@ -81,6 +79,12 @@ class HeadModel:
         num_tokens = check_spans(spans, self.info, self._lengths)
         if num_tokens > self.free_cells():
             raise CacheFullError(num_tokens, self.free_cells(), self.info.num_cells)
+        num_cells = self._llama.llama_n_ctx(self._context)
+        if sum(self._lengths) + num_tokens > num_cells:
+            states = saved_states(self._llama, self._context, self._lengths)
+            self._free()
+            self._open(2 * num_cells)
+            read_states(self._llama, self._context, states)
         ran, rows = list[Span](), list[Row]()
         for span in spans:
             known = [self._row(span.seq_id, span.start + n - 1) for n in range(len(span.token_ids))]
@@ -154,7 +158,10 @@ class HeadModel:
         return self.info.num_cells - sum(self._lengths)
 
     def close(self) -> None:
+        self._target.hidden = None
+        self._free()
+
+    def _free(self) -> None:
         if self._context:
-            self._target.hidden = None
             self._llama.llama_free(self._context)
             self._context = None

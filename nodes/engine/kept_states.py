@@ -1,16 +1,19 @@
-"""The states that libllama keeps of sequences whose models have recurrent layers."""
+"""The states that libllama gives of sequences, whole or of their recurrent layers alone."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from airdraft.nodes.engine.cores import available_memory
-from airdraft.nodes.engine.protocol import Bytes, EngineError
+from airdraft.nodes.engine.llama_abi import metadata_of, take_last_error
+from airdraft.nodes.engine.llama_batch import PassBatch
+from airdraft.nodes.engine.protocol import Bytes, EngineError, Span
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +23,51 @@ logger = logging.getLogger(__name__)
 _BEYOND: Final = 1 << 30
 # llama.h: LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY, the state without the cells of attention.
 _STATE_ALONE: Final = 1
+_WHOLE: Final = 0
+# libllama ends the process if a part of a sequence of DeepSeek V4 is copied.
+_ONE_STATE_ONLY: Final = "deepseek4"
 
 
 # Second states take at most this share of the free memory: prefixes of texts need some, too.
 _MOST_OF_FREE: Final = 0.5
 
 
-def have_room(num_states: int, state_bytes: int) -> bool:
-    """Whether memory is left for so many states; says so in the log."""
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What is found out by running some tokens.
+
+    can_cut: Whether the last position of a sequence can be removed, which recurrent models cannot
+    do. state_bytes, cell_bytes: The memory of a sequence's state, and of one of its cells.
+    """
+
+    can_cut: bool
+    state_bytes: int
+    cell_bytes: int
+
+
+def probe(llama: Any, context: Any, name: str) -> Probed:
+    """Run some tokens in an empty context, which is empty again afterwards.
+
+    name: The file's. Raises EngineError.
+    """
+    batch, sizes = PassBatch(llama, 2), list[int]()
+    for start in (0, 2):
+        batch.fill([Span(0, start, (0, 0))])
+        if llama.llama_decode(context, batch.native) != 0:
+            raise EngineError(f"{name} cannot run two tokens: {take_last_error()}")
+        sizes.append(int(llama.llama_state_seq_get_size(context, 0)))
+    state_bytes = int(llama.llama_state_seq_get_size_ext(context, 0, _STATE_ALONE))
+    memory = llama.llama_get_memory(context)
+    can_cut = bool(llama.llama_memory_seq_rm(memory, 0, 3, -1))
+    llama.llama_memory_clear(memory, True)
+    return Probed(can_cut, state_bytes, (sizes[1] - sizes[0]) // 2)
+
+
+def can_be_kept(llama: Any, model: Any, num_states: int, state_bytes: int) -> bool:
+    """Whether a model has states and memory is left for so many more; says so in the log."""
+    has_states = llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
+    if not has_states or metadata_of(model, "general.architecture") == _ONE_STATE_ONLY:
+        return False
     wanted, free = num_states * state_bytes, available_memory()
     told = num_states, wanted / 1e6, free / 1e6
     if wanted > _MOST_OF_FREE * free:
@@ -46,8 +86,7 @@ class KeptStates:
 
     def __init__(self, llama: Any, context: Any, first: int) -> None:
         self._llama = llama
-        self._context = context
-        self._memory = llama.llama_get_memory(context)
+        self.context = context
         self._first = first
 
     def keep(self, seq_id: int) -> None:
@@ -59,32 +98,53 @@ class KeptStates:
         self._copy(self._first + seq_id, seq_id)
 
     def _copy(self, source: int, target: int) -> None:
-        self._llama.llama_memory_seq_cp(self._memory, source, target, _BEYOND, -1)
+        memory = self._llama.llama_get_memory(self.context)
+        self._llama.llama_memory_seq_cp(memory, source, target, _BEYOND, -1)
 
     def save(self, seq_ids: Iterable[int]) -> dict[int, Bytes]:
         """Returns copies of the kept states of some sequences in host memory."""
-        return {seq_id: self._saved(self._first + seq_id) for seq_id in seq_ids}
-
-    def _saved(self, spare: int) -> Bytes:
-        state = np.empty(state_size(self._llama, self._context, spare), np.uint8)
-        self._llama.llama_state_seq_get_data_ext(
-            self._context, pointer_to(state), len(state), spare, _STATE_ALONE
-        )
-        return state
+        return {
+            seq_id: saved_state(self._llama, self.context, self._first + seq_id, _STATE_ALONE)
+            for seq_id in seq_ids
+        }
 
     def restore(self, states: dict[int, Bytes]) -> None:
         for seq_id, state in states.items():
-            read = self._llama.llama_state_seq_set_data_ext(
-                self._context, pointer_to(state), len(state), self._first + seq_id, _STATE_ALONE
-            )
-            if read != len(state):
-                raise EngineError(f"the kept state of sequence {seq_id} could not be restored")
+            spare = self._first + seq_id
+            read_state(self._llama, self.context, spare, state, _STATE_ALONE)
 
 
-def state_size(llama: Any, context: Any, seq_id: int) -> int:
-    """Returns the bytes of a sequence's state, without its cells of attention."""
-    return int(llama.llama_state_seq_get_size_ext(context, seq_id, _STATE_ALONE))
+def saved_state(llama: Any, context: Any, seq_id: int, flags: int = _WHOLE) -> Bytes:
+    """Returns a copy of a sequence's state in host memory. Raises EngineError."""
+    size = llama.llama_state_seq_get_size_ext(context, seq_id, flags)
+    state = np.empty(size, np.uint8)
+    written = llama.llama_state_seq_get_data_ext(
+        context, _pointer_to(state), len(state), seq_id, flags
+    )
+    if written == 0:
+        raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
+    return state[:written]
 
 
-def pointer_to(state: Bytes) -> Any:
+def read_state(llama: Any, context: Any, seq_id: int, state: Bytes, flags: int = _WHOLE) -> None:
+    """Give a sequence a saved state. Raises EngineError."""
+    read = llama.llama_state_seq_set_data_ext(
+        context, _pointer_to(state), len(state), seq_id, flags
+    )
+    if read != len(state):
+        raise EngineError(f"sequence {seq_id} could not be restored: {take_last_error()}")
+
+
+def saved_states(llama: Any, context: Any, lengths: Sequence[int]) -> dict[int, Bytes]:
+    """Returns copies of all sequences that have positions. lengths: Those of all sequences."""
+    alive = (seq_id for seq_id, length in enumerate(lengths) if length)
+    return {seq_id: saved_state(llama, context, seq_id) for seq_id in alive}
+
+
+def read_states(llama: Any, context: Any, states: Mapping[int, Bytes]) -> None:
+    for seq_id, state in states.items():
+        read_state(llama, context, seq_id, state)
+
+
+def _pointer_to(state: Bytes) -> Any:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

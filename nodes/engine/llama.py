@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from airdraft.nodes.engine import kept_states
+from airdraft.nodes.engine.cache_size import CacheSize, first_cells
 from airdraft.nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from airdraft.nodes.engine.cores import FreeCores
 from airdraft.nodes.engine.diagnosis import first_difference
 from airdraft.nodes.engine.hidden_rows import HiddenRows
-from airdraft.nodes.engine.kept_states import KeptStates, have_room, pointer_to, state_size
 from airdraft.nodes.engine.kernels.library import left_attention, limit_output
 from airdraft.nodes.engine.llama_abi import check_kind, kernels, take_last_error
 from airdraft.nodes.engine.llama_batch import PassBatch
 from airdraft.nodes.engine.llama_context import LlamaConfig, LlamaContext
+from airdraft.nodes.engine.metadata import original_context
 from airdraft.nodes.engine.protocol import (
     Bytes,
     CacheFullError,
@@ -39,8 +39,6 @@ _EXACT_MICRO_BATCH = 32
 _MICRO_BATCH = 512
 # The types of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
-# libllama ends the process if a part of a sequence of DeepSeek V4 is copied.
-_ONE_STATE_ONLY = "deepseek4"
 # llama.h: LLAMA_CONTEXT_TYPE_MTP.
 _HEAD_CONTEXT = 1
 
@@ -58,22 +56,27 @@ class LlamaModel(LlamaContext):
         self._load(repack=config.repack, has_head=config.has_head)
         # Whether sequences have a second state, so that guesses can be taken back with the first.
         self._takes_back = False
+        original = original_context(self.metadata)
         try:
             check_kind(self._model, self._path.name)
-            self._open_context()
+            self._open_context(first_cells(config.first_cells, config.num_cells, original))
         except BaseException:
             self.close()
             raise
+        most = config.max_sequences * int(self._llama.llama_model_n_ctx_train(self._model))
+        self._size = CacheSize(self._num_open, config.num_cells, most, self._found.cell_bytes)
+        # Of models with other positions in a larger cache, whether they have these.
+        positions = (self._size.now > original,) if original else ()
         self._describe(
             model_hash,
-            (config.profile, self._has_products, self._gpu_layers, _CACHE_TYPES),
-            num_cells=int(self._llama.llama_n_ctx(self._context)),
+            (config.profile, self._has_products, self._gpu_layers, _CACHE_TYPES, *positions),
+            num_cells=self._size.limit,
             max_sequences=config.max_sequences,
             max_batch_tokens=min(
                 config.max_batch_tokens, int(self._llama.llama_n_batch(self._context))
             ),
-            can_cut=self._can_cut,
-            can_take_back=self._can_cut or self._takes_back or config.num_snapshots > 0,
+            can_cut=self._found.can_cut,
+            can_take_back=self._found.can_cut or self._takes_back or config.num_snapshots > 0,
             num_snapshots=config.num_snapshots,
         )
         # Of a sequence in its saved state llama.cpp leaves out what lies before the last window.
@@ -82,11 +85,11 @@ class LlamaModel(LlamaContext):
         per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
         is_hybrid = self._llama.llama_model_is_hybrid(self._model)
         most = int(self._llama.llama_n_ubatch(self._context)) if is_hybrid else 0
-        self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell, most)
+        self._log = CellLog(self._size.now, config.max_sequences, per_cell, most)
         # This sequence is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
         self._replay = Replay(config.max_sequences) if self._takes_back else None
-        self._states = KeptStates(self._llama, self._context, config.max_sequences + 1)
+        self._states = kept_states.KeptStates(self._llama, self._context, config.max_sequences + 1)
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
@@ -97,18 +100,26 @@ class LlamaModel(LlamaContext):
             self.hidden = HiddenRows(self._llama, self._model, config.max_sequences)
             self.hidden.attach(self._context, is_head=False)
 
-    def head_context(self) -> Any:
+    @property
+    def _num_open(self) -> int:
+        return int(self._llama.llama_n_ctx(self._context))
+
+    @property
+    def _memory(self) -> Any:
+        return self._llama.llama_get_memory(self._context)
+
+    def head_context(self, num_cells: int) -> Any:
         """Returns a context of its own for the head. Raises EngineError."""
-        params = self._context_params()
+        params = self._context_params(num_cells)
         params.ctx_type = _HEAD_CONTEXT
         params.n_rs_seq = 0
         params.n_seq_max = self.config.max_sequences
         return self._new_context(params)
 
-    def _context_params(self) -> Any:
+    def _context_params(self, num_cells: int) -> Any:
         config = self.config
         params = self._llama.llama_context_default_params()
-        params.n_ctx = config.num_cells
+        params.n_ctx = num_cells
         params.n_batch = config.max_batch_tokens
         params.n_ubatch = _EXACT_MICRO_BATCH if self._restricts_ggml else _MICRO_BATCH
         params.n_seq_max = config.max_sequences + 1
@@ -122,29 +133,26 @@ class LlamaModel(LlamaContext):
         params.no_perf = True
         return params
 
-    def _open_context(self) -> None:
-        self._open(self._context_params())
-        self._memory = self._llama.llama_get_memory(self._context)
+    def _open_context(self, num_cells: int) -> None:
+        self._open(self._context_params(num_cells))
         left_attention()
-        self._can_cut, state_bytes = self._probe()
+        self._found = self._probe()
         # ggml computes the attention of some models, for which the limits of its kernels hold.
         is_ggmls = self.has_kernels and left_attention()
-        takes_back = self._may_keep_states(state_bytes)
+        takes_back = self._may_keep_states()
         if is_ggmls or takes_back != self._takes_back:
             self.has_kernels &= not is_ggmls
             self._takes_back = takes_back
             self._llama.llama_free(self._context)
-            self._open_context()
+            self._open_context(num_cells)
 
-    def _may_keep_states(self, state_bytes: int) -> bool:
-        """Whether sequences can have a second state. state_bytes: the size of one."""
-        llama, model, config = self._llama, self._model, self.config
-        if self._takes_back or not config.takes_back:
+    def _may_keep_states(self) -> bool:
+        """Whether sequences can have a second state."""
+        if self._takes_back or not self.config.takes_back:
             return self._takes_back
-        has_states = llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
-        if not has_states or self.metadata("general.architecture") == _ONE_STATE_ONLY:
-            return False
-        return have_room(config.max_sequences, state_bytes)
+        return kept_states.can_be_kept(
+            self._llama, self._model, self.config.max_sequences, self._found.state_bytes
+        )
 
     @property
     def _restricts_ggml(self) -> bool:
@@ -157,30 +165,8 @@ class LlamaModel(LlamaContext):
         # results, so the bits depend on the number of threads.
         return (1 if self._restricts_ggml else num_threads), num_threads
 
-    def _probe(self) -> tuple[bool, int]:
-        """Returns whether the last position of a sequence can be removed, which recurrent models
-        cannot do, and the bytes of a sequence's state."""
-        batch = PassBatch(self._llama, 2)
-        batch.fill([Span(0, 0, (0, 0))])
-        if self._llama.llama_decode(self._context, batch.native) != 0:
-            raise EngineError(f"{self._path.name} cannot run two tokens: {take_last_error()}")
-        state_bytes = state_size(self._llama, self._context, 0)
-        removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
-        self._llama.llama_memory_clear(self._memory, True)
-        return removed, state_bytes
-
-    def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
-        """Record the result of the self-test; to be called once.
-
-        digest: The digest of the bits that the self-test saw. It is part of the numerics class, as
-        builds of one name may compute different bits. software: The digest of all other software
-        that a text depends on.
-        """
-        numerics = self.info.numerics_class
-        if digest or software:
-            numerics = f"{numerics} {digest} {software}"
-            numerics = hashlib.sha256(numerics.encode()).hexdigest()[:16]
-        self.info = replace(self.info, exact=exact, numerics_class=numerics)
+    def _probe(self) -> kept_states.Probed:
+        return kept_states.probe(self._llama, self._context, self._path.name)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         log, replay = self._log, self._replay
@@ -191,7 +177,7 @@ class LlamaModel(LlamaContext):
             return self._run(spans)
         known = [n + len(replay.pending(seq_id)) for seq_id, n in enumerate(lengths)]
         check_spans(spans, self.info, known)
-        passes = replay.passes(spans, self.info.max_batch_tokens, log.total - log.live)
+        passes = replay.passes(spans, self.info.max_batch_tokens, self._room())
         logits = self._run_all(spans, passes)
         # From the end of the log on, so that cells become free again.
         for span in (span for part in reversed(passes) for span in reversed(part)):
@@ -223,6 +209,10 @@ class LlamaModel(LlamaContext):
             return logits
         return np.concatenate([rows[seq_id] for seq_id in wanted])
 
+    def _room(self) -> int:
+        """Returns the cells that a compaction could make free."""
+        return self._size.most(live := self._log.live) - live
+
     def _make_room(self, num_tokens: int) -> None:
         """Compact the cache if that is necessary or pays. Raises CacheFullError."""
         log = self._log
@@ -231,7 +221,7 @@ class LlamaModel(LlamaContext):
         if not log.fits(num_tokens) or (
             log.should_compact() and log.live + num_tokens <= log.total
         ):
-            self._compact(num_tokens)
+            self.compact(num_tokens)
 
     def _run(self, spans: Sequence[Span]) -> Logits:
         """Run spans that begin where the cells of their sequences end."""
@@ -312,23 +302,8 @@ class LlamaModel(LlamaContext):
         is_whole = self.info.can_cut and length <= self._window
         pending = tuple(self._replay.pending(seq_id)) if self._replay is not None else ()
         shortest = 0 if is_whole else length - len(pending)
-        return SavedPrefix(length, self._saved_state(seq_id), shortest, pending)
-
-    def _saved_state(self, seq_id: int) -> Bytes:
-        state = np.empty(self._llama.llama_state_seq_get_size(self._context, seq_id), np.uint8)
-        written = self._llama.llama_state_seq_get_data(
-            self._context, pointer_to(state), len(state), seq_id
-        )
-        if written == 0:
-            raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
-        return state[:written]
-
-    def _read_state(self, seq_id: int, state: Bytes) -> None:
-        read = self._llama.llama_state_seq_set_data(
-            self._context, pointer_to(state), len(state), seq_id
-        )
-        if read != len(state):
-            raise EngineError(f"sequence {seq_id} could not be restored: {take_last_error()}")
+        state = kept_states.saved_state(self._llama, self._context, seq_id)
+        return SavedPrefix(length, state, shortest, pending)
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
         if self.length(seq_id) != 0:
@@ -339,9 +314,9 @@ class LlamaModel(LlamaContext):
             raise InvalidInputError(f"{length} positions wanted, fewer than {saved.shortest}")
         num_cells = saved.length - len(saved.pending)
         if not self._log.fits(num_cells):
-            self._compact(num_cells)
+            self.compact(num_cells)
         # No cell below the log's end is free, so libllama appends the positions in order.
-        self._read_state(seq_id, saved.state)
+        kept_states.read_state(self._llama, self._context, seq_id, saved.state)
         self._shortest[seq_id] = saved.shortest
         self._log.append(seq_id, num_cells)
         if self._replay is not None:
@@ -355,32 +330,53 @@ class LlamaModel(LlamaContext):
         return self._log.length(seq_id) + self.num_pending(seq_id)
 
     def free_cells(self) -> int:
-        # Sequences that share cells need more of them after a compaction, not fewer.
-        taken = min(self._log.live, self._log.used)
-        return self._log.total - taken - (self._replay.num_pending if self._replay else 0)
-
-    def compact(self) -> None:
-        self._compact(0)
-
-    def _compact(self, wanted: int) -> None:
-        """Rewrite the live sequences one after the other, without the garbage between them."""
         log = self._log
-        if log.live + wanted > log.total:
-            raise CacheFullError(wanted, self.free_cells(), log.total)
-        lengths = log.lengths
-        alive = {seq: self._saved_state(seq) for seq, length in enumerate(lengths) if length}
-        kept = {}
+        # Sequences that share cells need more of them after a compaction, not fewer.
+        free = max(log.total - log.used, self._room())
+        return free - (self._replay.num_pending if self._replay else 0)
+
+    def compact(self, num_tokens: int = 0) -> None:
+        """Rewrite the live sequences one after the other, without the garbage between them, in a
+        larger cache if they and the next tokens would fill more than half of this one."""
+        log = self._log
+        wanted = log.live + num_tokens
+        total = self._size.for_wanted(wanted, log.live)
+        if wanted > total:
+            raise CacheFullError(num_tokens, self.free_cells(), total)
+        lengths, kept = log.lengths, dict[int, Bytes]()
+        alive = kept_states.saved_states(self._llama, self._context, lengths)
         if self._replay is not None:
             kept = self._states.save(self._replay.keepers(lengths))
-        self._llama.llama_memory_clear(self._memory, False)
-        for seq_id, state in alive.items():
-            self._read_state(seq_id, state)
+        if total > log.total:
+            self._reopen(total)
+        else:
+            self._llama.llama_memory_clear(self._memory, False)
+        kept_states.read_states(self._llama, self._context, alive)
+        for seq_id in alive:
             # Of a text that is longer than the window of the model only the window is left.
             is_whole = self.info.can_cut and lengths[seq_id] <= self._window
             self._shortest[seq_id] = 0 if is_whole else lengths[seq_id]
         self._states.restore(kept)
-        logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
-        log.compacted()
+        log.compacted(self._size.now)
+        if wanted > log.total:
+            raise CacheFullError(num_tokens, self.free_cells(), log.total)
+
+    def _reopen(self, num_cells: int) -> None:
+        """Open an empty cache, of as many cells as before if there is no memory for num_cells."""
+        self._llama.llama_free(self._context)
+        self._context = None
+        try:
+            self._open(self._context_params(num_cells))
+        except EngineError as error:
+            logger.warning("the cache stays at %d cells: %s", self._size.now, error)
+            self._open(self._context_params(self._size.now))
+            self._size.limit = self._size.now
+        self._size.now = self._num_open
+        self._states.context = self._context
+        self.set_threads(self.num_threads)
+        if self.hidden is not None:
+            self.hidden.attach(self._context, is_head=False)
+        logger.info("the cache has %d cells now, at most %d", self._size.now, self._size.limit)
 
     def first_difference(self) -> str:
         """Returns the first operation whose result depends on the number of tokens in a pass.
@@ -389,7 +385,7 @@ class LlamaModel(LlamaContext):
         another context and takes some seconds. Raises EngineError.
         """
         return first_difference(
-            self._llama, self._model, self._context_params(), self.info.num_vocab
+            self._llama, self._model, self._context_params(self._num_open), self.info.num_vocab
         )
 
     def limit_output(self, num_tokens: int) -> None:

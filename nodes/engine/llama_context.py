@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ Profile = Literal["exact", "fast"]
 class LlamaConfig:
     """How one model runs.
 
+    num_cells: The limit of its cache, which begins with first_cells; 0 for what the memory allows.
     repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
     with recurrent layers keeps a second state of each sequence, so that it can have guesses.
     num_snapshots: That many states of its last tokens are kept instead (snapshots.py). has_head:
@@ -35,7 +36,8 @@ class LlamaConfig:
 
     path: Path
     profile: Profile = "exact"
-    num_cells: int = 8192
+    num_cells: int = 0
+    first_cells: int = 4096
     max_sequences: int = 16
     max_batch_tokens: int = 256
     num_threads: int = 1
@@ -98,6 +100,19 @@ class LlamaContext:
             traits=traits_of(self.metadata),
             **limits,
         )
+
+    def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
+        """Record the result of the self-test; to be called once.
+
+        digest: The digest of the bits that the self-test saw. It is part of the numerics class, as
+        builds of one name may compute different bits. software: The digest of all other software
+        that a text depends on.
+        """
+        numerics = self.info.numerics_class
+        if digest or software:
+            numerics = f"{numerics} {digest} {software}"
+            numerics = hashlib.sha256(numerics.encode()).hexdigest()[:16]
+        self.info = replace(self.info, exact=exact, numerics_class=numerics)
 
     def metadata(self, key: str) -> str:
         """Returns a text of the file's metadata; "" if it is missing or unusually long."""

@@ -53,6 +53,18 @@ def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
     )
 
 
+def original_context(metadata: Callable[[str], str]) -> int:
+    """Returns the context above which a model has other positions, also for its first tokens.
+
+    libllama chooses them by the size of the cache (rope_long, LongRoPE). 0 means that there are no
+    others.
+    """
+    scaling = f"{metadata('general.architecture')}.rope.scaling"
+    length = metadata(f"{scaling}.original_context_length")
+    has_others = metadata(f"{scaling}.type") not in ("yarn", "linear")
+    return int(length) if has_others and length.isdecimal() else 0
+
+
 def thinking_after(prompt: str) -> str:
     """Returns how a model with these marks thinks. prompt: The end of one in its template."""
     return OPENED if "<" not in prompt.rpartition(OPEN)[2] and OPEN in prompt else MARKED

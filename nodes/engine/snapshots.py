@@ -9,8 +9,10 @@ far: what a caller cuts and what padding there was is one cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from airdraft.nodes.engine.kept_states import Probed
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import (
@@ -36,25 +38,24 @@ class SnapshotModel(LlamaModel):
         self._moved: set[int] = set()
         super().__init__(config, model_hash=model_hash)
 
-    def _context_params(self) -> Any:
-        params = super()._context_params()
+    def _context_params(self, num_cells: int) -> Any:
+        params = super()._context_params(num_cells)
         params.n_rs_seq = self.config.num_snapshots
         return params
 
-    def _may_keep_states(self, state_bytes: int) -> bool:
+    def _may_keep_states(self) -> bool:
         return False
 
-    def _probe(self) -> tuple[bool, int]:
+    def _probe(self) -> Probed:
         if self._llama.llama_n_rs_seq(self._context) != self.config.num_snapshots:
             raise EngineError(f"{self._path.name}: libllama keeps no states of earlier tokens")
-        _, state_bytes = super()._probe()
-        return False, state_bytes
+        return replace(super()._probe(), can_cut=False)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         self._settle()
         check_spans(spans, self.info, self._log.lengths)
         most = min(self.info.max_batch_tokens, int(self._llama.llama_n_ubatch(self._context)))
-        room = self._log.total - self._log.live
+        room = self._room()
         first = equal_passes([span for span in spans if not span.keeps], most)
         last = [span for span in spans if span.keeps]
         longest = max((len(span.token_ids) for span in last), default=0)
@@ -121,8 +122,8 @@ class SnapshotModel(LlamaModel):
         self._settle()
         return super().save(seq_id)
 
-    def _compact(self, wanted: int) -> None:
+    def compact(self, num_tokens: int = 0) -> None:
         self._settle()
-        super()._compact(wanted)
+        super().compact(num_tokens)
         self._moved.clear()
         self._began.clear()

@@ -162,3 +162,8 @@ class EngineProfile:
     prefill: CostTable
     link: LinkFields = LinkFields("", 0.0, 0.0)
     traits: ModelTraits = field(default_factory=ModelTraits)
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that one text can have."""
+        return min(self.num_cells, self.context_length)

@@ -38,6 +38,7 @@ from airdraft.nodes.worker.engines import (
     open_engine,
     open_target,
     opener_of,
+    prefix_cache_bytes,
 )
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _target_node(
         model=opened.model,
         tokenizer=tokenizer,
         costs=opened.costs,
-        prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
+        prefix_cache_bytes=prefix_cache_bytes(config.engine),
         grammars=grammars,
         inside=inside,
     )

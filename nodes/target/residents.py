@@ -159,8 +159,13 @@ class Residents:
         for stream in self._streams.values():
             used += stream.cells
             if stream.seq_id is None:
-                return stream if used <= self._model.info.num_cells else None
+                return stream if used <= self._most_cells() else None
         return None
+
+    def _most_cells(self) -> int:
+        """The cells of all streams: fewer than the cache was to have if there is no memory."""
+        in_use = sum(self.cached(stream) for stream in self)
+        return min(self._model.info.num_cells, in_use + self._model.free_cells())
 
     def resume(self) -> list[TargetStream]:
         """Let parked streams into the cache as far as they fit, and return these."""
@@ -171,7 +176,10 @@ class Residents:
         return resumed
 
     def make_room(self) -> list[StreamParkedNotice]:
-        """Park the youngest streams until the others can continue; the oldest alone always can."""
+        """Park the youngest streams until the others can continue.
+
+        The oldest can alone, unless the cache cannot become as large as it was to be.
+        """
         notices = []
         while self.shortage() > 0 and len(residents := list(self)) > 1:
             self._free(residents[-1])

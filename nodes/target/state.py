@@ -219,7 +219,7 @@ class TargetState:
         if self._guessing.take_turn(self._decoding()[0]):
             return []
         resumed = self._residents.resume()
-        events: list[Event] = [*self._residents.make_room()]
+        events: list[Event] = [*self._residents.make_room(), *self._end_without_memory()]
         decoding, is_full = self._decoding()
         budget = self._model.info.max_batch_tokens - len(decoding)
         score_budget = self._most_scores - sum(stream.num_scores for stream in decoding)
@@ -263,6 +263,15 @@ class TargetState:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
+
+    def _end_without_memory(self) -> list[Event]:
+        """End the last stream in the cache if the memory that this was to grow into is taken."""
+        if self._residents.shortage() <= 0:
+            return []
+        stream = next(iter(self._residents))
+        self._forget(stream)
+        reason = f"{self._model.info.model} lacks memory for {len(stream.token_ids)} tokens now"
+        return [StreamFailedNotice(stream.spec.stream_id, stream.generation, reason)]
 
     def _look_for_masks(self) -> None:
         for stream in self._streams.values():

@@ -42,7 +42,8 @@ class NodeStatus:
     num_streams: int  #: The streams that a target serves, or that a draft node follows.
     max_streams: int  #: The most streams that it serves at a time.
     used_cells: int  #: The cells of its cache that are taken; for targets only.
-    num_cells: int  #: The cells of its cache.
+    num_cells: int  #: The most cells that its cache can have.
+    max_length: int  #: The most tokens that one text can have on it.
     busy: float  #: The fraction of the window in which it worked.
     bytes_in: int  #: The bytes that came from it.
     bytes_out: int  #: The bytes that went to it.

@@ -23,7 +23,7 @@ from airdraft.nodes.config.settings import (
 )
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
-from airdraft.nodes.engine.cores import usable_cores
+from airdraft.nodes.engine.cores import available_memory, usable_cores
 from airdraft.nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
 from airdraft.nodes.engine.grammar import Piece
 from airdraft.nodes.engine.llama_abi import hash_file
@@ -44,6 +44,9 @@ CANNOT_DRAFT = "this model cannot take wrong guesses back: choose another draft 
 
 _TOY = "toy:"
 _SLOWEST_TOY_MS = 10_000.0
+_TOY_CELLS = 8192
+# The share of the free memory that ended texts may take.
+_PREFIXES_OF_FREE: Final = 0.125
 
 
 class Opener(Protocol):
@@ -127,11 +130,18 @@ def open_target(
         return opened
     return EmbeddingModel(
         path,
-        max_tokens=min(settings.cells, MOST_EMBEDDED_TOKENS),
+        max_tokens=min(settings.cells or MOST_EMBEDDED_TOKENS, MOST_EMBEDDED_TOKENS),
         num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
         model_hash=model_hash,
     )
+
+
+def prefix_cache_bytes(settings: TargetEngine) -> int:
+    """Returns the host memory in which a target keeps the prefixes of ended texts."""
+    if settings.prefix_cache_mb < 0:
+        return int(_PREFIXES_OF_FREE * available_memory())
+    return settings.prefix_cache_mb * 1_000_000
 
 
 def draft_for(settings: TargetEngine) -> DraftEngine | None:
@@ -188,7 +198,7 @@ def _open_toy(settings: EngineSettings, *, is_draft: bool) -> Opened:
             agreement=agreement,
             pass_s=pass_ms / 1e3,
             max_sequences=settings.max_streams,
-            num_cells=settings.cells,
+            num_cells=settings.cells or _TOY_CELLS,
         )
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from airdraft.nodes.engine.cores import (
     FreeCores,
+    available_memory,
     describe_device,
     this_device,
     usable_cores,
@@ -42,6 +43,27 @@ def test_cores_that_are_worth_a_thread(
 ) -> None:
     assert usable_cores(machine(tmp_path, siblings, quota), frozenset(cpus)) == cores
     assert usable_cores() >= 1, "of this machine"
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"),
+    [("max", 8000 * 1024), ("5000000", 5_000_000 - 3_000_000 + 500_000), ("1000000", 0)],
+)
+def test_the_memory_of_a_control_group_counts_without_files_that_nobody_uses(
+    tmp_path: Path, limit: str, free: int
+) -> None:
+    files = {
+        "proc/meminfo": "MemTotal: 16000 kB\nMemAvailable:    8000 kB\n",
+        "proc/self/cgroup": "0::/ours\n",
+        "sys/fs/cgroup/ours/memory.max": f"{limit}\n",
+        "sys/fs/cgroup/ours/memory.current": "3000000\n",
+        "sys/fs/cgroup/ours/memory.stat": "anon 2000000\ninactive_file 500000\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert available_memory(tmp_path) == free
+    assert available_memory() > 0, "of this machine"
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def path(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def opened(path, *, has_head=True):
-    config = LlamaConfig(path=path, num_cells=1024, max_sequences=5, has_head=has_head)
+def opened(path, **options):
+    options = {"has_head": True} | options
+    config = LlamaConfig(path=path, num_cells=1024, max_sequences=5, **options)
     with contextlib.closing(LlamaModel(config)) as model:
         yield model
 
@@ -91,6 +92,20 @@ def test_wrong_guesses_leave_no_trace_in_the_head(path):
             head.forward([Span(2, start - 1, TEXT[start - 1 : start + 1])])
         found = head.forward([Span(2, 49, TEXT[49:50], 1)])
         assert np.array_equal(found, wanted)
+
+
+def test_its_cache_grows_with_the_target_s(path):
+    text, found = drawn_ids(2, 600, 300), []
+    for first in (256, 1024):
+        with opened(path, first_cells=first) as model, contextlib.closing(HeadModel(model)) as head:
+            head.follow(1, 0)
+            rows = []
+            for start in range(0, 600, 60):
+                model.forward([Span(0, start, text[start : start + 60])])
+                rows += list(head.forward([Span(1, start, text[start : start + 60], 60)]).copy())
+            found.append(np.stack(rows))
+            assert head.free_cells() == 1024 - 600
+    assert np.array_equal(*found)
 
 
 def test_a_head_that_was_at_work_when_its_process_died_is_left_out(path, tmp_path):

@@ -12,7 +12,7 @@ from airdraft.nodes.engine.cells import CellLog
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
-from airdraft.nodes.engine.protocol import CacheFullError, SavedPrefix, Span
+from airdraft.nodes.engine.protocol import CacheFullError, EngineError, SavedPrefix, Span
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
@@ -124,12 +124,17 @@ class CacheMachine(RuleBasedStateMachine):
         assert self.model.free_cells() == NUM_CELLS
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["our kernels", "ggml's kernels"])
-def model(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
     write_model(path, Shape(256, 4, 1, 64, 256), "Q8_0")
+    return path
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["our kernels", "ggml's kernels"])
+def model(request, model_path):
     config = LlamaConfig(
-        path=path, num_cells=NUM_CELLS, max_sequences=NUM_SEQUENCES, repack=request.param
+        path=model_path, num_cells=NUM_CELLS, max_sequences=NUM_SEQUENCES, repack=request.param
     )
     with contextlib.closing(LlamaModel(config)) as opened:
         yield opened
@@ -153,3 +158,54 @@ def test_shared_cells_that_were_given_up_are_not_taken_for_free(model):
     assert model.free_cells() == 0
     for seq_id in (0, 3):
         model.truncate(seq_id, 0)
+
+
+@pytest.mark.parametrize("repack", [True, False], ids=["our kernels", "ggml's kernels"])
+def test_a_cache_that_grows_gives_the_bits_of_a_large_one(model_path, repack):
+    text, other = drawn_ids(5, 600, NUM_VOCAB), drawn_ids(6, 300, NUM_VOCAB)
+    found = []
+    for first in (256, 1024):
+        config = LlamaConfig(
+            path=model_path, num_cells=1024, first_cells=first, max_sequences=3, repack=repack
+        )
+        with contextlib.closing(LlamaModel(config)) as model:
+            assert model.info.num_cells == model.free_cells() == 1024
+            rows = []
+            for start in range(0, 600, 20):
+                spans = [Span(0, start, text[start : start + 20], 20)]
+                if start < 300:
+                    spans.append(Span(1, start, other[start : start + 20]))
+                rows += list(model.forward(spans).copy())
+            model.copy_prefix(0, 2, 100)
+            assert model.free_cells() == 1024 - 900
+            found.append((np.stack(rows), model.save(1).state, model.info.numerics_class))
+            with pytest.raises(CacheFullError):
+                model.forward([Span(1, 300, [1] * 200)])
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])
+    assert found[0][2] == found[1][2]
+
+
+def test_a_cache_does_not_grow_without_memory(model_path, monkeypatch):
+    config = LlamaConfig(path=model_path, num_cells=1024, first_cells=256, max_sequences=2)
+    with contextlib.closing(LlamaModel(config)) as model:
+        monkeypatch.setattr(model, "_open", failing_above(model, 256))
+        model.forward([Span(0, 0, TEXTS[0] * 2)])
+        rows = model.forward([Span(1, 0, TEXTS[1][:10], 10)]).copy()
+        assert model.info.num_cells == 1024
+        with pytest.raises(CacheFullError):
+            model.forward([Span(1, 10, TEXTS[1][10:])])
+        assert model.free_cells() == 256 - 250
+        model.truncate(0, 0)
+        assert np.array_equal(model.forward([Span(0, 0, TEXTS[1][:10], 10)]), rows)
+
+
+def failing_above(model: LlamaModel, most: int):
+    opened = model._open
+
+    def open_if_small(params):
+        if params.n_ctx > most:
+            raise EngineError("no context: out of memory")
+        opened(params)
+
+    return open_if_small

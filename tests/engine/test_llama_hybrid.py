@@ -83,7 +83,7 @@ def test_a_text_that_ends_beside_a_longer_piece_of_another_changes_no_bit(
 def test_no_bit_depends_on_guesses_cuts_copies_compactions_or_other_texts(
     path, repack, num_streams, num_snapshots
 ):
-    options = {"repack": repack, "num_snapshots": num_snapshots}
+    options = {"repack": repack, "num_snapshots": num_snapshots, "first_cells": 256}
     with opened(path, num_cells=1024, max_sequences=num_streams + 1, **options) as model:
         texts = known_texts(model, 40)
         for seed in range(2):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from airdraft.nodes.engine.protocol import Logits, SavedPrefix, Span, check_spans
+from airdraft.nodes.engine.protocol import CacheFullError, Logits, SavedPrefix, Span, check_spans
 from airdraft.nodes.engine.replay import Replay
 from airdraft.nodes.engine.toy import ToyConfig
 from tests.nodes.target.script import RecordingModel
@@ -78,6 +78,12 @@ class RecurrentToy(RecordingModel):
         assert length >= saved.shortest
         super().restore(seq_id, SavedPrefix(saved.shortest, saved.state), saved.shortest)
         self._replay.restored(seq_id, saved.pending[: length - saved.shortest])
+
+    def _check_room(self, num_tokens: int) -> None:
+        # Of the free cells as of the tokens those are counted that are computed again.
+        num_free = super().free_cells()
+        if num_tokens > num_free:
+            raise CacheFullError(num_tokens, num_free, self.info.num_cells)
 
     def free_cells(self) -> int:
         return super().free_cells() - (self._replay.num_pending if hasattr(self, "_replay") else 0)

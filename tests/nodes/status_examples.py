@@ -43,6 +43,7 @@ TARGET_NODE = NodeStatus(
     max_streams=16,
     used_cells=300,
     num_cells=4096,
+    max_length=2048,
     busy=0.91,
     bytes_in=120_000,
     bytes_out=80_000,

@@ -75,8 +75,7 @@ class NodeRecord:
 
     @property
     def progress_timeout_s(self) -> float:
-        cells = self.profile.num_cells
-        own = min(cells, self.profile.context_length)
+        cells, own = self.profile.num_cells, self.profile.max_length
         tables = self.costs.prefill, self.costs.decode
         longest_s = max(table.at(table.sizes[-1], cells, own) for table in tables)
         return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)

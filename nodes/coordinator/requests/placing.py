@@ -8,6 +8,7 @@ changes nothing and sends nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from airdraft.nodes.coordinator.data import Data
@@ -42,14 +43,9 @@ def profile_to_fit(
     kin = [p for p in staying if fits_request(p, request) and p.model_hash == model]
     if request.submit.fits:
         least = num_prompt_tokens + _USUAL_ANSWER
-        if roomy := [profile for profile in kin if _room(profile) >= least]:
-            return min(roomy, key=_room)
-    return max(kin, key=_room, default=target.profile)
-
-
-def _room(profile: EngineProfile) -> int:
-    """Tokens of the longest text that a target can hold."""
-    return min(profile.num_cells, profile.context_length)
+        if roomy := [profile for profile in kin if profile.max_length >= least]:
+            return min(roomy, key=attrgetter("max_length"))
+    return max(kin, key=attrgetter("max_length"), default=target.profile)
 
 
 def kinds_for(data: Data, stream: RequestStream, now: float) -> frozenset[TargetKind]:

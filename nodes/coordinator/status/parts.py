@@ -63,6 +63,7 @@ def node_status(
         # A node that left holds no stream, but its record was made while it still did.
         used_cells=0 if target is None or state == "left" else target.admitted_cells,
         num_cells=profile.num_cells,
+        max_length=profile.max_length,
         busy=busy,
         bytes_in=node.bytes_in,
         bytes_out=node.bytes_out,

@@ -105,12 +105,12 @@ def test_what_is_wrong_in_a_file_is_told_with_its_key(toml, config_class, text, 
     ("config_class", "key", "value", "accepted"),
     [
         (TargetConfig, "engine.profile", "quick", "one of exact, fast is accepted"),
-        (TargetConfig, "engine.cells", 255, "256 to 4194304 is accepted"),
+        (TargetConfig, "engine.cells", -1, "0 to 4194304 is accepted"),
         (TargetConfig, "engine.max_streams", 0, "1 to 255 is accepted"),
         (TargetConfig, "engine.max_streams", 256, "1 to 255 is accepted"),
         (TargetConfig, "engine.threads", -1, "0 to 512 is accepted"),
         (DraftConfig, "engine.gpu_layers", -2, "-1 to 65536 is accepted"),
-        (TargetConfig, "engine.prefix_cache_mb", -1, "0 to 1048576 is accepted"),
+        (TargetConfig, "engine.prefix_cache_mb", -2, "-1 to 1048576 is accepted"),
         (TargetConfig, "join_timeout_s", 0.0, "0.1 to 3600 is accepted"),
         (DraftConfig, "join_timeout_s", float("nan"), "0.1 to 3600 is accepted"),
         (DraftConfig, "link.air", "x" * 65, "0 to 64 characters are accepted"),
@@ -145,7 +145,7 @@ def test_a_timeout_is_at_least_three_intervals():
 
 
 def test_the_ends_of_a_range_are_accepted():
-    ends = {"cells": 256, "max_streams": 255, "gpu_layers": -1, "prefix_cache_mb": 0}
+    ends = {"cells": 0, "max_streams": 255, "gpu_layers": -1, "prefix_cache_mb": -1}
     config = load(TargetConfig, None, {f"engine.{key}": ends[key] for key in ends}, {})
     assert {key: getattr(config.engine, key) for key in ends} == ends
 

@@ -8,7 +8,13 @@ from typing import Any
 
 from airdraft.nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from airdraft.nodes.messages import CHANCE_STEPS, ChainPart, StreamParkedNotice, StreamReadyNotice
+from airdraft.nodes.messages import (
+    CHANCE_STEPS,
+    ChainPart,
+    StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+)
 from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.stream import Committed, Event
 from airdraft.nodes.worker.stream import StreamId, StreamSpec
@@ -170,7 +176,10 @@ class Desk:
                     self.lengths[stream_id] += len(event.token_ids)
                     if entry.finish_reason:
                         self.ready.pop(stream_id, None)
-                case StreamParkedNotice(stream_id=stream_id):
+                case (
+                    StreamParkedNotice(stream_id=stream_id)
+                    | StreamFailedNotice(stream_id=stream_id)
+                ):
                     self.ready.pop(stream_id, None)
         self.events += events
         return list(events)

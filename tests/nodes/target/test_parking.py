@@ -75,6 +75,27 @@ def test_the_youngest_is_parked_and_goes_on_exactly_once_there_is_room(
     assert model.free_cells() == 400
 
 
+def test_without_memory_to_grow_the_cache_streams_take_turns_and_one_too_long_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk, model = make_desk(num_cells=400)
+    lengths = range(model.info.max_sequences)
+    monkeypatch.setattr(model, "free_cells", lambda: 230 - sum(map(model.length, lengths)))
+    short = [make_spec(number, prompt=LONG, max_tokens=100) for number in (1, 2)]
+    too_long = make_spec(3, prompt=LONG, max_tokens=200)
+    desk.open(*short, too_long)
+    events = desk.run()
+    for spec in short:
+        assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
+    notices = [event for event in events if isinstance(event, StreamParkedNotice)]
+    assert 0 < len(notices) < 10
+    (failure,) = [event for event in events if isinstance(event, StreamFailedNotice)]
+    assert failure.stream_id == THREE
+    assert "lacks memory for 231 tokens now" in failure.reason
+    right = tokens_of(events, THREE)
+    assert right == alone(too_long).token_ids[: len(right)]
+
+
 def test_what_was_sent_before_the_parking_was_known_is_void() -> None:
     desk, _ = two_that_do_not_fit(100_000)
     state = desk.state
