@@ -33,7 +33,7 @@ from airdraft.nodes.service.runtime import print_line, run_to_end, set_up_loggin
 from airdraft.nodes.service.supervision import Parent
 
 _WEIGHTS = "auto runs a compact copy of a draft model if that guesses faster."
-_PREFIXES = "Memory, in MB, for texts that have left the KV cache; auto means an eighth of what is free."
+_PREFIXES = "Memory, in MB, for texts that left the KV cache; auto means an eighth of what is free."
 _VOCABULARY = "A model with the targets' vocabulary, if its own differs."
 
 
