@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +20,19 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from airdraft.nodes.catalog import CatalogError
+from airdraft.nodes.catalog.gguf import GgufError
+from airdraft.nodes.catalog.stages import embedding_of, num_blocks, parts_of, write_stage
 from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import EngineError, Model, Span
 from airdraft.nodes.engine.sampling import Sampling, sample
 from airdraft.nodes.engine.snapshots import SnapshotModel
+from airdraft.nodes.engine.split.embedding import Embedding
+from airdraft.nodes.engine.split.last import SplitModel, StagesHere
+from airdraft.nodes.engine.split.stage import StageModel
 from bench.options import at_least, listed
 
 # Tokens of the prompts. Each text is written once greedily or at temperature 1.
@@ -222,6 +230,21 @@ def _whole(model: Model, seq_id: int) -> npt.NDArray[np.uint8]:
     return words.view(np.uint8)
 
 
+def in_stages(config: LlamaConfig, cuts: Sequence[int], folder: Path) -> SplitModel:
+    """Opens a model in stages in this process, with files in a folder.
+
+    Raises EngineError, CatalogError, GgufError or OSError.
+    """
+    model_hash = hash_file(config.path)
+    files = []
+    for part in parts_of(num_blocks(config.path), cuts):
+        files.append(folder / f"{part.first}.gguf")
+        write_stage(config.path, part, model_hash, files[-1], lambda *_: None)
+    *first, last = [replace(config, path=file) for file in files]
+    ahead = StagesHere([StageModel(each, model_hash=model_hash) for each in first])
+    return SplitModel(last, ahead, Embedding(embedding_of(last.path)), model_hash=model_hash)
+
+
 @click.command("rows")
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -230,14 +253,26 @@ def _whole(model: Model, seq_id: int) -> npt.NDArray[np.uint8]:
 @at_least("--seeds", 10, "Runs of each, with other passes.")
 @at_least("--max-tokens", 100, "Tokens of each of the twelve texts.", least=2)
 @click.option("--snapshots", default=0, help="States of earlier tokens, instead of kept ones.")
+@click.option(
+    "--cuts", type=listed(int), default="", help="Blocks before which the model is cut into stages."
+)
 def rows_command(
-    files: tuple[Path, ...], streams: list[int], seeds: int, max_tokens: int, snapshots: int
+    files: tuple[Path, ...],
+    streams: list[int],
+    seeds: int,
+    max_tokens: int,
+    snapshots: int,
+    cuts: list[int],
 ) -> None:
     """Compare the logits of passes with guesses with those of single steps, bit for bit.
 
+    With --cuts all passes are those of stages in one process, and single steps are compared with
+    those of the whole model, too.
+
     \b
-    Example:
+    Examples:
       python -m bench rows lfm2.gguf qwen3.5.gguf
+      python -m bench rows qwen2.5-coder-1.5b.gguf --cuts 9,20
     """
     total = 0
     for path in files:
@@ -245,15 +280,28 @@ def rows_command(
         config = LlamaConfig(
             path=path, num_cells=_NUM_CELLS, max_sequences=num_sequences, num_snapshots=snapshots
         )
-        try:
-            model = (SnapshotModel if snapshots else LlamaModel)(config)
-        except EngineError as error:
-            raise click.ClickException(f"{path}: {error}") from None
-        with contextlib.closing(model):
+        with contextlib.ExitStack() as stack:
+            try:
+                model = (SnapshotModel if snapshots else LlamaModel)(config)
+                whole = []
+                if cuts:
+                    with contextlib.closing(model):
+                        whole = known_texts(model, max_tokens)
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                    model = in_stages(config, cuts, folder)
+            except (EngineError, CatalogError, GgufError) as error:
+                raise click.ClickException(f"{path}: {error}") from None
+            stack.enter_context(contextlib.closing(model))
             info = model.info
             way = "cut" if info.can_cut else "replayed" if info.can_take_back else "no guesses"
             way = "snapshots" if snapshots else way
             texts = known_texts(model, max_tokens)
+            if cuts:
+                pairs = zip(whole, texts, strict=True)
+                others = sum(int((a.rows != b.rows).any(axis=1).sum()) for a, b in pairs)
+                total += others
+                way = f"{len(cuts) + 1} stages, {others} of {max_tokens * len(texts)} single steps"
+                way += " other than the whole model's"
             for num_streams in streams:
                 sum_ = Found()
                 for seed in range(seeds):

@@ -140,25 +140,50 @@ def vocabulary_of(path: Path) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """The place of a key's value, with the type of the value, from `start` to `end`.
+
+    num_items, items_at: Of an array of numbers; otherwise there are 0.
+    """
+
+    name: bytes
+    start: int
+    end: int
+    num_items: int
+    items_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
-    """The place of a tensor: its offset from the file's start, and blocks of block_bytes each.
+    """A tensor and its place: its offset from the file's start, and blocks of block_bytes each.
 
     block_bytes: 0 for a type that is not in this module's table.
     """
 
     name: str
     offset: int
-    num_values: int
-    num_blocks: int
-    block_bytes: int
+    dims: tuple[int, ...]
+    type: int
+
+    @property
+    def num_values(self) -> int:
+        return math.prod(self.dims)
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.num_values // _BLOCKS.get(self.type, (1, 0))[0])
+
+    @property
+    def block_bytes(self) -> int:
+        return _BLOCKS.get(self.type, (1, 0))[1]
 
 
 class Header:
     """Reads forward through a header.
 
     Raises struct.error or IndexError at the end of the file, and KeyError for an unknown type.
-    num_bytes: The size that the file must have. keys_end: The end of the keys. texts: The values of
-    keys that are numbers or texts, without long ones.
+    num_bytes: The size that the file must have. keys: Their places. keys_end: The end of the keys.
+    texts: The values of keys that are numbers or texts, without long ones.
     """
 
     def __init__(self, data: mmap.mmap) -> None:
@@ -171,8 +196,12 @@ class Header:
         num_tensors = self._count("tensors", _MAX_TENSORS)
         num_keys = self._count("keys", _MAX_KEYS)
         alignment = 32
+        self.keys: list[Key] = []
         for _ in range(num_keys):
-            key, value = self._string(), self._value(self._u32())
+            key, start = self._string(), self._at
+            self._num_items = self._items_at = 0
+            value = self._value(self._u32())
+            self.keys.append(Key(key, start, self._at, self._num_items, self._items_at))
             if isinstance(value, int):
                 _check_bounds(key, value)
             if key == b"general.alignment" and isinstance(value, int):
@@ -236,6 +265,7 @@ class Header:
         item_type = self._u32()
         num_items = self._count("items in an array", _MAX_ARRAY_ITEMS)
         if item_type != _TYPE_STRING:
+            self._num_items, self._items_at = num_items, self._at
             self._skip(num_items * _NUMBERS[item_type].size)
             return
         # A vocabulary takes hundreds of thousands of iterations, so the names are local.
@@ -252,11 +282,10 @@ class Header:
         num_dimensions = self._u32()
         if num_dimensions > _MAX_DIMENSIONS:
             raise GgufError(f"is damaged: a tensor has {num_dimensions} dimensions")
-        num_values = math.prod(self._u64() for _ in range(num_dimensions))
+        dims = tuple(self._u64() for _ in range(num_dimensions))
         tensor_type, offset = self._u32(), self._u64()
         # For a type that is newer than the table the offset is still checked.
-        block_values, block_bytes = _BLOCKS.get(tensor_type, (1, 0))
-        return Tensor(name, offset, num_values, -(-num_values // block_values), block_bytes)
+        return Tensor(name, offset, dims, tensor_type)
 
 
 def _check_bounds(key: bytes, value: int) -> None:

@@ -45,12 +45,12 @@ class Probed:
     cell_bytes: int
 
 
-def probe(llama: Any, context: Any, name: str) -> Probed:
+def probe(llama: Any, context: Any, batch: PassBatch, name: str) -> Probed:
     """Run some tokens in an empty context, which is empty again afterwards.
 
-    name: The file's. Raises EngineError.
+    batch: For two tokens at least. name: The file's. Raises EngineError.
     """
-    batch, sizes = PassBatch(llama, 2), list[int]()
+    sizes = list[int]()
     for start in (0, 2):
         batch.fill([Span(0, start, (0, 0))])
         if llama.llama_decode(context, batch.native) != 0:

@@ -90,7 +90,7 @@ class LlamaModel(LlamaContext):
         self._graveyard = config.max_sequences
         self._replay = Replay(config.max_sequences) if self._takes_back else None
         self._states = kept_states.KeptStates(self._llama, self._context, config.max_sequences + 1)
-        self._batch = PassBatch(self._llama, config.max_batch_tokens)
+        self._batch = self._new_batch(config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
         self._num_output_tokens = 0
@@ -166,7 +166,10 @@ class LlamaModel(LlamaContext):
         return (1 if self._restricts_ggml else num_threads), num_threads
 
     def _probe(self) -> kept_states.Probed:
-        return kept_states.probe(self._llama, self._context, self._path.name)
+        return kept_states.probe(self._llama, self._context, self._new_batch(2), self._path.name)
+
+    def _new_batch(self, size: int) -> PassBatch:
+        return PassBatch(self._llama, size)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         log, replay = self._log, self._replay

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
 ONE_FILE: Final = "one file"
 # The longest chat templates have a tenth of these bytes.
 _MAX_METADATA_BYTES = 1 << 18
-_GGML_TYPE_Q4_0 = 2
+_GGML_TYPE_F32, _GGML_TYPE_Q4_0 = 0, 2
 # The ending of a type that the embedding and the output weights have, too.
 _ALL = " all"
 
@@ -168,6 +169,41 @@ def load_model(
         reason = take_last_error() or "libllama gave no reason"
         raise ModelFileError(f"model file {path} cannot be loaded: {reason}")
     return model
+
+
+class _TypeTraits(ctypes.Structure):
+    """The beginning of ggml_type_traits of ggml.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("block", ctypes.c_int64),
+        ("interleave", ctypes.c_int64),
+        ("size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.c_void_p),
+    )
+
+
+def _copy_floats(source: int, target: int, count: int) -> None:
+    ctypes.memmove(target, source, 4 * count)
+
+
+def dequantizer(tensor_type: int) -> Callable[[int, int, int], None]:
+    """Returns what converts numbers of a type of ggml to float32, as libllama does.
+
+    It takes the addresses of both and how many there are. Raises EngineError.
+    """
+    if tensor_type == _GGML_TYPE_F32:
+        return _copy_floats
+    name = next(path for path in _library_files() if path.stem.startswith("libggml-base"))
+    find = ctypes.CDLL(str(name)).ggml_get_type_traits
+    find.restype = ctypes.POINTER(_TypeTraits)
+    address = find(tensor_type).contents.to_float
+    if not address:
+        raise EngineError(f"this build of libllama cannot read rows of type {tensor_type}")
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    convert: Callable[[int, int, int], None] = kind(address)
+    return convert
 
 
 def calls_for_heads() -> Any:

@@ -16,9 +16,13 @@ from airdraft.nodes.engine.protocol import Span
 
 
 class PassBatch:
-    """A `llama_batch` of at most `size` tokens, each of which belongs to one sequence."""
+    """A `llama_batch` of at most `size` tokens, each of which belongs to one sequence.
 
-    def __init__(self, llama: Any, size: int) -> None:
+    width: Columns of `rows`, which stand for tokens in a stage of a split model; 0 for tokens.
+    """
+
+    def __init__(self, llama: Any, size: int, width: int = 0) -> None:
+        self.rows = np.zeros((size, width), dtype=np.float32)
         # Filling ctypes arrays element by element takes 30 times as long as numpy's.
         self._tokens = np.zeros(size, dtype=np.int32)
         self._positions = np.zeros(size, dtype=np.int32)
@@ -30,8 +34,8 @@ class PassBatch:
         integers = ctypes.POINTER(ctypes.c_int32)
         self.native = llama.llama_batch(
             n_tokens=0,
-            token=self._tokens.ctypes.data_as(integers),
-            embd=None,
+            token=None if width else self._tokens.ctypes.data_as(integers),
+            embd=self.rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) if width else None,
             pos=self._positions.ctypes.data_as(integers),
             n_seq_id=self._seq_counts.ctypes.data_as(integers),
             seq_id=self._seq_pointers.ctypes.data_as(ctypes.POINTER(integers)),

@@ -86,7 +86,6 @@ class LlamaContext:
     def _describe(self, model_hash: str | None, form: tuple[object, ...], **limits: Any) -> None:
         """Set `info`. form: All that decides its bits beside file and build."""
         model_hash = model_hash or hash_file(self._path)
-        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
         self.info = EngineInfo(
             engine="llama.cpp",
             model=self._path.name,
@@ -96,7 +95,7 @@ class LlamaContext:
             context_length=int(self._llama.llama_model_n_ctx_train(self._model)),
             eog_token_ids=self.vocabulary.eog_token_ids(),
             exact=False,
-            numerics_class=numerics.hexdigest()[:16],
+            numerics_class=self._numerics_class(model_hash, form),
             traits=traits_of(self.metadata),
             **limits,
         )
@@ -113,6 +112,11 @@ class LlamaContext:
             numerics = f"{numerics} {digest} {software}"
             numerics = hashlib.sha256(numerics.encode()).hexdigest()[:16]
         self.info = replace(self.info, exact=exact, numerics_class=numerics)
+
+    @staticmethod
+    def _numerics_class(model_hash: str, form: tuple[object, ...]) -> str:
+        numerics = repr((model_hash, build_name(), *form))
+        return hashlib.sha256(numerics.encode()).hexdigest()[:16]
 
     def metadata(self, key: str) -> str:
         """Returns a text of the file's metadata; "" if it is missing or unusually long."""

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from airdraft.nodes.engine.traits import ModelTraits
 
 Logits: TypeAlias = npt.NDArray[np.float32]
+# What blocks of a split model pass on: for each token as many numbers as the model is wide.
+Rows: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 # Role and content of one message of a conversation.
 Message: TypeAlias = tuple[str, str]
@@ -64,7 +66,7 @@ class Span:
     num_padding: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SavedPrefix:
     """The first `length` positions of a sequence in host memory.
 

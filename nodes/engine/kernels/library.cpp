@@ -581,6 +581,25 @@ EXPORT void airdraft_limit_output(int rows) { output_rows = rows; }
 // Returns whether passes since the last call had attention that ggml computed, for example with a limit on scores.
 EXPORT bool airdraft_left_attention() { return left_attention.exchange(false); }
 
+// Where the rows of a stage of a split model go, as its caller has it. name: the result of the last block. room: the
+// floats that `rows` has room for; used: those of the last pass, more than room if they did not fit.
+struct StageRows {
+    const char * name;
+    float * rows;
+    size_t room, used;
+};
+
+// ggml's callback of a pass, whose data is a StageRows: copies the rows, and ends the pass with them.
+EXPORT bool airdraft_take_rows(ggml_tensor * tensor, bool asks, void * data) {
+    auto & stage = *(StageRows *) data;
+    if (asks) return !strcmp(tensor->name, stage.name);
+    const size_t count = (size_t) (tensor->ne[0] * tensor->ne[1] * tensor->ne[2] * tensor->ne[3]);
+    const bool fits = tensor->type == GGML_TYPE_F32 && stage.used <= stage.room && count <= stage.room - stage.used;
+    if (fits) memcpy(stage.rows + stage.used, tensor->data, count * sizeof(float));
+    stage.used = fits ? stage.used + count : stage.room + 1;
+    return false;
+}
+
 // Returns the version of llama-cpp-python whose headers this file was compiled with.
 EXPORT const char * airdraft_built_for() { return AIRDRAFT_LLAMA; }
 

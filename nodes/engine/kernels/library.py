@@ -8,6 +8,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def library() -> ctypes.CDLL | None:
         found.airdraft_register.argtypes = [ctypes.c_char_p, ctypes.c_bool]
         found.airdraft_limit_output.argtypes = [ctypes.c_int]
         found.airdraft_left_attention.restype = ctypes.c_bool
+        found.airdraft_take_rows.restype = ctypes.c_bool
     except (OSError, AttributeError) as error:
         logger.warning("the kernels cannot be used, `%s` builds them again: %s", _BUILD, error)
         return None
@@ -57,6 +59,12 @@ def limit_output(num_tokens: int) -> None:
     found = library()
     if found is not None:
         found.airdraft_limit_output(num_tokens)
+
+
+def rows_callback() -> Any:
+    """Returns what takes the rows of a stage out of its passes; None without kernels."""
+    found = library()
+    return found.airdraft_take_rows if found is not None else None
 
 
 def left_attention() -> bool:

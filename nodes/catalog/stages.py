@@ -1,0 +1,220 @@
+"""Cuts a model file into the files of its stages, each of which has some of its blocks of layers.
+
+A model that no single machine can hold runs on several. Each runs a stage: a model file of its own,
+which takes rows (one for each token) from the stage before and gives rows to the next one. The last
+stage has the vocabulary, the embedding and the output layer; the others have blocks alone.
+
+Only architectures are cut of which it was tried that stages compute the bits of the whole model.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import airdraft.nodes.catalog.disk as disk
+from airdraft.nodes.catalog.errors import CatalogError
+from airdraft.nodes.catalog.fetch import ProgressCallback
+from airdraft.nodes.catalog.gguf import Header, Key, Tensor, opened
+from airdraft.nodes.engine.split.embedding import Table
+
+# Their layers are all of one kind, and take nothing but the rows of the layer before. Random models
+# of each had the bits of the whole model in two stages (2026-12-02).
+ARCHITECTURES: Final = (
+    *("arcee", "bailingmoe", "command-r", "ernie4_5", "exaone", "hunyuan-dense", "internlm2"),
+    *("llama", "mistral3", "nemotron", "olmo", "olmoe", "phi3", "qwen2", "qwen2moe", "qwen3"),
+    *("qwen3moe", "seed_oss", "stablelm", "starcoder2"),
+)
+# In every stage's file: the SHA-256 of the whole model, the stage's first block and the one behind
+# its last, and how many there are in all.
+MODEL_KEY, FIRST_KEY, END_KEY, COUNT_KEY = (
+    f"airdraft.stage.{name}" for name in ("model", "first", "end", "count")
+)
+# A stage without vocabulary computes the logits of so many tokens, so that they cost nothing.
+_NUM_VOCAB: Final = 32
+_ALIGNMENT: Final = 32
+_PIECE: Final = 1 << 22
+_U64: Final = struct.Struct("<Q")
+# Types of values, and of a tensor.
+_UINT32, _STRING, _F32 = 4, 8, 0
+# Arrays that may be as long as there are blocks, but have no item for each.
+_OTHER_ARRAYS: Final = (".rope.dimension_sections",)
+
+
+class CutError(CatalogError):
+    """A model cannot be cut like that. The message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The blocks `first` to `end` - 1 of `count`."""
+
+    first: int
+    end: int
+    count: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.end == self.count
+
+
+def parts_of(count: int, cuts: Sequence[int]) -> list[Part]:
+    """Returns the stages of a model with `count` blocks, cut before these. Raises CutError."""
+    bounds = [0, *cuts, count]
+    if any(low >= high for low, high in pairwise(bounds)):
+        told = ", ".join(map(str, cuts))
+        raise CutError(f"cuts at {told}: rising numbers from 1 to {count - 1} are accepted")
+    return [Part(first, end, count) for first, end in pairwise(bounds)]
+
+
+def num_blocks(path: Path) -> int:
+    """Returns how many blocks a model has that can be cut. Raises CutError, GgufError, OSError."""
+    with opened(path) as (header, _):
+        architecture = header.texts.get("general.architecture", "")
+        if architecture not in ARCHITECTURES:
+            raise CutError(f"{path.name}: models of the kind {architecture} cannot be split yet")
+        if f"{architecture}.embedding_scale" in header.texts:
+            raise CutError(f"{path.name}: models that scale their embedding cannot be split yet")
+        if MODEL_KEY in header.texts:
+            raise CutError(f"{path.name} is a stage already")
+        return int(header.texts[f"{architecture}.block_count"])
+
+
+def write_stage(
+    path: Path, part: Part, model_hash: str, out: Path, progress: ProgressCallback
+) -> None:
+    """Write the file of one stage; only a few MB of the model are in memory at a time.
+
+    model_hash: That of the whole file. Raises GgufError or OSError.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = out.with_name(f"{out.name}.part")
+    try:
+        with opened(path) as (header, data), made.open("wb") as file:
+            keys = [*_keys(header, data, part), *_own_keys(part, model_hash)]
+            tensors = list(_tensors(header, part))
+            _write(file, data, keys, tensors, partial(progress, out.name))
+        disk.sync(made)
+        os.replace(made, out)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def embedding_of(path: Path) -> Table:
+    """Returns the place of the embedding in a file. Raises GgufError or OSError."""
+    with opened(path) as (header, _):
+        found = next(each for each in header.tensors if each.name == "token_embd.weight")
+        width, num_rows = found.dims
+        row_bytes = found.num_blocks * found.block_bytes // num_rows
+        return Table(path, found.offset, found.type, width, num_rows, row_bytes)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def _keys(header: Header, data: mmap.mmap, part: Part) -> Iterator[bytes]:
+    """Yield the whole model's keys as the stage has them."""
+    architecture = header.texts["general.architecture"]
+    for key in header.keys:
+        name = key.name.decode("utf-8", "replace")
+        if name.startswith("tokenizer.") and not part.is_last:
+            continue
+        if name.startswith("split.") or name == "general.alignment":
+            continue
+        if name == f"{architecture}.vocab_size" and not part.is_last:
+            continue
+        if name == f"{architecture}.block_count":
+            yield _uint32(name, part.end - part.first)
+        elif key.num_items == part.count and not name.endswith(_OTHER_ARRAYS):
+            yield _sliced(key, data, part)
+        else:
+            yield _packed(key.name) + data[key.start : key.end]
+    if not part.is_last:
+        yield _text("tokenizer.ggml.model", "no_vocab")
+        yield _uint32(f"{architecture}.vocab_size", _NUM_VOCAB)
+
+
+def _own_keys(part: Part, model_hash: str) -> Iterator[bytes]:
+    yield _text(MODEL_KEY, model_hash)
+    for name, value in ((FIRST_KEY, part.first), (END_KEY, part.end), (COUNT_KEY, part.count)):
+        yield _uint32(name, value)
+
+
+def _sliced(key: Key, data: mmap.mmap, part: Part) -> bytes:
+    """Returns an array that has a number for each block with those of the stage's blocks alone."""
+    size = (key.end - key.items_at) // key.num_items
+    items = data[key.items_at + part.first * size : key.items_at + part.end * size]
+    # The types of the value and of its items, and then how many there are.
+    types = data[key.start : key.items_at - _U64.size]
+    return _packed(key.name) + types + _U64.pack(part.end - part.first) + items
+
+
+def _packed(text: bytes) -> bytes:
+    return _U64.pack(len(text)) + text
+
+
+def _uint32(name: str, value: int) -> bytes:
+    return _packed(name.encode()) + struct.pack("<II", _UINT32, value)
+
+
+def _text(name: str, text: str) -> bytes:
+    return _packed(name.encode()) + struct.pack("<I", _STRING) + _packed(text.encode())
+
+
+# -- tensors ---------------------------------------------------------------------------------------
+
+
+def _tensors(header: Header, part: Part) -> Iterator[Tensor]:
+    """Yield the stage's tensors; those at offset 0 are zeros that nobody reads."""
+    for tensor in header.tensors:
+        prefix, _, rest = tensor.name.partition(".")
+        number, _, suffix = rest.partition(".")
+        if prefix == "blk":
+            if part.first <= int(number) < part.end:
+                yield replace(tensor, name=f"blk.{int(number) - part.first}.{suffix}")
+        elif tensor.name in ("token_embd.weight", "output.weight") and not part.is_last:
+            yield Tensor(tensor.name, 0, (tensor.dims[0], _NUM_VOCAB), _F32)
+        elif tensor.name == "output.bias" and not part.is_last:
+            yield Tensor(tensor.name, 0, (_NUM_VOCAB,), _F32)
+        else:
+            # The last norm and factors of positions are small, and libllama wants them.
+            yield tensor
+
+
+def _write(
+    file: BinaryIO,
+    data: mmap.mmap,
+    keys: Sequence[bytes],
+    tensors: Sequence[Tensor],
+    report: Callable[[int, int], None],
+) -> None:
+    """Write a model file. data: The file that has the tensors. report: Gets bytes, done and all."""
+    infos, end = list[bytes](), 0
+    for tensor in tensors:
+        dims = struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims)
+        infos.append(_packed(tensor.name.encode()) + dims + struct.pack("<IQ", tensor.type, end))
+        end = _aligned(end + tensor.num_blocks * tensor.block_bytes)
+    file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)))
+    file.write(b"".join([*keys, *infos]))
+    for tensor in tensors:
+        file.seek(_aligned(file.tell()))
+        num_bytes = tensor.num_blocks * tensor.block_bytes
+        if not tensor.offset:
+            # A hole in the file takes no place on the disk.
+            file.seek(num_bytes, os.SEEK_CUR)
+            continue
+        for at in range(tensor.offset, tensor.offset + num_bytes, _PIECE):
+            file.write(data[at : min(at + _PIECE, tensor.offset + num_bytes)])
+            report(file.tell(), end)
+    file.truncate(_aligned(file.tell()))
+
+
+def _aligned(at: int) -> int:
+    return -(-at // _ALIGNMENT) * _ALIGNMENT

@@ -1,0 +1,121 @@
+"""One stage of a split model: a libllama model of some blocks, which takes rows and gives rows."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from airdraft.nodes.engine.kernels.library import rows_callback
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_abi import load_model
+from airdraft.nodes.engine.llama_batch import PassBatch
+from airdraft.nodes.engine.llama_context import LlamaConfig
+from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Logits, Rows, Span
+
+# The result of a block, as libllama's graphs name it.
+_BLOCK_RESULT: Final = "l_out-{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of one sequence that a pass runs; the sequence ends at `start` before."""
+
+    seq_id: int
+    start: int
+    count: int
+
+
+class _StageRows(ctypes.Structure):
+    """As in library.cpp."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("rows", ctypes.c_void_p),
+        ("room", ctypes.c_size_t),
+        ("used", ctypes.c_size_t),
+    )
+
+
+class RowModel(LlamaModel):
+    """A model that takes rows in place of tokens."""
+
+    def _new_batch(self, size: int) -> PassBatch:
+        return PassBatch(self._llama, size, int(self._llama.llama_model_n_embd(self._model)))
+
+
+class StageModel(RowModel):
+    """A stage that is not the last one. It has no vocabulary, and its passes compute no logits."""
+
+    def __init__(self, config: LlamaConfig, *, model_hash: str) -> None:
+        """model_hash: Of the whole model. Raises EngineError."""
+        super().__init__(replace(config, takes_back=False), model_hash=model_hash)
+        self.width = self._batch.rows.shape[1]
+        self._given = self._batch.rows[:0]
+        if not self.info.can_cut:
+            self.close()
+            raise EngineError(f"{config.path.name}: its recurrent layers cannot be split yet")
+
+    def _load(self, *, repack: bool, has_head: bool = False) -> None:
+        self._model = load_model(self._path, gpu_layers=0, repack=repack)
+        num_blocks = int(self._llama.llama_model_n_layer(self._model))
+        width = int(self._llama.llama_model_n_embd(self._model))
+        self._made = np.zeros((self.config.max_batch_tokens, width), np.float32)
+        # libllama keeps its address, and the name is one of its fields.
+        name = _BLOCK_RESULT.format(num_blocks - 1).encode()
+        self._taken = _StageRows(name, self._made.ctypes.data, self._made.size, 0)
+
+    def _context_params(self, num_cells: int) -> Any:
+        if rows_callback() is None:
+            raise EngineError(f"{self._path.name}: a stage needs the kernels, which are not built")
+        params = super()._context_params(num_cells)
+        params.cb_eval = ctypes.cast(rows_callback(), dict(type(params)._fields_)["cb_eval"])
+        params.cb_eval_user_data = ctypes.addressof(self._taken)
+        return params
+
+    def _describe(self, model_hash: str | None, form: tuple[object, ...], **limits: Any) -> None:
+        assert model_hash is not None
+        self.info = EngineInfo(
+            engine="llama.cpp",
+            model=self._path.name,
+            model_hash=model_hash,
+            vocab_hash="",
+            num_vocab=1,
+            context_length=int(self._llama.llama_model_n_ctx_train(self._model)),
+            eog_token_ids=frozenset(),
+            exact=False,
+            numerics_class=self._numerics_class(model_hash, form),
+            **limits,
+        )
+
+    def run(self, pieces: Sequence[Piece], rows: Rows) -> Rows:
+        """Run a pass; returns (tokens, width) rows, which the next pass overwrites.
+
+        rows: (tokens, width) of all pieces one after the other. Raises InvalidInputError if a
+        sequence does not end where its piece starts, and CacheFullError.
+        """
+        spans = [Span(each.seq_id, each.start, [0] * each.count, each.count) for each in pieces]
+        self._given = rows
+        self.forward(spans)
+        return self._made[: len(rows)]
+
+    def _run(self, spans: Sequence[Span]) -> Logits:
+        # libllama leaves tokens without logits out of the last block.
+        count = len(self._given)
+        self._batch.rows[:count] = self._given
+        self._taken.used = 0
+        logits = super()._run(spans)
+        if self._taken.used != count * self.width:
+            raise EngineError(f"{self._path.name}: libllama gives no result of its last block")
+        return logits
+
+    def close(self) -> None:
+        if self._context:
+            self._llama.llama_free(self._context)
+            self._context = None
+        if self._model:
+            self._llama.llama_model_free(self._model)
+            self._model = None

@@ -1,0 +1,126 @@
+"""A model in stages computes the bits of the whole model, whatever its caches went through."""
+
+import contextlib
+import gc
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from airdraft.nodes.engine.kernels import library
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import CacheFullError, EngineError, InvalidInputError, Span
+from airdraft.nodes.engine.selftest import run_self_test
+from airdraft.nodes.engine.split.last import StagesHere
+from airdraft.nodes.engine.split.stage import Piece
+from bench.rows import compared, in_stages, known_texts
+from tests.engine.kernels.tiny_models import Shape, write_model
+
+# Longer than a second or two.
+pytestmark = pytest.mark.slow
+
+TEXT = drawn_ids(1, 400, 300)
+
+
+@pytest.fixture(scope="module", params=["Q8_0", "Q4_K_M", "F16"])
+def path(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path, Shape(256, 4, 1, 64, 256, layers=4), request.param)
+    return path
+
+
+def configured(path, **options):
+    options = {"num_cells": 1024, "max_sequences": 5, "first_cells": 256} | options
+    return LlamaConfig(path=path, **options)
+
+
+@contextlib.contextmanager
+def split(path, cuts, folder, **options):
+    with contextlib.closing(in_stages(configured(path, **options), cuts, folder)) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def whole(path):
+    """What the whole model's self-test sees, and texts as it writes them."""
+    with contextlib.closing(LlamaModel(configured(path))) as model:
+        tested = run_self_test(model, prefix_lens=(60,))
+        return model.info, tested, known_texts(model, 40)
+
+
+@pytest.mark.parametrize("cuts", [[1], [3], [1, 2]], ids=str)
+def test_it_is_of_the_class_of_the_whole_model(path, whole, cuts, tmp_path):
+    info, tested, texts = whole
+    with split(path, cuts, tmp_path) as model:
+        assert tested.exact
+        assert run_self_test(model, prefix_lens=(60,)) == tested
+        assert model.info.numerics_class == info.numerics_class
+        mine = known_texts(model, 40)
+        for text, own in zip(texts, mine, strict=True):
+            assert np.array_equal(own.rows, text.rows)
+        # What the last stage's cache holds is not what that of the whole model does.
+        found = compared(model, mine, 4, random.Random(1))
+        assert (found.num_other_rows, found.num_other_states) == (0, 0)
+        assert model.free_cells() == 1024
+
+
+def test_a_long_pass_goes_through_in_pieces(path, whole, tmp_path, monkeypatch):
+    passes = []
+
+    def begin(stages, pieces, rows):
+        passes.append([(piece.seq_id, piece.count) for piece in pieces])
+        begun(stages, pieces, rows)
+
+    begun = StagesHere.begin
+    monkeypatch.setattr(StagesHere, "begin", begin)
+    with split(path, [2], tmp_path) as model:
+        model.forward([Span(0, 0, TEXT[:100])])
+        passes.clear()
+        rows = model.forward([Span(0, 100, TEXT[100:180], 30), Span(1, 0, TEXT[:20], 2)])
+        assert passes == [[(0, 64)], [(0, 16), (1, 20)]]
+        rows = rows.copy()
+        model.truncate(0, 0)
+        model.truncate(1, 0)
+        single = [model.forward([Span(0, n, TEXT[n : n + 1], 1)])[0].copy() for n in range(180)]
+    assert np.array_equal(rows, np.stack([*single[150:], *single[18:20]]))
+
+
+def test_texts_that_nobody_can_restore_are_dropped_in_all_stages(path, tmp_path):
+    with split(path, [2], tmp_path) as model:
+        model.forward([Span(0, 0, TEXT[:50])])
+        saved = model.save(0)
+        model.restore(1, saved, 30)
+        assert np.array_equal(
+            model.forward([Span(1, 30, TEXT[30:31], 1)])[0].copy(),
+            (model.truncate(0, 30), model.forward([Span(0, 30, TEXT[30:31], 1)])[0])[1],
+        )
+        with pytest.raises(EngineError, match="cannot be restored"):
+            model.restore(2, replace(saved), 30)
+        kept = model._ahead._saved
+        assert len(kept) == 1
+        del saved
+        gc.collect()
+        assert not kept
+
+
+def test_a_stage_refuses_what_does_not_fit(path, tmp_path):
+    with split(path, [2], tmp_path) as model:
+        stage = model._ahead._stages[0]
+        rows = np.zeros((4, stage.width), np.float32)
+        with pytest.raises(InvalidInputError, match="but 0 are in the cache"):
+            stage.run([Piece(0, 3, 4)], rows)
+        with pytest.raises(InvalidInputError, match="outside 0"):
+            stage.run([Piece(9, 0, 4)], rows)
+        for start in range(0, 1024, 256):
+            stage.run([Piece(0, start, 256)], np.zeros((256, stage.width), np.float32))
+        with pytest.raises(CacheFullError):
+            stage.run([Piece(1, 0, 4)], rows)
+
+
+def test_no_stage_without_the_kernels(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "library", lambda: None)
+    with pytest.raises(EngineError, match="needs the kernels"), split(path, [2], tmp_path):
+        pass

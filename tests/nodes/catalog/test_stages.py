@@ -1,0 +1,113 @@
+"""The files of stages: what each has of a model's file, and what cannot be cut."""
+
+from pathlib import Path
+
+import pytest
+
+from airdraft.nodes.catalog.gguf import check_gguf, opened
+from airdraft.nodes.catalog.stages import (
+    CutError,
+    Part,
+    embedding_of,
+    num_blocks,
+    parts_of,
+    write_stage,
+)
+from tests.engine.kernels.tiny_models import Shape, write_model
+
+pytestmark = pytest.mark.slow
+
+SHAPE = Shape(256, 4, 1, 64, 256, layers=3)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path, SHAPE, "Q8_0")
+    return path
+
+
+def cut(path: Path, part: Part, out: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Returns the texts and the tensors of a stage's file."""
+    told = list[tuple[int, int | None]]()
+    write_stage(path, part, "ab" * 32, out, lambda _name, *done: told.append(done))
+    check_gguf(out)
+    assert [file.name for file in out.parent.iterdir()] == [out.name]
+    assert told == sorted(told)
+    with opened(out) as (header, _):
+        return header.texts, {tensor.name: tensor.dims for tensor in header.tensors}
+
+
+def test_a_model_is_cut_into_stages_that_follow_each_other() -> None:
+    assert parts_of(30, [9, 20]) == [Part(0, 9, 30), Part(9, 20, 30), Part(20, 30, 30)]
+    for cuts in ([0], [30], [9, 9], [20, 9]):
+        with pytest.raises(CutError, match="rising numbers from 1 to 29 are accepted"):
+            parts_of(30, cuts)
+
+
+def test_each_stage_has_its_blocks_and_the_last_one_the_vocabulary(
+    path: Path, tmp_path: Path
+) -> None:
+    assert num_blocks(path) == 3
+    with opened(path) as (header, data):
+        whole = {tensor.name: tensor for tensor in header.tensors}
+        matrix = whole["blk.2.ffn_up.weight"]
+        wanted = data[matrix.offset : matrix.offset + matrix.num_blocks * matrix.block_bytes]
+    texts, first = cut(path, Part(0, 2, 3), tmp_path / "first" / "1.gguf")
+    assert texts["llama.block_count"] == "2"
+    assert texts["airdraft.stage.model"] == "ab" * 32
+    assert texts["tokenizer.ggml.model"] == "no_vocab"
+    blocks = {name for name in whole if name.startswith(("blk.0.", "blk.1."))}
+    assert {name for name in first if name.startswith("blk.")} == blocks
+    assert first["token_embd.weight"] == first["output.weight"] == (256, 32)
+    texts, last = cut(path, Part(2, 3, 3), tmp_path / "last" / "2.gguf")
+    numbers = [texts[f"airdraft.stage.{name}"] for name in ("first", "end", "count")]
+    assert numbers == ["2", "3", "3"]
+    assert texts["tokenizer.ggml.model"] == "llama"
+    assert last["token_embd.weight"] == last["output.weight"] == (256, 300)
+    assert "blk.1.ffn_up.weight" not in last
+    with opened(tmp_path / "last" / "2.gguf") as (header, data):
+        found = next(tensor for tensor in header.tensors if tensor.name == "blk.0.ffn_up.weight")
+        assert data[found.offset : found.offset + len(wanted)] == wanted
+    table = embedding_of(tmp_path / "last" / "2.gguf")
+    assert (table.width, table.num_rows, table.row_bytes) == (256, 300, 8 * 34)
+
+
+def test_numbers_of_each_block_go_with_their_blocks(path: Path, tmp_path: Path) -> None:
+    data = path.read_bytes()
+    key = b"llama.attention.head_count_kv"
+    at = data.index(key) + len(key)
+    # One number becomes an array of as many as there are blocks.
+    items = b"".join(number.to_bytes(4, "little") for number in (7, 8, 9))
+    array = (9).to_bytes(4, "little") + (4).to_bytes(4, "little") + (3).to_bytes(8, "little")
+    other = tmp_path / "arrays.gguf"
+    changed = data[:at] + array + items + data[at + 8 :]
+    # The header is longer by 20 bytes, so the tensors begin at the next multiple of 32.
+    with opened(path) as (header, _):
+        start = min(tensor.offset for tensor in header.tensors)
+    padding = (-(start + 20)) % 32 if (start + 20) % 32 else 0
+    other.write_bytes(changed[: start + 20] + bytes(padding) + changed[start + 20 :])
+    cut(other, Part(1, 3, 3), tmp_path / "out" / "2.gguf")
+    made = (tmp_path / "out" / "2.gguf").read_bytes()
+    at = made.index(key) + len(key)
+    assert made[at + 8 : at + 16] == (2).to_bytes(8, "little")
+    assert made[at + 16 : at + 24] == items[4:]
+
+
+def test_what_cannot_be_cut_is_told(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    write_model(other, SHAPE, "Q8_0", is_hybrid=True)
+    with pytest.raises(CutError, match=r"other\.gguf: models of the kind lfm2 cannot be split yet"):
+        num_blocks(other)
+    write_stage(path, Part(0, 2, 3), "ab" * 32, tmp_path / "out" / "1.gguf", lambda *_: None)
+    with pytest.raises(CutError, match=r"1\.gguf is a stage already"):
+        num_blocks(tmp_path / "out" / "1.gguf")
+
+
+def test_nothing_is_left_of_a_file_that_could_not_be_written(path: Path, tmp_path: Path) -> None:
+    def fail(*_told: object) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_stage(path, Part(0, 2, 3), "ab" * 32, tmp_path / "out" / "1.gguf", fail)
+    assert list((tmp_path / "out").iterdir()) == []
