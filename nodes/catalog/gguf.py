@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from airdraft.nodes.engine.metadata import traits_of
+from airdraft.nodes.engine.metadata import COUNT_KEY, END_KEY, FIRST_KEY, MODEL_KEY, traits_of
 from airdraft.nodes.engine.traits import ModelTraits
 
 _MAX_KEYS = 1 << 16
@@ -110,13 +110,17 @@ def check_gguf(path: Path) -> None:
 class Declared:
     """What a model file declares.
 
-    has_head: whether it has a head for tokens after the next one; None for a kind without one.
-    Files of such a kind may leave it out.
+    blocks: of a stage of a split model, its first block, the one behind its last, and how many the
+    whole model has. model_hash: of the whole model, if this is a stage. has_head: whether it has a
+    head for tokens after the next one; None for a kind without one. Files of such a kind may leave
+    it out.
     """
 
     architecture: str
     traits: ModelTraits
     has_head: bool | None
+    blocks: tuple[int, int, int] | None = None
+    model_hash: str = ""
 
 
 def declared_by(path: Path) -> Declared:
@@ -127,7 +131,10 @@ def declared_by(path: Path) -> Declared:
         if texts.get(f"{architecture}.nextn_predict_layers", "0") != "0":
             has_head = any(".nextn." in tensor.name for tensor in header.tensors)
         traits = traits_of(lambda key: texts.get(key, ""))
-        return Declared(architecture, traits, has_head)
+        if MODEL_KEY not in texts:
+            return Declared(architecture, traits, has_head)
+        first, end, count = (int(texts.get(key, "0")) for key in (FIRST_KEY, END_KEY, COUNT_KEY))
+        return Declared(architecture, traits, False, (first, end, count), texts[MODEL_KEY])
 
 
 def vocabulary_of(path: Path) -> bytes:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -23,6 +24,7 @@ import airdraft.nodes.catalog.disk as disk
 from airdraft.nodes.catalog.errors import CatalogError
 from airdraft.nodes.catalog.fetch import ProgressCallback
 from airdraft.nodes.catalog.gguf import Header, Key, Tensor, opened
+from airdraft.nodes.engine.metadata import COUNT_KEY, END_KEY, FIRST_KEY, MODEL_KEY, NAME_KEY
 from airdraft.nodes.engine.split.embedding import Table
 
 # Their layers are all of one kind, and take nothing but the rows of the layer before. Random models
@@ -31,11 +33,6 @@ ARCHITECTURES: Final = (
     *("arcee", "bailingmoe", "command-r", "ernie4_5", "exaone", "hunyuan-dense", "internlm2"),
     *("llama", "mistral3", "nemotron", "olmo", "olmoe", "phi3", "qwen2", "qwen2moe", "qwen3"),
     *("qwen3moe", "seed_oss", "stablelm", "starcoder2"),
-)
-# In every stage's file: the SHA-256 of the whole model, the stage's first block and the one behind
-# its last, and how many there are in all.
-MODEL_KEY, FIRST_KEY, END_KEY, COUNT_KEY = (
-    f"airdraft.stage.{name}" for name in ("model", "first", "end", "count")
 )
 # A stage without vocabulary computes the logits of so many tokens, so that they cost nothing.
 _NUM_VOCAB: Final = 32
@@ -74,6 +71,34 @@ def parts_of(count: int, cuts: Sequence[int]) -> list[Part]:
     return [Part(first, end, count) for first, end in pairwise(bounds)]
 
 
+def even_cuts(path: Path, count: int) -> list[int]:
+    """Returns where to cut a model into stages of about equal bytes, since a step reads them all.
+
+    Raises CutError for more stages than blocks, GgufError or OSError.
+    """
+    total = num_blocks(path)
+    sizes = [0] * total
+    with opened(path) as (header, _):
+        for tensor in header.tensors:
+            number = tensor.name.split(".")[1]
+            place = int(number) if tensor.name.startswith("blk.") else total - 1
+            if tensor.name != "token_embd.weight" or _is_tied(header):
+                sizes[place] += tensor.num_blocks * tensor.block_bytes
+    if not 1 < count <= total:
+        raise CutError(f"{count} stages: 2 to {total} are accepted, as many as blocks at most")
+    ends = list(accumulate(sizes))
+    cuts = [1 + bisect_left(ends, ends[-1] * part / count) for part in range(1, count)]
+    # Each stage has one block at least.
+    return [
+        min(max(cut, number), total - count + number) for number, cut in enumerate(cuts, start=1)
+    ]
+
+
+def _is_tied(header: Header) -> bool:
+    """Whether the embedding is the output layer, too."""
+    return all(tensor.name != "output.weight" for tensor in header.tensors)
+
+
 def num_blocks(path: Path) -> int:
     """Returns how many blocks a model has that can be cut. Raises CutError, GgufError, OSError."""
     with opened(path) as (header, _):
@@ -98,7 +123,7 @@ def write_stage(
     made = out.with_name(f"{out.name}.part")
     try:
         with opened(path) as (header, data), made.open("wb") as file:
-            keys = [*_keys(header, data, part), *_own_keys(part, model_hash)]
+            keys = [*_keys(header, data, part), *_own_keys(path.name, part, model_hash)]
             tensors = list(_tensors(header, part))
             _write(file, data, keys, tensors, partial(progress, out.name))
         disk.sync(made)
@@ -141,10 +166,11 @@ def _keys(header: Header, data: mmap.mmap, part: Part) -> Iterator[bytes]:
         yield _uint32(f"{architecture}.vocab_size", _NUM_VOCAB)
 
 
-def _own_keys(part: Part, model_hash: str) -> Iterator[bytes]:
+def _own_keys(name: str, part: Part, model_hash: str) -> Iterator[bytes]:
+    yield _text(NAME_KEY, name)
     yield _text(MODEL_KEY, model_hash)
-    for name, value in ((FIRST_KEY, part.first), (END_KEY, part.end), (COUNT_KEY, part.count)):
-        yield _uint32(name, value)
+    for key, value in ((FIRST_KEY, part.first), (END_KEY, part.end), (COUNT_KEY, part.count)):
+        yield _uint32(key, value)
 
 
 def _sliced(key: Key, data: mmap.mmap, part: Part) -> bytes:

@@ -31,6 +31,7 @@ _PLACES: Final = {
     "coordinator": "node.coordinator_command",
     "draft": "node.draft_command",
     "target": "node.target_command",
+    "stage": "stage.stage_command",
     "gateway": "gateway.gateway_command",
     "apikeys": "apikeys.apikeys_group",
     "models": "models.models",

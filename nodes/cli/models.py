@@ -16,10 +16,12 @@ from airdraft.nodes.catalog import (
 )
 from airdraft.nodes.catalog.gguf import GgufError, declared_by, vocabulary_of
 from airdraft.nodes.catalog.hub import files_of, name_of
+from airdraft.nodes.catalog.stages import even_cuts, num_blocks, parts_of, write_stage
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.traits import SamplingDefaults
+from airdraft.nodes.worker.engines import kept_hash
 
 
 @click.group()
@@ -36,6 +38,48 @@ def models(context: click.Context) -> None:
       airdraft models pull smollm2-135m
     """
     context.obj = Catalog(default_cache_dir(environment()))
+
+
+@models.command("split")
+@click.argument("name")
+@click.option("--into", type=click.IntRange(2), help="Number of stages, of about equal bytes.")
+@click.option(
+    "--at", default="", metavar="BLOCKS", help="First blocks of the stages after the first."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder of the files.  [default: this one]",
+)
+@click.pass_obj
+def split(catalog: Catalog, name: str, into: int | None, at: str, out: Path) -> None:
+    """Cut a model into files of stages, which several machines run together.
+
+    All but the last are for `airdraft stage`, and the last one is for a target with engine.stages.
+
+    \b
+    Examples:
+      airdraft models split qwen2.5-coder-1.5b --into 2
+      airdraft models split my-model.gguf --at 9,20 --out stages
+    """
+    if (into is None) == (not at):
+        raise click.UsageError("give --into or --at")
+    try:
+        path = catalog.path(name)
+        cuts = even_cuts(path, into) if into else [int(text) for text in at.split(",")]
+        parts = parts_of(num_blocks(path), cuts)
+        model_hash = kept_hash(path, default_cache_dir(environment()) / "calibration")
+        with Progress() as progress:
+            for part in parts:
+                file = out / f"{path.stem}-{part.first}-{part.end}.gguf"
+                write_stage(path, part, model_hash, file, progress)
+                progress.clear()
+                click.echo(f"{file}: blocks {part.first} to {part.end - 1} of {part.count}")
+    except ValueError:
+        raise click.UsageError(f"--at {at!r}: numbers of blocks with commas are accepted") from None
+    except GgufError as error:
+        raise click.ClickException(f"{name} {error}") from None
 
 
 @models.command("list")

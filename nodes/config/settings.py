@@ -116,6 +116,11 @@ class TargetEngine(EngineSettings):
     #: model, or else the head of the model's file, and `none` means none. Prompt lookup is a
     #: setting of the coordinator.
     draft: str = NO_DRAFT
+    #: Where the stages before this one listen, in their order, if the model is the last stage of a
+    #: split one: `ENDPOINT KEY` of each, with commas between them. The key is the public one that
+    #: `airdraft keys show-public` prints on the stage's machine. A stage on this machine needs
+    #: none.
+    stages: str = ""
 
     def __post_init__(self) -> None:
         EngineSettings.__post_init__(self)
@@ -278,6 +283,19 @@ class DraftConfig(NodeConfig):
     engine: DraftEngine = field(
         default_factory=lambda: DraftEngine(model=DEFAULT_DRAFT, profile="fast")
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """A stage of a split model, which a target uses."""
+
+    name: str = "stage"
+    listen: str = "tcp://127.0.0.1:7412"  #: The endpoint that the stage binds.
+    keys: str = ""  #: The directory of key files. Empty means the usual one.
+    engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=""))
+
+    def __post_init__(self) -> None:
+        _check_length("name", self.name, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,14 @@ _SENT_ONLY: Final = frozenset(
     }
 )
 
+# What a target and its stages send to each other, and never to the coordinator.
+_OF_STAGES: Final = frozenset(
+    {
+        *(messages.StageOpenRequest, messages.StageOpenReply),
+        *(messages.StagePassRequest, messages.StagePassReply),
+    }
+)
+
 
 def _by_kind() -> dict[type, dict[str, Handler[Any]]]:
     found: dict[type, dict[str, Handler[Any]]] = {}
@@ -108,7 +116,8 @@ def _by_kind() -> dict[type, dict[str, Handler[Any]]]:
         if not kind.__module__.startswith("airdraft."):
             # Tests declare some of their own.
             continue
-        assert (kind in found) != (kind in _SENT_ONLY), f"say in {__name__} who handles {kind}"
+        places = kind in found, kind in _SENT_ONLY, kind in _OF_STAGES
+        assert sum(places) == 1, f"say in {__name__} who handles {kind}"
     return found
 
 

@@ -15,7 +15,7 @@ from airdraft.nodes.engine.llama_abi import (
     metadata_of,
     take_last_error,
 )
-from airdraft.nodes.engine.metadata import traits_of
+from airdraft.nodes.engine.metadata import NAME_KEY, traits_of
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo
 from airdraft.nodes.engine.sandbox.process import SandboxedTokenizer
 from airdraft.nodes.engine.vocab import LlamaTokenizer
@@ -88,7 +88,7 @@ class LlamaContext:
         model_hash = model_hash or hash_file(self._path)
         self.info = EngineInfo(
             engine="llama.cpp",
-            model=self._path.name,
+            model=self.metadata(NAME_KEY) or self._path.name,
             model_hash=model_hash,
             vocab_hash=self.vocabulary.content_hash(),
             num_vocab=self.vocabulary.num_vocab,

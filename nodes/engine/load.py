@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from airdraft.nodes.engine.selftest import (
     run_self_test,
 )
 from airdraft.nodes.engine.snapshots import SnapshotModel
+from airdraft.nodes.engine.split.last import SplitModel
 from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from airdraft.nodes.engine.translated import TranslatedModel
 from airdraft.nodes.engine.vocab import LlamaTokenizer
@@ -152,9 +154,33 @@ def _open_once(
     progress: Progress | None,
     model_hash: str | None = None,
 ) -> OpenedModel:
-    room = replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
     kind = SnapshotModel if config.num_snapshots else LlamaModel
-    model = kind(room, model_hash=model_hash)
+    return _measured(kind(_roomy(config), model_hash=model_hash), config, cache, progress)
+
+
+def _roomy(config: LlamaConfig) -> LlamaConfig:
+    return replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
+
+
+def open_split(
+    config: LlamaConfig, make: Callable[[LlamaConfig], SplitModel], progress: Progress | None = None
+) -> OpenedModel:
+    """Open the last stage of a split model; all its stages are self-tested and calibrated.
+
+    make: Opens it. Raises EngineError, also if it is not exact: nothing else can be tried.
+    """
+    # What is kept of the whole model, which has the same numerics class, says nothing of stages.
+    opened = _measured(make(_roomy(config)), config, None, progress)
+    if config.profile == "exact" and not opened.self_test.exact:
+        opened.model.close()
+        raise EngineError(f"the split model is not exact: {opened.self_test.failure}")
+    return opened
+
+
+def _measured(
+    model: LlamaModel, config: LlamaConfig, cache: Path | None, progress: Progress | None
+) -> OpenedModel:
+    """Self-test a model and calibrate it, if the results are not in `cache`."""
     prefix_lens: tuple[int, ...] = PREFIX_LENS
     if model.has_kernels:
         prefix_lens = PREFIX_LENS_OF_KERNELS

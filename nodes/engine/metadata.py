@@ -31,6 +31,12 @@ OPENED: Final = "opened"
 HARMONY: Final = "harmony"
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 
+# Keys of the files of a split model: name and SHA-256 of the whole model, the stage's first block
+# and the one behind its last, and how many there are in all.
+NAME_KEY, MODEL_KEY, FIRST_KEY, END_KEY, COUNT_KEY = (
+    f"airdraft.stage.{name}" for name in ("name", "model", "first", "end", "count")
+)
+
 
 def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
     """Returns the traits that the metadata of a model file declares.

@@ -7,3 +7,4 @@ from airdraft.nodes.messages.clients import *  # noqa: F403
 from airdraft.nodes.messages.fields import *  # noqa: F403
 from airdraft.nodes.messages.nodes import *  # noqa: F403
 from airdraft.nodes.messages.operators import *  # noqa: F403
+from airdraft.nodes.messages.stages import *  # noqa: F403

@@ -13,13 +13,7 @@ from airdraft.mesh.endpoints import ipc_path
 from airdraft.mesh.errors import KeysError
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.catalog import default_cache_dir
-from airdraft.nodes.config.settings import (
-    ConfigError,
-    CoordinatorConfig,
-    DraftConfig,
-    TargetConfig,
-    TargetEngine,
-)
+from airdraft.nodes.config.settings import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.embedding import EmbeddingModel
@@ -142,7 +136,7 @@ async def run_node(
         work = partial(open_engine, config.engine, progress, is_draft=True)
         build = partial(_draft_node, config)
     else:
-        work = partial(_open_pair, config.engine, progress)
+        work = partial(_open_pair, config, progress)
         build = partial(_target_node, config)
     endpoint, keys = keyring(config.keys).link(config.connect)
     manager = Manager(environment()) if parent is None else parent
@@ -168,7 +162,7 @@ async def run_node(
 
 
 def _open_pair(
-    settings: TargetEngine, progress: Progress | None = None
+    config: TargetConfig, progress: Progress | None = None
 ) -> tuple[Opened | EmbeddingModel, Ready | None]:
     """Open a target's model, and the draft that it runs itself if that is no file of its own.
 
@@ -176,6 +170,7 @@ def _open_pair(
     """
     from airdraft.nodes.service.inside import Ready, head_of
 
+    settings = config.engine
     check_draft_inside(settings)
     inside = draft_for(settings)
     ready = None
@@ -183,7 +178,14 @@ def _open_pair(
         emulated = open_engine(inside, is_draft=True)
         calibration = calibration_of(emulated.model)
         ready = Ready(settings.draft, emulated.model, emulated.costs, calibration)
-    opened = open_target(settings, progress)
+    opened: Opened | EmbeddingModel
+    if settings.stages:
+        from airdraft.nodes.service.stages import open_with_stages
+
+        ring = keyring(config.keys)
+        opened = open_with_stages(settings, ring, config.join_timeout_s, progress)
+    else:
+        opened = open_target(settings, progress)
     if isinstance(opened, OpenedModel) and opened.model.hidden is not None:
         ready = head_of(opened.model, default_cache_dir(environment()) / "inside")
     return opened, ready

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
@@ -83,17 +83,21 @@ def _open_file(
     *,
     has_head: bool = False,
 ) -> OpenedModel:
-    config = LlamaConfig(
+    config = llama_config(settings, path, num_snapshots=num_snapshots, has_head=has_head)
+    return open_model(config, cache / "calibration", progress, model_hash=model_hash)
+
+
+def llama_config(settings: EngineSettings, path: Path, **ways: Any) -> LlamaConfig:
+    """Returns how a file runs by the settings. ways: of guesses."""
+    return LlamaConfig(
         path=path,
         profile="exact" if settings.profile == "exact" else "fast",
         num_cells=settings.cells,
         max_sequences=settings.max_streams,
         num_threads=_num_threads(settings),
         gpu_layers=settings.gpu_layers,
-        num_snapshots=num_snapshots,
-        has_head=has_head,
+        **ways,
     )
-    return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
 
 def _num_threads(settings: EngineSettings) -> int:
@@ -118,6 +122,11 @@ def open_target(
     cache = default_cache_dir(environment())
     path, model_hash = checked_model(settings, cache)
     declared = declared_by(path)
+    if declared.blocks is not None:
+        raise ConfigError(
+            f"engine.model = {settings.model!r} is a stage of a split model: name the stages "
+            f"before it with engine.stages, or run it with `airdraft stage` if it is not the last"
+        )
     if not declared.traits.embeds:
         # A draft goes back by more tokens than those of its last pass, which have snapshots.
         num_snapshots = MAX_GAMMA if declared.architecture in _SMALL_STATES else 0

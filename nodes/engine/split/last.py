@@ -17,7 +17,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from airdraft.nodes.engine.llama_context import LlamaConfig
-from airdraft.nodes.engine.protocol import EngineError, Logits, Rows, SavedPrefix, Span
+from airdraft.nodes.engine.metadata import FIRST_KEY
+from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Logits, Rows, SavedPrefix, Span
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.stage import Piece, RowModel, StageModel
 
@@ -31,6 +32,17 @@ class Ahead(Protocol):
 
     slot: A number for a saved sequence, which stays where it was saved.
     """
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of one pass."""
+
+    def open(self, info: EngineInfo, first: int) -> int:
+        """Begin with empty sequences; returns the cells that all stages have room for.
+
+        info: of the last stage. first: its first block. Raises EngineError if these are not the
+        stages of the same model before that block.
+        """
 
     def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:
         """Let a pass begin; several may be under way. rows: (tokens, width) of its tokens."""
@@ -57,10 +69,15 @@ class Ahead(Protocol):
 class StagesHere:
     """Stages in this process."""
 
+    most_tokens: Final = _PIECE_TOKENS
+
     def __init__(self, stages: Sequence[StageModel]) -> None:
         self._stages = stages
         self._under_way: deque[tuple[Sequence[Piece], Rows]] = deque()
         self._saved: dict[int, list[SavedPrefix]] = {}
+
+    def open(self, info: EngineInfo, first: int) -> int:
+        return min(stage.info.num_cells for stage in self._stages)
 
     def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:
         for stage in self._stages:
@@ -108,9 +125,16 @@ class SplitModel(RowModel):
         # The slot of each saved text that somebody may restore.
         self._slot_of: weakref.WeakKeyDictionary[SavedPrefix, int] = weakref.WeakKeyDictionary()
         super().__init__(replace(config, takes_back=False), model_hash=model_hash)
+        try:
+            num_cells = ahead.open(self.info, int(self.metadata(FIRST_KEY)))
+        except BaseException:
+            self.close()
+            raise
+        self._size.limit = max(self._size.now, min(self._size.limit, num_cells))
+        self.info = replace(self.info, num_cells=min(self._size.limit, num_cells))
 
     def _run(self, spans: Sequence[Span]) -> Logits:
-        parts = list(_in_pieces(spans, _PIECE_TOKENS))
+        parts = list(_in_pieces(spans, min(_PIECE_TOKENS, self._ahead.most_tokens)))
         for part in parts:
             pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
             token_ids = itertools.chain.from_iterable(span.token_ids for span in part)

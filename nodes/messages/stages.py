@@ -1,0 +1,92 @@
+"""The messages between a target and the stages before its own, over links of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from airdraft.mesh.messages import (
+    MAX_MESSAGE_BYTES,
+    Count,
+    MaxLen,
+    Name,
+    Range,
+    Reason,
+    message,
+    struct,
+)
+from airdraft.nodes.messages.fields import MAX_STREAMS_PER_MESSAGE
+
+# What rows leave of a message is enough for its pieces and commands.
+MAX_ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 65_536
+_MOST_COMMANDS: Final = 1024
+
+# The reason of a stage that another target uses, perhaps one that it will soon notice to be gone.
+IN_USE: Final = "another target uses this stage"
+
+# What a stage does with its sequences before a pass; the fields of StageCommand in brackets.
+CUT, COPY, SAVE, RESTORE, DROP = range(5)
+
+
+@message(60)
+class StageOpenRequest:
+    """A target asks to use a stage, which is then empty.
+
+    numerics_class: of the target before its self-test; that of the stage must be the same.
+    """
+
+    model_hash: Name
+    numerics_class: Name
+    max_sequences: Count
+
+
+@message(61)
+class StageOpenReply:
+    """The stage's blocks, or why it cannot be used. end: the block behind the last. width: numbers
+    in a row. num_cells: what its cache may come to have."""
+
+    reason: Reason
+    first: Count
+    end: Count
+    count: Count
+    width: Count
+    num_cells: Count
+
+
+@struct
+class StageCommand:
+    """CUT (seq_id to length), COPY (length of seq_id to the empty sequence other), SAVE and RESTORE
+    (seq_id in slot other), DROP (slot other)."""
+
+    kind: Annotated[int, Range(CUT, DROP)]
+    seq_id: Count = 0
+    other: Count = 0
+    length: Count = 0
+
+
+@struct
+class StagePiece:
+    """Tokens of one sequence in a pass. start: where the sequence ends before."""
+
+    seq_id: Count
+    start: Count
+    count: Count
+
+
+@message(62, max_bytes=MAX_MESSAGE_BYTES)
+class StagePassRequest:
+    """Commands, and then a pass. rows: float32, those of all pieces one after the other."""
+
+    number: Count
+    commands: Annotated[tuple[StageCommand, ...], MaxLen(_MOST_COMMANDS)]
+    pieces: Annotated[tuple[StagePiece, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    rows: Annotated[bytes, MaxLen(MAX_ROWS_BYTES)]
+
+
+@message(63, max_bytes=MAX_MESSAGE_BYTES)
+class StagePassReply:
+    """The rows that a stage made of those of a pass, or why it could not. busy_us: its time."""
+
+    number: Count
+    reason: Reason
+    rows: Annotated[bytes, MaxLen(MAX_ROWS_BYTES)]
+    busy_us: Count

@@ -1,0 +1,288 @@
+"""Stages over a network: the whole model's bits, who may use them, and what their loss does."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airdraft.mesh.codec import decode, encode
+from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.security import ServerKeys, new_key_pair
+from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.nodes.catalog.gguf import declared_by
+from airdraft.nodes.catalog.stages import embedding_of, num_blocks, parts_of, write_stage
+from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_context import LlamaConfig
+from airdraft.nodes.engine.noise import drawn_ids
+from airdraft.nodes.engine.protocol import EngineError, Span
+from airdraft.nodes.engine.split.embedding import Embedding
+from airdraft.nodes.engine.split.last import SplitModel
+from airdraft.nodes.engine.split.stage import StageModel
+from airdraft.nodes.messages.stages import (
+    CUT,
+    IN_USE,
+    SAVE,
+    StageCommand,
+    StageOpenReply,
+    StageOpenRequest,
+    StagePassReply,
+    StagePassRequest,
+    StagePiece,
+)
+from airdraft.nodes.stage.links import StageAddress, StageLinks
+from airdraft.nodes.stage.node import Blocks, StageNode
+from tests.engine.kernels.tiny_models import Shape, write_model
+
+# Longer than a second or two.
+pytestmark = pytest.mark.slow
+
+HASH = "ab" * 32
+TEXT = drawn_ids(1, 300, 300)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The whole model, and three stages of it."""
+    folder = tmp_path_factory.mktemp("model")
+    found = [folder / "tiny.gguf"]
+    write_model(found[0], Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
+    for part in parts_of(num_blocks(found[0]), [1, 2]):
+        found.append(folder / f"{part.first}.gguf")
+        write_stage(found[0], part, HASH, found[-1], lambda *_: None)
+    return found
+
+
+def configured(path: Path) -> LlamaConfig:
+    return LlamaConfig(path=path, num_cells=1024, max_sequences=3)
+
+
+@contextlib.contextmanager
+def stage(
+    path: Path,
+    endpoint: str,
+    *,
+    keys: ServerKeys | None = None,
+    may_use: Callable[[str], bool] = lambda _key: True,
+    most_saved_bytes: int = 1 << 30,
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Runs a stage in a thread; yields its endpoint, and what ends it."""
+    blocks = declared_by(path).blocks
+    assert blocks is not None
+    model, loop = StageModel(configured(path), model_hash=HASH), asyncio.new_event_loop()
+    bound, ending = threading.Event(), asyncio.Event()
+    endpoints = list[str]()
+
+    async def serve() -> None:
+        with ZmqContext() as context:
+            transport = context.bind(endpoint, keys)
+            endpoints.append(transport.endpoint)
+            node = StageNode(transport, model, Blocks(*blocks), may_use, most_saved_bytes)
+            running = asyncio.create_task(node.run())
+            bound.set()
+            await ending.wait()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+
+    def end() -> None:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(ending.set)
+            thread.join()
+
+    try:
+        assert bound.wait(10)
+        yield endpoints[0], end
+    finally:
+        end()
+        loop.close()
+        model.close()
+
+
+@contextlib.contextmanager
+def chain(
+    last: Path, stages: list[str], keys: ClientKeys | None = None, limit_s: float = 5.0
+) -> Iterator[SplitModel]:
+    links = StageLinks([StageAddress(each, keys) for each in stages], limit_s)
+    embedding = Embedding(embedding_of(last))
+    with contextlib.closing(
+        SplitModel(configured(last), links, embedding, model_hash=HASH)
+    ) as model:
+        yield model
+
+
+def refusal(last: Path, stages: list[str], limit_s: float = 5.0) -> str:
+    with pytest.raises(EngineError) as caught, chain(last, stages, limit_s=limit_s):
+        pass
+    return str(caught.value)
+
+
+def texts_of(model: Any) -> list[np.ndarray]:
+    """The rows of passes with wrong guesses, copies, and a text that is saved and restored."""
+    rows = [model.forward([Span(0, 0, TEXT[:200], 3)]).copy()]
+    rows.append(model.forward([Span(0, 200, [*TEXT[200:203], 7, 8], 3, keeps=True)]).copy())
+    model.truncate(0, 203)
+    model.copy_prefix(0, 1, 150)
+    rows.append(model.forward([Span(0, 203, TEXT[203:204], 1), Span(1, 150, [9], 1)]).copy())
+    saved = model.save(0)
+    model.truncate(0, 0)
+    model.restore(2, saved, 190)
+    rows.append(model.forward([Span(2, 190, TEXT[190:200], 10)]).copy())
+    for seq_id in (1, 2):
+        model.truncate(seq_id, 0)
+    return rows
+
+
+def test_stages_of_a_network_compute_the_bits_of_the_whole_model(files, tmp_path):
+    whole, first, second, last = files
+    with contextlib.closing(LlamaModel(configured(whole), model_hash=HASH)) as model:
+        wanted, numerics = texts_of(model), model.info.numerics_class
+    with (
+        stage(first, f"ipc://{tmp_path}/1") as (one, _),
+        stage(second, f"ipc://{tmp_path}/2") as (two, _),
+    ):
+        for _ in range(2):
+            # A second target finds the stages empty.
+            with chain(last, [one, two]) as model:
+                assert model.info.numerics_class == numerics
+                assert model.info.model == "tiny.gguf"
+                for found, row in zip(texts_of(model), wanted, strict=True):
+                    assert np.array_equal(found, row)
+
+
+def test_wrong_stages_are_told_by_their_endpoint(files, tmp_path):
+    _, first, second, last = files
+    with (
+        stage(first, f"ipc://{tmp_path}/1") as (one, _),
+        stage(second, f"ipc://{tmp_path}/2") as (two, _),
+    ):
+        assert "2 begins with block 1 and not 0: name the stages" in refusal(last, [two, one])
+        assert "the stages end before block 1, and the last begins" in refusal(last, [one])
+        with chain(last, [one, two]):
+            assert f"1 cannot be used: {IN_USE} (" in refusal(last, [one, two], 1.0)
+    assert "1 did not answer: is it running, and reachable" in refusal(last, [one, two], 1.0)
+
+
+def test_a_lost_stage_ends_the_passes_of_its_target_at_once(files, tmp_path):
+    _, first, second, last = files
+    with (
+        stage(first, f"ipc://{tmp_path}/1") as (one, _),
+        stage(second, f"ipc://{tmp_path}/2") as (two, end),
+        chain(last, [one, two]) as model,
+    ):
+        model.forward([Span(0, 0, TEXT[:20])])
+        end()
+        began = time.monotonic()
+        with pytest.raises(EngineError, match="2 is lost: "):
+            model.forward([Span(0, 20, TEXT[20:21], 1)])
+        assert time.monotonic() - began < 3.0
+        with pytest.raises(EngineError, match="2 is lost: "):
+            model.forward([Span(1, 0, TEXT[:9], 1)])
+
+
+def test_only_a_key_of_a_target_may_use_a_stage(files, tmp_path):
+    _, first, second, last = files
+    server, target, other = new_key_pair(), new_key_pair(), new_key_pair()
+    keys = ServerKeys(server, lambda key: key in (target.public, other.public))
+    with (
+        stage(first, "tcp://127.0.0.1:*", keys=keys, may_use=lambda key: key == target.public) as (
+            one,
+            _,
+        ),
+        stage(second, f"ipc://{tmp_path}/2") as (two, _),
+    ):
+        links = [StageAddress(two, None)]
+        for pair, fails in ((other, True), (target, False)):
+            first_link = StageAddress(one, ClientKeys(pair, server.public))
+            ahead = StageLinks([first_link, *links], 5.0)
+            config, embedding = configured(last), Embedding(embedding_of(last))
+            if fails:
+                with pytest.raises(EngineError, match="this key is not one of a target"):
+                    SplitModel(config, ahead, embedding, model_hash=HASH)
+            else:
+                SplitModel(config, ahead, embedding, model_hash=HASH).close()
+
+
+class Stranger:
+    """Sends a stage what it likes, as a target that it accepts."""
+
+    def __init__(self, context: ZmqContext, endpoint: str, numerics: str) -> None:
+        self._client = context.connect(endpoint)
+        self._numerics = numerics
+
+    async def ask(self, message: Any) -> Any:
+        await self._client.writable()
+        self._client.send(encode(message))
+        return decode(await self._client.recv()).message
+
+    async def open(self, **changes: Any) -> StageOpenReply:
+        fields = {"model_hash": HASH, "numerics_class": self._numerics, "max_sequences": 3}
+        reply = await self.ask(StageOpenRequest(**(fields | changes)))
+        assert isinstance(reply, StageOpenReply)
+        return reply
+
+
+ONE_ROW = np.zeros(256, np.float32).tobytes()
+PIECE = (StagePiece(0, 0, 1),)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (StagePassRequest(1, (), PIECE, b"123"), "3 bytes of rows for 1 tokens"),
+        (StagePassRequest(1, (), (StagePiece(0, 0, 1 << 40),), b""), "bytes of rows for"),
+        (StagePassRequest(1, (), (StagePiece(7, 0, 1),), ONE_ROW), "sequence id 7 outside"),
+        (StagePassRequest(1, (), (StagePiece(0, 5, 1),), ONE_ROW), "tokens at position 5"),
+        (StagePassRequest(1, (), PIECE, np.full(256, np.nan, np.float32).tobytes()), "not finite"),
+        (StagePassRequest(1, (StageCommand(CUT, 0, 0, 9),), PIECE, ONE_ROW), "cannot keep 9"),
+        (StagePassRequest(1, (StageCommand(CUT, 99),), PIECE, ONE_ROW), "99 out of range"),
+        (StagePassRequest(1, (StageCommand(SAVE, 0, 1),), PIECE, ONE_ROW), "is empty"),
+    ],
+)
+def test_what_a_target_may_not_ask_ends_its_use_and_nothing_else(files, tmp_path, request_, reason):
+    first = files[1]
+    with contextlib.closing(StageModel(configured(first), model_hash=HASH)) as model:
+        numerics = model.info.numerics_class
+
+    async def ask(endpoint: str) -> None:
+        with ZmqContext() as context:
+            async with asyncio.timeout(20):
+                stranger = Stranger(context, endpoint, numerics)
+                for changes, why in (
+                    ({"model_hash": "cd" * 32}, "another model"),
+                    ({"numerics_class": "x"}, "another build, profile or kernels"),
+                    ({"max_sequences": 9}, "it has 3 sequences, and 9 are wanted"),
+                ):
+                    assert why in (await stranger.open(**changes)).reason
+                assert not (await stranger.open()).reason
+                reply = await stranger.ask(request_)
+                assert isinstance(reply, StagePassReply)
+                assert reason in reply.reason
+                # It is free for another one, and empty.
+                other = Stranger(context, endpoint, numerics)
+                assert not (await other.open()).reason
+                reply = await other.ask(StagePassRequest(1, (), PIECE, ONE_ROW))
+                assert (reply.reason, len(reply.rows)) == ("", len(ONE_ROW))
+
+    with stage(first, f"ipc://{tmp_path}/1") as (one, _):
+        asyncio.run(ask(one))
+
+
+def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
+    _, first, second, last = files
+    with (
+        stage(first, f"ipc://{tmp_path}/1", most_saved_bytes=10_000) as (one, _),
+        stage(second, f"ipc://{tmp_path}/2") as (two, _),
+        chain(last, [one, two]) as model,
+    ):
+        model.forward([Span(0, 0, TEXT[:200])])
+        saved = model.save(0)
+        with pytest.raises(EngineError, match="1 is lost: this stage has no memory for more saved"):
+            model.forward([Span(0, saved.length, TEXT[200:201], 1)])
