@@ -63,6 +63,11 @@ _NAMES: Final[dict[tuple[type, Any], str]] = {
 }
 
 
+# On the links between a target and its stages.
+_BY_TARGETS: Final = frozenset({of_nodes.StageOpenRequest, of_nodes.StagePassRequest})
+_OF_STAGES: Final = _BY_TARGETS | {of_nodes.StageOpenReply, of_nodes.StagePassReply}
+
+
 def specs() -> Iterator[MessageSpec]:
     """Every message that is shipped, by its tag."""
     for tag in range(1, MAX_TAG + 1):
@@ -87,6 +92,8 @@ def _row(spec: MessageSpec) -> tuple[str, ...]:
     if cls in _TAKERS:
         takers.append(_TAKERS[cls])
         senders = [*senders, "coordinator"]
+    if cls in _OF_STAGES:
+        senders, takers = (["target"], ["stage"]) if cls in _BY_TARGETS else (["stage"], ["target"])
     if not takers:
         raise LookupError(f"{cls.__name__}: say in {__name__} who is sent it")
     tokens = number(spec.max_tokens) if spec.max_tokens else ""

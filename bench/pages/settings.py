@@ -13,6 +13,7 @@ from airdraft.nodes.config.settings import (
     CoordinatorConfig,
     DraftConfig,
     ServeConfig,
+    StageConfig,
     TargetConfig,
 )
 from airdraft.nodes.config.sources import load, schema_of, variable_of
@@ -24,6 +25,7 @@ ROLES = {
     "coordinator": CoordinatorConfig,
     "target": TargetConfig,
     "draft": DraftConfig,
+    "stage": StageConfig,
     "gateway": GatewayConfig,
     "serve": ServeConfig,
     "client": ClientConfig,

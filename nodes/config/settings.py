@@ -289,13 +289,9 @@ class DraftConfig(NodeConfig):
 class StageConfig:
     """A stage of a split model, which a target uses."""
 
-    name: str = "stage"
     listen: str = "tcp://127.0.0.1:7412"  #: The endpoint that the stage binds.
     keys: str = ""  #: The directory of key files. Empty means the usual one.
     engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=""))
-
-    def __post_init__(self) -> None:
-        _check_length("name", self.name, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
