@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "record": "bench.emulate.record:record_command",
     "report": "bench.results.command:report_command",
     "rows": "bench.rows:rows_command",
+    "split": "bench.split:split_command",
     "sim": "bench.sim.closed_loop:sim_command",
     "speed": "bench.speed:speed_command",
     "two-machines": "bench.hostile.two_machines:two_machines_command",
