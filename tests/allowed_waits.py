@@ -14,6 +14,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/run.py run_command.generate async with local",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
+        "nodes/stage/node.py StageNode._serve await self._transport.recv",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",
         "nodes/worker/mask_thread.py MaskThread.run await ended",
         "nodes/gateway/server.py HttpServer.serve await asyncio.shield",
@@ -36,7 +37,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/systemd.py Manager.attending await asyncio.gather",
         "nodes/service/systemd.py Manager.patient await asyncio.gather",
     ),
-    "It ends with the connection to the coordinator, which heartbeats end.": (
+    "It ends with the connection to the coordinator or to a stage, which heartbeats end.": (
+        "nodes/stage/links.py StageLinks._listen await link.client.recv",
         "nodes/gateway/exchange.py Exchange._ask_all.ask async for events",
         "nodes/gateway/exchange.py Exchange._ask_all.ask async with contextlib.aclosing",
         "nodes/service/runtime.py beside await asyncio.wait",
@@ -94,6 +96,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/local.py LocalMesh._start await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
+        "nodes/stage/node.py StageNode.run await asyncio.to_thread",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.to_thread",
         "nodes/worker/mask_thread.py MaskThread.run await asyncio.to_thread",
         "nodes/worker/threads.py run_to_end await asyncio.shield",

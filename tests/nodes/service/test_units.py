@@ -9,7 +9,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from airdraft.nodes.cli.units import UNITS, config_of, files_for, unit_for
-from airdraft.nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig
+from airdraft.nodes.config.settings import (
+    CoordinatorConfig,
+    DraftConfig,
+    StageConfig,
+    TargetConfig,
+)
 from airdraft.nodes.config.sources import load
 from airdraft.nodes.gateway.config import GatewayConfig
 from airdraft.nodes.keys.keyring import private_endpoint
@@ -21,6 +26,7 @@ CONFIGS = {
     "gateway": GatewayConfig,
     "target": TargetConfig,
     "draft": DraftConfig,
+    "stage": StageConfig,
 }
 ROLES = tuple(CONFIGS)
 # Exposure in tenths, as `systemd-analyze security --threshold` counts: issue figures of the design.
@@ -28,6 +34,7 @@ MOST_EXPOSED = {
     "airdraft-coordinator.service": 5,
     "airdraft-gateway.service": 12,
     "airdraft-draft@.service": 15,
+    "airdraft-stage@.service": 15,
     "airdraft-target@.service": 15,
 }
 
