@@ -254,7 +254,10 @@ def in_stages(config: LlamaConfig, cuts: Sequence[int], folder: Path) -> SplitMo
 @at_least("--max-tokens", 100, "Tokens of each of the twelve texts.", least=2)
 @click.option("--snapshots", default=0, help="States of earlier tokens, instead of kept ones.")
 @click.option(
-    "--cuts", type=listed(int), default="", help="Blocks before which the model is cut into stages."
+    "--cuts",
+    type=listed(int, or_none=True),
+    default="",
+    help="Blocks before which the model is cut into stages.",
 )
 def rows_command(
     files: tuple[Path, ...],

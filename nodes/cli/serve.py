@@ -135,7 +135,8 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
                 async with local as (mesh, client):
                     progress.clear()
                     announce(mesh.endpoint)
-                    tell(await _room(client))
+                    if room := await _room(client):
+                        tell(room)
                     file.change(endpoint=mesh.endpoint, is_ready=http is None)
                     await mesh.beside(_served(client, http, bound, file))
 
@@ -176,9 +177,11 @@ def _check_free(listen: str) -> None:
 
 
 async def _room(client: MeshClient) -> str:
-    """Returns a line that says how long the texts of a mesh with one target can be."""
+    """Returns a line that says how long texts can be; "" if the target is gone already."""
     nodes = (await client.status()).nodes
-    target = next(node for node in nodes if node.role == "target")
+    target = next((node for node in nodes if node.role == "target"), None)
+    if target is None:
+        return ""
     return (
         f"{target.model}: one text can have {target.max_length} tokens, and all texts at a time "
         f"{target.num_cells}"

@@ -154,7 +154,7 @@ class StageLinks:
     async def _open_all(self, info: EngineInfo, first: int) -> int:
         request = StageOpenRequest(info.model_hash, info.numerics_class, info.max_sequences)
         at, num_cells = 0, info.num_cells
-        for link in self._links:
+        for number, link in enumerate(self._links):
             reply = await self._opened(link, request)
             if reply.reason:
                 raise EngineError(f"stage {link.endpoint}: {reply.reason}")
@@ -165,11 +165,11 @@ class StageLinks:
                 )
             at, self._width, link.heard_at = reply.end, reply.width, time.monotonic()
             num_cells = min(num_cells, reply.num_cells)
-        if at != first:
-            raise EngineError(f"the stages end before block {at}, and the last begins with {first}")
-        for number, link in enumerate(self._links):
+            # It would take a target that is silent for gone, also while this one waits for others.
             self._loop.create_task(self._listen(number, link))
             self._loop.create_task(self._watch(link))
+        if at != first:
+            raise EngineError(f"the stages end before block {at}, and the last begins with {first}")
         return num_cells
 
     async def _opened(self, link: _Link, request: StageOpenRequest) -> StageOpenReply:
@@ -225,6 +225,8 @@ class StageLinks:
             link.client.send(encode(StagePassRequest(number, *self._under_way[number], rows)))
         except BackpressureError:
             self._fail(link, "its connection is gone")
+        except MeshError as error:
+            self._fail(link, str(error))
 
     async def _watch(self, link: _Link) -> None:
         """Notice within 2 s that a stage is lost, also while no pass is under way."""

@@ -156,9 +156,11 @@ class StageNode:
                 self._release("it was silent")
 
     def _send(self, peer: bytes, message: Any) -> None:
-        # A peer that is gone is noticed by its connection.
-        with contextlib.suppress(PeerGoneError, BackpressureError):
+        try:
             self._transport.send(peer, encode(message))
+        except (PeerGoneError, BackpressureError) as error:
+            if peer == self._owner:
+                self._release(str(error))
 
     # -- passes ------------------------------------------------------------------------------------
 

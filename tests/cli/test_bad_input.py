@@ -39,7 +39,7 @@ CASES = [
     ("target --vocabulary x.gguf", 2, "No such option '--vocabulary'"),
     ("draft --prefix-cache-mb 9", 2, "No such option '--prefix-cache-mb'"),
     ("draft --draft x.gguf", 2, "No such option '--draft'"),
-    ("target --cells 9", 2, "9 is not in the range 256<=x<=4194304"),
+    ("target --cells -9", 2, "-9 is not in the range 1<=x<=4194304"),
     ("stop", 1, "nothing runs in the background: `airdraft ps` lists what you run"),
     ("stop nobody", 1, "no 'nobody' runs: `airdraft ps` lists what you run on this machine"),
     ("up --max-waiting 9", 2, "no --max-waiting any more: set AIRDRAFT_LIMITS__MAX_WAITING"),

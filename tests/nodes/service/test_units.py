@@ -9,12 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from airdraft.nodes.cli.units import UNITS, config_of, files_for, unit_for
-from airdraft.nodes.config.settings import (
-    CoordinatorConfig,
-    DraftConfig,
-    StageConfig,
-    TargetConfig,
-)
+from airdraft.nodes.config.settings import CoordinatorConfig, DraftConfig, StageConfig, TargetConfig
 from airdraft.nodes.config.sources import load
 from airdraft.nodes.gateway.config import GatewayConfig
 from airdraft.nodes.keys.keyring import private_endpoint
