@@ -20,7 +20,7 @@ import numpy as np
 from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, MeshError
 from airdraft.mesh.keys import ClientKeys
-from airdraft.mesh.messages import Ping
+from airdraft.mesh.messages import Bye, Ping
 from airdraft.mesh.zmq_sockets import ZmqClient
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Rows
@@ -147,6 +147,9 @@ class StageLinks:
                 client = context.connect(stage.endpoint, stage.keys)
                 self._links.append(_Link(stage.endpoint, client, now))
             self._loop.run_forever()
+            for link in self._links:
+                with contextlib.suppress(MeshError):
+                    link.client.send(encode(Bye("")))
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
             self._loop.run_until_complete(asyncio.sleep(0))

@@ -15,7 +15,7 @@ import numpy as np
 
 from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, DecodeError, PeerGoneError
-from airdraft.mesh.messages import Ping, Pong
+from airdraft.mesh.messages import Bye, Ping, Pong
 from airdraft.mesh.transport import ServerTransport
 from airdraft.nodes.engine.protocol import EngineError, Rows, SavedPrefix
 from airdraft.nodes.engine.split.stage import Piece, StageModel
@@ -103,7 +103,9 @@ class StageNode:
                 self._open(received.peer, message)
             elif received.peer == self._owner:
                 self._heard_at = time.monotonic()
-                if isinstance(message, Ping):
+                if isinstance(message, Bye):
+                    self._release("it has ended")
+                elif isinstance(message, Ping):
                     self._send(received.peer, Pong(message.seq, 0))
                 elif isinstance(message, StagePassRequest):
                     self._begin(received.peer, message)
