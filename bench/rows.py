@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import random
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,12 +28,12 @@ from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
-from airdraft.nodes.engine.protocol import EngineError, Model, Span
+from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Model, Rows, SavedPrefix, Span
 from airdraft.nodes.engine.sampling import Sampling, sample
 from airdraft.nodes.engine.snapshots import SnapshotModel
 from airdraft.nodes.engine.split.embedding import Embedding
-from airdraft.nodes.engine.split.last import SplitModel, StagesHere
-from airdraft.nodes.engine.split.stage import StageModel
+from airdraft.nodes.engine.split.last import PIECE_TOKENS, SplitModel
+from airdraft.nodes.engine.split.stage import Piece, StageModel
 from bench.options import at_least, listed
 
 # Tokens of the prompts. Each text is written once greedily or at temperature 1.
@@ -230,16 +231,68 @@ def _whole(model: Model, seq_id: int) -> npt.NDArray[np.uint8]:
     return words.view(np.uint8)
 
 
+class StagesHere:
+    """Stages in this process: implements Ahead."""
+
+    most_tokens: Final = PIECE_TOKENS
+
+    def __init__(self, stages: Sequence[StageModel]) -> None:
+        self._stages = stages
+        self._under_way: deque[tuple[Sequence[Piece], Rows]] = deque()
+        self._saved: dict[int, list[SavedPrefix]] = {}
+
+    def open(self, info: EngineInfo, first: int) -> int:
+        return min(stage.info.num_cells for stage in self._stages)
+
+    def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:
+        for stage in self._stages:
+            rows = stage.run(pieces, rows)
+        self._under_way.append((pieces, rows.copy()))
+
+    def finish(self) -> Rows:
+        return self._under_way.popleft()[1]
+
+    def cut(self, seq_id: int, length: int) -> None:
+        for stage in self._stages:
+            stage.truncate(seq_id, length)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        for stage in self._stages:
+            stage.copy_prefix(source, target, length)
+
+    def save(self, slot: int, seq_id: int) -> None:
+        self._saved[slot] = [stage.save(seq_id) for stage in self._stages]
+
+    def restore(self, slot: int, seq_id: int) -> None:
+        for stage, saved in zip(self._stages, self._saved[slot], strict=True):
+            stage.restore(seq_id, saved, saved.length)
+
+    def drop(self, slot: int) -> None:
+        self._saved.pop(slot, None)
+
+    def close(self) -> None:
+        for stage in self._stages:
+            stage.close()
+
+
+def stage_files(path: Path, cuts: Sequence[int], folder: Path) -> tuple[list[Path], str]:
+    """Writes the files of a model's stages; returns them and the hash of the whole model.
+
+    Raises CatalogError, GgufError or OSError.
+    """
+    files, model_hash = list[Path](), hash_file(path)
+    for part in parts_of(num_blocks(path), cuts):
+        files.append(folder / f"{part.first}.gguf")
+        write_stage(path, part, model_hash, files[-1], lambda *_: None)
+    return files, model_hash
+
+
 def in_stages(config: LlamaConfig, cuts: Sequence[int], folder: Path) -> SplitModel:
     """Opens a model in stages in this process, with files in a folder.
 
-    Raises EngineError, CatalogError, GgufError or OSError.
+    Raises EngineError, and what stage_files() raises.
     """
-    model_hash = hash_file(config.path)
-    files = []
-    for part in parts_of(num_blocks(config.path), cuts):
-        files.append(folder / f"{part.first}.gguf")
-        write_stage(config.path, part, model_hash, files[-1], lambda *_: None)
+    files, model_hash = stage_files(config.path, cuts, folder)
     *first, last = [replace(config, path=file) for file in files]
     ahead = StagesHere([StageModel(each, model_hash=model_hash) for each in first])
     return SplitModel(last, ahead, Embedding(embedding_of(last.path)), model_hash=model_hash)

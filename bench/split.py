@@ -22,9 +22,8 @@ from typing import Final
 
 import click
 
-from airdraft.nodes.catalog.stages import embedding_of, even_cuts, num_blocks, parts_of, write_stage
+from airdraft.nodes.catalog.stages import embedding_of, even_cuts, num_blocks
 from airdraft.nodes.engine.llama import LlamaModel
-from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import Model, Span
@@ -33,6 +32,7 @@ from airdraft.nodes.engine.split.last import SplitModel
 from airdraft.nodes.stage.links import StageAddress, StageLinks
 from bench.harness.processes import free_port, stop
 from bench.options import at_least, listed, model_file, target_option
+from bench.rows import stage_files
 
 # Tokens that each stream has before it is timed.
 _CONTEXT: Final = 100
@@ -146,17 +146,14 @@ def split_command(
     if len(cpus) < 2:
         raise click.ClickException("two cores are wanted, one for each stage")
     path = Path(model_file(target))
-    model_hash, num_cells = hash_file(path), prompt + _PIECE + 64 * (max(streams) + 1)
-    num_cells = max(num_cells, max(streams) * (_CONTEXT + max(sizes) + 1))
+    num_cells = max(prompt, max(streams) * (_CONTEXT + max(sizes)))
     config = LlamaConfig(path=path, num_cells=num_cells, max_sequences=max(streams))
     os.sched_setaffinity(0, {cpus[1]})
     kinds = [(n, size) for n in streams for size in sizes if n * size <= config.max_batch_tokens]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        parts = parts_of(num_blocks(path), [cut] if cut else even_cuts(path, 2))
-        files = [folder / f"{part.first}.gguf" for part in parts]
-        for part, file in zip(parts, files, strict=True):
-            write_stage(path, part, model_hash, file, lambda *_: None)
+        (cut,) = [cut] if cut else even_cuts(path, 2)
+        files, model_hash = stage_files(path, [cut], folder)
         with contextlib.closing(LlamaModel(config, model_hash=model_hash)) as whole:
             plain = {kind: pass_ms(whole, *kind, turns) for kind in kinds}
             read = reading_s(whole, prompt)
@@ -167,7 +164,7 @@ def split_command(
         embedding = Embedding(embedding_of(files[1]))
         model = SplitModel(last, links, embedding, model_hash=model_hash)
         stack.enter_context(contextlib.closing(model))
-        click.echo(f"{path.name}, cut at block {parts[1].first} of {parts[1].count}")
+        click.echo(f"{path.name}, cut at block {cut} of {num_blocks(path)}")
         click.echo("round trip | streams | tokens a pass | whole, ms | stages, ms | ratio")
         for trip in rtt_ms:
             relay.delay_s = trip / 2e3

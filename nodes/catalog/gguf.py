@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from airdraft.nodes.engine.metadata import COUNT_KEY, END_KEY, FIRST_KEY, MODEL_KEY, traits_of
+from airdraft.nodes.engine.metadata import (
+    COUNT_KEY,
+    END_KEY,
+    FIRST_KEY,
+    MODEL_KEY,
+    Blocks,
+    traits_of,
+)
 from airdraft.nodes.engine.traits import ModelTraits
 
 _MAX_KEYS = 1 << 16
@@ -110,16 +117,15 @@ def check_gguf(path: Path) -> None:
 class Declared:
     """What a model file declares.
 
-    blocks: of a stage of a split model, its first block, the one behind its last, and how many the
-    whole model has. model_hash: of the whole model, if this is a stage. has_head: whether it has a
-    head for tokens after the next one; None for a kind without one. Files of such a kind may leave
-    it out.
+    blocks, model_hash: of a stage of a split model, what it has of the whole model, and the hash of
+    that. has_head: whether it has a head for tokens after the next one; None for a kind without
+    one. Files of such a kind may leave it out.
     """
 
     architecture: str
     traits: ModelTraits
     has_head: bool | None
-    blocks: tuple[int, int, int] | None = None
+    blocks: Blocks | None = None
     model_hash: str = ""
 
 
@@ -133,8 +139,8 @@ def declared_by(path: Path) -> Declared:
         traits = traits_of(lambda key: texts.get(key, ""))
         if MODEL_KEY not in texts:
             return Declared(architecture, traits, has_head)
-        first, end, count = (int(texts.get(key, "0")) for key in (FIRST_KEY, END_KEY, COUNT_KEY))
-        return Declared(architecture, traits, False, (first, end, count), texts[MODEL_KEY])
+        blocks = Blocks(*(int(texts.get(key, "0")) for key in (FIRST_KEY, END_KEY, COUNT_KEY)))
+        return Declared(architecture, traits, False, blocks, texts[MODEL_KEY])
 
 
 def vocabulary_of(path: Path) -> bytes:

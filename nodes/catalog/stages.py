@@ -14,7 +14,7 @@ import os
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -24,7 +24,14 @@ import airdraft.nodes.catalog.disk as disk
 from airdraft.nodes.catalog.errors import CatalogError
 from airdraft.nodes.catalog.fetch import ProgressCallback
 from airdraft.nodes.catalog.gguf import Header, Key, Tensor, opened
-from airdraft.nodes.engine.metadata import COUNT_KEY, END_KEY, FIRST_KEY, MODEL_KEY, NAME_KEY
+from airdraft.nodes.engine.metadata import (
+    COUNT_KEY,
+    END_KEY,
+    FIRST_KEY,
+    MODEL_KEY,
+    NAME_KEY,
+    Blocks,
+)
 from airdraft.nodes.engine.split.embedding import Table
 
 # Their layers are all of one kind, and take nothing but the rows of the layer before. Random models
@@ -49,26 +56,13 @@ class CutError(CatalogError):
     """A model cannot be cut like that. The message is one line for the user."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The blocks `first` to `end` - 1 of `count`."""
-
-    first: int
-    end: int
-    count: int
-
-    @property
-    def is_last(self) -> bool:
-        return self.end == self.count
-
-
-def parts_of(count: int, cuts: Sequence[int]) -> list[Part]:
+def parts_of(count: int, cuts: Sequence[int]) -> list[Blocks]:
     """Returns the stages of a model with `count` blocks, cut before these. Raises CutError."""
     bounds = [0, *cuts, count]
     if any(low >= high for low, high in pairwise(bounds)):
         told = ", ".join(map(str, cuts))
         raise CutError(f"cuts at {told}: rising numbers from 1 to {count - 1} are accepted")
-    return [Part(first, end, count) for first, end in pairwise(bounds)]
+    return [Blocks(first, end, count) for first, end in pairwise(bounds)]
 
 
 def even_cuts(path: Path, count: int) -> list[int]:
@@ -79,10 +73,12 @@ def even_cuts(path: Path, count: int) -> list[int]:
     total = num_blocks(path)
     sizes = [0] * total
     with opened(path) as (header, _):
+        # The embedding is read only if it is the output layer, too.
+        has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
         for tensor in header.tensors:
             number = tensor.name.split(".")[1]
             place = int(number) if tensor.name.startswith("blk.") else total - 1
-            if tensor.name != "token_embd.weight" or _is_tied(header):
+            if tensor.name != "token_embd.weight" or not has_output:
                 sizes[place] += tensor.num_blocks * tensor.block_bytes
     if not 1 < count <= total:
         raise CutError(f"{count} stages: 2 to {total} are accepted, as many as blocks at most")
@@ -92,11 +88,6 @@ def even_cuts(path: Path, count: int) -> list[int]:
     return [
         min(max(cut, number), total - count + number) for number, cut in enumerate(cuts, start=1)
     ]
-
-
-def _is_tied(header: Header) -> bool:
-    """Whether the embedding is the output layer, too."""
-    return all(tensor.name != "output.weight" for tensor in header.tensors)
 
 
 def num_blocks(path: Path) -> int:
@@ -113,7 +104,7 @@ def num_blocks(path: Path) -> int:
 
 
 def write_stage(
-    path: Path, part: Part, model_hash: str, out: Path, progress: ProgressCallback
+    path: Path, part: Blocks, model_hash: str, out: Path, progress: ProgressCallback
 ) -> None:
     """Write the file of one stage; only a few MB of the model are in memory at a time.
 
@@ -144,16 +135,16 @@ def embedding_of(path: Path) -> Table:
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def _keys(header: Header, data: mmap.mmap, part: Part) -> Iterator[bytes]:
+def _keys(header: Header, data: mmap.mmap, part: Blocks) -> Iterator[bytes]:
     """Yield the whole model's keys as the stage has them."""
     architecture = header.texts["general.architecture"]
     for key in header.keys:
         name = key.name.decode("utf-8", "replace")
-        if name.startswith("tokenizer.") and not part.is_last:
+        if name.startswith("tokenizer.") and not part.are_last:
             continue
         if name.startswith("split.") or name == "general.alignment":
             continue
-        if name == f"{architecture}.vocab_size" and not part.is_last:
+        if name == f"{architecture}.vocab_size" and not part.are_last:
             continue
         if name == f"{architecture}.block_count":
             yield _uint32(name, part.end - part.first)
@@ -161,19 +152,19 @@ def _keys(header: Header, data: mmap.mmap, part: Part) -> Iterator[bytes]:
             yield _sliced(key, data, part)
         else:
             yield _packed(key.name) + data[key.start : key.end]
-    if not part.is_last:
+    if not part.are_last:
         yield _text("tokenizer.ggml.model", "no_vocab")
         yield _uint32(f"{architecture}.vocab_size", _NUM_VOCAB)
 
 
-def _own_keys(name: str, part: Part, model_hash: str) -> Iterator[bytes]:
+def _own_keys(name: str, part: Blocks, model_hash: str) -> Iterator[bytes]:
     yield _text(NAME_KEY, name)
     yield _text(MODEL_KEY, model_hash)
     for key, value in ((FIRST_KEY, part.first), (END_KEY, part.end), (COUNT_KEY, part.count)):
         yield _uint32(key, value)
 
 
-def _sliced(key: Key, data: mmap.mmap, part: Part) -> bytes:
+def _sliced(key: Key, data: mmap.mmap, part: Blocks) -> bytes:
     """Returns an array that has a number for each block with those of the stage's blocks alone."""
     size = (key.end - key.items_at) // key.num_items
     items = data[key.items_at + part.first * size : key.items_at + part.end * size]
@@ -197,7 +188,7 @@ def _text(name: str, text: str) -> bytes:
 # -- tensors ---------------------------------------------------------------------------------------
 
 
-def _tensors(header: Header, part: Part) -> Iterator[Tensor]:
+def _tensors(header: Header, part: Blocks) -> Iterator[Tensor]:
     """Yield the stage's tensors; those at offset 0 are zeros that nobody reads."""
     for tensor in header.tensors:
         prefix, _, rest = tensor.name.partition(".")
@@ -205,9 +196,9 @@ def _tensors(header: Header, part: Part) -> Iterator[Tensor]:
         if prefix == "blk":
             if part.first <= int(number) < part.end:
                 yield replace(tensor, name=f"blk.{int(number) - part.first}.{suffix}")
-        elif tensor.name in ("token_embd.weight", "output.weight") and not part.is_last:
+        elif tensor.name in ("token_embd.weight", "output.weight") and not part.are_last:
             yield Tensor(tensor.name, 0, (tensor.dims[0], _NUM_VOCAB), _F32)
-        elif tensor.name == "output.bias" and not part.is_last:
+        elif tensor.name == "output.bias" and not part.are_last:
             yield Tensor(tensor.name, 0, (_NUM_VOCAB,), _F32)
         else:
             # The last norm and factors of positions are small, and libllama wants them.

@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 
 from airdraft.nodes.engine.hidden_rows import Row
-from airdraft.nodes.engine.kept_states import read_states, saved_states
 from airdraft.nodes.engine.kernels.library import limit_output
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import library, take_last_error
@@ -28,6 +27,7 @@ from airdraft.nodes.engine.protocol import (
     Span,
     check_spans,
 )
+from airdraft.nodes.engine.states import read_states, saved_states
 
 
 class HeadModel:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from airdraft.nodes.engine import kept_states
+from airdraft.nodes.engine import states
 from airdraft.nodes.engine.cache_size import CacheSize, first_cells
 from airdraft.nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from airdraft.nodes.engine.cores import FreeCores
@@ -20,7 +20,6 @@ from airdraft.nodes.engine.llama_batch import PassBatch
 from airdraft.nodes.engine.llama_context import LlamaConfig, LlamaContext
 from airdraft.nodes.engine.metadata import original_context
 from airdraft.nodes.engine.protocol import (
-    Bytes,
     CacheFullError,
     EngineError,
     InvalidInputError,
@@ -67,14 +66,13 @@ class LlamaModel(LlamaContext):
         self._size = CacheSize(self._num_open, config.num_cells, most, self._found.cell_bytes)
         # Of models with other positions in a larger cache, whether they have these.
         positions = (self._size.now > original,) if original else ()
+        num_batch = int(self._llama.llama_n_batch(self._context))
         self._describe(
             model_hash,
             (config.profile, self._has_products, self._gpu_layers, _CACHE_TYPES, *positions),
             num_cells=self._size.limit,
             max_sequences=config.max_sequences,
-            max_batch_tokens=min(
-                config.max_batch_tokens, int(self._llama.llama_n_batch(self._context))
-            ),
+            max_batch_tokens=min(config.max_batch_tokens, num_batch),
             can_cut=self._found.can_cut,
             can_take_back=self._found.can_cut or self._takes_back or config.num_snapshots > 0,
             num_snapshots=config.num_snapshots,
@@ -89,7 +87,7 @@ class LlamaModel(LlamaContext):
         # This sequence is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
         self._replay = Replay(config.max_sequences) if self._takes_back else None
-        self._states = kept_states.KeptStates(self._llama, self._context, config.max_sequences + 1)
+        self._states = states.KeptStates(self._llama, self._context, config.max_sequences + 1)
         self._batch = self._new_batch(config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
         # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
@@ -150,9 +148,8 @@ class LlamaModel(LlamaContext):
         """Whether sequences can have a second state."""
         if self._takes_back or not self.config.takes_back:
             return self._takes_back
-        return kept_states.can_be_kept(
-            self._llama, self._model, self.config.max_sequences, self._found.state_bytes
-        )
+        num_states, size = self.config.max_sequences, self._found.state_bytes
+        return states.can_be_kept(self._llama, self._model, num_states, size)
 
     @property
     def _restricts_ggml(self) -> bool:
@@ -165,8 +162,8 @@ class LlamaModel(LlamaContext):
         # results, so the bits depend on the number of threads.
         return (1 if self._restricts_ggml else num_threads), num_threads
 
-    def _probe(self) -> kept_states.Probed:
-        return kept_states.probe(self._llama, self._context, self._new_batch(2), self._path.name)
+    def _probe(self) -> states.Probed:
+        return states.probe(self._llama, self._context, self._new_batch(2), self._path.name)
 
     def _new_batch(self, size: int) -> PassBatch:
         return PassBatch(self._llama, size)
@@ -305,7 +302,7 @@ class LlamaModel(LlamaContext):
         is_whole = self.info.can_cut and length <= self._window
         pending = tuple(self._replay.pending(seq_id)) if self._replay is not None else ()
         shortest = 0 if is_whole else length - len(pending)
-        state = kept_states.saved_state(self._llama, self._context, seq_id)
+        state = states.saved_state(self._llama, self._context, seq_id)
         return SavedPrefix(length, state, shortest, pending)
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
@@ -319,7 +316,7 @@ class LlamaModel(LlamaContext):
         if not self._log.fits(num_cells):
             self.compact(num_cells)
         # No cell below the log's end is free, so libllama appends the positions in order.
-        kept_states.read_state(self._llama, self._context, seq_id, saved.state)
+        states.read_state(self._llama, self._context, seq_id, saved.state)
         self._shortest[seq_id] = saved.shortest
         self._log.append(seq_id, num_cells)
         if self._replay is not None:
@@ -346,15 +343,14 @@ class LlamaModel(LlamaContext):
         total = self._size.for_wanted(wanted, log.live)
         if wanted > total:
             raise CacheFullError(num_tokens, self.free_cells(), total)
-        lengths, kept = log.lengths, dict[int, Bytes]()
-        alive = kept_states.saved_states(self._llama, self._context, lengths)
-        if self._replay is not None:
-            kept = self._states.save(self._replay.keepers(lengths))
+        lengths, replay = log.lengths, self._replay
+        alive = states.saved_states(self._llama, self._context, lengths)
+        kept = self._states.save(replay.keepers(lengths) if replay is not None else ())
         if total > log.total:
             self._reopen(total)
         else:
             self._llama.llama_memory_clear(self._memory, False)
-        kept_states.read_states(self._llama, self._context, alive)
+        states.read_states(self._llama, self._context, alive)
         for seq_id in alive:
             # Of a text that is longer than the window of the model only the window is left.
             is_whole = self.info.can_cut and lengths[seq_id] <= self._window
@@ -387,9 +383,8 @@ class LlamaModel(LlamaContext):
         The text names its weights, too; it is "" if there is no such operation. The call opens
         another context and takes some seconds. Raises EngineError.
         """
-        return first_difference(
-            self._llama, self._model, self._context_params(self._num_open), self.info.num_vocab
-        )
+        params = self._context_params(self._num_open)
+        return first_difference(self._llama, self._model, params, self.info.num_vocab)
 
     def limit_output(self, num_tokens: int) -> None:
         """Have later passes of a draft compute the first num_tokens logits only; 0 for all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from airdraft.nodes.engine.chat.tools import style_of
@@ -36,6 +37,19 @@ START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end
 NAME_KEY, MODEL_KEY, FIRST_KEY, END_KEY, COUNT_KEY = (
     f"airdraft.stage.{name}" for name in ("name", "model", "first", "end", "count")
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What a stage of a split model has: the blocks `first` to `end` - 1 of `count`."""
+
+    first: int
+    end: int
+    count: int
+
+    @property
+    def are_last(self) -> bool:
+        return self.end == self.count
 
 
 def traits_of(metadata: Callable[[str], str]) -> ModelTraits:

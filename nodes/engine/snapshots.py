@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from airdraft.nodes.engine.kept_states import Probed
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import (
@@ -24,6 +23,7 @@ from airdraft.nodes.engine.protocol import (
     check_spans,
 )
 from airdraft.nodes.engine.replay import equal_passes, padded
+from airdraft.nodes.engine.states import Probed
 
 
 class SnapshotModel(LlamaModel):

@@ -18,6 +18,7 @@ from airdraft.nodes.messages.fields import MAX_STREAMS_PER_MESSAGE
 
 # What rows leave of a message is enough for its pieces and commands.
 MAX_ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 65_536
+# Between two passes each of 255 sequences is cut, copied, saved and restored at most once or twice.
 _MOST_COMMANDS: Final = 1024
 
 # The reason of a stage that another target uses, perhaps one that it will soon notice to be gone.
@@ -84,9 +85,8 @@ class StagePassRequest:
 
 @message(63, max_bytes=MAX_MESSAGE_BYTES)
 class StagePassReply:
-    """The rows that a stage made of those of a pass, or why it could not. busy_us: its time."""
+    """The rows that a stage made of those of a pass, or why it could not."""
 
     number: Count
     reason: Reason
     rows: Annotated[bytes, MaxLen(MAX_ROWS_BYTES)]
-    busy_us: Count

@@ -20,6 +20,7 @@ from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.cores import available_memory
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.load import OpenedModel, open_split
+from airdraft.nodes.engine.metadata import Blocks
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.last import SplitModel
 from airdraft.nodes.engine.split.stage import StageModel
@@ -28,7 +29,7 @@ from airdraft.nodes.messages.access import Role
 from airdraft.nodes.service.runtime import in_loading_thread
 from airdraft.nodes.service.systemd import Manager
 from airdraft.nodes.stage.links import StageAddress, StageLinks
-from airdraft.nodes.stage.node import Blocks, StageNode
+from airdraft.nodes.stage.node import StageNode
 from airdraft.nodes.worker.engines import checked_model, llama_config
 
 logger = logging.getLogger(__name__)
@@ -64,13 +65,13 @@ async def run_stage(config: StageConfig, on_bound: Callable[[str], None]) -> Non
 def _open_stage(config: StageConfig) -> tuple[StageModel, Blocks]:
     path, _ = checked_model(config.engine, default_cache_dir(environment()))
     declared = declared_by(path)
-    if declared.blocks is None or declared.blocks[1] == declared.blocks[2]:
+    if declared.blocks is None or declared.blocks.are_last:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a stage other than the last one is wanted, "
             f"as `airdraft models split` makes it"
         )
     model = StageModel(llama_config(config.engine, path), model_hash=declared.model_hash)
-    return model, Blocks(*declared.blocks)
+    return model, declared.blocks
 
 
 def open_with_stages(
@@ -83,7 +84,7 @@ def open_with_stages(
     """
     path, _ = checked_model(settings, default_cache_dir(environment()))
     declared = declared_by(path)
-    if declared.blocks is None or declared.blocks[1] != declared.blocks[2]:
+    if declared.blocks is None or not declared.blocks.are_last:
         raise ConfigError(
             f"engine.model = {settings.model!r}: with engine.stages it has to be the last stage"
         )

@@ -80,6 +80,8 @@ class StageLinks:
         # Of each pass that is under way: its commands and pieces, for the stages that follow.
         self._under_way: dict[int, tuple[tuple[StageCommand, ...], tuple[StagePiece, ...]]] = {}
         self._width = 0
+        # A loop alone does not keep its tasks.
+        self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, info: EngineInfo, first: int) -> int:
         """Connect, and check that the stages are those before block `first` of this model.
@@ -169,8 +171,8 @@ class StageLinks:
             at, self._width, link.heard_at = reply.end, reply.width, time.monotonic()
             num_cells = min(num_cells, reply.num_cells)
             # It would take a target that is silent for gone, also while this one waits for others.
-            self._loop.create_task(self._listen(number, link))
-            self._loop.create_task(self._watch(link))
+            for work in (self._listen(number, link), self._watch(link)):
+                self._tasks.append(self._loop.create_task(work))
         if at != first:
             raise EngineError(f"the stages end before block {at}, and the last begins with {first}")
         return num_cells

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, DecodeError, PeerGoneError
 from airdraft.mesh.messages import Bye, Ping, Pong
 from airdraft.mesh.transport import ServerTransport
+from airdraft.nodes.engine.metadata import Blocks
 from airdraft.nodes.engine.protocol import EngineError, Rows, SavedPrefix
 from airdraft.nodes.engine.split.stage import Piece, StageModel
 from airdraft.nodes.messages.stages import (
@@ -38,16 +38,8 @@ logger = logging.getLogger(__name__)
 # A target that was silent for so long is gone. It sends a Ping every half second.
 _SILENCE_S: Final = 3.0
 _LOOK_EVERY_S: Final = 0.5
+# A reply holds 256 characters of a reason.
 _MOST_REASON: Final = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Which blocks of the whole model a stage has: `first` to `end` - 1 of `count`."""
-
-    first: int
-    end: int
-    count: int
 
 
 class StageNode:
@@ -187,7 +179,6 @@ class StageNode:
             self._release(reply.reason)
 
     def _ran(self, request: StagePassRequest) -> StagePassReply:
-        began = time.perf_counter()
         try:
             for command in request.commands:
                 self._do(command)
@@ -196,9 +187,8 @@ class StageNode:
             made = self._model.run(pieces, rows).tobytes() if pieces else b""
         except (EngineError, KeyError) as error:
             logger.warning("a pass failed: %s", error)
-            return StagePassReply(request.number, str(error)[:_MOST_REASON] or "failed", b"", 0)
-        busy_us = int(1e6 * (time.perf_counter() - began))
-        return StagePassReply(request.number, "", made, busy_us)
+            return StagePassReply(request.number, str(error)[:_MOST_REASON] or "failed", b"")
+        return StagePassReply(request.number, "", made)
 
     def _rows_of(self, request: StagePassRequest) -> Rows:
         count, width = sum(each.count for each in request.pieces), self._model.width

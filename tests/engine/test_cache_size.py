@@ -3,6 +3,7 @@
 import pytest
 
 from airdraft.nodes.engine.cache_size import CacheSize, first_cells
+from airdraft.nodes.engine.metadata import original_context
 
 MB = 1 << 20
 
@@ -33,6 +34,19 @@ def test_it_grows_only_into_memory_that_is_free_now() -> None:
     assert size.most(6 * 1024) == 4096 + 4 * 1024, "what is in use is copied"
     assert size.for_wanted(20_000, 0) == 4096 + 10 * 1024
     assert sized(65536, free_mb=100).most(0) == 4096
+
+
+@pytest.mark.parametrize(("scaling", "context"), [("", 4096), ("longrope", 4096), ("yarn", 0)])
+def test_the_positions_of_some_models_depend_on_the_size_of_their_cache(
+    scaling: str, context: int
+) -> None:
+    keys = {
+        "general.architecture": "phi3",
+        "phi3.rope.scaling.original_context_length": "4096",
+        "phi3.rope.scaling.type": scaling,
+    }
+    assert original_context(lambda key: keys.get(key, "")) == context
+    assert original_context(lambda key: "llama" if key == "general.architecture" else "") == 0
 
 
 def test_it_is_large_at_once_for_a_model_with_other_positions_in_a_large_cache() -> None:

@@ -10,9 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from airdraft.nodes.engine.cells import CellLog
 from airdraft.nodes.engine.llama import LlamaModel
+from airdraft.nodes.engine.llama_abi import library
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
-from airdraft.nodes.engine.protocol import CacheFullError, EngineError, SavedPrefix, Span
+from airdraft.nodes.engine.protocol import CacheFullError, SavedPrefix, Span
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
@@ -189,7 +190,7 @@ def test_a_cache_that_grows_gives_the_bits_of_a_large_one(model_path, repack):
 def test_a_cache_does_not_grow_without_memory(model_path, monkeypatch):
     config = LlamaConfig(path=model_path, num_cells=1024, first_cells=256, max_sequences=2)
     with contextlib.closing(LlamaModel(config)) as model:
-        monkeypatch.setattr(model, "_open", failing_above(model, 256))
+        monkeypatch.setattr(library(), "llama_init_from_model", opening_up_to(256))
         model.forward([Span(0, 0, TEXTS[0] * 2)])
         rows = model.forward([Span(1, 0, TEXTS[1][:10], 10)]).copy()
         assert model.info.num_cells == 1024
@@ -200,12 +201,7 @@ def test_a_cache_does_not_grow_without_memory(model_path, monkeypatch):
         assert np.array_equal(model.forward([Span(0, 0, TEXTS[1][:10], 10)]), rows)
 
 
-def failing_above(model: LlamaModel, most: int):
-    opened = model._open
-
-    def open_if_small(params):
-        if params.n_ctx > most:
-            raise EngineError("no context: out of memory")
-        opened(params)
-
-    return open_if_small
+def opening_up_to(most: int):
+    """Opens contexts of so many cells at most, as if memory was short."""
+    opened = library().llama_init_from_model
+    return lambda model, params: opened(model, params) if params.n_ctx <= most else None

@@ -6,15 +6,15 @@ import random
 import numpy as np
 import pytest
 
-from airdraft.nodes.engine import kept_states, llama, llama_abi, load, snapshots
+from airdraft.nodes.engine import llama, llama_abi, load, snapshots, states
 from airdraft.nodes.engine.cells import CellLog
-from airdraft.nodes.engine.kept_states import KeptStates
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import InvalidInputError, ModelFileError, Span
 from airdraft.nodes.engine.selftest import run_self_test
 from airdraft.nodes.engine.snapshots import SnapshotModel
+from airdraft.nodes.engine.states import KeptStates
 from bench.rows import compared, known_texts
 from tests.engine.kernels.tiny_models import Shape, write_model
 
@@ -135,7 +135,7 @@ def test_a_text_is_cut_to_where_its_state_was_kept_and_no_further(path):
 
 
 def test_a_model_whose_second_states_take_too_much_memory_has_no_guesses(path, monkeypatch, caplog):
-    monkeypatch.setattr(kept_states, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(states, "available_memory", lambda: 10_000)
     with opened(path) as model:
         assert not model.info.can_take_back
     assert "no guesses: second states of 3 streams take" in caplog.text

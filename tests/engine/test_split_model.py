@@ -14,9 +14,8 @@ from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import CacheFullError, EngineError, InvalidInputError, Span
 from airdraft.nodes.engine.selftest import run_self_test
-from airdraft.nodes.engine.split.last import StagesHere
-from airdraft.nodes.engine.split.stage import Piece
-from bench.rows import compared, in_stages, known_texts
+from airdraft.nodes.engine.split.stage import Piece, StageModel
+from bench.rows import StagesHere, compared, in_stages, known_texts, stage_files
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
@@ -88,27 +87,27 @@ def test_a_long_pass_goes_through_in_pieces(path, whole, tmp_path, monkeypatch):
     assert np.array_equal(rows, np.stack([*single[150:], *single[18:20]]))
 
 
-def test_texts_that_nobody_can_restore_are_dropped_in_all_stages(path, tmp_path):
+def test_texts_that_nobody_can_restore_are_dropped_in_all_stages(path, tmp_path, monkeypatch):
+    dropped = []
+    monkeypatch.setattr(StagesHere, "drop", lambda _stages, slot: dropped.append(slot))
     with split(path, [2], tmp_path) as model:
         model.forward([Span(0, 0, TEXT[:50])])
         saved = model.save(0)
         model.restore(1, saved, 30)
-        assert np.array_equal(
-            model.forward([Span(1, 30, TEXT[30:31], 1)])[0].copy(),
-            (model.truncate(0, 30), model.forward([Span(0, 30, TEXT[30:31], 1)])[0])[1],
-        )
+        model.truncate(0, 30)
+        rows = [model.forward([Span(seq_id, 30, TEXT[30:31], 1)])[0].copy() for seq_id in (0, 1)]
+        assert np.array_equal(*rows)
         with pytest.raises(EngineError, match="cannot be restored"):
             model.restore(2, replace(saved), 30)
-        kept = model._ahead._saved
-        assert len(kept) == 1
+        assert not dropped
         del saved
         gc.collect()
-        assert not kept
+        assert len(dropped) == 1
 
 
 def test_a_stage_refuses_what_does_not_fit(path, tmp_path):
-    with split(path, [2], tmp_path) as model:
-        stage = model._ahead._stages[0]
+    (first, _), model_hash = stage_files(path, [2], tmp_path)
+    with contextlib.closing(StageModel(configured(first), model_hash=model_hash)) as stage:
         rows = np.zeros((4, stage.width), np.float32)
         with pytest.raises(InvalidInputError, match="but 0 are in the cache"):
             stage.run([Piece(0, 3, 4)], rows)

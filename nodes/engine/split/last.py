@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -20,11 +19,11 @@ from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.metadata import FIRST_KEY
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Logits, Rows, SavedPrefix, Span
 from airdraft.nodes.engine.split.embedding import Embedding
-from airdraft.nodes.engine.split.stage import Piece, RowModel, StageModel
+from airdraft.nodes.engine.split.stage import Piece, RowModel
 
 # Tokens of a piece. Of 512 tokens of a prompt two stages read pieces of 64 1.8 times as fast as a
 # whole model, and pieces of 128 1.5 times (Qwen2.5-Coder 1.5B, a core each).
-_PIECE_TOKENS: Final = 64
+PIECE_TOKENS: Final = 64
 
 
 class Ahead(Protocol):
@@ -66,50 +65,6 @@ class Ahead(Protocol):
     def close(self) -> None: ...
 
 
-class StagesHere:
-    """Stages in this process."""
-
-    most_tokens: Final = _PIECE_TOKENS
-
-    def __init__(self, stages: Sequence[StageModel]) -> None:
-        self._stages = stages
-        self._under_way: deque[tuple[Sequence[Piece], Rows]] = deque()
-        self._saved: dict[int, list[SavedPrefix]] = {}
-
-    def open(self, info: EngineInfo, first: int) -> int:
-        return min(stage.info.num_cells for stage in self._stages)
-
-    def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:
-        for stage in self._stages:
-            rows = stage.run(pieces, rows)
-        self._under_way.append((pieces, rows.copy()))
-
-    def finish(self) -> Rows:
-        return self._under_way.popleft()[1]
-
-    def cut(self, seq_id: int, length: int) -> None:
-        for stage in self._stages:
-            stage.truncate(seq_id, length)
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        for stage in self._stages:
-            stage.copy_prefix(source, target, length)
-
-    def save(self, slot: int, seq_id: int) -> None:
-        self._saved[slot] = [stage.save(seq_id) for stage in self._stages]
-
-    def restore(self, slot: int, seq_id: int) -> None:
-        for stage, saved in zip(self._stages, self._saved[slot], strict=True):
-            stage.restore(seq_id, saved, saved.length)
-
-    def drop(self, slot: int) -> None:
-        self._saved.pop(slot, None)
-
-    def close(self) -> None:
-        for stage in self._stages:
-            stage.close()
-
-
 class SplitModel(RowModel):
     """Implements the Model protocol with the last stage and those before it."""
 
@@ -124,7 +79,7 @@ class SplitModel(RowModel):
         self._slots = itertools.count()
         # The slot of each saved text that somebody may restore.
         self._slot_of: weakref.WeakKeyDictionary[SavedPrefix, int] = weakref.WeakKeyDictionary()
-        super().__init__(replace(config, takes_back=False), model_hash=model_hash)
+        super().__init__(config, model_hash=model_hash)
         try:
             num_cells = ahead.open(self.info, int(self.metadata(FIRST_KEY)))
         except BaseException:
@@ -134,7 +89,7 @@ class SplitModel(RowModel):
         self.info = replace(self.info, num_cells=min(self._size.limit, num_cells))
 
     def _run(self, spans: Sequence[Span]) -> Logits:
-        parts = list(_in_pieces(spans, min(_PIECE_TOKENS, self._ahead.most_tokens)))
+        parts = list(_in_pieces(spans, min(PIECE_TOKENS, self._ahead.most_tokens)))
         for part in parts:
             pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
             token_ids = itertools.chain.from_iterable(span.token_ids for span in part)

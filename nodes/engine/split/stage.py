@@ -43,6 +43,11 @@ class _StageRows(ctypes.Structure):
 class RowModel(LlamaModel):
     """A model that takes rows in place of tokens."""
 
+    def __init__(self, config: LlamaConfig, *, model_hash: str) -> None:
+        # Layers on a GPU were not tried, and recurrent ones would need commands of their own.
+        config = replace(config, gpu_layers=0, takes_back=False)
+        super().__init__(config, model_hash=model_hash)
+
     def _new_batch(self, size: int) -> PassBatch:
         return PassBatch(self._llama, size, int(self._llama.llama_model_n_embd(self._model)))
 
@@ -52,7 +57,7 @@ class StageModel(RowModel):
 
     def __init__(self, config: LlamaConfig, *, model_hash: str) -> None:
         """model_hash: Of the whole model. Raises EngineError."""
-        super().__init__(replace(config, takes_back=False), model_hash=model_hash)
+        super().__init__(config, model_hash=model_hash)
         self.width = self._batch.rows.shape[1]
         self._given = self._batch.rows[:0]
         if not self.info.can_cut:

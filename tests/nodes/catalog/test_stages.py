@@ -5,14 +5,8 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.catalog.gguf import check_gguf, opened
-from airdraft.nodes.catalog.stages import (
-    CutError,
-    Part,
-    embedding_of,
-    num_blocks,
-    parts_of,
-    write_stage,
-)
+from airdraft.nodes.catalog.stages import CutError, embedding_of, num_blocks, parts_of, write_stage
+from airdraft.nodes.engine.metadata import Blocks
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 pytestmark = pytest.mark.slow
@@ -27,7 +21,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def cut(path: Path, part: Part, out: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+def cut(path: Path, part: Blocks, out: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """Returns the texts and the tensors of a stage's file."""
     told = list[tuple[int, int | None]]()
     write_stage(path, part, "ab" * 32, out, lambda _name, *done: told.append(done))
@@ -39,7 +33,7 @@ def cut(path: Path, part: Part, out: Path) -> tuple[dict[str, str], dict[str, tu
 
 
 def test_a_model_is_cut_into_stages_that_follow_each_other() -> None:
-    assert parts_of(30, [9, 20]) == [Part(0, 9, 30), Part(9, 20, 30), Part(20, 30, 30)]
+    assert parts_of(30, [9, 20]) == [Blocks(0, 9, 30), Blocks(9, 20, 30), Blocks(20, 30, 30)]
     for cuts in ([0], [30], [9, 9], [20, 9]):
         with pytest.raises(CutError, match="rising numbers from 1 to 29 are accepted"):
             parts_of(30, cuts)
@@ -53,14 +47,14 @@ def test_each_stage_has_its_blocks_and_the_last_one_the_vocabulary(
         whole = {tensor.name: tensor for tensor in header.tensors}
         matrix = whole["blk.2.ffn_up.weight"]
         wanted = data[matrix.offset : matrix.offset + matrix.num_blocks * matrix.block_bytes]
-    texts, first = cut(path, Part(0, 2, 3), tmp_path / "first" / "1.gguf")
+    texts, first = cut(path, Blocks(0, 2, 3), tmp_path / "first" / "1.gguf")
     assert texts["llama.block_count"] == "2"
     assert texts["airdraft.stage.model"] == "ab" * 32
     assert texts["tokenizer.ggml.model"] == "no_vocab"
     blocks = {name for name in whole if name.startswith(("blk.0.", "blk.1."))}
     assert {name for name in first if name.startswith("blk.")} == blocks
     assert first["token_embd.weight"] == first["output.weight"] == (256, 32)
-    texts, last = cut(path, Part(2, 3, 3), tmp_path / "last" / "2.gguf")
+    texts, last = cut(path, Blocks(2, 3, 3), tmp_path / "last" / "2.gguf")
     numbers = [texts[f"airdraft.stage.{name}"] for name in ("first", "end", "count")]
     assert numbers == ["2", "3", "3"]
     assert texts["tokenizer.ggml.model"] == "llama"
@@ -87,7 +81,7 @@ def test_numbers_of_each_block_go_with_their_blocks(path: Path, tmp_path: Path) 
         start = min(tensor.offset for tensor in header.tensors)
     padding = (-(start + 20)) % 32 if (start + 20) % 32 else 0
     other.write_bytes(changed[: start + 20] + bytes(padding) + changed[start + 20 :])
-    cut(other, Part(1, 3, 3), tmp_path / "out" / "2.gguf")
+    cut(other, Blocks(1, 3, 3), tmp_path / "out" / "2.gguf")
     made = (tmp_path / "out" / "2.gguf").read_bytes()
     at = made.index(key) + len(key)
     assert made[at + 8 : at + 16] == (2).to_bytes(8, "little")
@@ -99,7 +93,7 @@ def test_what_cannot_be_cut_is_told(path: Path, tmp_path: Path) -> None:
     write_model(other, SHAPE, "Q8_0", is_hybrid=True)
     with pytest.raises(CutError, match=r"other\.gguf: models of the kind lfm2 cannot be split yet"):
         num_blocks(other)
-    write_stage(path, Part(0, 2, 3), "ab" * 32, tmp_path / "out" / "1.gguf", lambda *_: None)
+    write_stage(path, Blocks(0, 2, 3), "ab" * 32, tmp_path / "out" / "1.gguf", lambda *_: None)
     with pytest.raises(CutError, match=r"1\.gguf is a stage already"):
         num_blocks(tmp_path / "out" / "1.gguf")
 
@@ -109,5 +103,5 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(path: Path, tmp_pat
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        write_stage(path, Part(0, 2, 3), "ab" * 32, tmp_path / "out" / "1.gguf", fail)
+        write_stage(path, Blocks(0, 2, 3), "ab" * 32, tmp_path / "out" / "1.gguf", fail)
     assert list((tmp_path / "out").iterdir()) == []

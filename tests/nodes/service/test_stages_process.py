@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.nodes.catalog.stages import num_blocks, parts_of, write_stage
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
 from airdraft.nodes.config.settings import TargetEngine
-from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.service.local import local_mesh
+from bench.rows import stage_files
 from tests.engine.kernels.tiny_models import Shape, write_model
 from tests.nodes.memory_mesh import ask
 
@@ -54,10 +53,7 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
     monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
     whole = tmp_path / "tiny.gguf"
     write_model(whole, Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
-    files = []
-    for part in parts_of(num_blocks(whole), [1, 3]):
-        files.append(tmp_path / f"{part.first}.gguf")
-        write_stage(whole, part, hash_file(whole), files[-1], lambda *_: None)
+    files, _ = stage_files(whole, [1, 3], tmp_path)
     engine = TargetEngine(model=str(whole), cells=2048, threads=1)
     async with (
         asyncio.timeout(LIMIT_S),

@@ -36,7 +36,7 @@ from airdraft.nodes.messages.stages import (
 )
 from airdraft.nodes.stage import links, node
 from airdraft.nodes.stage.links import StageAddress, StageLinks
-from airdraft.nodes.stage.node import Blocks, StageNode
+from airdraft.nodes.stage.node import StageNode
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
@@ -89,7 +89,7 @@ def stage(
         with ZmqContext() as context:
             transport = context.bind(endpoint, keys)
             endpoints.append(transport.endpoint)
-            served = StageNode(transport, model, Blocks(*blocks), may_use, most_saved_bytes)
+            served = StageNode(transport, model, blocks, may_use, most_saved_bytes)
             running = asyncio.create_task(served.run())
             bound.set()
             await ending.wait()
