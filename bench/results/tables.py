@@ -138,20 +138,28 @@ def section(lines: Sequence[Line]) -> str:
 
 
 def _made(lines: Sequence[Line]) -> Iterator[str]:
+    by_machine: dict[str, list[Run]] = {}
     for run in _runs(lines):
-        machine = run.machine
-        flags = f", {', '.join(machine.flags)}" if machine.flags else ""
-        yield f"Made {run.made_at[:10]} at {run.commit or 'no commit'} by:"
-        yield "\n".join(_shell(run.command))
-        yield _prose(
-            f"Machine: {machine.num_cores} cores of {machine.processor}{flags}; "
-            f"{machine.memory_bytes / 2**30:.1f} GiB; Linux {machine.kernel}; Python "
-            f"{machine.python}; {'; '.join(run.versions)}."
-        )
+        by_machine.setdefault(_machine_of(run), []).append(run)
+    for told, runs in by_machine.items():
+        for run in runs:
+            yield f"Made {run.made_at[:10]} at {run.commit or 'no commit'} by:"
+            yield "\n".join(_shell(run.command))
+        yield _prose(told)
     ways = {way: words for run in _runs(lines) for way, words in run.ways.items()}
     yield "\n".join(f"- *{way}*: {f'`{ways[way]}`' if ways[way] else 'no options'}" for way in ways)
     if at_once := [line.at_once for line in lines if isinstance(line, Cores)]:
         yield f"All cores at once did {min(at_once):.1f} times what one does alone, at least."
+
+
+def _machine_of(run: Run) -> str:
+    machine = run.machine
+    flags = f", {', '.join(machine.flags)}" if machine.flags else ""
+    return (
+        f"Machine: {machine.num_cores} cores of {machine.processor}{flags}; "
+        f"{machine.memory_bytes / 2**30:.1f} GiB; Linux {machine.kernel}; Python "
+        f"{machine.python}; {'; '.join(run.versions)}."
+    )
 
 
 def _speeds(cells: Sequence[Cell]) -> str:
