@@ -43,6 +43,11 @@ class CacheFullError(EngineError):
         super().__init__(f"KV cache full: {wanted} cells wanted, {free} of {total} free")
 
 
+class SequencesLostError(EngineError):
+    """A part of the engine was lost and is back. All sequences are empty, and what was saved of
+    them can no longer be restored. The next passes run."""
+
+
 class InvalidInputError(EngineError, ValueError):
     """A token id, sequence id, position or length is outside the range that the engine accepts."""
 

@@ -24,6 +24,7 @@ from airdraft.mesh.messages import Bye, Ping
 from airdraft.mesh.zmq_sockets import ZmqClient
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Rows
+from airdraft.nodes.engine.split.last import StageLostError
 from airdraft.nodes.engine.split.stage import Piece
 from airdraft.nodes.messages.stages import (
     COPY,
@@ -44,6 +45,9 @@ from airdraft.nodes.messages.stages import (
 _PING_EVERY_S: Final = 0.5
 # A stage that was silent for so long is lost. Its Pongs do not wait for its passes.
 _SILENCE_S: Final = 2.0
+# For so long a target keeps its streams while a stage is away. Then it ends and waits as it starts:
+# the coordinator takes a target without progress for 30 s for stuck.
+_RETURN_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +68,20 @@ class _Link:
 class StageLinks:
     """All stages before the last one, in their order.
 
-    limit_s: how long to wait for a stage that cannot be reached yet.
+    limit_s: how long to wait at first for a stage that cannot be reached yet.
     """
 
     def __init__(self, stages: Sequence[StageAddress], limit_s: float) -> None:
         self._stages, self._limit_s = stages, limit_s
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._links: list[_Link] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="stages", daemon=True)
         # Rows of passes in their order, or why there will be no more.
-        self._finished: queue.SimpleQueue[Rows | EngineError] = queue.SimpleQueue()
-        self._failure: EngineError | None = None
+        self._finished: queue.SimpleQueue[Rows | StageLostError] = queue.SimpleQueue()
+        self._failure: StageLostError | None = None
         self._commands: list[StageCommand] = []
         self._numbers = 0
         # Of each pass that is under way: its commands and pieces, for the stages that follow.
@@ -88,6 +95,10 @@ class StageLinks:
 
         Returns the cells of the one with the fewest. Raises EngineError, which names the stage.
         """
+        if self._failure is not None:
+            self.close()
+            self._begin_anew()
+            self._limit_s = _RETURN_S
         self._thread.start()
         future = asyncio.run_coroutine_threadsafe(self._open_all(info, first), self._loop)
         try:
@@ -113,7 +124,7 @@ class StageLinks:
 
     def finish(self) -> Rows:
         found = self._finished.get()
-        if isinstance(found, EngineError):
+        if isinstance(found, StageLostError):
             raise found
         return found
 
@@ -249,5 +260,5 @@ class StageLinks:
     def _fail(self, link: _Link, reason: str) -> None:
         """Let all passes fail, now and later."""
         if self._failure is None:
-            self._failure = EngineError(f"stage {link.endpoint} is lost: {reason}")
+            self._failure = StageLostError(f"stage {link.endpoint} is lost: {reason}")
             self._finished.put(self._failure)

@@ -186,6 +186,17 @@ class Residents:
             notices.append(residents[-1].park())
         return notices
 
+    def park_all(self) -> list[StreamParkedNotice]:
+        """Park all streams: the model has lost their sequences, and all that was saved."""
+        self._store.clear()
+        notices = []
+        for stream in list(self):
+            assert stream.seq_id is not None
+            self._free_seqs.append(stream.seq_id)
+            stream.seq_id = None
+            notices.append(stream.park())
+        return notices
+
     def shortage(self) -> int:
         """Returns the cells that residents lack for their unread texts and their next tokens.
 

@@ -11,7 +11,14 @@ from functools import cached_property
 
 from airdraft.nodes.engine.grammar import Grammars
 from airdraft.nodes.engine.masks import AT_ONCE, MaskService
-from airdraft.nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
+from airdraft.nodes.engine.protocol import (
+    Logits,
+    Model,
+    SequencesLostError,
+    Span,
+    StreamError,
+    Tokenizer,
+)
 from airdraft.nodes.engine.selftest import probe_digest
 from airdraft.nodes.messages import (
     ChainPart,
@@ -248,7 +255,12 @@ class TargetState:
         self._in_pass = {}
         if spans:
             turns = [*zip(decoding, guesses, strict=True), *((s, NOTHING) for s, _ in reading)]
-            ran = self._run(spans, turns, len(decoding))
+            try:
+                ran = self._run(spans, turns, len(decoding))
+            except SequencesLostError:
+                # What this step took says nothing of passes.
+                self._guessing.begin((), 0)
+                return [*events, *self._residents.park_all()]
             events += ran
             turn_s = self._guessing.turn_s
             if (num_read or turn_s) and any(isinstance(event, Committed) for event in ran):

@@ -8,6 +8,9 @@ of them work at the same time; no bit depends on where it is cut.
 from __future__ import annotations
 
 import itertools
+import logging
+import math
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,13 +20,30 @@ import numpy as np
 
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.metadata import FIRST_KEY
-from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Logits, Rows, SavedPrefix, Span
+from airdraft.nodes.engine.protocol import (
+    EngineError,
+    EngineInfo,
+    Logits,
+    Rows,
+    SavedPrefix,
+    SequencesLostError,
+    Span,
+)
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.stage import Piece, RowModel
+
+logger = logging.getLogger(__name__)
 
 # Tokens of a piece. Of 512 tokens of a prompt two stages read pieces of 64 1.8 times as fast as a
 # whole model, and pieces of 128 1.5 times (Qwen2.5-Coder 1.5B, a core each).
 PIECE_TOKENS: Final = 64
+# A stage that is lost again so soon may be lost because of what it is asked to do. Then the target
+# ends, and the coordinator finds out which request ends targets.
+_BETWEEN_LOSSES_S: Final = 30.0
+
+
+class StageLostError(EngineError):
+    """A stage cannot be reached, or has failed. The message names it."""
 
 
 class Ahead(Protocol):
@@ -39,8 +59,8 @@ class Ahead(Protocol):
     def open(self, info: EngineInfo, first: int) -> int:
         """Begin with empty sequences; returns the cells that all stages have room for.
 
-        info: of the last stage. first: its first block. Raises EngineError if these are not the
-        stages of the same model before that block.
+        info: of the last stage. first: its first block. After a StageLostError this is called
+        again. Raises EngineError if these are not the stages of the same model before that block.
         """
 
     def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:
@@ -49,7 +69,7 @@ class Ahead(Protocol):
     def finish(self) -> Rows:
         """Wait for the oldest pass that began; returns its (tokens, width) rows.
 
-        Raises EngineError if a stage is lost.
+        Raises StageLostError, as begin() does.
         """
 
     def cut(self, seq_id: int, length: int) -> None: ...
@@ -80,13 +100,40 @@ class SplitModel(RowModel):
         # The slot of each saved text that somebody may restore.
         self._slot_of: weakref.WeakKeyDictionary[SavedPrefix, int] = weakref.WeakKeyDictionary()
         super().__init__(config, model_hash=model_hash)
+        # As the stages know this one: before its self-test.
+        self._untested, self._back_at = self.info, -math.inf
         try:
-            num_cells = ahead.open(self.info, int(self.metadata(FIRST_KEY)))
+            num_cells = self._open_ahead()
         except BaseException:
             self.close()
             raise
-        self._size.limit = max(self._size.now, min(self._size.limit, num_cells))
         self.info = replace(self.info, num_cells=min(self._size.limit, num_cells))
+
+    def _open_ahead(self) -> int:
+        """Returns the cells that all stages before this one have room for."""
+        num_cells = self._ahead.open(self._untested, int(self.metadata(FIRST_KEY)))
+        self._size.limit = max(self._size.now, min(self._size.limit, num_cells))
+        return num_cells
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        """As in Model. Raises SequencesLostError, too, if a stage was lost and is back."""
+        try:
+            return super().forward(spans)
+        except StageLostError as error:
+            if time.monotonic() - self._back_at < _BETWEEN_LOSSES_S:
+                raise
+            self._begin_anew(error)
+            raise SequencesLostError(str(error)) from error
+
+    def _begin_anew(self, lost: StageLostError) -> None:
+        """Open the stages again, with empty sequences. Raises EngineError if one stays away."""
+        logger.warning("%s: waiting for it", lost)
+        for seq_id in range(self.config.max_sequences):
+            self.truncate(seq_id, 0)
+        self._slot_of.clear()
+        self._open_ahead()
+        self._back_at = time.monotonic()
+        logger.info("all stages are there again")
 
     def _run(self, spans: Sequence[Span]) -> Logits:
         parts = list(_in_pieces(spans, min(PIECE_TOKENS, self._ahead.most_tokens)))

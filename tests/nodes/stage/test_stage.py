@@ -19,9 +19,9 @@ from airdraft.nodes.catalog.stages import embedding_of, num_blocks, parts_of, wr
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
-from airdraft.nodes.engine.protocol import EngineError, Span
+from airdraft.nodes.engine.protocol import EngineError, SequencesLostError, Span
 from airdraft.nodes.engine.split.embedding import Embedding
-from airdraft.nodes.engine.split.last import SplitModel
+from airdraft.nodes.engine.split.last import SplitModel, StageLostError
 from airdraft.nodes.engine.split.stage import StageModel
 from airdraft.nodes.messages.stages import (
     CUT,
@@ -177,7 +177,8 @@ def test_wrong_stages_are_told_by_their_endpoint(files, tmp_path):
     assert "1 did not answer: is it running, and reachable" in refusal(last, [one, two], 3.0)
 
 
-def test_a_lost_stage_ends_the_passes_of_its_target_at_once(files, tmp_path):
+def test_a_stage_that_stays_away_ends_the_passes_of_its_target(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "_RETURN_S", 1.0)
     _, first, second, last = files
     with (
         stage(first, f"ipc://{tmp_path}/1") as (one, _),
@@ -186,10 +187,43 @@ def test_a_lost_stage_ends_the_passes_of_its_target_at_once(files, tmp_path):
     ):
         model.forward([Span(0, 0, TEXT[:20])])
         end()
-        with pytest.raises(EngineError, match="2 is lost: "):
+        with pytest.raises(EngineError, match="2 did not answer"):
             model.forward([Span(0, 20, TEXT[20:21], 1)])
-        with pytest.raises(EngineError, match="2 is lost: "):
-            model.forward([Span(1, 0, TEXT[:9], 1)])
+
+
+def test_a_target_goes_on_with_a_stage_that_is_back(files, tmp_path):
+    whole, first, second, last = files
+    with contextlib.closing(LlamaModel(configured(whole), model_hash=HASH)) as model:
+        wanted = texts_of(model)
+    at_second = f"ipc://{tmp_path}/2"
+    with stage(first, f"ipc://{tmp_path}/1") as (one, _), contextlib.ExitStack() as stack:
+        _, end = stack.enter_context(stage(second, at_second))
+        model = stack.enter_context(chain(last, [one, at_second]))
+        model.forward([Span(0, 0, TEXT[:80])])
+        model.forward([Span(1, 0, TEXT[:70])])
+        saved = model.save(1)
+        end()
+        stack.enter_context(stage(second, at_second))
+        with pytest.raises(SequencesLostError, match="2 is lost: "):
+            model.forward([Span(0, 80, TEXT[80:81], 1)])
+        assert [model.length(seq_id) for seq_id in range(3)] == [0, 0, 0]
+        with pytest.raises(EngineError, match="cannot be restored"):
+            model.restore(1, saved, 70)
+        for found, row in zip(texts_of(model), wanted, strict=True):
+            assert np.array_equal(found, row)
+
+
+def test_a_stage_that_is_lost_again_at_once_ends_the_passes(files, tmp_path):
+    _, first, second, last = files
+    places = f"ipc://{tmp_path}/1", f"ipc://{tmp_path}/2"
+    with stage(first, places[0]), contextlib.ExitStack() as stack:
+        _, end = stack.enter_context(stage(second, places[1]))
+        model = stack.enter_context(chain(last, list(places)))
+        for error in (SequencesLostError, StageLostError):
+            end()
+            _, end = stack.enter_context(stage(second, places[1]))
+            with pytest.raises(error, match="2 is lost: "):
+                model.forward([Span(0, 0, TEXT[:20], 1)])
 
 
 def test_only_a_key_of_a_target_may_use_a_stage(files, tmp_path):
@@ -289,5 +323,6 @@ def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
     ):
         model.forward([Span(0, 0, TEXT[:200])])
         saved = model.save(0)
-        with pytest.raises(EngineError, match="1 is lost: this stage has no memory for more saved"):
+        lost = "1 is lost: this stage has no memory for more saved"
+        with pytest.raises(SequencesLostError, match=lost):
             model.forward([Span(0, saved.length, TEXT[200:201], 1)])

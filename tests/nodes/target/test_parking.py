@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airdraft.nodes.engine.protocol import Logits, SequencesLostError, Span
 from airdraft.nodes.engine.sampling import Sampling
 from airdraft.nodes.messages import (
     HoldEntry,
@@ -259,3 +261,27 @@ def test_with_few_cells_all_streams_end_as_they_would_alone(
     num_parked = sum(isinstance(event, StreamParkedNotice) for event in desk.events)
     assert num_parked <= len(specs) * len(specs)
     assert model.free_cells() == toy["num_cells"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lost=st.sets(st.integers(0, 60), max_size=6), saves=st.booleans())
+def test_texts_go_on_exactly_when_the_engine_has_lost_its_sequences(
+    lost: set[int], saves: bool
+) -> None:
+    desk, model = make_desk(100_000 if saves else 0, num_cells=400)
+    forward = model.forward
+
+    def forward_or_lose(spans: Sequence[Span]) -> Logits:
+        if len(model.passes) in lost:
+            lost.remove(len(model.passes))
+            for seq_id in range(model.info.max_sequences):
+                model.truncate(seq_id, 0)
+            raise SequencesLostError
+        return forward(spans)
+
+    model.forward = forward_or_lose  # type: ignore[method-assign]
+    desk.open(*DO_NOT_FIT)
+    events = desk.run()
+    for spec in DO_NOT_FIT:
+        assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
+    assert model.free_cells() == 400
