@@ -11,6 +11,7 @@ from bench.chaos.endurance.scarce import scarce_command
 from bench.chaos.endurance.soak import soak_command
 from bench.chaos.kills.points import points_command
 from bench.chaos.kills.rolling import rolling_command
+from bench.chaos.kills.stages import stages_command
 from bench.chaos.kills.storm import kills_command
 from bench.chaos.links.profiles import links_command
 from bench.chaos.links.stalls import stalls_command
@@ -20,7 +21,7 @@ from bench.chaos.links.stalls import stalls_command
     "chaos",
     commands=[
         *(kills_command, points_command, rolling_command, detect_command),
-        *(links_command, stalls_command, soak_command, scarce_command),
+        *(links_command, stalls_command, soak_command, scarce_command, stages_command),
     ],
 )
 def chaos() -> None:
