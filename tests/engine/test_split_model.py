@@ -78,13 +78,13 @@ def test_a_long_pass_goes_through_in_pieces(path, whole, tmp_path, monkeypatch):
     with split(path, [2], tmp_path) as model:
         model.forward([Span(0, 0, TEXT[:100])])
         passes.clear()
-        rows = model.forward([Span(0, 100, TEXT[100:180], 30), Span(1, 0, TEXT[:20], 2)])
-        assert passes == [[(0, 64)], [(0, 16), (1, 20)]]
+        rows = model.forward([Span(0, 100, TEXT[100:140], 30), Span(1, 0, TEXT[:20], 2)])
+        assert passes == [[(0, 16)], [(0, 16)], [(0, 8), (1, 8)], [(1, 12)]]
         rows = rows.copy()
         model.truncate(0, 0)
         model.truncate(1, 0)
-        single = [model.forward([Span(0, n, TEXT[n : n + 1], 1)])[0].copy() for n in range(180)]
-    assert np.array_equal(rows, np.stack([*single[150:], *single[18:20]]))
+        single = [model.forward([Span(0, n, TEXT[n : n + 1], 1)])[0].copy() for n in range(140)]
+    assert np.array_equal(rows, np.stack([*single[110:], *single[18:20]]))
 
 
 def test_texts_that_nobody_can_restore_are_dropped_in_all_stages(path, tmp_path, monkeypatch):
