@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import EngineError, SequencesLostError, Span
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.last import SplitModel, StageLostError
-from airdraft.nodes.engine.split.stage import StageModel
+from airdraft.nodes.engine.split.stage import Piece, StageModel
 from airdraft.nodes.messages.stages import (
     CUT,
     IN_USE,
@@ -247,6 +248,62 @@ def test_only_a_key_of_a_target_may_use_a_stage(files, tmp_path):
                     SplitModel(config, ahead, embedding, model_hash=HASH)
             else:
                 SplitModel(config, ahead, embedding, model_hash=HASH).close()
+
+
+@contextlib.contextmanager
+def recorded(port: int) -> Iterator[tuple[int, bytearray]]:
+    """Passes connections on to a port; yields a port of its own, and all bytes that went through."""
+    seen, ports, loops = bytearray(), queue.SimpleQueue[int](), list[asyncio.AbstractEventLoop]()
+    ending = asyncio.Event()
+
+    async def carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        while data := await source.read(1 << 16):
+            seen.extend(data)
+            to.write(data)
+        to.close()
+
+    async def accept(near: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+        far, onward = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(carry(near, onward), carry(far, out))
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        ports.put(server.sockets[0].getsockname()[1])
+        await ending.wait()
+        server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield ports.get(timeout=10), seen
+    finally:
+        loops[0].call_soon_threadsafe(ending.set)
+        thread.join()
+
+
+@pytest.mark.parametrize("has_keys", [True, False])
+def test_with_keys_no_row_can_be_read_on_the_wire(files, has_keys):
+    _, first, _, _ = files
+    server, own = new_key_pair(), new_key_pair()
+    keys = ServerKeys(server, lambda key: key == own.public) if has_keys else None
+    rows = np.random.default_rng(1).standard_normal((9, 256), np.float32)
+    with stage(first, "tcp://127.0.0.1:*", keys=keys) as (endpoint, _):
+        with (
+            recorded(int(endpoint.rpartition(":")[2])) as (port, seen),
+            contextlib.closing(StageModel(configured(first), model_hash=HASH)) as model,
+        ):
+            address = StageAddress(
+                f"tcp://127.0.0.1:{port}", ClientKeys(own, server.public) if has_keys else None
+            )
+            ahead = StageLinks([address], 30.0)
+            ahead.open(model.info, 1)
+            ahead.begin([Piece(0, 0, 9)], rows)
+            made = ahead.finish()
+            ahead.close()
+            assert np.array_equal(made, model.run([Piece(0, 0, 9)], rows))
+    for row in (*rows, *made):
+        assert (row.tobytes()[:64] in seen) == (not has_keys)
 
 
 class Stranger:
