@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -45,9 +46,14 @@ ARCHITECTURES: Final = (
 _NUM_VOCAB: Final = 32
 _ALIGNMENT: Final = 32
 _PIECE: Final = 1 << 22
+# Enough of a hash to tell models of the same name apart.
+_HASH_CHARS: Final = 16
 _U64: Final = struct.Struct("<Q")
 # Types of values, and of a tensor.
 _UINT32, _STRING, _F32 = 4, 8, 0
+# How a user names a part of a model.
+_PART: Final = re.compile(r"(\d{1,4})([/-])(\d{1,4})")
+_PART_WORDS: Final = "1/2 for the first of two parts, or 0-14 for blocks 0 to 13, is accepted"
 # Arrays that may be as long as there are blocks, but have no item for each.
 _OTHER_ARRAYS: Final = (".rope.dimension_sections",)
 
@@ -63,6 +69,38 @@ def parts_of(count: int, cuts: Sequence[int]) -> list[Blocks]:
         told = ", ".join(map(str, cuts))
         raise CutError(f"cuts at {told}: rising numbers from 1 to {count - 1} are accepted")
     return [Blocks(first, end, count) for first, end in pairwise(bounds)]
+
+
+def part_named(path: Path, text: str) -> Blocks:
+    """Returns the blocks of a part: the K-th of N of about equal bytes by `K/N`, or `FIRST-END`.
+
+    Raises CutError, GgufError or OSError.
+    """
+    if (found := _PART.fullmatch(text)) is None:
+        raise CutError(f"part {text!r}: {_PART_WORDS}")
+    first, end, count = int(found[1]), int(found[3]), num_blocks(path)
+    if found[2] == "/":
+        parts = parts_of(count, even_cuts(path, end))
+        if not 1 <= first <= end:
+            raise CutError(f"part {text}: {_PART_WORDS}")
+        return parts[first - 1]
+    if not 0 <= first < end <= count or (first, end) == (0, count):
+        raise CutError(f"part {text}: {path.name} has {count} blocks, of which a part has fewer")
+    return Blocks(first, end, count)
+
+
+def part_file(
+    path: Path, text: str, model_hash: str, folder: Path, progress: ProgressCallback
+) -> Path:
+    """Returns the file of a part, as part_named() has it; it is written if it is not there yet.
+
+    model_hash: That of the whole file. Raises CutError, GgufError or OSError.
+    """
+    part = part_named(path, text)
+    out = folder / model_hash[:_HASH_CHARS] / f"{path.stem}-{part.first}-{part.end}.gguf"
+    if not out.exists():
+        write_stage(path, part, model_hash, out, progress)
+    return out
 
 
 def even_cuts(path: Path, count: int) -> list[int]:

@@ -17,6 +17,7 @@ from airdraft.nodes.cli.options import (
     mesh_options,
     model_options,
     setting,
+    stages_options,
     verbose_option,
 )
 from airdraft.nodes.cli.progress import Progress
@@ -34,7 +35,6 @@ from airdraft.nodes.service.supervision import Parent
 
 _WEIGHTS = "auto runs a compact copy of a draft model if that guesses faster."
 _PREFIXES = "Memory, in MB, for texts that left the KV cache; auto means an eighth of what is free."
-_STAGES = "Where the stages before this one listen, if the model is the last one of a split model."
 _VOCABULARY = "A model with the targets' vocabulary, if its own differs."
 
 
@@ -83,7 +83,7 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
 @click.command("target")
 @draft_option(TargetConfig)
 @setting(TargetConfig, "engine.prefix_cache_mb", _PREFIXES)
-@setting(TargetConfig, "engine.stages", _STAGES, "", '"ENDPOINT [KEY], ..."')
+@stages_options(TargetConfig)
 @_node_options(TargetConfig)
 def target_command(**values: Any) -> None:
     """Run a target node, which verifies guesses and decodes.

@@ -150,6 +150,30 @@ def draft_option(config: Callable[[], Any]) -> Callable[[F], F]:
     return setting(config, "engine.draft", says, "-md", "NAME|PATH|auto|none")
 
 
+def one_model(*given: str | None) -> str | None:
+    """Return the model that a command was given once or more. Raises UsageError for several."""
+    found = list(dict.fromkeys(filter(None, given)))
+    if len(found) > 1:
+        raise click.UsageError(f"{' and '.join(found)}: give one model")
+    return found[0] if found else None
+
+
+def stages_options(config: Callable[[], Any]) -> Callable[[F], F]:
+    """The options of a target that is the last stage of a split model."""
+    stages = "Where the stages before the target listen, if several machines share the model."
+    return adds(
+        setting(config, "engine.stages", stages, "", '"ENDPOINT [KEY], ..."'),
+        part_option(
+            config,
+            "The target's part of such a model, if not the last of equal ones: 14-28 for blocks.",
+        ),
+    )
+
+
+def part_option(config: Callable[[], Any], help: str) -> Callable[[F], F]:
+    return setting(config, "engine.part", help, "", "K/N|FIRST-END")
+
+
 def sampling_options(max_tokens: int) -> Callable[[F], F]:
     """The options of how a text is made. max_tokens: the default of that option."""
     # A sampling option that is not given is None and left to the model.

@@ -51,17 +51,17 @@ def engines_of(config: ServeConfig) -> tuple[TargetEngine, DraftEngine | None]:
     """Return the settings of target and draft node, if there is one. Pulls model files that are
     missing."""
     engine = replace(config.engine, threads=config.engine.threads or usable_cores())
-    target = _with_file(replace(engine, draft=NO_DRAFT))
+    target = with_file(replace(engine, draft=NO_DRAFT))
     if (draft := draft_for(engine)) is None:
         # The target's own file may have a head that guesses.
         return replace(target, draft=engine.draft), None
-    draft = _with_file(draft)
+    draft = with_file(draft)
     if not config.beside:
         return replace(target, draft=draft.model), None
     return target, replace(draft, vocabulary=target.model if draft.vocabulary else "")
 
 
-def _with_file(engine: E) -> E:
+def with_file(engine: E) -> E:
     """Return settings with the file of their model, which is pulled if it is missing."""
     if opener_of(engine.model):
         return engine

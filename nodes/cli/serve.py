@@ -16,7 +16,14 @@ from airdraft.nodes.catalog.hub import name_of
 from airdraft.nodes.cli.gateway import announce as announce_api
 from airdraft.nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
 from airdraft.nodes.cli.node import announce, listen_option
-from airdraft.nodes.cli.options import config_option, given_settings, max_streams_option, setting
+from airdraft.nodes.cli.options import (
+    config_option,
+    given_settings,
+    max_streams_option,
+    one_model,
+    setting,
+    stages_options,
+)
 from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.cli.run import engine_options, engines_of
 from airdraft.nodes.cli.running import in_background
@@ -55,6 +62,7 @@ _MESHES: Final = ("serve", "coordinator")
 )
 @api_key_option
 @listen_option
+@stages_options(ServeConfig)
 @max_streams_option(ServeConfig)
 @click.option(
     "--no-lookup",
@@ -80,7 +88,7 @@ def serve_command(name: str | None, hf_repo: str | None, **values: Any) -> None:
       airdraft serve -m my-target.gguf -md my-draft.gguf -c 16384 --port 8000
       airdraft serve -hf Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0 --host 0.0.0.0 --api-key KEY
     """
-    values["model"] = _model_of(name, values["model"], hf_repo)
+    values["model"] = one_model(name, values["model"], name_of(hf_repo) if hf_repo else None)
     set_up_logging(values["verbose"])
     raise_file_limit()
     config = load(ServeConfig, values["config"], given_settings(ServeConfig, values))
@@ -149,14 +157,6 @@ def _say(running: Running) -> None:
     if running.url:
         click.echo(f"OpenAI API at {running.url}")
     click.echo(f"pid {running.pid}, log {running.log}; `airdraft stop` ends it")
-
-
-def _model_of(name: str | None, model: str | None, hf_repo: str | None) -> str | None:
-    """Return the one model that is named, if one is. Raises UsageError if several are."""
-    given = [each for each in (name, hf_repo, model) if each]
-    if len(set(given)) > 1:
-        raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
-    return name_of(hf_repo) if hf_repo else given[0] if given else None
 
 
 def _check_free(listen: str) -> None:

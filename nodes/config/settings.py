@@ -121,6 +121,10 @@ class TargetEngine(EngineSettings):
     #: `airdraft keys show-public` prints on the stage's machine. A stage on this machine needs
     #: none.
     stages: str = ""
+    #: With `engine.stages`, the part of a whole model that this target has, such as `20-28` for the
+    #: blocks from 20 on, of 28. Empty means the last of as many parts as there are stages, which
+    #: have about equal bytes. A file that is that of the last stage already is used as it is.
+    part: str = ""
 
     def __post_init__(self) -> None:
         EngineSettings.__post_init__(self)
@@ -129,6 +133,8 @@ class TargetEngine(EngineSettings):
                 f"engine.draft = {self.draft!r}: a name, a file, {AUTO_DRAFT} or {NO_DRAFT} is "
                 f"accepted; with {NO_DRAFT} there is still prompt lookup"
             )
+        if self.part and not self.stages:
+            raise ConfigError(f"engine.part = {self.part!r}: name the other parts, engine.stages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,12 +292,23 @@ class DraftConfig(NodeConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageEngine(EngineSettings):
+    """How a stage runs its part of a model."""
+
+    model: str = ""
+    #: The part of a whole model that this stage has. `1/3` is the first of three parts of about
+    #: equal bytes, and `0-10` are blocks 0 to 9. Empty means that the file is that of a stage
+    #: already.
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
     """A stage of a split model, which a target uses."""
 
     listen: str = "tcp://127.0.0.1:7412"  #: The endpoint that the stage binds.
     keys: str = ""  #: The directory of key files. Empty means the usual one.
-    engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=""))
+    engine: StageEngine = field(default_factory=StageEngine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,16 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from airdraft.mesh.endpoints import check_connect, check_secure, ipc_path
 from airdraft.mesh.keys import ClientKeys, is_key
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.catalog import default_cache_dir
-from airdraft.nodes.catalog.gguf import declared_by
-from airdraft.nodes.catalog.stages import embedding_of
-from airdraft.nodes.config.settings import ConfigError, StageConfig, TargetEngine
+from airdraft.nodes.catalog.gguf import Declared, declared_by
+from airdraft.nodes.catalog.stages import embedding_of, part_file
+from airdraft.nodes.config.settings import ConfigError, EngineSettings, StageConfig, TargetEngine
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.cores import available_memory
@@ -24,6 +25,7 @@ from airdraft.nodes.engine.metadata import Blocks
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.last import SplitModel
 from airdraft.nodes.engine.split.stage import StageModel
+from airdraft.nodes.engine.thinking import find_thinking
 from airdraft.nodes.keys.keyring import Keyring, keyring_of
 from airdraft.nodes.messages.access import Role
 from airdraft.nodes.service.runtime import in_loading_thread
@@ -63,12 +65,11 @@ async def run_stage(config: StageConfig, on_bound: Callable[[str], None]) -> Non
 
 
 def _open_stage(config: StageConfig) -> tuple[StageModel, Blocks]:
-    path, _ = checked_model(config.engine, default_cache_dir(environment()))
-    declared = declared_by(path)
+    path, declared = _part_of(config.engine, config.engine.part, lambda *_: None)
     if declared.blocks is None or declared.blocks.are_last:
         raise ConfigError(
-            f"engine.model = {config.engine.model!r}: a stage other than the last one is wanted, "
-            f"as `airdraft models split` makes it"
+            f"engine.model = {config.engine.model!r}: a stage other than the last one is wanted: "
+            f"name a part of a whole model, such as --part 1/2, or a file of `models split`"
         )
     model = StageModel(llama_config(config.engine, path), model_hash=declared.model_hash)
     return model, declared.blocks
@@ -82,8 +83,9 @@ def open_with_stages(
     limit_s: How long to wait for a stage. Raises ConfigError, EngineError, KeysError and
     EndpointError.
     """
-    path, _ = checked_model(settings, default_cache_dir(environment()))
-    declared = declared_by(path)
+    num_parts = 1 + len(settings.stages.split(","))
+    part = settings.part or f"{num_parts}/{num_parts}"
+    path, declared = _part_of(settings, part, progress or (lambda *_: None))
     if declared.blocks is None or not declared.blocks.are_last:
         raise ConfigError(
             f"engine.model = {settings.model!r}: with engine.stages it has to be the last stage"
@@ -94,7 +96,20 @@ def open_with_stages(
         links, embedding = StageLinks(addresses, limit_s), Embedding(embedding_of(path))
         return SplitModel(config, links, embedding, model_hash=declared.model_hash)
 
-    return open_split(llama_config(settings, path), make, progress)
+    opened = open_split(llama_config(settings, path), make, progress)
+    find_thinking(opened.model)
+    return opened
+
+
+def _part_of(settings: EngineSettings, part: str, progress: Progress) -> tuple[Path, Declared]:
+    """Returns the file of the settings or, if that is a whole model, of a part of it."""
+    cache = default_cache_dir(environment())
+    path, model_hash = checked_model(settings, cache)
+    declared = declared_by(path)
+    if part and declared.blocks is None:
+        path = part_file(path, part, model_hash, cache / "stages", progress)
+        declared = declared_by(path)
+    return path, declared
 
 
 def _address(text: str, ring: Keyring) -> StageAddress:

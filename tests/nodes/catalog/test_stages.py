@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.nodes.catalog.gguf import check_gguf, opened
-from airdraft.nodes.catalog.stages import CutError, embedding_of, num_blocks, parts_of, write_stage
+from airdraft.nodes.catalog.gguf import check_gguf, declared_by, opened
+from airdraft.nodes.catalog.stages import (
+    CutError,
+    embedding_of,
+    num_blocks,
+    part_file,
+    part_named,
+    parts_of,
+    write_stage,
+)
 from airdraft.nodes.engine.metadata import Blocks
 from tests.engine.kernels.tiny_models import Shape, write_model
 
@@ -37,6 +45,41 @@ def test_a_model_is_cut_into_stages_that_follow_each_other() -> None:
     for cuts in ([0], [30], [9, 9], [20, 9]):
         with pytest.raises(CutError, match="rising numbers from 1 to 29 are accepted"):
             parts_of(30, cuts)
+
+
+def test_parts_have_names(path: Path) -> None:
+    assert [part_named(path, f"{k}/3").first for k in (1, 2, 3)] == [0, 1, 2]
+    assert part_named(path, "3/3").are_last
+    assert part_named(path, "1-3") == Blocks(1, 3, 3)
+    for wrong, why in (
+        ("", "0-14 for blocks 0 to 13, is accepted"),
+        ("1", "1/2 for the first of two parts"),
+        ("3/2", "1/2 for the first of two parts"),
+        ("0/2", "1/2 for the first of two parts"),
+        ("1/1", "1 stages: 2 to 3 are accepted"),
+        ("1/4", "4 stages: 2 to 3 are accepted"),
+        ("0-3", "has 3 blocks, of which a part has fewer"),
+        ("2-1", "has 3 blocks, of which a part has fewer"),
+        ("1-4", "has 3 blocks, of which a part has fewer"),
+    ):
+        with pytest.raises(CutError, match=why):
+            part_named(path, wrong)
+
+
+def test_the_file_of_a_part_is_written_once(path: Path, tmp_path: Path) -> None:
+    told = list[str]()
+
+    def cut_out(part: str, model_hash: str) -> Path:
+        return part_file(path, part, model_hash, tmp_path, lambda name, *_: told.append(name))
+
+    found = cut_out("1-2", "ab" * 32)
+    assert declared_by(found).blocks == Blocks(1, 2, 3)
+    assert set(told) == {"tiny-1-2.gguf"}
+    told.clear()
+    assert cut_out("2/3", "ab" * 32) == found
+    assert not told
+    # Another model of this name has files of its own.
+    assert cut_out("2/3", "cd" * 32) != found
 
 
 def test_each_stage_has_its_blocks_and_the_last_one_the_vocabulary(

@@ -14,7 +14,6 @@ from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
 from airdraft.nodes.config.settings import TargetEngine
 from airdraft.nodes.service.local import local_mesh
-from bench.rows import stage_files
 from tests.engine.kernels.tiny_models import Shape, write_model
 from tests.nodes.memory_mesh import ask
 
@@ -31,10 +30,10 @@ async def text_of(client: MeshClient, on_tokens=lambda: None) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def stage(file: Path, endpoint: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    words = "-m", "airdraft", "stage", "-m", str(file), "--listen", endpoint, "-t", "1"
+async def stage(file: Path, part: str, endpoint: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    words = str(file), "--part", part, "--listen", endpoint, "-t", "1"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *words, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "airdraft", "stage", *words), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     try:
@@ -53,7 +52,6 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
     monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
     whole = tmp_path / "tiny.gguf"
     write_model(whole, Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
-    files, _ = stage_files(whole, [1, 3], tmp_path)
     engine = TargetEngine(model=str(whole), cells=2048, threads=1)
     async with (
         asyncio.timeout(LIMIT_S),
@@ -62,13 +60,13 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         wanted = await text_of(client)
         (node,) = (await client.status()).nodes
     endpoints = [f"ipc://{tmp_path}/{number}" for number in (1, 2)]
-    engine = TargetEngine(model=str(files[-1]), stages=", ".join(endpoints), cells=2048, threads=1)
+    engine = TargetEngine(model=str(whole), stages=", ".join(endpoints), cells=2048, threads=1)
     told = list[str]()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(LIMIT_S))
         first, second = [
-            await stack.enter_async_context(stage(*each))
-            for each in zip(files[:2], endpoints, strict=True)
+            await stack.enter_async_context(stage(whole, f"{number}/3", endpoint))
+            for number, endpoint in enumerate(endpoints, start=1)
         ]
         mesh, client = await stack.enter_async_context(
             local_mesh(engine, None, restarts=True, tell=told.append)
@@ -82,7 +80,7 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         await begun.wait()
         second.kill()
         await second.wait()
-        await stack.enter_async_context(stage(files[1], endpoints[1]))
+        await stack.enter_async_context(stage(whole, "2/3", endpoints[1]))
         assert await asking == wanted
         assert first.returncode is None
         assert (mesh.pid("target"), told) == (target, [])
