@@ -252,7 +252,7 @@ def test_only_a_key_of_a_target_may_use_a_stage(files, tmp_path):
 
 @contextlib.contextmanager
 def recorded(port: int) -> Iterator[tuple[int, bytearray]]:
-    """Passes connections on to a port; yields a port of its own, and all bytes that went through."""
+    """Passes connections on to a port; yields its own port and all bytes that it passed on."""
     seen, ports, loops = bytearray(), queue.SimpleQueue[int](), list[asyncio.AbstractEventLoop]()
     ending = asyncio.Event()
 
@@ -288,20 +288,18 @@ def test_with_keys_no_row_can_be_read_on_the_wire(files, has_keys):
     server, own = new_key_pair(), new_key_pair()
     keys = ServerKeys(server, lambda key: key == own.public) if has_keys else None
     rows = np.random.default_rng(1).standard_normal((9, 256), np.float32)
-    with stage(first, "tcp://127.0.0.1:*", keys=keys) as (endpoint, _):
-        with (
-            recorded(int(endpoint.rpartition(":")[2])) as (port, seen),
-            contextlib.closing(StageModel(configured(first), model_hash=HASH)) as model,
-        ):
-            address = StageAddress(
-                f"tcp://127.0.0.1:{port}", ClientKeys(own, server.public) if has_keys else None
-            )
-            ahead = StageLinks([address], 30.0)
-            ahead.open(model.info, 1)
-            ahead.begin([Piece(0, 0, 9)], rows)
-            made = ahead.finish()
-            ahead.close()
-            assert np.array_equal(made, model.run([Piece(0, 0, 9)], rows))
+    with (
+        stage(first, "tcp://127.0.0.1:*", keys=keys) as (endpoint, _),
+        recorded(int(endpoint.rpartition(":")[2])) as (port, seen),
+        contextlib.closing(StageModel(configured(first), model_hash=HASH)) as model,
+    ):
+        link_keys = ClientKeys(own, server.public) if has_keys else None
+        ahead = StageLinks([StageAddress(f"tcp://127.0.0.1:{port}", link_keys)], 30.0)
+        ahead.open(model.info, 1)
+        ahead.begin([Piece(0, 0, 9)], rows)
+        made = ahead.finish()
+        ahead.close()
+        assert np.array_equal(made, model.run([Piece(0, 0, 9)], rows))
     for row in (*rows, *made):
         assert (row.tobytes()[:64] in seen) == (not has_keys)
 
