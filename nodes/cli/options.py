@@ -162,7 +162,7 @@ def stages_options(config: Callable[[], Any]) -> Callable[[F], F]:
     """The options of a target that is the last stage of a split model."""
     stages = "Where the stages before the target listen, if several machines share the model."
     return adds(
-        setting(config, "engine.stages", stages, "", '"ENDPOINT [KEY], ..."'),
+        setting(config, "engine.stages", stages, "", "'ENDPOINT [KEY], ...'"),
         part_option(
             config,
             "The target's part of such a model, if not the last of equal ones: 14-28 for blocks.",
