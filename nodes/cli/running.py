@@ -17,6 +17,8 @@ from airdraft.nodes.service.running import Running, all_running, run_folder, sto
 from airdraft.nodes.service.runtime import print_error
 
 _POLL_S: Final = 0.05
+# A mesh logs a few lines a day, if all is well.
+_LONG_LOG_BYTES: Final = 1 << 20
 _MOST_CELLS: Final = 1 << 16
 _COLUMNS: Final = [
     Column(head, _MOST_CELLS) for head in ("pid", "role", "name", "model", "address", "since")
@@ -60,11 +62,14 @@ def in_background(arguments: Sequence[str]) -> Running:
 
 
 def _log_file() -> Path:
-    """Returns the log in the user's folder of states, which is made."""
+    """Returns the log in the user's folder of states, which is made. A long log is put aside."""
     state = environment().get("XDG_STATE_HOME", "")
     base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
     (base / "airdraft").mkdir(mode=0o700, parents=True, exist_ok=True)
-    return base / "airdraft" / "serve.log"
+    log = base / "airdraft" / "serve.log"
+    if log.exists() and log.stat().st_size > _LONG_LOG_BYTES:
+        log.replace(log.with_name("serve.log.old"))
+    return log
 
 
 @click.command("ps")

@@ -36,10 +36,13 @@ def listed(commands: Commands, user: dict[str, str]) -> list[list[str]]:
 def test_a_mesh_in_the_background_is_listed_named_and_stopped(
     commands: Commands, user: dict[str, str]
 ) -> None:
+    log = Path(user["XDG_STATE_HOME"], "airdraft", "serve.log")
+    log.parent.mkdir(mode=0o700, parents=True)
+    log.write_bytes(b"an old line\n" * 100_000)
     said = commands.printed("serve", *TOYS, "--background", **user).splitlines()
+    assert log.stat().st_size < log.with_name("serve.log.old").stat().st_size
     endpoint, url = said[0].split()[-1], said[1].split()[-1]
     (pid,) = commands.alive("serve")
-    log = Path(user["XDG_STATE_HOME"], "airdraft", "serve.log")
     assert said[2].startswith(f"pid {pid}, log {log}; ")
     # It has a session of its own, and nothing of this one's standard files.
     assert os.getsid(pid) == pid
