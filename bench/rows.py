@@ -9,6 +9,7 @@ because rows of small models hide wrong states.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import tempfile
 from collections import deque
@@ -235,6 +236,7 @@ class StagesHere:
     """Stages in this process: implements Ahead."""
 
     most_tokens: Final = PIECE_TOKENS
+    saved_bytes_a_block: Final = math.inf
 
     def __init__(self, stages: Sequence[StageModel]) -> None:
         self._stages = stages

@@ -43,7 +43,8 @@ class StageOpenRequest:
 @message(61)
 class StageOpenReply:
     """The stage's blocks, or why it cannot be used. end: the block behind the last. width: numbers
-    in a row. num_cells: what its cache may come to have."""
+    in a row. num_cells: what its cache may come to have. saved_bytes: what saved sequences may
+    take."""
 
     reason: Reason
     first: Count
@@ -51,6 +52,7 @@ class StageOpenReply:
     count: Count
     width: Count
     num_cells: Count
+    saved_bytes: Count
 
 
 @struct

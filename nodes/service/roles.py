@@ -224,7 +224,7 @@ def _target_node(
         model=opened.model,
         tokenizer=tokenizer,
         costs=opened.costs,
-        prefix_cache_bytes=prefix_cache_bytes(config.engine),
+        prefix_cache_bytes=prefix_cache_bytes(config.engine, opened.model),
         grammars=grammars,
         inside=inside,
     )

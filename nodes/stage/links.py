@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -87,6 +88,7 @@ class StageLinks:
         # Of each pass that is under way: its commands and pieces, for the stages that follow.
         self._under_way: dict[int, tuple[tuple[StageCommand, ...], tuple[StagePiece, ...]]] = {}
         self._width = 0
+        self.saved_bytes_a_block = math.inf
         # A loop alone does not keep its tasks.
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -174,13 +176,15 @@ class StageLinks:
             reply = await self._opened(link, request)
             if reply.reason:
                 raise EngineError(f"stage {link.endpoint}: {reply.reason}")
-            if reply.first != at:
+            if reply.first != at or reply.end <= at:
                 raise EngineError(
                     f"stage {link.endpoint} begins with block {reply.first} and not {at}: "
                     f"name the stages in the order of their blocks"
                 )
             at, self._width, link.heard_at = reply.end, reply.width, time.monotonic()
             num_cells = min(num_cells, reply.num_cells)
+            a_block = reply.saved_bytes / (reply.end - reply.first)
+            self.saved_bytes_a_block = min(self.saved_bytes_a_block, a_block)
             # It would take a target that is silent for gone, also while this one waits for others.
             for work in (self._listen(number, link), self._watch(link)):
                 self._tasks.append(self._loop.create_task(work))

@@ -122,13 +122,15 @@ class StageNode:
             self._owner, self._heard_at = peer, time.monotonic()
             blocks = self._blocks
             size = self._model.width, info.num_cells
-            reply = StageOpenReply("", blocks.first, blocks.end, blocks.count, *size)
+            # A target saves a sequence before it drops others for it.
+            told = self._most_saved_bytes // 2
+            reply = StageOpenReply("", blocks.first, blocks.end, blocks.count, *size, told)
             logger.info("a target uses this stage")
         self._send(peer, reply)
 
     @staticmethod
     def _refused(reason: str) -> StageOpenReply:
-        return StageOpenReply(reason, 0, 0, 0, 0, 0)
+        return StageOpenReply(reason, 0, 0, 0, 0, 0, 0)
 
     def _release(self, reason: str) -> None:
         """Forget the target and all that it had here."""

@@ -30,6 +30,7 @@ from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
 from airdraft.nodes.engine.protocol import Model, Sequences
+from airdraft.nodes.engine.split.last import SplitModel
 from airdraft.nodes.engine.thinking import find_thinking
 from airdraft.nodes.engine.toy import ToyConfig
 from airdraft.nodes.messages import MAX_GAMMA
@@ -146,11 +147,15 @@ def open_target(
     )
 
 
-def prefix_cache_bytes(settings: TargetEngine) -> int:
+def prefix_cache_bytes(settings: TargetEngine, model: Model) -> int:
     """Returns the host memory in which a target keeps the prefixes of ended texts."""
+    wanted: float = settings.prefix_cache_mb * 1_000_000
     if settings.prefix_cache_mb < 0:
-        return int(_PREFIXES_OF_FREE * available_memory())
-    return settings.prefix_cache_mb * 1_000_000
+        wanted = _PREFIXES_OF_FREE * available_memory()
+    if isinstance(model, SplitModel):
+        # Another stage may have more blocks, or less memory.
+        wanted = min(wanted, model.most_saved_bytes)
+    return int(wanted)
 
 
 def draft_for(settings: TargetEngine) -> DraftEngine | None:

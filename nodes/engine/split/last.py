@@ -59,6 +59,10 @@ class Ahead(Protocol):
     def most_tokens(self) -> int:
         """The most tokens of one pass."""
 
+    @property
+    def saved_bytes_a_block(self) -> float:
+        """What saved sequences may take of each block, in the stage that has the least room."""
+
     def open(self, info: EngineInfo, first: int) -> int:
         """Begin with empty sequences; returns the cells that all stages have room for.
 
@@ -140,6 +144,13 @@ class SplitModel(RowModel):
         self._slot_of.clear()
         self._open_ahead()
         logger.info("all stages are there again")
+
+    @property
+    def most_saved_bytes(self) -> float:
+        """What saved sequences may take here, so that all stages have room for theirs."""
+        # Cells of all blocks are equally large.
+        num_blocks = int(self._llama.llama_model_n_layer(self._model))
+        return self._ahead.saved_bytes_a_block * num_blocks
 
     def _run(self, spans: Sequence[Span]) -> Logits:
         parts = list(_in_pieces(spans, min(PIECE_TOKENS, self._ahead.most_tokens)))

@@ -376,6 +376,8 @@ def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
         stage(second, f"ipc://{tmp_path}/2") as (two, _),
         chain(last, [one, two]) as model,
     ):
+        # It has as much of a text as each of the two blocks of the last stage.
+        assert model.most_saved_bytes == 2 * 5_000
         model.forward([Span(0, 0, TEXT[:200])])
         saved = model.save(0)
         lost = "1 is lost: this stage has no memory for more saved"
