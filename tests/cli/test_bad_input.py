@@ -45,7 +45,7 @@ CASES = [
     ("up --max-waiting 9", 2, "no --max-waiting any more: set AIRDRAFT_LIMITS__MAX_WAITING"),
     ("completion bash", 2, "no completion any more: click prints the script"),
     ("models join a b", 2, "no models join any more: `airdraft models pull hf:OWNER/REPO/FIRST"),
-    ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
+    ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one model"),
     ("serve --host nowhere.invalid toy:1 -md none", 78, "run `airdraft apikeys add NAME`"),
     ("serve nothing", 2, "unknown model 'nothing'"),
     ("install-units --root {folder}/text.gguf", 1, "cannot be written"),
