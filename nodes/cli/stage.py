@@ -46,6 +46,8 @@ def stage_command(name: str | None, **values: Any) -> None:
     values["model"] = one_model(name, values["model"])
     set_up_logging(values["verbose"])
     config = load(StageConfig, values["config"], given_settings(StageConfig, values))
+    if not config.engine.model:
+        raise click.UsageError("name a model: airdraft stage qwen2.5-coder-1.5b --part 1/2")
     config = replace(config, engine=with_file(config.engine))
 
     from airdraft.nodes.service.stages import run_stage

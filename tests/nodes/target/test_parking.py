@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airdraft.nodes.engine.protocol import Logits, SequencesLostError, Span
+from airdraft.nodes.engine.protocol import Logits, SavedPrefix, SequencesLostError, Span
 from airdraft.nodes.engine.sampling import Sampling
 from airdraft.nodes.messages import (
     HoldEntry,
@@ -264,22 +264,34 @@ def test_with_few_cells_all_streams_end_as_they_would_alone(
 
 
 @settings(max_examples=60, deadline=None)
-@given(lost=st.sets(st.integers(0, 60), max_size=6), saves=st.booleans())
+@given(lost=st.sets(st.integers(0, 400), max_size=6), saves=st.booleans())
 def test_texts_go_on_exactly_when_the_engine_has_lost_its_sequences(
     lost: set[int], saves: bool
 ) -> None:
     desk, model = make_desk(100_000 if saves else 0, num_cells=400)
-    forward = model.forward
+    forward, save, restore = model.forward, model.save, model.restore
+    restorable = list[SavedPrefix]()
+
+    def save_until_lost(seq_id: int) -> SavedPrefix:
+        restorable.append(saved := save(seq_id))
+        return saved
+
+    def restore_if_kept(seq_id: int, saved: SavedPrefix, length: int) -> None:
+        assert saved in restorable
+        restore(seq_id, saved, length)
 
     def forward_or_lose(spans: Sequence[Span]) -> Logits:
         if len(model.passes) in lost:
             lost.remove(len(model.passes))
             for seq_id in range(model.info.max_sequences):
                 model.truncate(seq_id, 0)
+            restorable.clear()
             raise SequencesLostError
         return forward(spans)
 
     model.forward = forward_or_lose  # type: ignore[method-assign]
+    model.save = save_until_lost  # type: ignore[method-assign]
+    model.restore = restore_if_kept  # type: ignore[method-assign]
     desk.open(*DO_NOT_FIT)
     events = desk.run()
     for spec in DO_NOT_FIT:
