@@ -18,8 +18,9 @@ MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536
 _NUM_HEADER_FIELDS: Final = 4
 _LEAST_BUFFER_BYTES: Final = 64
-# The first bytes of Hello and EnrolRequest in every version: an array of up to 15 items, the tag.
-_ASKING: Final = re.compile(rb"[\x90-\x9f][\x01\x08]")
+# The first bytes of Hello, EnrolRequest and StagesRequest in every version: an array of up to 15
+# items, the tag.
+_ASKING: Final = re.compile(rb"[\x90-\x9f][\x01\x08\x41]")
 _VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
 _TOKEN_FORMATS: Final = {2: "H", 4: "I"}
 _UNPACK_FAILURES: Final = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
@@ -93,8 +94,8 @@ def decode(frames: Sequence[bytes]) -> Envelope:
 
 
 def is_asking(frames: Sequence[bytes]) -> bool:
-    """Returns whether a message asks to join or to enrol a key, by its first bytes, which are the
-    same in every version; it may be malformed all the same."""
+    """Returns whether a message is one that may come from who is no member, by its first bytes,
+    which are the same in every version; it may be malformed all the same."""
     try:
         frames = unpad(frames)
     except DecodeError:

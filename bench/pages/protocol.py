@@ -54,6 +54,8 @@ _TAKERS: Final[dict[type, str]] = {
     ),
     of_nodes.StatusReply: "gateway, admin",
     of_nodes.TraceReply: "admin",
+    of_nodes.StagesReply: "target",
+    of_nodes.StageUserNotice: "stage",
 }
 # Bounds that many fields have, by the names that the page explains.
 _NAMES: Final[dict[tuple[type, Any], str]] = {

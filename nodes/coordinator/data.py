@@ -10,6 +10,7 @@ from airdraft.nodes.config.settings import LimitSettings
 from airdraft.nodes.coordinator.members.challenge import Challenges
 from airdraft.nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord
 from airdraft.nodes.coordinator.members.roster import Roster
+from airdraft.nodes.coordinator.members.stages import Stages
 from airdraft.nodes.coordinator.requests.book import Requests
 from airdraft.nodes.coordinator.requests.classes import Classes
 from airdraft.nodes.coordinator.requests.suspects import Remembered
@@ -31,6 +32,7 @@ class Data:
     welcome: Welcome
     limits: LimitSettings
     roster: Roster
+    stages: Stages
     challenges: Challenges
     requests: Requests
     classes: Classes

@@ -48,13 +48,14 @@ def _on(kind: type[M], handler: Handler[M], *roles: str) -> Row[M]:
 
 
 def _handled_before(_: Data, __: Sender, ___: object, ____: float) -> list[Send]:
-    """The service or the state has handled it: keys, credits, and joining."""
+    """The service or the state has handled it: keys, credits, joining, and what may come before."""
     return []
 
 
 _ROWS: Final[tuple[Row[Any], ...]] = (
     _on(Hello, _handled_before),
     _on(EnrolRequest, _handled_before, *ROLES, GUEST),
+    _on(messages.StagesRequest, _handled_before, Role.TARGET),
     _on(Credit, _handled_before),
     _on(Ping, membership.pinged),
     _on(Pong, membership.ponged),
@@ -70,6 +71,7 @@ _ROWS: Final[tuple[Row[Any], ...]] = (
     _on(messages.GuessNotice, followers.guessed, Role.DRAFT),
     _on(messages.StreamReadyNotice, followers.ready, Role.DRAFT),
     _on(messages.StreamFailedNotice, followers.failed, Role.DRAFT),
+    _on(messages.StageNotice, membership.stage_told, Role.STAGE),
     _on(messages.SubmitRequest, intake.submitted, *CLIENT_ROLES),
     _on(messages.CancelRequest, intake.cancelled, *CLIENT_ROLES),
     _on(messages.UploadOffer, intake.offered, *CLIENT_ROLES),
@@ -92,6 +94,7 @@ _SENT_ONLY: Final = frozenset(
         *(messages.CommitNotice, messages.NodeCommandReply, messages.StartedNotice),
         *(messages.TokensNotice, messages.OutputNotice, messages.FinishedNotice),
         *(messages.RequestFailedNotice, messages.NodesReply, messages.PromptLogprobsNotice),
+        *(messages.StagesReply, messages.StageUserNotice),
         *(messages.UploadGrant, messages.ReadNotice, messages.StatusReply, messages.TraceReply),
     }
 )

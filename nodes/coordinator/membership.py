@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from airdraft.mesh.messages import Bye, Ping, Pong
 from airdraft.nodes.coordinator.data import Data, Sender
 from airdraft.nodes.coordinator.members import operators
-from airdraft.nodes.coordinator.members.record import DraftRecord, TargetRecord
+from airdraft.nodes.coordinator.members.record import DraftRecord, StageRecord, TargetRecord
 from airdraft.nodes.coordinator.members.roster import ClientOut, NodeLives, NodeOut, RosterEvent
 from airdraft.nodes.coordinator.requests import followers, running
 from airdraft.nodes.coordinator.sends import Send
@@ -16,6 +16,7 @@ from airdraft.nodes.messages import (
     NodesReply,
     NodesRequest,
     ProbeReply,
+    StageNotice,
     StatusRequest,
     TraceRequest,
 )
@@ -33,6 +34,8 @@ def changed(data: Data, events: Iterable[RosterEvent], now: float) -> list[Send]
             case DraftRecord():
                 data.reporting.node_in(event)
                 out += followers.draft_in(data, event, now)
+            case StageRecord():
+                data.reporting.node_in(event)
             case NodeOut():
                 out += _node_out(data, event, now)
             case ClientOut(peer=peer):
@@ -65,8 +68,9 @@ def _node_out(data: Data, event: NodeOut, now: float) -> list[Send]:
     if isinstance(node, TargetRecord):
         data.requests.due.targets = True
         return running.target_out(data, node, reason, has_died=has_died, now=now)
-    assert isinstance(node, DraftRecord)
-    return followers.draft_out(data, node, has_died=has_died, now=now)
+    if isinstance(node, DraftRecord):
+        return followers.draft_out(data, node, has_died=has_died, now=now)
+    return []
 
 
 def probed(data: Data, sender: Sender, reply: ProbeReply, _: float) -> list[Send]:
@@ -75,6 +79,12 @@ def probed(data: Data, sender: Sender, reply: ProbeReply, _: float) -> list[Send
         data.requests.due.targets = True
     else:
         data.reporting.num_stale += 1
+    return []
+
+
+def stage_told(data: Data, sender: Sender, notice: StageNotice, _: float) -> list[Send]:
+    assert isinstance(sender.node, StageRecord)
+    data.stages.told(sender.node, notice)
     return []
 
 

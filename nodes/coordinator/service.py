@@ -42,7 +42,14 @@ from airdraft.nodes.coordinator.members.rate_limits import RateLimits, cost_of, 
 from airdraft.nodes.coordinator.members.record import TargetRecord
 from airdraft.nodes.coordinator.sends import Send, coalesced
 from airdraft.nodes.coordinator.state import CoordinatorState
-from airdraft.nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
+from airdraft.nodes.messages import (
+    NodesReply,
+    OutputNotice,
+    StagesRequest,
+    StatusReply,
+    TraceReply,
+    notices_of,
+)
 from airdraft.nodes.messages.access import NODE_ROLES, Caller, ForbiddenError
 from airdraft.nodes.scheduler.planning import MODES, Mode, PlanInput, PlanResult
 from airdraft.policies.plan import Plan
@@ -221,6 +228,9 @@ class Coordinator:
             return
         if caller.is_guest:
             raise ForbiddenError(f"an invited key may not send {type(message).__name__}")
+        if isinstance(message, StagesRequest):
+            self._send_all(self.state.stages_asked(peer, key, caller, message, now))
+            return
         if isinstance(message, Hello) and not self._may_join(peer, key, message.role, now):
             return
         if isinstance(message, Hello) and not self.state.roster.role_of(peer):

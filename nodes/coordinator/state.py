@@ -27,6 +27,7 @@ from airdraft.nodes.coordinator.members.roster import (
     Roster,
     RosterEvent,
 )
+from airdraft.nodes.coordinator.members.stages import Stages
 from airdraft.nodes.coordinator.requests import intake, placing, running
 from airdraft.nodes.coordinator.requests.book import Requests
 from airdraft.nodes.coordinator.requests.classes import Classes
@@ -35,8 +36,8 @@ from airdraft.nodes.coordinator.requests.uploads import Uploads
 from airdraft.nodes.coordinator.sends import Send, streams_of
 from airdraft.nodes.coordinator.status.document import Reporting
 from airdraft.nodes.coordinator.tracing import Tracing
-from airdraft.nodes.messages import EngineProfile, OpenStreamRequest, TokenizeRequest
-from airdraft.nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
+from airdraft.nodes.messages import EngineProfile, OpenStreamRequest, StagesRequest, TokenizeRequest
+from airdraft.nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError, key_name
 from airdraft.nodes.scheduler.drafts import Drafts
 from airdraft.nodes.scheduler.in_force import begin_plan, take_plan
 from airdraft.nodes.scheduler.planning import Mode, PlanInput, PlanResult
@@ -90,6 +91,7 @@ class CoordinatorState:
             welcome=welcome,
             limits=limits or LimitSettings(),
             roster=roster,
+            stages=Stages(roster),
             challenges=Challenges(welcome.epoch),
             requests=requests,
             classes=Classes(roster),
@@ -157,7 +159,16 @@ class CoordinatorState:
 
     def revoked(self, peer: bytes, now: float) -> list[Send]:
         """End the membership of a peer whose key no longer has its role; it has not died."""
-        return self._on_roster(self.roster.remove(peer, "key revoked", has_died=False), now)
+        node = self.roster.node_at(peer)
+        out = self.data.stages.revoked(key_name(node.name)) if node is not None else []
+        events = self.roster.remove(peer, "key revoked", has_died=False)
+        return [*out, *self._on_roster(events, now)]
+
+    def stages_asked(
+        self, peer: bytes, key: str, caller: Caller, request: StagesRequest, now: float
+    ) -> list[Send]:
+        """Answer a target, which need not have joined. key: its own; "" where there are none."""
+        return self.data.stages.asked(peer, key, caller, request, now)
 
     def _on_roster(self, events: Iterable[RosterEvent], now: float) -> list[Send]:
         return self._settled(membership.changed(self.data, events, now), now)

@@ -16,6 +16,8 @@ class Role(StrEnum):
 
     TARGET = "target"
     DRAFT = "draft"
+    # Some layers of a model that a target runs the last ones of.
+    STAGE = "stage"
     CLIENT = "client"
     # A client that sends requests for many users.
     GATEWAY = "gateway"
@@ -27,7 +29,7 @@ GUEST: Final = "guest"
 GATEWAY: Final[str] = Role.GATEWAY.value
 ROLES: Final = frozenset(role.value for role in Role)
 # Roles with an engine, and those without.
-NODE_ROLES: Final = frozenset({Role.TARGET.value, Role.DRAFT.value})
+NODE_ROLES: Final = frozenset({Role.TARGET.value, Role.DRAFT.value, Role.STAGE.value})
 CLIENT_ROLES: Final = ROLES - NODE_ROLES
 _MAX_NAME_CHARS: Final = 64
 

@@ -1,4 +1,5 @@
-"""The messages between a target and the stages before its own, over links of their own."""
+"""The messages between a target and the stages before its own, over links of their own, and those
+by which a target finds its stages at the coordinator."""
 
 from __future__ import annotations
 
@@ -20,6 +21,11 @@ from airdraft.nodes.messages.fields import MAX_STREAMS_PER_MESSAGE
 MAX_ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 65_536
 # Between two passes each of 255 sequences is cut, copied, saved and restored at most once or twice.
 _MOST_COMMANDS: Final = 1024
+
+# The most stages before a target's own.
+MOST_STAGES: Final = 16
+Endpoint = Annotated[str, MaxLen(128)]
+PublicKey = Annotated[str, MaxLen(40)]
 
 # The reason of a stage that another target uses, perhaps one that it will soon notice to be gone.
 IN_USE: Final = "another target uses this stage"
@@ -92,3 +98,51 @@ class StagePassReply:
     number: Count
     reason: Reason
     rows: Annotated[bytes, MaxLen(MAX_ROWS_BYTES)]
+
+
+# -- with the coordinator --------------------------------------------------------------------------
+
+
+@message(64)
+class StageNotice:
+    """A stage tells, after joining and whenever it changes, where it listens and what it serves.
+
+    key: the public key of its endpoint; "" for one on the coordinator's machine without keys.
+    part: the file of its part of a model; "" if no target has asked for one yet.
+    """
+
+    endpoint: Endpoint
+    key: PublicKey
+    part: Name
+
+
+# Of a target that is no member yet, because it joins once it is ready. The codec knows its tag.
+@message(65)
+class StagesRequest:
+    """A target asks where stages are, by their names or those of their machines' keys."""
+
+    names: Annotated[tuple[Name, ...], MaxLen(MOST_STAGES)]
+
+
+@struct
+class StageFields:
+    """Where a stage listens, with the key of its endpoint; both are empty if it has not joined."""
+
+    name: Name
+    endpoint: Endpoint
+    key: PublicKey
+
+
+@message(66)
+class StagesReply:
+    """The stages in the order in which they were asked for. error: why none is told."""
+
+    error: Reason
+    stages: Annotated[tuple[StageFields, ...], MaxLen(MOST_STAGES)]
+
+
+@message(67)
+class StageUserNotice:
+    """The coordinator tells a stage which key may use it from now on; "" for none."""
+
+    key: PublicKey

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from airdraft.nodes.coordinator.members.record import DraftRecord, NodeRecord
+from airdraft.nodes.coordinator.members.record import NodeRecord, TargetRecord
 from airdraft.nodes.coordinator.members.roster import DRAINED, DROPPED, Roster, RosterEvent
 from airdraft.nodes.messages import NodeCommandReply, NodeCommandRequest
 
@@ -33,7 +33,7 @@ def command(
     match request.command:
         case "drop":
             return done, roster.dismiss(record, DROPPED)
-        case "drain" if isinstance(record, DraftRecord):
+        case "drain" if not isinstance(record, TargetRecord):
             return done, roster.dismiss(record, DRAINED)
         case "drain":
             _set_draining(record, True)

@@ -20,7 +20,7 @@ from airdraft.nodes.scheduler.scheduler import Scheduler
 from airdraft.nodes.scheduler.stream import Stream
 from airdraft.nodes.worker.profile import same_vocabulary
 from airdraft.nodes.worker.stream import StreamId, StreamSpec, cells_needed, cells_soon
-from airdraft.policies.latency import NodeCosts
+from airdraft.policies.latency import CostTable, NodeCosts
 from airdraft.policies.plan import HEADER_BITS, Link
 
 # A node that has work and reports no finished pass for this long counts as gone. The limit is
@@ -196,3 +196,37 @@ class DraftRecord(NodeRecord):
     def can_draft_for(self, target: TargetRecord) -> bool:
         """Whether vocabularies match and the target can take guesses back."""
         return target.profile.can_take_back and same_vocabulary(self.profile, target.profile)
+
+
+# What coordinator and operators see of a stage, which has no costs and takes no streams.
+_NO_TIME = CostTable((1,), (1e-9,))
+STAGE_PROFILE = EngineProfile(
+    engine="llama.cpp",
+    model="",
+    model_hash="",
+    vocab_hash="",
+    numerics_class="",
+    num_vocab=0,
+    num_cells=0,
+    max_streams=1,
+    context_length=0,
+    exact=False,
+    can_take_back=False,
+    emulated=False,
+    decode=_NO_TIME,
+    prefill=_NO_TIME,
+)
+
+
+@dataclass(slots=True, eq=False)
+class StageRecord(NodeRecord):
+    """A stage of a split model, to which targets have links of their own.
+
+    endpoint, key: where it listens, and the key of that, once it has told. user: the name of the
+    key that may use it.
+    """
+
+    role: ClassVar[Role] = Role.STAGE
+    endpoint: str = ""
+    key: str = ""
+    user: str = ""

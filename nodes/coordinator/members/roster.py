@@ -21,8 +21,10 @@ from airdraft.mesh.messages import (
     Welcome,
 )
 from airdraft.nodes.coordinator.members.record import (
+    STAGE_PROFILE,
     DraftRecord,
     NodeRecord,
+    StageRecord,
     TargetRecord,
     ping_bits,
 )
@@ -185,7 +187,8 @@ class Roster:
             return [*left, _refusal(peer, reason, DISMISSED), NodeLives(*process)]
         if hello.role in NODE_ROLES:
             try:
-                profile = decode_profile(hello.profile)
+                is_stage = hello.role == Role.STAGE
+                profile = STAGE_PROFILE if is_stage else decode_profile(hello.profile)
                 costs = costs_of(profile)
                 link = link_of(profile)
             except (DecodeError, ValueError) as error:
@@ -230,6 +233,8 @@ class Roster:
         known = hello.node, member.peer, profile, costs, member, link, bits
         if hello.role == Role.DRAFT:
             return DraftRecord(*known)
+        if hello.role == Role.STAGE:
+            return StageRecord(*known)
         scheduler = self._new_scheduler(hello.node, profile, costs)
         target = TargetRecord(*known, scheduler=scheduler)
         scheduler.link = target.target_link()

@@ -206,7 +206,10 @@ def _target_for(data: Data, request: Request, now: float) -> TargetRecord | None
             raise RefusedRequestError("not_found", reason)
         targets = []
     if not targets:
-        raise RefusedRequestError("unavailable", "no target node is in the mesh: start one")
+        reason = "no target node is in the mesh: start one"
+        if missed := data.stages.missed(now):
+            reason = f"the target waits for a part of its model: start stage {', '.join(missed)}"
+        raise RefusedRequestError("unavailable", reason)
     if all(target.is_draining for target in targets):
         raise RefusedRequestError(
             "unavailable", "all target nodes are draining: start another one, or undrain one"
