@@ -243,7 +243,7 @@ class StagesHere:
         self._under_way: deque[tuple[Sequence[Piece], Rows]] = deque()
         self._saved: dict[int, list[SavedPrefix]] = {}
 
-    def open(self, info: EngineInfo, first: int) -> int:
+    def open(self, info: EngineInfo) -> int:
         return min(stage.info.num_cells for stage in self._stages)
 
     def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:

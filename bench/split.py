@@ -29,7 +29,10 @@ from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import Model, Span
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.last import SplitModel
-from airdraft.nodes.stage.links import StageAddress, StageLinks
+from airdraft.nodes.stage.asking import StageAddress
+from airdraft.nodes.stage.links import StageLinks
+from airdraft.nodes.stage.outgoing import PartFiles
+from airdraft.nodes.stage.parts import Part
 from bench.harness.processes import free_port, stop
 from bench.options import at_least, listed, model_file, target_option
 from bench.rows import stage_files
@@ -75,10 +78,10 @@ class DelayingRelay:
 
 
 @contextlib.contextmanager
-def stage_on(cpu: int, file: Path, num_cells: int, num_streams: int) -> Iterator[int]:
+def stage_on(cpu: int, file: Path, num_cells: int) -> Iterator[int]:
     """Runs a stage on a CPU; yields the port at which it listens."""
     port = free_port()
-    options = f"--listen tcp://127.0.0.1:{port} -t 1 -c {num_cells} --max-streams {num_streams}"
+    options = f"--listen tcp://127.0.0.1:{port} -t 1 -c {num_cells}"
     words = [sys.executable, "-m", "airdraft", "stage", "-m", str(file), *options.split()]
     process = subprocess.Popen(["taskset", "-c", str(cpu), *words], stdout=subprocess.PIPE)
     try:
@@ -157,9 +160,12 @@ def split_command(
         with contextlib.closing(LlamaModel(config, model_hash=model_hash)) as whole:
             plain = {kind: pass_ms(whole, *kind, turns) for kind in kinds}
             read = reading_s(whole, prompt)
-        port = stack.enter_context(stage_on(cpus[0], files[0], num_cells, max(streams)))
+        port = stack.enter_context(stage_on(cpus[0], files[0], num_cells))
         relay = stack.enter_context(contextlib.closing(DelayingRelay(port)))
-        links = StageLinks([StageAddress(f"tcp://127.0.0.1:{relay.port}", None)], 20.0)
+        endpoint = f"tcp://127.0.0.1:{relay.port}"
+        address = StageAddress(endpoint, None, endpoint)
+        part = Part(model_hash, files[0].name, 0, cut)
+        links = StageLinks([part], lambda _: [address], 20.0, PartFiles(None, lambda *_: None))
         last = replace(config, path=files[1])
         embedding = Embedding(embedding_of(files[1]))
         model = SplitModel(last, links, embedding, model_hash=model_hash)

@@ -62,6 +62,27 @@ def on_this_machine(endpoint: str) -> str:
     return endpoint
 
 
+def reached_at(bound: str, towards: str) -> str:
+    """Returns the endpoint by which the machine at `towards` reaches one that is bound here.
+
+    One that is bound at all addresses gets that from which this machine reaches the other one.
+    """
+    here = on_this_machine(bound)
+    if here == bound or is_loopback(towards):
+        return here
+    host, port = _tcp_parts(towards)
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # A datagram socket sends nothing when it connects.
+            probe.connect((host.strip("[]"), int(port)))
+            address = probe.getsockname()[0]
+    except OSError as error:
+        raise EndpointError(towards, f"cannot be reached: {error.strerror or error}") from error
+    shown = f"[{address}]" if family == socket.AF_INET6 else address
+    return f"tcp://{shown}:{_tcp_parts(bound)[1]}"
+
+
 def ipc_path(endpoint: str) -> str | None:
     """Returns the socket file of an ipc endpoint, None for another kind of endpoint."""
     if not endpoint.startswith("ipc:"):

@@ -66,8 +66,16 @@ _NAMES: Final[dict[tuple[type, Any], str]] = {
 
 
 # On the links between a target and its stages.
-_BY_TARGETS: Final = frozenset({of_nodes.StageOpenRequest, of_nodes.StagePassRequest})
-_OF_STAGES: Final = _BY_TARGETS | {of_nodes.StageOpenReply, of_nodes.StagePassReply}
+_BY_TARGETS: Final = frozenset(
+    {
+        *(of_nodes.StageOpenRequest, of_nodes.StagePassRequest),
+        *(of_nodes.StageFactsRequest, of_nodes.StageFileReply),
+    }
+)
+_OF_STAGES: Final = _BY_TARGETS | {
+    *(of_nodes.StageOpenReply, of_nodes.StagePassReply),
+    *(of_nodes.StageFactsReply, of_nodes.StageFileRequest),
+}
 
 
 def specs() -> Iterator[MessageSpec]:

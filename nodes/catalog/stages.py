@@ -97,10 +97,20 @@ def part_file(
     model_hash: That of the whole file. Raises CutError, GgufError or OSError.
     """
     part = part_named(path, text)
-    out = folder / model_hash[:_HASH_CHARS] / f"{path.stem}-{part.first}-{part.end}.gguf"
+    out = part_path(folder, model_hash, part_name(path, part.first, part.end))
     if not out.exists():
         write_stage(path, part, model_hash, out, progress)
     return out
+
+
+def part_name(path: Path, first: int, end: int) -> str:
+    """Returns the name of the file of a model's blocks `first` to before `end`."""
+    return f"{path.stem}-{first}-{end}.gguf"
+
+
+def part_path(folder: Path, model_hash: str, name: str) -> Path:
+    """Returns where the file of a part is below the folder of parts."""
+    return folder / model_hash[:_HASH_CHARS] / name
 
 
 def even_cuts(path: Path, count: int) -> list[int]:
@@ -108,17 +118,8 @@ def even_cuts(path: Path, count: int) -> list[int]:
 
     Raises CutError for more stages than blocks, GgufError or OSError.
     """
-    total = num_blocks(path)
-    sizes = [0] * total
-    with opened(path) as (header, _):
-        # The embedding is read only if it is the output layer, too.
-        has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
-        for tensor in header.tensors:
-            number = tensor.name.split(".")[1]
-            place = int(number) if tensor.name.startswith("blk.") else total - 1
-            if tensor.name != "token_embd.weight" or not has_output:
-                sizes[place] += tensor.num_blocks * tensor.block_bytes
-    if not 1 < count <= total:
+    sizes = block_bytes(path)
+    if not 1 < count <= (total := len(sizes)):
         raise CutError(f"{count} stages: 2 to {total} are accepted, as many as blocks at most")
     ends = list(accumulate(sizes))
     cuts = [1 + bisect_left(ends, ends[-1] * part / count) for part in range(1, count)]
@@ -126,6 +127,23 @@ def even_cuts(path: Path, count: int) -> list[int]:
     return [
         min(max(cut, number), total - count + number) for number, cut in enumerate(cuts, start=1)
     ]
+
+
+def block_bytes(path: Path) -> list[int]:
+    """Returns the bytes of each block that a step reads; the last one counts the output layer, too.
+
+    Raises CutError, GgufError or OSError.
+    """
+    sizes = [0] * num_blocks(path)
+    with opened(path) as (header, _):
+        # The embedding is read only if it is the output layer, too.
+        has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
+        for tensor in header.tensors:
+            number = tensor.name.split(".")[1]
+            place = int(number) if tensor.name.startswith("blk.") else len(sizes) - 1
+            if tensor.name != "token_embd.weight" or not has_output:
+                sizes[place] += tensor.num_blocks * tensor.block_bytes
+    return sizes
 
 
 def num_blocks(path: Path) -> int:

@@ -56,7 +56,7 @@ def models(context: click.Context) -> None:
 def split(catalog: Catalog, name: str, into: int | None, at: str, out: Path) -> None:
     """Cut a model into files of stages, which several machines run together.
 
-    All but the last are for `airdraft stage`, and the last one is for a target with engine.stages.
+    All but the last are for `airdraft stage`, and the last one is for a target with engine.across.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ import click
 
 from airdraft.nodes.cli.options import (
     F,
+    across_option,
     adds,
     config_option,
     draft_option,
@@ -17,7 +18,6 @@ from airdraft.nodes.cli.options import (
     mesh_options,
     model_options,
     setting,
-    stages_options,
     verbose_option,
 )
 from airdraft.nodes.cli.progress import Progress
@@ -83,7 +83,7 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
 @click.command("target")
 @draft_option(TargetConfig)
 @setting(TargetConfig, "engine.prefix_cache_mb", _PREFIXES)
-@stages_options(TargetConfig)
+@across_option(TargetConfig)
 @_node_options(TargetConfig)
 def target_command(**values: Any) -> None:
     """Run a target node, which verifies guesses and decodes.

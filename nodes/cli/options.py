@@ -158,20 +158,10 @@ def one_model(*given: str | None) -> str | None:
     return found[0] if found else None
 
 
-def stages_options(config: Callable[[], Any]) -> Callable[[F], F]:
-    """The options of a target that is the last stage of a split model."""
-    stages = "Where the stages before the target listen, if several machines share the model."
-    return adds(
-        setting(config, "engine.stages", stages, "", "'ENDPOINT [KEY], ...'"),
-        part_option(
-            config,
-            "The target's part of such a model, if not the last of equal ones: 14-28 for blocks.",
-        ),
-    )
-
-
-def part_option(config: Callable[[], Any], help: str) -> Callable[[F], F]:
-    return setting(config, "engine.part", help, "", "K/N|FIRST-END")
+def across_option(config: Callable[[], Any]) -> Callable[[F], F]:
+    """The option of a target that shares its model with other machines."""
+    told = "Stages in the mesh that run the first layers of the model."
+    return setting(config, "engine.across", told, "", "NAME,...")
 
 
 def sampling_options(max_tokens: int) -> Callable[[F], F]:

@@ -17,12 +17,12 @@ from airdraft.nodes.cli.gateway import announce as announce_api
 from airdraft.nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
 from airdraft.nodes.cli.node import announce, listen_option
 from airdraft.nodes.cli.options import (
+    across_option,
     config_option,
     given_settings,
     max_streams_option,
     one_model,
     setting,
-    stages_options,
 )
 from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.cli.run import engine_options, engines_of
@@ -62,7 +62,7 @@ _MESHES: Final = ("serve", "coordinator")
 )
 @api_key_option
 @listen_option
-@stages_options(ServeConfig)
+@across_option(ServeConfig)
 @max_streams_option(ServeConfig)
 @click.option(
     "--no-lookup",

@@ -116,15 +116,10 @@ class TargetEngine(EngineSettings):
     #: model, or else the head of the model's file, and `none` means none. Prompt lookup is a
     #: setting of the coordinator.
     draft: str = NO_DRAFT
-    #: Where the stages before this one listen, in their order, if the model is the last stage of a
-    #: split one: `ENDPOINT KEY` of each, with commas between them. The key is the public one that
-    #: `airdraft keys show-public` prints on the stage's machine. A stage on this machine needs
-    #: none.
-    stages: str = ""
-    #: With `engine.stages`, the part of a whole model that this target has, such as `20-28` for the
-    #: blocks from 20 on, of 28. Empty means the last of as many parts as there are stages, which
-    #: have about equal bytes. A file that is that of the last stage already is used as it is.
-    part: str = ""
+    #: The machines that run the model together with this one, in the order of their layers, with
+    #: commas between them: the names of stages in the mesh, or of their machines' keys. A stage on
+    #: this machine can be named by its endpoint. The target has the last layers.
+    across: str = ""
 
     def __post_init__(self) -> None:
         EngineSettings.__post_init__(self)
@@ -133,8 +128,6 @@ class TargetEngine(EngineSettings):
                 f"engine.draft = {self.draft!r}: a name, a file, {AUTO_DRAFT} or {NO_DRAFT} is "
                 f"accepted; with {NO_DRAFT} there is still prompt lookup"
             )
-        if self.part and not self.stages:
-            raise ConfigError(f"engine.part = {self.part!r}: name the other parts, engine.stages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,20 +288,33 @@ class DraftConfig(NodeConfig):
 class StageEngine(EngineSettings):
     """How a stage runs its part of a model."""
 
+    #: A model of which the stage may be asked to run a part. Empty means any: the file is one of
+    #: this machine, or comes from the target.
     model: str = ""
-    #: The part of a whole model that this stage has. `1/3` is the first of three parts of about
-    #: equal bytes, and `0-10` are blocks 0 to 9. Empty means that the file is that of a stage
-    #: already.
+    #: The only part of the model that this stage runs. `1/3` is the first of three parts of about
+    #: equal bytes, and `0-10` are blocks 0 to 9. Empty leaves it to the target.
     part: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """A stage of a split model, which a target uses."""
+    """A stage, which runs some layers of a target's model."""
 
-    listen: str = "tcp://127.0.0.1:7412"  #: The endpoint that the stage binds.
+    #: The endpoint that the stage binds, for targets. Empty means port 7412, on all addresses if
+    #: links have keys, and else on loopback.
+    listen: str = ""
+    #: The coordinator's endpoint. Empty means the coordinator that this machine joined. A machine
+    #: that joined none serves programs of its own.
+    connect: str = ""
+    name: str = "stage"  #: The stage's name in the mesh.
     keys: str = ""  #: The directory of key files. Empty means the usual one.
+    #: The time, in seconds, that the stage waits for the coordinator to let it in.
+    join_timeout_s: float = ranged(10.0, 0.1, 3600)
     engine: StageEngine = field(default_factory=StageEngine)
+
+    def __post_init__(self) -> None:
+        _check_length("name", self.name, least=1)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,8 @@ _OF_STAGES: Final = frozenset(
     {
         *(messages.StageOpenRequest, messages.StageOpenReply),
         *(messages.StagePassRequest, messages.StagePassReply),
+        *(messages.StageFactsRequest, messages.StageFactsReply),
+        *(messages.StageFileRequest, messages.StageFileReply),
     }
 )
 

@@ -1,27 +1,20 @@
 """Invitation tokens, and the enrolment of a key with the coordinator that issued one."""
 
-import asyncio
 import base64
 import binascii
 import json
 from dataclasses import dataclass, field
 from typing import Self
 
-from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.endpoints import check_connect
-from airdraft.mesh.errors import BackpressureError, DecodeError, EndpointError, KeysError, MeshError
+from airdraft.mesh.errors import DecodeError, EndpointError, KeysError, MeshError
 from airdraft.mesh.keys import ClientKeys, KeyPair, is_key
-from airdraft.mesh.messages import EnrolReply, EnrolRequest, Refuse
-from airdraft.mesh.transport import ClientTransport
-from airdraft.mesh.zmq_transport import ZmqContext
+from airdraft.mesh.messages import EnrolReply, EnrolRequest
+from airdraft.nodes.keys.asking import RefusedToAnswerError, ask
 
 _PREFIX = "airdraft1-"
 _MAX_TOKEN_CHARS = 2048
 _TIMEOUT_S = 10.0
-_RESEND_S = 1.0
-_POLL_S = 0.05
-# As in a node's link: a refused handshake is not tried again by ZeroMQ.
-_RETRY_S = 2.0
 
 
 class EnrolError(MeshError):
@@ -66,43 +59,16 @@ async def enrol(endpoint: str, keys: ClientKeys, public_key: str, name: str) -> 
 
     Raises EnrolError.
     """
-    with ZmqContext() as context:
-        transport = context.connect(endpoint, keys)
-        request = encode(EnrolRequest(public_key, name))
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                asking = asyncio.create_task(_repeat(transport, request))
-                try:
-                    while True:
-                        reply = decode(await transport.recv()).message
-                        if isinstance(reply, Refuse):
-                            # It has another version of the protocol.
-                            raise EnrolError(reply.reason)
-                        if isinstance(reply, EnrolReply):
-                            break
-                finally:
-                    asking.cancel()
-        except (TimeoutError, DecodeError):
-            raise EnrolError(
-                f"no answer from {endpoint} within {_TIMEOUT_S:g} s: is the coordinator running, "
-                f"and is the invitation younger than its expiry and unused?"
-            ) from None
+    try:
+        request = EnrolRequest(public_key, name)
+        reply = await ask(endpoint, keys, request, EnrolReply, _TIMEOUT_S)
+    except RefusedToAnswerError as error:
+        raise EnrolError(str(error)) from None
+    except (TimeoutError, DecodeError):
+        raise EnrolError(
+            f"no answer from {endpoint} within {_TIMEOUT_S:g} s: is the coordinator running, "
+            f"and is the invitation younger than its expiry and unused?"
+        ) from None
     if reply.error:
         raise EnrolError(reply.error)
     return reply
-
-
-async def _repeat(transport: ClientTransport, request: list[bytes]) -> None:
-    """Send the request again and again, over a new connection while there is none."""
-    loop = asyncio.get_running_loop()
-    connecting_since = loop.time()
-    while True:
-        try:
-            transport.send(request)
-            await asyncio.sleep(_RESEND_S)
-            connecting_since = loop.time()
-        except BackpressureError:
-            await asyncio.sleep(_POLL_S)
-            if loop.time() - connecting_since > _RETRY_S:
-                connecting_since = loop.time()
-                transport.retry()

@@ -24,11 +24,18 @@ _MOST_COMMANDS: Final = 1024
 
 # The most stages before a target's own.
 MOST_STAGES: Final = 16
+FileName = Annotated[str, MaxLen(96)]
 Endpoint = Annotated[str, MaxLen(128)]
 PublicKey = Annotated[str, MaxLen(40)]
 
-# The reason of a stage that another target uses, perhaps one that it will soon notice to be gone.
+# Reasons for which a target asks again: another target uses the stage, perhaps one that will soon
+# be noticed to be gone, or its part of the model is not loaded yet.
 IN_USE: Final = "another target uses this stage"
+LOADING: Final = "it loads its part of the model"
+# A file has more bytes than a count can tell.
+MOST_FILE_BYTES: Final = 1 << 48
+FilePlace = Annotated[int, Range(0, MOST_FILE_BYTES)]
+FILE_PIECE_BYTES: Final = 1 << 19
 
 # What a stage does with its sequences before a pass; the fields of StageCommand in brackets.
 CUT, COPY, SAVE, RESTORE, DROP = range(5)
@@ -36,26 +43,27 @@ CUT, COPY, SAVE, RESTORE, DROP = range(5)
 
 @message(60)
 class StageOpenRequest:
-    """A target asks to use a stage, which is then empty.
+    """A target asks to use a stage, which is then empty. It asks again until it has an answer other
+    than IN_USE and LOADING.
 
-    numerics_class: of the target before its self-test; that of the stage must be the same.
+    numerics_class: of the target before its self-test; that of the stage must be the same. part:
+    the file name that the stage gives its part. first, end: its blocks.
     """
 
     model_hash: Name
     numerics_class: Name
-    max_sequences: Count
+    max_sequences: Annotated[int, Range(1, MAX_STREAMS_PER_MESSAGE)]
+    part: FileName
+    first: Count
+    end: Count
 
 
 @message(61)
 class StageOpenReply:
-    """The stage's blocks, or why it cannot be used. end: the block behind the last. width: numbers
-    in a row. num_cells: what its cache may come to have. saved_bytes: what saved sequences may
-    take."""
+    """That the stage is ready, or why it cannot be used. width: numbers in a row. num_cells: what
+    its cache may come to have. saved_bytes: what saved sequences may take."""
 
     reason: Reason
-    first: Count
-    end: Count
-    count: Count
     width: Count
     num_cells: Count
     saved_bytes: Count
@@ -98,6 +106,47 @@ class StagePassReply:
     number: Count
     reason: Reason
     rows: Annotated[bytes, MaxLen(MAX_ROWS_BYTES)]
+
+
+@message(68)
+class StageFactsRequest:
+    """A target asks what a stage has, before it decides which blocks the stage gets."""
+
+
+@message(69)
+class StageFactsReply:
+    """What a machine has for a stage, or why it cannot be used.
+
+    free_bytes: memory that a part of a model could take. bytes_per_s: what all its threads read of
+    memory. model_hash, first, end: the only part that it runs; "" and 0 if it takes any.
+    """
+
+    reason: Reason
+    free_bytes: FilePlace
+    bytes_per_s: FilePlace
+    model_hash: Name = ""
+    first: Count = 0
+    end: Count = 0
+
+
+@message(70)
+class StageFileRequest:
+    """A stage that has not got the file of its part asks the target for a piece of it. size: 0 asks
+    for the SHA-256 of the whole file."""
+
+    at: FilePlace
+    size: Annotated[int, Range(0, FILE_PIECE_BYTES)]
+
+
+@message(71, max_bytes=FILE_PIECE_BYTES + 1024)
+class StageFileReply:
+    """A piece of a file, shorter than it was asked for at the end of the file. total: bytes of the
+    whole file. sha256: 64 hexadecimal digits if it was asked for."""
+
+    at: FilePlace
+    total: FilePlace
+    data: Annotated[bytes, MaxLen(FILE_PIECE_BYTES)]
+    sha256: Name = ""
 
 
 # -- with the coordinator --------------------------------------------------------------------------

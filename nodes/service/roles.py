@@ -179,11 +179,11 @@ def _open_pair(
         calibration = calibration_of(emulated.model)
         ready = Ready(settings.draft, emulated.model, emulated.costs, calibration)
     opened: Opened | EmbeddingModel
-    if settings.stages:
-        from airdraft.nodes.service.stages import open_with_stages
+    if settings.across:
+        from airdraft.nodes.service.across import open_with_stages
 
-        ring = keyring(config.keys)
-        opened = open_with_stages(settings, ring, config.join_timeout_s, progress)
+        joining = keyring(config.keys), config.connect, config.join_timeout_s
+        opened = open_with_stages(settings, *joining, progress)
     else:
         opened = open_target(settings, progress)
     if isinstance(opened, OpenedModel) and opened.model.hidden is not None:

@@ -12,15 +12,14 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, MeshError
-from airdraft.mesh.keys import ClientKeys
 from airdraft.mesh.messages import Bye, Ping
 from airdraft.mesh.zmq_sockets import ZmqClient
 from airdraft.mesh.zmq_transport import ZmqContext
@@ -32,18 +31,22 @@ from airdraft.nodes.messages.stages import (
     CUT,
     DROP,
     IN_USE,
+    LOADING,
     MAX_ROWS_BYTES,
     RESTORE,
     SAVE,
     StageCommand,
+    StageFileRequest,
     StageOpenReply,
     StageOpenRequest,
     StagePassReply,
     StagePassRequest,
     StagePiece,
 )
+from airdraft.nodes.stage.asking import ASK_EVERY_S, StageAddress, asked_again
+from airdraft.nodes.stage.outgoing import PartFiles
+from airdraft.nodes.stage.parts import Part
 
-_PING_EVERY_S: Final = 0.5
 # A stage that was silent for so long is lost. Its Pongs do not wait for its passes.
 _SILENCE_S: Final = 2.0
 # For so long a target keeps its streams while a stage is away. Then it ends and waits as it starts:
@@ -51,29 +54,32 @@ _SILENCE_S: Final = 2.0
 _RETURN_S: Final = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class StageAddress:
-    """Where a stage listens, and the keys of the link to it; None on this machine."""
-
-    endpoint: str
-    keys: ClientKeys | None
-
-
 @dataclass(slots=True)
 class _Link:
-    endpoint: str
+    name: str
+    part: Part
     client: ZmqClient
     heard_at: float
+    # Pieces of the part's file are sent in the order in which they are asked for.
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Why they cannot be sent.
+    cannot_send: str = ""
 
 
 class StageLinks:
-    """All stages before the last one, in their order.
+    """All stages before the last one, in their order."""
 
-    limit_s: how long to wait at first for a stage that cannot be reached yet.
-    """
-
-    def __init__(self, stages: Sequence[StageAddress], limit_s: float) -> None:
-        self._stages, self._limit_s = stages, limit_s
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        find: Callable[[float], Sequence[StageAddress]],
+        limit_s: float,
+        files: PartFiles,
+    ) -> None:
+        """parts: of the stages. find: returns where the stages are, for which it waits so many
+        seconds, and raises EngineError. limit_s: how long to wait at first for a stage that cannot
+        be reached yet. files: of parts that stages lack."""
+        self._parts, self._find, self._limit_s, self._files = parts, find, limit_s, files
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -92,8 +98,8 @@ class StageLinks:
         # A loop alone does not keep its tasks.
         self._tasks: list[asyncio.Task[None]] = []
 
-    def open(self, info: EngineInfo, first: int) -> int:
-        """Connect, and check that the stages are those before block `first` of this model.
+    def open(self, info: EngineInfo) -> int:
+        """Connect, and have each stage load its part.
 
         Returns the cells of the one with the fewest. Raises EngineError, which names the stage.
         """
@@ -101,8 +107,10 @@ class StageLinks:
             self.close()
             self._begin_anew()
             self._limit_s = _RETURN_S
+        # A stage that was started again has to be told anew who may use it.
+        self._stages = self._find(self._limit_s)
         self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(self._open_all(info, first), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._open_all(info), self._loop)
         try:
             return future.result()
         except MeshError as error:
@@ -158,9 +166,9 @@ class StageLinks:
     def _run(self) -> None:
         with contextlib.closing(self._loop), ZmqContext() as context:
             now = time.monotonic()
-            for stage in self._stages:
+            for stage, part in zip(self._stages, self._parts, strict=True):
                 client = context.connect(stage.endpoint, stage.keys)
-                self._links.append(_Link(stage.endpoint, client, now))
+                self._links.append(_Link(stage.name, part, client, now))
             self._loop.run_forever()
             for link in self._links:
                 with contextlib.suppress(MeshError):
@@ -169,48 +177,58 @@ class StageLinks:
                 task.cancel()
             self._loop.run_until_complete(asyncio.sleep(0))
 
-    async def _open_all(self, info: EngineInfo, first: int) -> int:
-        request = StageOpenRequest(info.model_hash, info.numerics_class, info.max_sequences)
-        at, num_cells = 0, info.num_cells
+    async def _open_all(self, info: EngineInfo) -> int:
+        num_cells = info.num_cells
         for number, link in enumerate(self._links):
+            part = link.part
+            request = StageOpenRequest(
+                *(info.model_hash, info.numerics_class, info.max_sequences),
+                *(part.file, part.first, part.end),
+            )
             reply = await self._opened(link, request)
             if reply.reason:
-                raise EngineError(f"stage {link.endpoint}: {reply.reason}")
-            if reply.first != at or reply.end <= at:
-                raise EngineError(
-                    f"stage {link.endpoint} begins with block {reply.first} and not {at}: "
-                    f"name the stages in the order of their blocks"
-                )
-            at, self._width, link.heard_at = reply.end, reply.width, time.monotonic()
+                raise EngineError(f"stage {link.name}: {reply.reason}")
+            self._width, link.heard_at = reply.width, time.monotonic()
             num_cells = min(num_cells, reply.num_cells)
-            a_block = reply.saved_bytes / (reply.end - reply.first)
+            a_block = reply.saved_bytes / (part.end - part.first)
             self.saved_bytes_a_block = min(self.saved_bytes_a_block, a_block)
             # It would take a target that is silent for gone, also while this one waits for others.
             for work in (self._listen(number, link), self._watch(link)):
                 self._tasks.append(self._loop.create_task(work))
-        if at != first:
-            raise EngineError(f"the stages end before block {at}, and the last begins with {first}")
         return num_cells
 
     async def _opened(self, link: _Link, request: StageOpenRequest) -> StageOpenReply:
-        """Returns a stage's answer, for which it is asked again and again. Raises EngineError."""
-        frames, why = encode(request), "did not answer: is it running, and reachable?"
-        try:
-            async with asyncio.timeout(self._limit_s):
-                while True:
-                    with contextlib.suppress(BackpressureError):
-                        link.client.send(frames)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_PING_EVERY_S):
-                            message = decode(await link.client.recv()).message
-                            if isinstance(message, StageOpenReply):
-                                if message.reason != IN_USE:
-                                    return message
-                                why = f"cannot be used: {IN_USE}"
-                                await asyncio.sleep(_PING_EVERY_S)
-        except TimeoutError:
-            waited = f"waited for {self._limit_s:.0f} s"
-            raise EngineError(f"stage {link.endpoint} {why} ({waited})") from None
+        """Returns a stage's answer, for which it is asked again and again. Raises EngineError.
+
+        The stage may take any time for its part, as long as it says that it is at it.
+        """
+        why = "did not answer: is it running, and reachable?"
+        deadline = time.monotonic() + self._limit_s
+        async for message in asked_again(link.client, request):
+            if isinstance(message, StageFileRequest):
+                self._tasks.append(self._loop.create_task(self._send_piece(link, message)))
+                deadline = time.monotonic() + self._limit_s
+            elif isinstance(message, StageOpenReply):
+                if message.reason not in (IN_USE, LOADING):
+                    return message
+                why = f"cannot be used: {message.reason}"
+                if message.reason == LOADING:
+                    deadline = time.monotonic() + self._limit_s
+            if link.cannot_send:
+                why = f"lacks {link.part.file}, which cannot be sent: {link.cannot_send}"
+                break
+            if time.monotonic() > deadline:
+                why += f" (waited for {self._limit_s:.0f} s)"
+                break
+        raise EngineError(f"stage {link.name} {why}")
+
+    async def _send_piece(self, link: _Link, request: StageFileRequest) -> None:
+        async with link.sending:
+            try:
+                reply = await asyncio.to_thread(self._files.piece, link.part, request)
+                link.client.send(encode(reply))
+            except (MeshError, EngineError) as error:
+                link.cannot_send = str(error)
 
     async def _listen(self, number: int, link: _Link) -> None:
         try:
@@ -255,7 +273,7 @@ class StageLinks:
             with contextlib.suppress(BackpressureError):
                 link.client.send(frames)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PING_EVERY_S):
+                async with asyncio.timeout(ASK_EVERY_S):
                     await link.client.lost()
                     self._fail(link, "its connection closed")
             if time.monotonic() - link.heard_at > _SILENCE_S:
@@ -264,5 +282,5 @@ class StageLinks:
     def _fail(self, link: _Link, reason: str) -> None:
         """Let all passes fail, now and later."""
         if self._failure is None:
-            self._failure = StageLostError(f"stage {link.endpoint} is lost: {reason}")
+            self._failure = StageLostError(f"stage {link.name} is lost: {reason}")
             self._finished.put(self._failure)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, DecodeError, PeerGoneError
 from airdraft.mesh.messages import Bye, Ping, Pong
 from airdraft.mesh.transport import ServerTransport
-from airdraft.nodes.engine.metadata import Blocks
 from airdraft.nodes.engine.protocol import EngineError, Rows, SavedPrefix
 from airdraft.nodes.engine.split.stage import Piece, StageModel
 from airdraft.nodes.messages.stages import (
@@ -24,18 +23,26 @@ from airdraft.nodes.messages.stages import (
     CUT,
     DROP,
     IN_USE,
+    LOADING,
     RESTORE,
     SAVE,
     StageCommand,
+    StageFactsReply,
+    StageFactsRequest,
+    StageFileReply,
     StageOpenReply,
     StageOpenRequest,
     StagePassReply,
     StagePassRequest,
 )
+from airdraft.nodes.stage.fetching import Fetching
+from airdraft.nodes.stage.parts import Part, Parts
 
 logger = logging.getLogger(__name__)
 
-# A target that was silent for so long is gone. It sends a Ping every half second.
+T = TypeVar("T")
+
+# A target that was silent for so long is gone. It sends something every half second.
 _SILENCE_S: Final = 3.0
 _LOOK_EVERY_S: Final = 0.5
 # A reply holds 256 characters of a reason.
@@ -45,25 +52,32 @@ _MOST_REASON: Final = 250
 class StageNode:
     """One stage.
 
-    may_use: whether the key of a peer may use it. most_saved_bytes: of saved sequences.
+    parts: what it can run. may_use: whether the key of a peer may use it. on_part: is told the file
+    of a part that was loaded.
     """
 
     def __init__(
         self,
         transport: ServerTransport,
-        model: StageModel,
-        blocks: Blocks,
+        parts: Parts,
         may_use: Callable[[str], bool],
-        most_saved_bytes: int,
+        on_part: Callable[[str], None] = lambda _file: None,
     ) -> None:
-        self._transport, self._model, self._blocks = transport, model, blocks
-        self._may_use, self._most_saved_bytes = may_use, most_saved_bytes
+        self._transport, self._parts, self._may_use = transport, parts, may_use
+        self._on_part = on_part
         # The target that uses the stage, and when it was heard last.
         self._owner: bytes | None = None
         self._heard_at = 0.0
         # Grows with each target, so that passes of the last one are not run for the next.
         self._era = 0
-        # The two below belong to the engine's thread.
+        self._preparing: asyncio.Task[None] | None = None
+        self._fetching: Fetching | None = None
+        # Why the part that the owner wants cannot be run.
+        self._failure = ""
+        # What is loaded; they belong to the engine's thread while that prepares a part.
+        self._part: Part | None = None
+        self._model: StageModel | None = None
+        self._most_saved_bytes = 0
         self._saved: dict[int, SavedPrefix] = {}
         self._engine = ThreadPoolExecutor(1, "engine")
 
@@ -71,15 +85,16 @@ class StageNode:
         """Serve until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._serve())
+                tasks.create_task(self._serve(tasks))
                 tasks.create_task(self._notice_losses())
                 tasks.create_task(self._notice_silence())
         finally:
             self._era += 1
             # A pass cannot be interrupted, but it is short.
             await asyncio.to_thread(self._engine.shutdown)
+            self._close_model()
 
-    async def _serve(self) -> None:
+    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             received = await self._transport.recv()
             try:
@@ -87,56 +102,133 @@ class StageNode:
             except DecodeError as error:
                 logger.warning("a message was dropped: %s", error)
                 continue
+            peer = received.peer
             if not self._may_use(received.key):
-                if isinstance(message, StageOpenRequest):
-                    self._send(received.peer, self._refused("this key is not one of a target"))
+                self._refuse(peer, message, "this key is not one of a target")
                 continue
-            if isinstance(message, StageOpenRequest):
-                self._open(received.peer, message)
-            elif received.peer == self._owner:
+            if isinstance(message, StageFactsRequest):
+                tasks.create_task(self._tell_facts(peer))
+            elif isinstance(message, StageOpenRequest):
+                self._open(peer, message, tasks)
+            elif peer == self._owner:
                 self._heard_at = time.monotonic()
                 if isinstance(message, Bye):
                     self._release("it has ended")
                 elif isinstance(message, Ping):
-                    self._send(received.peer, Pong(message.seq, 0))
+                    self._send(peer, Pong(message.seq, 0))
                 elif isinstance(message, StagePassRequest):
-                    self._begin(received.peer, message)
+                    self._begin(peer, message)
+                elif isinstance(message, StageFileReply) and self._fetching is not None:
+                    self._fetching.take(message)
 
-    # -- who uses it -------------------------------------------------------------------------------
+    def _refuse(self, peer: bytes, message: object, reason: str) -> None:
+        if isinstance(message, StageFactsRequest):
+            self._send(peer, StageFactsReply(reason, 0, 0))
+        elif isinstance(message, StageOpenRequest):
+            self._send(peer, StageOpenReply(reason, 0, 0, 0))
 
-    def _open(self, peer: bytes, request: StageOpenRequest) -> None:
-        info = self._model.info
+    def _in_engine(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._engine, work, *args)
+
+    # -- who uses it, and with which part ----------------------------------------------------------
+
+    async def _tell_facts(self, peer: bytes) -> None:
         if self._owner not in (None, peer):
-            reply = self._refused(IN_USE)
-        elif request.model_hash != info.model_hash:
-            reply = self._refused("this is a stage of another model")
-        elif request.numerics_class != info.numerics_class:
-            reply = self._refused("this stage computes with another build, profile or kernels")
-        elif request.max_sequences > info.max_sequences:
-            reply = self._refused(
-                f"it has {info.max_sequences} sequences, and {request.max_sequences} are wanted: "
-                f"raise max_streams of the stage"
-            )
-        else:
-            self._release("")
-            self._owner, self._heard_at = peer, time.monotonic()
-            blocks = self._blocks
-            size = self._model.width, info.num_cells
-            # A target saves a sequence before it drops others for it.
-            told = self._most_saved_bytes // 2
-            reply = StageOpenReply("", blocks.first, blocks.end, blocks.count, *size, told)
-            logger.info("a target uses this stage")
-        self._send(peer, reply)
+            self._refuse(peer, StageFactsRequest(), IN_USE)
+            return
+        facts = await self._in_engine(self._parts.facts, self._part)
+        fixed = self._parts.fixed
+        only = () if fixed is None else (fixed.model_hash, fixed.first, fixed.end)
+        self._send(peer, StageFactsReply("", *facts, *only))
 
-    @staticmethod
-    def _refused(reason: str) -> StageOpenReply:
-        return StageOpenReply(reason, 0, 0, 0, 0, 0, 0)
+    def _open(self, peer: bytes, request: StageOpenRequest, tasks: asyncio.TaskGroup) -> None:
+        part = Part(request.model_hash, request.part, request.first, request.end)
+        if self._owner not in (None, peer):
+            self._refuse(peer, request, IN_USE)
+            return
+        if reason := self._parts.refusal(part):
+            self._refuse(peer, request, reason)
+            return
+        if self._owner is None:
+            self._failure = ""
+        self._owner, self._heard_at = peer, time.monotonic()
+        if self._preparing is not None and not self._preparing.done():
+            self._refuse(peer, request, LOADING)
+        elif self._failure:
+            self._refuse(peer, request, self._failure)
+            self._release(self._failure)
+        elif not self._is_loaded(part, request.max_sequences):
+            self._preparing = tasks.create_task(self._prepare(part, request.max_sequences))
+            self._refuse(peer, request, LOADING)
+        else:
+            self._lend(peer, request)
+
+    def _is_loaded(self, part: Part, max_sequences: int) -> bool:
+        model = self._model
+        return (
+            model is not None
+            and self._part is not None
+            and self._part.is_same_as(part)
+            and max_sequences <= model.info.max_sequences
+        )
+
+    def _lend(self, peer: bytes, request: StageOpenRequest) -> None:
+        """Let a target use the loaded part, with empty sequences."""
+        model = self._model
+        assert model is not None
+        if request.numerics_class != model.info.numerics_class:
+            reason = "this stage computes with another build, profile or kernels"
+            self._refuse(peer, request, reason)
+            self._release(reason)
+            return
+        self._forget_sequences()
+        # A target saves a sequence before it drops others for it.
+        told = self._most_saved_bytes // 2
+        self._send(peer, StageOpenReply("", model.width, model.info.num_cells, told))
+        logger.info("a target uses this stage")
+
+    async def _prepare(self, part: Part, max_sequences: int) -> None:
+        try:
+            path = await self._in_engine(self._parts.find, part)
+            if path is None:
+                place, owner = self._parts.place(part), self._owner
+                assert owner is not None
+                self._fetching = Fetching(lambda message: self._send(owner, message))
+                try:
+                    path = await self._fetching.run(place, self._parts.progress)
+                finally:
+                    self._fetching = None
+
+            def load() -> None:
+                assert path is not None
+                self._close_model()
+                self._model, self._part = self._parts.open(path, max_sequences), part
+                self._most_saved_bytes = self._parts.most_saved_bytes()
+
+            await self._in_engine(load)
+        except EngineError as error:
+            logger.error("%s cannot be run: %s", part.file, error)
+            self._failure = str(error)[:_MOST_REASON] or "failed"
+            return
+        logger.info("%s is loaded", part.file)
+        self._on_part(part.file)
+
+    def _close_model(self) -> None:
+        self._saved.clear()
+        model, self._model, self._part = self._model, None, None
+        if model is not None:
+            model.close()
 
     def _release(self, reason: str) -> None:
         """Forget the target and all that it had here."""
         if self._owner is not None and reason:
             logger.info("the target is gone: %s", reason)
         self._owner = None
+        if self._fetching is not None:
+            self._fetching.fail("the target is gone")
+        self._forget_sequences()
+
+    def _forget_sequences(self) -> None:
         self._era += 1
         self._engine.submit(self._clear)
 
@@ -181,28 +273,31 @@ class StageNode:
             self._release(reply.reason)
 
     def _ran(self, request: StagePassRequest) -> StagePassReply:
+        model = self._model
         try:
+            if model is None:
+                raise EngineError("no part of a model is loaded")
             for command in request.commands:
-                self._do(command)
-            rows = self._rows_of(request)
+                self._do(command, model)
+            rows = self._rows_of(request, model)
             pieces = [Piece(each.seq_id, each.start, each.count) for each in request.pieces]
-            made = self._model.run(pieces, rows).tobytes() if pieces else b""
+            made = model.run(pieces, rows).tobytes() if pieces else b""
         except (EngineError, KeyError) as error:
             logger.warning("a pass failed: %s", error)
             return StagePassReply(request.number, str(error)[:_MOST_REASON] or "failed", b"")
         return StagePassReply(request.number, "", made)
 
-    def _rows_of(self, request: StagePassRequest) -> Rows:
-        count, width = sum(each.count for each in request.pieces), self._model.width
-        if count > self._model.info.max_batch_tokens or len(request.rows) != 4 * count * width:
+    @staticmethod
+    def _rows_of(request: StagePassRequest, model: StageModel) -> Rows:
+        count, width = sum(each.count for each in request.pieces), model.width
+        if count > model.info.max_batch_tokens or len(request.rows) != 4 * count * width:
             raise EngineError(f"{len(request.rows)} bytes of rows for {count} tokens")
         rows: Rows = np.frombuffer(request.rows, np.float32).reshape(count, width)
         if not np.isfinite(rows).all():
             raise EngineError("rows with numbers that are not finite")
         return rows
 
-    def _do(self, command: StageCommand) -> None:
-        model = self._model
+    def _do(self, command: StageCommand, model: StageModel) -> None:
         if command.kind == CUT:
             model.truncate(command.seq_id, command.length)
         elif command.kind == COPY:
@@ -222,5 +317,6 @@ class StageNode:
 
     def _clear(self) -> None:
         self._saved.clear()
-        for seq_id in range(self._model.info.max_sequences):
-            self._model.truncate(seq_id, 0)
+        if (model := self._model) is not None:
+            for seq_id in range(model.info.max_sequences):
+                model.truncate(seq_id, 0)

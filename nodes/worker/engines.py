@@ -126,7 +126,7 @@ def open_target(
     if declared.blocks is not None:
         raise ConfigError(
             f"engine.model = {settings.model!r} is a stage of a split model: name the stages "
-            f"before it with engine.stages, or run it with `airdraft stage` if it is not the last"
+            f"before it with engine.across, or run it with `airdraft stage` if it is not the last"
         )
     if not declared.traits.embeds:
         # A draft goes back by more tokens than those of its last pass, which have snapshots.

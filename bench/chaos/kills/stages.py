@@ -100,7 +100,7 @@ async def _run(
 
     async with _running(first, last.parent) as stages:
         endpoints = ", ".join(stage.endpoint for stage in stages)
-        engine = TargetEngine(model=str(last), stages=endpoints, max_streams=run.num_streams)
+        engine = TargetEngine(model=str(last), across=endpoints, max_streams=run.num_streams)
         async with local_mesh(engine, None, restarts=True, tell=tell) as (_, client):
 
             async def one(_stream: int, number: int) -> bool:

@@ -19,7 +19,6 @@ from typing import Final, Protocol
 import numpy as np
 
 from airdraft.nodes.engine.llama_context import LlamaConfig
-from airdraft.nodes.engine.metadata import FIRST_KEY
 from airdraft.nodes.engine.protocol import (
     EngineError,
     EngineInfo,
@@ -64,7 +63,7 @@ class Ahead(Protocol):
     def saved_bytes_a_block(self) -> float:
         """What saved sequences may take of each block, in the stage that has the least room."""
 
-    def open(self, info: EngineInfo, first: int) -> int:
+    def open(self, info: EngineInfo) -> int:
         """Begin with empty sequences; returns the cells that all stages have room for.
 
         info: of the last stage. first: its first block. After a StageLostError this is called
@@ -121,7 +120,7 @@ class SplitModel(RowModel):
 
     def _open_ahead(self) -> int:
         """Returns the cells that all stages before this one have room for."""
-        num_cells = self._ahead.open(self._untested, int(self.metadata(FIRST_KEY)))
+        num_cells = self._ahead.open(self._untested)
         self._size.limit = max(self._size.now, min(self._size.limit, num_cells))
         return num_cells
 

@@ -60,7 +60,7 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         wanted = await text_of(client)
         (node,) = (await client.status()).nodes
     endpoints = [f"ipc://{tmp_path}/{number}" for number in (1, 2)]
-    engine = TargetEngine(model=str(whole), stages=", ".join(endpoints), cells=2048, threads=1)
+    engine = TargetEngine(model=str(whole), across=", ".join(endpoints), cells=2048, threads=1)
     told = list[str]()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(LIMIT_S))

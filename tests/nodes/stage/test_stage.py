@@ -27,6 +27,7 @@ from airdraft.nodes.engine.split.stage import Piece, StageModel
 from airdraft.nodes.messages.stages import (
     CUT,
     IN_USE,
+    LOADING,
     SAVE,
     StageCommand,
     StageOpenReply,
@@ -36,8 +37,11 @@ from airdraft.nodes.messages.stages import (
     StagePiece,
 )
 from airdraft.nodes.stage import links, node
-from airdraft.nodes.stage.links import StageAddress, StageLinks
+from airdraft.nodes.stage.asking import StageAddress
+from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.node import StageNode
+from airdraft.nodes.stage.outgoing import PartFiles
+from airdraft.nodes.stage.parts import Part
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
@@ -70,19 +74,54 @@ def configured(path: Path) -> LlamaConfig:
     return LlamaConfig(path=path, num_cells=1024, max_sequences=3)
 
 
+def part_of(path: Path) -> Part:
+    blocks = declared_by(path).blocks
+    assert blocks is not None
+    return Part(HASH, path.name, blocks.first, blocks.end)
+
+
+class Files:
+    """Implements Parts with a file; without one, with what a target sends into a folder."""
+
+    def __init__(self, path: Path | None, folder: Path | None, most_saved_bytes: int) -> None:
+        self._path, self._folder, self._most_saved = path, folder, most_saved_bytes
+        self.fixed = part_of(path) if path is not None else None
+
+    def progress(self, label: str, done: int, total: int | None) -> None: ...
+
+    def facts(self, loaded: Part | None) -> tuple[int, int]:
+        return 1 << 30, 10**9
+
+    def refusal(self, part: Part) -> str:
+        is_other = self.fixed is not None and not self.fixed.is_same_as(part)
+        return "this is a stage of another model" if is_other else ""
+
+    def find(self, part: Part) -> Path | None:
+        return self._path
+
+    def place(self, part: Part) -> Path:
+        assert self._folder is not None
+        return self._folder / part.file
+
+    def open(self, path: Path, max_sequences: int) -> StageModel:
+        return StageModel(configured(path), model_hash=HASH)
+
+    def most_saved_bytes(self) -> int:
+        return self._most_saved
+
+
 @contextlib.contextmanager
 def stage(
-    path: Path,
+    path: Path | None,
     endpoint: str,
     *,
+    folder: Path | None = None,
     keys: ServerKeys | None = None,
     may_use: Callable[[str], bool] = lambda _key: True,
     most_saved_bytes: int = 1 << 30,
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Runs a stage in a thread; yields its endpoint, and what ends it."""
-    blocks = declared_by(path).blocks
-    assert blocks is not None
-    model, loop = StageModel(configured(path), model_hash=HASH), asyncio.new_event_loop()
+    parts, loop = Files(path, folder, most_saved_bytes), asyncio.new_event_loop()
     bound, ending = threading.Event(), asyncio.Event()
     endpoints = list[str]()
 
@@ -90,7 +129,7 @@ def stage(
         with ZmqContext() as context:
             transport = context.bind(endpoint, keys)
             endpoints.append(transport.endpoint)
-            served = StageNode(transport, model, blocks, may_use, most_saved_bytes)
+            served = StageNode(transport, parts, may_use)
             running = asyncio.create_task(served.run())
             bound.set()
             await ending.wait()
@@ -111,14 +150,28 @@ def stage(
     finally:
         end()
         loop.close()
-        model.close()
+
+
+def linked(
+    stages: list[StageAddress], files: list[Path], limit_s: float = 30.0, sends: bool = False
+) -> StageLinks:
+    by_name = {path.name: path for path in files}
+    cut = (lambda part: (by_name[part.file], False)) if sends else None
+    parts = [part_of(path) for path in files]
+    return StageLinks(parts, lambda _: stages, limit_s, PartFiles(cut, lambda *_: None))
 
 
 @contextlib.contextmanager
 def chain(
-    last: Path, stages: list[str], keys: ClientKeys | None = None, limit_s: float = 30.0
+    files: list[Path],
+    stages: list[str],
+    keys: ClientKeys | None = None,
+    limit_s: float = 30.0,
+    sends: bool = False,
 ) -> Iterator[SplitModel]:
-    ahead = StageLinks([StageAddress(each, keys) for each in stages], limit_s)
+    """A target with all files of a model but the whole one. sends: stages get theirs from it."""
+    *before, last = files
+    ahead = linked([StageAddress(each, keys, each) for each in stages], before, limit_s, sends)
     embedding = Embedding(embedding_of(last))
     with contextlib.closing(
         SplitModel(configured(last), ahead, embedding, model_hash=HASH)
@@ -126,8 +179,8 @@ def chain(
         yield model
 
 
-def refusal(last: Path, stages: list[str], limit_s: float = 30.0) -> str:
-    with pytest.raises(EngineError) as caught, chain(last, stages, limit_s=limit_s):
+def refusal(files: list[Path], stages: list[str], limit_s: float = 30.0) -> str:
+    with pytest.raises(EngineError) as caught, chain(files, stages, limit_s=limit_s):
         pass
     return str(caught.value)
 
@@ -149,7 +202,8 @@ def texts_of(model: Any) -> list[np.ndarray]:
 
 
 def test_stages_of_a_network_compute_the_bits_of_the_whole_model(files, tmp_path):
-    whole, first, second, last = files
+    whole, *parts = files
+    first, second, _ = parts
     with contextlib.closing(LlamaModel(configured(whole), model_hash=HASH)) as model:
         wanted, numerics = texts_of(model), model.info.numerics_class
     with (
@@ -158,7 +212,7 @@ def test_stages_of_a_network_compute_the_bits_of_the_whole_model(files, tmp_path
     ):
         for _ in range(2):
             # A second target finds the stages empty.
-            with chain(last, [one, two]) as model:
+            with chain(parts, [one, two]) as model:
                 assert model.info.numerics_class == numerics
                 assert model.info.model == "tiny.gguf"
                 for found, row in zip(texts_of(model), wanted, strict=True):
@@ -166,25 +220,26 @@ def test_stages_of_a_network_compute_the_bits_of_the_whole_model(files, tmp_path
 
 
 def test_wrong_stages_are_told_by_their_endpoint(files, tmp_path):
-    _, first, second, last = files
+    _, *parts = files
+    first, second, _ = parts
     with (
         stage(first, f"ipc://{tmp_path}/1") as (one, _),
         stage(second, f"ipc://{tmp_path}/2") as (two, _),
     ):
-        assert "2 begins with block 1 and not 0: name the stages" in refusal(last, [two, one])
-        assert "the stages end before block 1, and the last begins" in refusal(last, [one])
-        with chain(last, [one, two]):
-            assert f"1 cannot be used: {IN_USE} (" in refusal(last, [one, two], 3.0)
-    assert "1 did not answer: is it running, and reachable" in refusal(last, [one, two], 3.0)
+        assert "2: this is a stage of another model" in refusal(parts, [two, one])
+        with chain(parts, [one, two]):
+            assert f"1 cannot be used: {IN_USE} (" in refusal(parts, [one, two], 3.0)
+    assert "1 did not answer: is it running, and reachable" in refusal(parts, [one, two], 3.0)
 
 
 def test_a_stage_that_stays_away_ends_the_passes_of_its_target(files, tmp_path, monkeypatch):
     monkeypatch.setattr(links, "_RETURN_S", 1.0)
-    _, first, second, last = files
+    _, *parts = files
+    first, second, _ = parts
     with (
         stage(first, f"ipc://{tmp_path}/1") as (one, _),
         stage(second, f"ipc://{tmp_path}/2") as (two, end),
-        chain(last, [one, two]) as model,
+        chain(parts, [one, two]) as model,
     ):
         model.forward([Span(0, 0, TEXT[:20])])
         end()
@@ -193,13 +248,14 @@ def test_a_stage_that_stays_away_ends_the_passes_of_its_target(files, tmp_path, 
 
 
 def test_a_target_goes_on_with_a_stage_that_is_back(files, tmp_path):
-    whole, first, second, last = files
+    whole, *parts = files
+    first, second, _ = parts
     with contextlib.closing(LlamaModel(configured(whole), model_hash=HASH)) as model:
         wanted = texts_of(model)
     at_second = f"ipc://{tmp_path}/2"
     with stage(first, f"ipc://{tmp_path}/1") as (one, _), contextlib.ExitStack() as stack:
         _, end = stack.enter_context(stage(second, at_second))
-        model = stack.enter_context(chain(last, [one, at_second]))
+        model = stack.enter_context(chain(parts, [one, at_second]))
         model.forward([Span(0, 0, TEXT[:80])])
         model.forward([Span(1, 0, TEXT[:70])])
         saved = model.save(1)
@@ -215,11 +271,12 @@ def test_a_target_goes_on_with_a_stage_that_is_back(files, tmp_path):
 
 
 def test_a_stage_that_is_lost_again_and_again_ends_the_passes(files, tmp_path):
-    _, first, second, last = files
+    _, *parts = files
+    first, second, _ = parts
     places = f"ipc://{tmp_path}/1", f"ipc://{tmp_path}/2"
     with stage(first, places[0]), contextlib.ExitStack() as stack:
         _, end = stack.enter_context(stage(second, places[1]))
-        model = stack.enter_context(chain(last, list(places)))
+        model = stack.enter_context(chain(parts, list(places)))
         for error in (*(SequencesLostError,) * 3, StageLostError):
             end()
             _, end = stack.enter_context(stage(second, places[1]))
@@ -228,7 +285,8 @@ def test_a_stage_that_is_lost_again_and_again_ends_the_passes(files, tmp_path):
 
 
 def test_only_a_key_of_a_target_may_use_a_stage(files, tmp_path):
-    _, first, second, last = files
+    _, *parts = files
+    first, second, last = parts
     server, target, other = new_key_pair(), new_key_pair(), new_key_pair()
     keys = ServerKeys(server, lambda key: key in (target.public, other.public))
     with (
@@ -238,10 +296,10 @@ def test_only_a_key_of_a_target_may_use_a_stage(files, tmp_path):
         ),
         stage(second, f"ipc://{tmp_path}/2") as (two, _),
     ):
-        others = [StageAddress(two, None)]
+        others = [StageAddress(two, None, two)]
         for pair, fails in ((other, True), (target, False)):
-            first_link = StageAddress(one, ClientKeys(pair, server.public))
-            ahead = StageLinks([first_link, *others], 30.0)
+            first_link = StageAddress(one, ClientKeys(pair, server.public), one)
+            ahead = linked([first_link, *others], [first, second])
             config, embedding = configured(last), Embedding(embedding_of(last))
             if fails:
                 with pytest.raises(EngineError, match="this key is not one of a target"):
@@ -294,8 +352,8 @@ def test_with_keys_no_row_can_be_read_on_the_wire(files, has_keys):
         contextlib.closing(StageModel(configured(first), model_hash=HASH)) as model,
     ):
         link_keys = ClientKeys(own, server.public) if has_keys else None
-        ahead = StageLinks([StageAddress(f"tcp://127.0.0.1:{port}", link_keys)], 30.0)
-        ahead.open(model.info, 1)
+        ahead = linked([StageAddress(f"tcp://127.0.0.1:{port}", link_keys, "one")], [first])
+        ahead.open(model.info)
         ahead.begin([Piece(0, 0, 9)], rows)
         made = ahead.finish()
         ahead.close()
@@ -318,9 +376,13 @@ class Stranger:
 
     async def open(self, **changes: Any) -> StageOpenReply:
         fields = {"model_hash": HASH, "numerics_class": self._numerics, "max_sequences": 3}
-        reply = await self.ask(StageOpenRequest(**(fields | changes)))
-        assert isinstance(reply, StageOpenReply)
-        return reply
+        fields |= {"part": "0.gguf", "first": 0, "end": 1}
+        while True:
+            reply = await self.ask(StageOpenRequest(**(fields | changes)))
+            assert isinstance(reply, StageOpenReply)
+            if reply.reason != LOADING:
+                return reply
+            await asyncio.sleep(0.01)
 
 
 ONE_ROW = np.zeros(256, np.float32).tobytes()
@@ -352,7 +414,6 @@ def test_what_a_target_may_not_ask_ends_its_use_and_nothing_else(files, tmp_path
                 for changes, why in (
                     ({"model_hash": "cd" * 32}, "another model"),
                     ({"numerics_class": "x"}, "another build, profile or kernels"),
-                    ({"max_sequences": 9}, "it has 3 sequences, and 9 are wanted"),
                 ):
                     assert why in (await stranger.open(**changes)).reason
                 assert not (await stranger.open()).reason
@@ -370,11 +431,12 @@ def test_what_a_target_may_not_ask_ends_its_use_and_nothing_else(files, tmp_path
 
 
 def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
-    _, first, second, last = files
+    _, *parts = files
+    first, second, _ = parts
     with (
         stage(first, f"ipc://{tmp_path}/1", most_saved_bytes=10_000) as (one, _),
         stage(second, f"ipc://{tmp_path}/2") as (two, _),
-        chain(last, [one, two]) as model,
+        chain(parts, [one, two]) as model,
     ):
         # It has as much of a text as each of the two blocks of the last stage.
         assert model.most_saved_bytes == 2 * 5_000
@@ -383,3 +445,53 @@ def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
         lost = "1 is lost: this stage has no memory for more saved"
         with pytest.raises(SequencesLostError, match=lost):
             model.forward([Span(0, saved.length, TEXT[200:201], 1)])
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_a_stage_gets_the_file_of_its_part_from_the_target(files, tmp_path):
+    whole, *parts = files
+    with contextlib.closing(LlamaModel(configured(whole), model_hash=HASH)) as model:
+        wanted = texts_of(model)
+    made = tmp_path / "0.gguf"
+    arrived = parts[0].read_bytes()
+    # What an earlier attempt left is not sent again, if the whole has the right hash.
+    (tmp_path / "0.gguf.incoming").write_bytes(arrived[:100_000])
+    with (
+        stage(None, f"ipc://{tmp_path}/1", folder=tmp_path) as (one, _),
+        stage(parts[1], f"ipc://{tmp_path}/2") as (two, _),
+        chain(parts, [one, two], sends=True) as model,
+    ):
+        for found, row in zip(texts_of(model), wanted, strict=True):
+            assert np.array_equal(found, row)
+    assert made.read_bytes() == arrived
+    assert not list(tmp_path.glob("*.incoming"))
+
+
+def test_a_file_that_arrived_damaged_is_not_used(files, tmp_path):
+    _, *parts = files
+    (tmp_path / "0.gguf.incoming").write_bytes(b"x" * 100_000)
+    with (
+        stage(None, f"ipc://{tmp_path}/1", folder=tmp_path) as (one, _),
+        stage(parts[1], f"ipc://{tmp_path}/2") as (two, _),
+    ):
+        with (
+            pytest.raises(EngineError, match=r"1: 0.gguf arrived damaged: it is fetched again"),
+            chain(parts, [one, two], sends=True),
+        ):
+            pass
+        assert not list(tmp_path.glob("0.gguf*"))
+        with chain(parts, [one, two], sends=True):
+            pass
+    assert (tmp_path / "0.gguf").exists()
+
+
+def test_a_file_that_nobody_has_is_told(files, tmp_path):
+    _, *parts = files
+    with (
+        stage(None, f"ipc://{tmp_path}/1", folder=tmp_path) as (one, _),
+        stage(parts[1], f"ipc://{tmp_path}/2") as (two, _),
+    ):
+        told = refusal(parts, [one, two])
+    assert "1 lacks 0.gguf, which cannot be sent: this machine has no 0.gguf" in told

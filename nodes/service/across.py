@@ -1,0 +1,230 @@
+"""Opens a target's model on several machines: finds their stages, and decides who has what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from airdraft.mesh.endpoints import check_connect, check_secure
+from airdraft.mesh.keys import ClientKeys
+from airdraft.nodes.catalog import default_cache_dir
+from airdraft.nodes.catalog.gguf import GgufError, declared_by
+from airdraft.nodes.catalog.stages import (
+    CutError,
+    block_bytes,
+    embedding_of,
+    part_file,
+    part_name,
+    part_path,
+)
+from airdraft.nodes.config.settings import ConfigError, TargetEngine
+from airdraft.nodes.config.sources import environment
+from airdraft.nodes.engine.calibrate import Progress
+from airdraft.nodes.engine.cores import available_memory, memory_rate
+from airdraft.nodes.engine.llama_context import LlamaConfig
+from airdraft.nodes.engine.load import OpenedModel, open_split
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.engine.split.embedding import Embedding
+from airdraft.nodes.engine.split.last import SplitModel
+from airdraft.nodes.engine.thinking import find_thinking
+from airdraft.nodes.keys.asking import ask
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.messages.stages import MOST_STAGES, StagesReply, StagesRequest
+from airdraft.nodes.stage.asking import Facts, StageAddress, facts_of
+from airdraft.nodes.stage.links import StageLinks
+from airdraft.nodes.stage.outgoing import PartFiles
+from airdraft.nodes.stage.parts import Part
+from airdraft.nodes.worker.engines import checked_model, llama_config
+from airdraft.policies.layers import Machine, cuts_for, step_s
+
+logger = logging.getLogger(__name__)
+
+# The share of a machine's free memory that layers may take: the rest is for the cache and buffers.
+_LAYERS_OF_FREE: Final = 0.75
+_ASK_S: Final = 1.0
+
+
+def open_with_stages(
+    settings: TargetEngine, ring: Keyring, connect: str, limit_s: float, progress: Progress | None
+) -> OpenedModel:
+    """Open a target's model, the last stage of a split one, and links to the others.
+
+    connect: the endpoint of the coordinator, which knows where stages are. limit_s: how long to
+    wait for a stage that has joined, or that is no member. Raises ConfigError, EngineError,
+    KeysError, EndpointError and MeshError.
+    """
+    report = progress or (lambda *_: None)
+    find = partial(_find, settings.across, ring, connect, report)
+    stages = find(None)
+    facts = facts_of(stages, limit_s)
+    cache = default_cache_dir(environment())
+    path, model_hash = checked_model(settings, cache)
+    declared = declared_by(path)
+    folder, whole = cache / "stages", None
+    if declared.blocks is None:
+        whole = path
+        sizes = block_bytes(path)
+        parts = _fixed_parts(stages, facts, model_hash)
+        if not parts:
+            own = memory_rate(llama_config(settings, path).num_threads)
+            parts = _planned_parts(path, model_hash, sizes, stages, facts, own, report)
+        path = part_file(path, f"{parts[-1].end}-{len(sizes)}", model_hash, folder, report)
+    else:
+        model_hash = declared.model_hash
+        parts = _fixed_parts(stages, facts, model_hash)
+        end = parts[-1].end if parts else 0
+        if end != declared.blocks.first or not declared.blocks.are_last:
+            raise ConfigError(
+                f"engine.model = {settings.model!r} has the blocks from {declared.blocks.first} to "
+                f"{declared.blocks.end - 1}, and the stages end before block {end}"
+            )
+
+    def cut(part: Part) -> tuple[Path, bool]:
+        assert whole is not None
+        is_new = not part_path(folder, model_hash, part.file).exists()
+        try:
+            made = part_file(whole, f"{part.first}-{part.end}", model_hash, folder, report)
+        except (CutError, GgufError, OSError) as error:
+            raise EngineError(str(error)) from error
+        return made, is_new
+
+    files = PartFiles(cut if whole is not None else None, report)
+
+    def make(config: LlamaConfig) -> SplitModel:
+        links = StageLinks(parts, find, limit_s, files)
+        embedding = Embedding(embedding_of(path))
+        return SplitModel(config, links, embedding, model_hash=model_hash)
+
+    opened = open_split(llama_config(settings, path), make, progress)
+    find_thinking(opened.model)
+    return opened
+
+
+# -- who has what ----------------------------------------------------------------------------------
+
+
+def _fixed_parts(
+    stages: Sequence[StageAddress], facts: Sequence[Facts], model_hash: str
+) -> list[Part]:
+    """Returns the parts that the stages have been started with; [] if they take any."""
+    fixed = [each.fixed for each in facts if each.fixed is not None]
+    if not fixed:
+        return []
+    if len(fixed) < len(facts):
+        free = next(s.name for s, each in zip(stages, facts, strict=True) if each.fixed is None)
+        raise ConfigError(f"stage {free} has no part, and others have: start all with --part")
+    at = 0
+    for stage, part in zip(stages, fixed, strict=True):
+        if part.model_hash != model_hash:
+            raise EngineError(f"stage {stage.name}: this is a stage of another model")
+        if part.first != at:
+            raise EngineError(
+                f"stage {stage.name} begins with block {part.first} and not {at}: "
+                f"name the stages in the order of their blocks"
+            )
+        at = part.end
+    return fixed
+
+
+def _planned_parts(
+    path: Path,
+    model_hash: str,
+    sizes: Sequence[int],
+    stages: Sequence[StageAddress],
+    facts: Sequence[Facts],
+    own_rate: float,
+    report: Progress,
+) -> list[Part]:
+    """Returns the parts with which all machines take about the same time, and tells them."""
+    machines = [
+        Machine(_LAYERS_OF_FREE * each.free_bytes, each.bytes_per_s, each.rtt_s) for each in facts
+    ]
+    machines.append(Machine(_LAYERS_OF_FREE * available_memory(), own_rate))
+    cuts = cuts_for(sizes, machines)
+    names = [*(stage.name for stage in stages), "this machine"]
+    if not cuts:
+        rooms = ", ".join(
+            f"{name} {machine.room_bytes / 1e9:.1f} GB"
+            for name, machine in zip(names, machines, strict=True)
+        )
+        raise ConfigError(
+            f"{path.name} has {len(sizes)} blocks of {sum(sizes) / 1e9:.1f} GB in all, for which "
+            f"there is no room on {rooms} (a quarter of free memory is left alone)"
+        )
+    bounds = [0, *cuts, len(sizes)]
+    told = [
+        f"{name} has the blocks {first} to {end - 1} ({sum(sizes[first:end]) / 1e9:.2f} GB)"
+        for name, (first, end) in zip(names, pairwise(bounds), strict=True)
+    ]
+    least_s = step_s(sizes, machines, cuts)
+    line = f"{', '.join(told)}: at most {1 / least_s:.1f} tokens/s for one text without guesses"
+    logger.info("%s", line)
+    report(line, 0, None)
+    return [
+        Part(model_hash, part_name(path, first, end), first, end)
+        for first, end in pairwise(bounds[:-1])
+    ]
+
+
+# -- where the stages are --------------------------------------------------------------------------
+
+
+def _find(
+    across: str, ring: Keyring, connect: str, report: Progress, limit_s: float | None
+) -> list[StageAddress]:
+    """Returns where the stages of a setting are, and has the coordinator let this target use them.
+
+    limit_s: how long to wait for members that are not in the mesh; None for as long as it takes.
+    Raises EngineError and what links raise.
+    """
+    words = [word.strip() for word in across.split(",")]
+    if not all(words) or len(words) > MOST_STAGES:
+        raise ConfigError(f"engine.across = {across!r}: 1 to {MOST_STAGES} names are accepted")
+    found, names = dict[str, StageAddress](), list[str]()
+    for word in words:
+        if "://" in word:
+            check_secure(check_connect(word))
+            found[word] = StageAddress(word, None, word)
+        else:
+            names.append(word)
+    if names:
+        endpoint, keys = ring.link(connect)
+        reply = asyncio.run(_asked(endpoint, keys, tuple(names), limit_s, report))
+        for stage in reply.stages:
+            own = None
+            if stage.key and keys is not None:
+                own = ClientKeys(keys.own, stage.key)
+            else:
+                check_secure(stage.endpoint)
+            found[stage.name] = StageAddress(check_connect(stage.endpoint), own, stage.name)
+    return [found[word] for word in words]
+
+
+async def _asked(
+    endpoint: str,
+    keys: ClientKeys | None,
+    names: tuple[str, ...],
+    limit_s: float | None,
+    report: Progress,
+) -> StagesReply:
+    """Ask the coordinator until all stages are in the mesh. Raises EngineError."""
+    missing = "no coordinator"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while True:
+                reply = await ask(endpoint, keys, StagesRequest(names), StagesReply, limit_s)
+                if reply.error:
+                    raise EngineError(reply.error)
+                away = [stage.name for stage in reply.stages if not stage.endpoint]
+                if not away:
+                    return reply
+                missing = ", ".join(away)
+                report(f"waiting for stage {missing}: start `airdraft stage` there", 0, None)
+                await asyncio.sleep(_ASK_S)
+    raise EngineError(f"stage {missing} is not in the mesh (waited for {limit_s:.0f} s)")
