@@ -119,7 +119,8 @@ def even_cuts(path: Path, count: int) -> list[int]:
     Raises CutError for more stages than blocks, GgufError or OSError.
     """
     sizes = block_bytes(path)
-    if not 1 < count <= (total := len(sizes)):
+    total = len(sizes)
+    if not 1 < count <= total:
         raise CutError(f"{count} stages: 2 to {total} are accepted, as many as blocks at most")
     ends = list(accumulate(sizes))
     cuts = [1 + bisect_left(ends, ends[-1] * part / count) for part in range(1, count)]

@@ -24,7 +24,7 @@ PAIRS = [(role, message) for role in sorted(ROLES) for message in MESSAGES]
 def one_of_each() -> Mesh:
     """One of each role is in, and one stream is under way."""
     mesh = make_mesh(with_draft=True)
-    for role in ("gateway", "admin"):
+    for role in ("gateway", "admin", "stage"):
         mesh.join(PEERS[role], role)
     mesh.submit(peer=PEERS["client"])
     return mesh
