@@ -16,6 +16,8 @@ N = TypeVar("N", int, float)
 
 # The endpoint of a mesh that several users of one machine share: services, or users with keys.
 LOOPBACK_ENDPOINT = "tcp://127.0.0.1:7411"
+# Where a stage listens: on this machine, and for others, with keys.
+STAGE_ENDPOINT, STAGE_ENDPOINT_FOR_ALL = "tcp://127.0.0.1:7412", "tcp://0.0.0.0:7412"
 # Four Pings and the time of a retransmission. A stopped process is noticed within 2.5 s, and a link
 # with delays of up to a second loses no member.
 HEARTBEAT_INTERVAL_S = 0.5

@@ -11,10 +11,12 @@ from airdraft.mesh.endpoints import check_bind
 from airdraft.mesh.errors import EndpointError, InsecureEndpointError, KeysError
 from airdraft.nodes.catalog import Catalog, default_cache_dir
 from airdraft.nodes.config.settings import (
+    STAGE_ENDPOINT_FOR_ALL,
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
     ServeConfig,
+    StageConfig,
     TargetConfig,
 )
 from airdraft.nodes.config.sources import load, schema_of, variable_of
@@ -27,16 +29,18 @@ from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.gateway.config import GatewayConfig, admits_anybody
 from airdraft.nodes.keys.keyring import Keyring
 
-Config = CoordinatorConfig | ServeConfig | TargetConfig | DraftConfig | GatewayConfig
+Config = CoordinatorConfig | ServeConfig | TargetConfig | DraftConfig | StageConfig | GatewayConfig
 ROLES: Mapping[str, type[Config]] = {
     "target": TargetConfig,
     "draft": DraftConfig,
+    "stage": StageConfig,
     "coordinator": CoordinatorConfig,
     "gateway": GatewayConfig,
     "serve": ServeConfig,
 }
-# What an environment configures where no role is named. `serve` is all of them in one.
-_USUAL = [role for role in ROLES if role != "serve"]
+# What an environment configures where no role is named. `serve` is all of them in one, and a stage
+# is for models that one machine cannot hold.
+_USUAL = [role for role in ROLES if role not in ("serve", "stage")]
 # Variables that are not settings of a role.
 _OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KERNELS", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
 
@@ -125,6 +129,8 @@ def _endpoints(configs: list[Config], asked: Asked) -> list[Finding]:
                 findings.append(machine.check_port(endpoint))
             else:
                 asked.ring.link(config.connect)
+            if isinstance(config, StageConfig):
+                findings.append(machine.check_port(config.listen or STAGE_ENDPOINT_FOR_ALL))
             if isinstance(config, GatewayConfig):
                 findings.append(machine.check_port(f"tcp://{config.listen}"))
                 findings += _api_keys(config, asked.ring.directory)

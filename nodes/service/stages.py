@@ -16,7 +16,13 @@ from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
 from airdraft.nodes.catalog.gguf import GgufError, declared_by
 from airdraft.nodes.catalog.stages import CutError, part_file, part_path
-from airdraft.nodes.config.settings import ConfigError, StageConfig, StageEngine
+from airdraft.nodes.config.settings import (
+    STAGE_ENDPOINT,
+    STAGE_ENDPOINT_FOR_ALL,
+    ConfigError,
+    StageConfig,
+    StageEngine,
+)
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.cores import available_memory, memory_rate, usable_cores
@@ -34,7 +40,6 @@ from airdraft.nodes.worker.engines import checked_model, llama_config
 _SAVED_OF_FREE: Final = 0.25
 _PART_NAME: Final = re.compile(r"\w[\w.+-]{0,90}\.gguf", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_ANYWHERE, _HERE = "tcp://0.0.0.0:7412", "tcp://127.0.0.1:7412"
 
 
 async def run_stage(
@@ -51,7 +56,7 @@ async def run_stage(
     link = ring.link(config.connect) if joins else None
     keys = link[1] if link is not None else None
     parts = await asyncio.to_thread(StageParts, config.engine, progress)
-    listen = config.listen or (_HERE if keys is None else _ANYWHERE)
+    listen = config.listen or (STAGE_ENDPOINT if keys is None else STAGE_ENDPOINT_FOR_ALL)
     member: StageMember | None = None
     server_keys = None
     if keys is not None:

@@ -8,11 +8,12 @@ let lastFlows = { nodes: [], flows: new Map(), busy: false };
 
 function showTopology(status, gateway) {
   const of = (role) => status.nodes.filter((node) => node.role === role);
-  const targets = of("target");
+  // A target is shown with the stages that have the other layers of its model.
+  const targets = [...of("target"), ...of("stage")];
   const drafts = of("draft");
   const box = $("topology");
   box.classList.toggle("dense", Math.max(targets.length, drafts.length) > MOST_BESIDE);
-  fillKeyed($("targets"), targets.length ? targets.map(nodeCard) : [h("li", { class: "none" }, "No target node: requests cannot be answered.")]);
+  fillKeyed($("targets"), of("target").length ? targets.map(nodeCard) : [...targets.map(nodeCard), h("li", { class: "none" }, "No target node: requests cannot be answered.")]);
   fillKeyed($("drafts"), drafts.length ? drafts.map(nodeCard) : [h("li", { class: "none" }, "No draft node: targets decode plainly or guess by prompt lookup.")]);
   setText($("num-targets"), String(targets.length || ""));
   setText($("num-drafts"), String(drafts.length || ""));
@@ -55,7 +56,7 @@ function nodeCard(node) {
     `${node.role} ${node.name}: ${node.model} (${node.engine})`,
     `model hash ${node.model_hash}`,
     node.role === "target" ? `numerics class ${node.numerics_class}` : "",
-    (node.exact ? "exact" : "not exact") + (node.takes_guesses ? "" : ", without guesses"),
+    node.role === "stage" ? "" : (node.exact ? "exact" : "not exact") + (node.takes_guesses ? "" : ", without guesses"),
     node.emulated ? "emulated: its timings imitate another device" : "",
     node.rate_bps === null ? "" : `link ${rate(node.rate_bps)}, ${node.rate_is}`,
     node.medium ? `shares the medium ${node.medium}` : "",
@@ -66,11 +67,11 @@ function nodeCard(node) {
   ];
   return h("li", { class: `node ${node.role} ${node.state}`, title: about.filter(Boolean).join("\n"), "data-key": keyOf(node) },
     h("div", { class: "name" }, h("span", {}, node.name), h("em", {}, state)),
-    h("div", { class: "model" }, node.model + (node.draft ? ` + ${node.draft}` : "") + (node.emulated ? " · emulated" : "")),
+    h("div", { class: "model" }, (node.role === "stage" ? `stage: ${node.model || "no part yet"}` : node.model) + (node.draft ? ` + ${node.draft}` : "") + (node.emulated ? " · emulated" : "")),
     isIn ? h("div", { class: "busy" }, h("i", { share: Math.min(1, node.busy) }), h("b", {}, percent(node.busy))) : h("div", { class: "model" }, node.reason),
     isIn ? h("div", { class: "facts" },
       h("span", {}, link.filter(Boolean).join(" · ") || "link unknown"),
-      h("span", {}, `${held} streams`)) : null);
+      node.role === "stage" ? null : h("span", {}, `${held} streams`)) : null);
 }
 
 // Draws a curve from each node to the coordinator; there are none when the nodes are in rows.
