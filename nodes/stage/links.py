@@ -115,6 +115,8 @@ class StageLinks:
             return future.result()
         except MeshError as error:
             raise EngineError(str(error)) from error
+        finally:
+            self._files.close()
 
     @property
     def most_tokens(self) -> int:

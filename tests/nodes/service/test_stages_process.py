@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from airdraft.mesh.authorized import Entry
+from airdraft.mesh.keys import ClientKeys, KnownCoordinator
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
-from airdraft.nodes.config.settings import TargetEngine
+from airdraft.nodes.config.settings import CoordinatorConfig, TargetEngine
+from airdraft.nodes.engine.protocol import EngineError
+from airdraft.nodes.keys.keyring import Keyring
+from airdraft.nodes.messages.access import ROLES
+from airdraft.nodes.messages.stages import IN_USE
 from airdraft.nodes.service.local import local_mesh
+from airdraft.nodes.stage.asking import StageAddress, facts_of
+from bench.harness.processes import free_port
 from tests.engine.kernels.tiny_models import Shape, write_model
 from tests.nodes.memory_mesh import ask
 
@@ -30,10 +39,12 @@ async def text_of(client: MeshClient, on_tokens=lambda: None) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def stage(file: Path, part: str, endpoint: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    words = str(file), "--part", part, "--listen", endpoint, "-t", "1"
+async def running(
+    words: Sequence[str], endpoint: str, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that says where it listens."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "airdraft", "stage", *words), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "airdraft", *words), stdout=asyncio.subprocess.PIPE, env=environ
     )
     assert process.stdout is not None
     try:
@@ -43,6 +54,13 @@ async def stage(file: Path, part: str, endpoint: str) -> AsyncIterator[asyncio.s
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
+
+
+def stage(
+    file: Path, part: str, endpoint: str
+) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    words = "stage", str(file), "--part", part, "--listen", endpoint, "-t", "1"
+    return running(words, endpoint)
 
 
 async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
@@ -84,3 +102,51 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         assert await asking == wanted
         assert first.returncode is None
         assert (mesh.pid("target"), told) == (target, [])
+
+
+async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mesh has keys, and the stage has an own folder of keys and one of models."""
+    monkeypatch.setenv("AIRDRAFT_CACHE", str(tmp_path / "cache"))
+    whole = tmp_path / "tiny.gguf"
+    write_model(whole, Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
+    ours, theirs = Keyring(tmp_path / "keys"), Keyring(tmp_path / "theirs")
+    server, own, other = ours.make_coordinator_pair(), ours.make_own(), theirs.make_own()
+    ours.authorized().add(Entry(own.public, "box", ROLES))
+    ours.authorized().add(Entry(other.public, "nano", frozenset({"stage"})))
+    at, listens = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
+    theirs.keep_coordinator(KnownCoordinator(at, server.public))
+    environ = os.environ | {"AIRDRAFT_CACHE": str(tmp_path / "b")}
+    words = "stage", "--keys", str(theirs.directory), "--listen", listens, "-t", "1"
+    config = CoordinatorConfig(keys=str(ours.directory))
+    engine = TargetEngine(model=str(whole), across="nano", cells=2048, threads=1)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(LIMIT_S))
+
+        async def lend() -> None:
+            await asyncio.sleep(2.0)
+            await stack.enter_async_context(running(words, listens, environ))
+
+        lending = asyncio.create_task(lend())
+        _, client = await stack.enter_async_context(
+            local_mesh(engine, None, listen=at, config=config, tell=lambda _line: None)
+        )
+        await lending
+        nodes = {node.role: node for node in (await client.nodes()).nodes}
+        assert (nodes["stage"].node, nodes["stage"].model) == ("nano/stage", "tiny-0-2.gguf")
+        assert len(await text_of(client)) == 300
+        (part,) = (tmp_path / "b" / "stages").glob("*/*")
+        assert part.name == "tiny-0-2.gguf"
+        # The target keeps its own part alone.
+        assert [path.name for path in (tmp_path / "cache" / "stages").glob("*/*")] == [
+            "tiny-2-4.gguf"
+        ]
+        for pair in (other, own):
+            address = StageAddress(listens, ClientKeys(pair, other.public), "nano")
+            with pytest.raises(EngineError, match=reason_of[pair is own]):
+                await asyncio.to_thread(facts_of, [address], 3.0)
+
+
+# The stage accepts no other key at all, and the target uses it.
+reason_of = ("did not answer", IN_USE)
