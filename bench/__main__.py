@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "report": "bench.results.command:report_command",
     "rows": "bench.rows:rows_command",
     "split": "bench.split:split_command",
+    "split-texts": "bench.split_texts:split_texts_command",
     "sim": "bench.sim.closed_loop:sim_command",
     "speed": "bench.speed:speed_command",
     "two-machines": "bench.hostile.two_machines:two_machines_command",

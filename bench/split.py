@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import statistics
 import subprocess
@@ -44,10 +45,14 @@ _STOP_LIMIT_S: Final = 10.0
 
 
 class DelayingRelay:
-    """Carries bytes between a port of loopback and another endpoint, each `delay_s` later."""
+    """Carries bytes between a port of loopback and another endpoint, each `delay_s` later.
+
+    rate_bps: of each direction; infinite without a limit.
+    """
 
     def __init__(self, to_port: int) -> None:
         self.port, self.delay_s, self._to_port = free_port(), 0.0, to_port
+        self.rate_bps = math.inf
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._is_listening = threading.Event()
@@ -68,8 +73,10 @@ class DelayingRelay:
             await asyncio.gather(self._carry(near, onward), self._carry(far, out))
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        free_at = 0.0
         while data := await source.read(1 << 20):
-            self._loop.call_later(self.delay_s, target.write, data)
+            free_at = max(free_at, self._loop.time()) + 8 * len(data) / self.rate_bps
+            self._loop.call_at(free_at + self.delay_s, target.write, data)
         self._loop.call_later(self.delay_s, target.close)
 
     def close(self) -> None:
