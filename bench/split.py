@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -118,6 +119,31 @@ def pass_ms(model: Model, num_streams: int, num_tokens: int, num_turns: int) -> 
     return 1e3 * statistics.median(took)
 
 
+def round_ms(model: SplitModel, num_streams: int, num_turns: int) -> float:
+    """Returns the median milliseconds in which each stream has a token, in two groups in turns."""
+    texts = [drawn_ids(seq, _CONTEXT, model.info.num_vocab) for seq in range(num_streams)]
+    for seq_id, text in enumerate(texts):
+        model.forward([Span(seq_id, 0, text)])
+    half = num_streams // 2
+    groups = [range(half), range(half, num_streams)]
+
+    def begin(turn: int) -> None:
+        # Both groups have a token of each turn.
+        group, at = groups[turn % 2], _CONTEXT + turn // 2
+        model.begin([Span(seq_id, at, [7], 1) for seq_id in group])
+
+    begin(0)
+    ended = []
+    for turn in range(1, 2 * num_turns):
+        begin(turn)
+        model.finish()
+        ended.append(time.perf_counter())
+    model.finish()
+    for seq_id in range(num_streams):
+        model.truncate(seq_id, 0)
+    return 2e3 * statistics.median(b - a for a, b in pairwise(ended))
+
+
 def reading_s(model: Model, num_tokens: int) -> float:
     """Returns the seconds until a prompt is read and its first token decided."""
     ids = drawn_ids(7, num_tokens, model.info.num_vocab)
@@ -185,6 +211,10 @@ def split_command(
                 took = pass_ms(model, *kind, turns)
                 told = f"{plain[kind]:.1f} | {took:.1f} | {took / plain[kind]:.2f}"
                 click.echo(f"{trip:g} ms | {kind[0]} | {kind[1]} | {told}")
+                if kind[0] > 1 and kind[1] == 1:
+                    took = round_ms(model, kind[0], turns)
+                    told = f"{plain[kind]:.1f} | {took:.1f} | {took / plain[kind]:.2f}"
+                    click.echo(f"{trip:g} ms | {kind[0]} in two groups | 1 | {told}")
             took = reading_s(model, prompt)
             told = f"{read:.2f} | {took:.2f} | {took / read:.2f}"
             click.echo(f"{trip:g} ms | a prompt of {prompt:,} tokens, s | {told}")

@@ -85,8 +85,8 @@ async def emulated_draft(
     grammars = Grammars(lambda _: b"", model.info.num_vocab, model.info.eog_token_ids)
     with ZmqContext() as context:
         state = DraftState(model, calibration, grammars, None)
-        joining = {"endpoint": endpoint, "node": "draft"}
-        node = DraftNode(context.connect(endpoint), state, model.info, costs, **joining)
+        link = context.connect(endpoint)
+        node = DraftNode(link, state, model.info, costs, endpoint=endpoint, node="draft")
         running = asyncio.create_task(node.run())
         try:
             yield

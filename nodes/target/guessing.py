@@ -184,6 +184,10 @@ class Guessing:
     def _used_cells(self) -> int:
         return self._model.info.num_cells - self._model.free_cells()
 
+    def pass_s(self, num_tokens: int) -> float:
+        """Returns the seconds of a pass of so many tokens, with all cells that are used now."""
+        return self._costs.table.at(num_tokens, self._used_cells)
+
     def begin(self, spans: Sequence[Span], num_read: int) -> None:
         """Note what the next pass runs. num_read: tokens of prompts in it."""
         self._last_pass = None

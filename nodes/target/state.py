@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cached_property
 
 from airdraft.nodes.engine.grammar import Grammars
 from airdraft.nodes.engine.masks import AT_ONCE, MaskService
@@ -28,14 +27,10 @@ from airdraft.nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from airdraft.nodes.target.guessing import Guessing, wait_s, waiting_groups
-from airdraft.nodes.target.prompt_reader import (
-    MAX_SCORE_BYTES,
-    PromptReader,
-    is_decoded,
-    num_read_tokens,
-    num_scores_that_fit,
-)
+from airdraft.nodes.target.choosing import Choosing
+from airdraft.nodes.target.groups import Flight, Groups, Pipelined
+from airdraft.nodes.target.guessing import Guessing, wait_s
+from airdraft.nodes.target.prompt_reader import PromptReader, is_decoded, num_read_tokens
 from airdraft.nodes.target.residents import Residents
 from airdraft.nodes.target.stream import NOTHING, Beside, Chosen, Committed, Event, TargetStream
 from airdraft.nodes.target.turns import Turns
@@ -82,11 +77,13 @@ class TargetState:
         self.grammars = grammars or Grammars(
             tokenizer.piece, model.info.num_vocab, model.info.eog_token_ids
         )
-        # The scores of a pass; fewer once a stream needs some, because the pieces count as well.
-        self._most_scores = MAX_SCORE_BYTES
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._guessing = Guessing(model, self._residents, costs.decode, turns)
+        self._choosing = Choosing(model.info, self._streams, self._residents, self._guessing)
+        self._groups = Groups(model if isinstance(model, Pipelined) else None)
+        # What passes committed that had to end between two steps.
+        self._landed: list[Event] = []
 
     @property
     def num_streams(self) -> int:
@@ -94,6 +91,7 @@ class TargetState:
 
     def open(self, spec: StreamSpec) -> list[Event]:
         """Add a stream, or return the reason why it fails. An older generation is replaced."""
+        self._land()
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.generation >= spec.generation:
@@ -107,7 +105,7 @@ class TargetState:
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
         if spec.num_logprobs >= 0 or spec.scores_prompt:
-            self._most_scores = self._num_scores_that_fit
+            self._choosing.limit_scores(self._tokenizer)
         stream = TargetStream(
             spec,
             spec.generation,
@@ -127,16 +125,13 @@ class TargetState:
         parked = [stream.park()] if stream.seq_id is None else []
         return [*parked, *(event for entered in resumed for event in self._announce(entered))]
 
-    @cached_property
-    def _num_scores_that_fit(self) -> int:
-        return num_scores_that_fit(self._tokenizer, self._model.info.num_vocab)
-
     def attach(self, turns: Turns) -> None:
         """Guess with a draft model of this process from now on."""
         turns.compute_masks_by(self._masks.service)
         self._guessing.attach(turns, self._streams.values())
 
     def close(self, stream_id: StreamId, generation: int) -> None:
+        self._land()
         stream = self._streams.get(stream_id)
         # The coordinator may send the generation before a parking of which it has no notice yet.
         if stream is not None and stream.spec.generation <= generation <= stream.generation:
@@ -151,6 +146,8 @@ class TargetState:
 
     def forget_all(self) -> None:
         """Drop every stream and saved prefix: a new coordinator knows neither them nor owners."""
+        self._land()
+        self._landed.clear()
         for stream in list(self._streams.values()):
             self._forget(stream, num_valid=0)
         self._residents.forget_saved()
@@ -182,7 +179,7 @@ class TargetState:
         Returns 0.0 if any stream can run now; otherwise the seconds until the first hold ends.
         """
         self._now = now
-        if self._residents.next_parked() is not None:
+        if self._residents.next_parked() is not None or self._groups or self._landed:
             return 0.0
         decoding = []
         for stream in self._residents:
@@ -217,34 +214,28 @@ class TargetState:
                 for s in self._residents
             )
             or self._residents.next_parked() is not None
+            or bool(self._groups or self._landed)
         )
 
     def step(self) -> list[Event]:
         """Run one pass over every stream that may decode and pieces of waiting prompts, or a step
         of the draft model in this process, if one pays before that pass."""
         self._look_for_masks()
-        if self._guessing.take_turn(self._decoding()[0]):
-            return []
+        decoding, is_full = self._choosing.decoding(self._now)
+        if (group := self._next_group(decoding, is_full)) or self._groups:
+            return self._step_of_groups(group)
+        events, self._landed = self._landed, []
+        if events or self._guessing.take_turn(decoding):
+            return events
         resumed = self._residents.resume()
-        events: list[Event] = [*self._residents.make_room(), *self._end_without_memory()]
-        decoding, is_full = self._decoding()
-        budget = self._model.info.max_batch_tokens - len(decoding)
-        score_budget = self._most_scores - sum(stream.num_scores for stream in decoding)
-        spans: list[Span] = []
-        guesses = self._guessing.choose(decoding, budget, score_budget)
-        for stream, chosen in zip(decoding, guesses, strict=True):
-            assert stream.seq_id is not None
-            token_ids = [stream.token_ids[-1], *chosen.token_ids]
-            start, count = len(stream.token_ids) - 1, len(token_ids)
-            spans.append(Span(stream.seq_id, start, token_ids, count, keeps=True))
-            stream.sampler.ask(chosen.token_ids)
-            budget -= len(chosen.token_ids)
-            score_budget -= len(chosen.token_ids) * stream.num_scores
+        events = [*self._residents.make_room(), *self._end_without_memory()]
+        decoding, is_full = self._choosing.decoding(self._now)
+        spans, guesses, budget, score_budget = self._choosing.spans_of(decoding)
         pieces = self._reader.choose_pieces(
             self._residents,
             budget,
             score_budget,
-            most_scores=self._most_scores,
+            most_scores=self._choosing.most_scores,
             is_beside_others=bool(spans),
             has_others=any(stream.announced for stream in self._streams.values()),
         )
@@ -256,11 +247,12 @@ class TargetState:
         if spans:
             turns = [*zip(decoding, guesses, strict=True), *((s, NOTHING) for s, _ in reading)]
             try:
-                ran = self._run(spans, turns, len(decoding))
+                logits = self._model.forward(spans)
             except SequencesLostError:
                 # What this step took says nothing of passes.
                 self._guessing.begin((), 0)
                 return [*events, *self._residents.park_all()]
+            ran = self._committed(spans, turns, len(decoding), logits)
             events += ran
             turn_s = self._guessing.turn_s
             if (num_read or turn_s) and any(isinstance(event, Committed) for event in ran):
@@ -276,6 +268,36 @@ class TargetState:
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
 
+    # -- two groups of streams in turns ------------------------------------------------------------
+
+    def _next_group(self, decoding: Sequence[TargetStream], is_full: bool) -> list[TargetStream]:
+        """Returns the streams whose pass begins while another one is under way, if that pays."""
+        if is_full or self._landed or not self._choosing.is_calm(decoding):
+            return []
+        return self._groups.next_of(decoding, self._guessing.pass_s)
+
+    def _step_of_groups(self, group: Sequence[TargetStream]) -> list[Event]:
+        """Let the pass of a group begin, and finish the oldest one if it is not the only one."""
+        # What it takes says nothing of a pass alone.
+        self._guessing.begin((), 0)
+        self._in_pass = {}
+        try:
+            if group:
+                spans, guesses, *_ = self._choosing.spans_of(group)
+                self._groups.begin(Flight(spans, list(zip(group, guesses, strict=True))))
+                if not self._groups.is_full:
+                    return []
+            flight, logits = self._groups.finish()
+        except SequencesLostError:
+            self._groups.clear()
+            return list(self._residents.park_all())
+        return self._committed(flight.spans, flight.turns, len(flight.turns), logits)
+
+    def _land(self) -> None:
+        """Finish the passes that are under way, because sequences are about to change."""
+        while self._groups:
+            self._landed += self._step_of_groups(())
+
     def _end_without_memory(self) -> list[Event]:
         """End the last stream in the cache if the memory that this was to grow into is taken."""
         if self._residents.shortage() <= 0:
@@ -289,21 +311,6 @@ class TargetState:
         for stream in self._streams.values():
             stream.waits_for_mask = self._masks.sits_out(stream.sampler)
 
-    def _decoding(self) -> tuple[list[TargetStream], bool]:
-        """Returns the streams that decode in this pass, and whether it has no room for others."""
-        able = [s for s in self._streams.values() if s.may_decode and self._residents.has_all(s)]
-        waiting = waiting_groups(able, self._now)
-        ready = [s for s in able if s.hold is None or s.hold.group not in waiting]
-        decoding: list[TargetStream] = []
-        num_scores = 0
-        for stream in ready:
-            num_scores += stream.num_scores
-            is_full = len(decoding) == self._model.info.max_batch_tokens
-            if is_full or num_scores > self._most_scores:
-                return decoding, True
-            decoding.append(stream)
-        return decoding, False
-
     def passed(self, seconds: float, now: float = 0.0) -> None:
         """Record that the last pass ended at `now`, and correct the cost table by its seconds."""
         if not self._guessing.passed(seconds, self._in_pass):
@@ -313,11 +320,14 @@ class TargetState:
             if (stream := self._streams.get(stream_id)) is not None:
                 stream.last_commit_at = now
 
-    def _run(
-        self, spans: Sequence[Span], turns: Sequence[tuple[TargetStream, Chosen]], num_decoding: int
+    def _committed(
+        self,
+        spans: Sequence[Span],
+        turns: Sequence[tuple[TargetStream, Chosen]],
+        num_decoding: int,
+        logits: Logits,
     ) -> list[Event]:
-        """Run one pass over the spans of these streams, of which the first num_decoding decode."""
-        logits = self._model.forward(spans)
+        """Commit what a pass has computed. The first num_decoding of its streams decode."""
         self._masks.settle(stream.sampler for stream, _ in turns)
         # The second item is the stream's length before the pass.
         done: list[tuple[TargetStream, int, Committed | StreamFailedNotice | None]] = []

@@ -87,6 +87,41 @@ def test_a_long_pass_goes_through_in_pieces(path, whole, tmp_path, monkeypatch):
     assert np.array_equal(rows, np.stack([*single[110:], *single[18:20]]))
 
 
+def test_two_passes_under_way_have_the_bits_of_one_after_the_other(path, tmp_path):
+    texts = [drawn_ids(seq_id, 900, 300) for seq_id in range(4)]
+
+    def spans(seq_ids, at, count):
+        return [Span(seq_id, at, texts[seq_id][at : at + count], count) for seq_id in seq_ids]
+
+    with split(path, [1, 2], tmp_path, num_cells=2048) as model:
+        model.forward(spans(range(4), 0, 30))
+        rows, at = {}, 30
+        model.begin(spans((0, 1), at, 6))
+        # Long enough for compactions, and for a cache that grows.
+        for turn in range(1, 120):
+            group = (0, 1) if turn % 2 == 0 else (2, 3)
+            start = at + 3 * (turn // 2)
+            model.begin(spans(group, start, 6))
+            before = (2, 3) if turn % 2 == 0 else (0, 1)
+            start = at + 3 * ((turn - 1) // 2)
+            found = model.finish().copy()
+            for number, seq_id in enumerate(before):
+                rows[seq_id, start] = found[6 * number : 6 * number + 6]
+                # As after wrong guesses.
+                model.truncate(seq_id, start + 3)
+        model.finish()
+        with pytest.raises(InvalidInputError):
+            model.begin(spans((0,), 5, 1))
+        for seq_id in range(4):
+            model.truncate(seq_id, 0)
+        for seq_id in (0, 3):
+            model.forward(spans((seq_id,), 0, 30))
+            for start in sorted(start for each, start in rows if each == seq_id):
+                wanted = model.forward(spans((seq_id,), start, 6))
+                assert np.array_equal(wanted, rows[seq_id, start])
+                model.truncate(seq_id, start + 3)
+
+
 def test_texts_that_nobody_can_restore_are_dropped_in_all_stages(path, tmp_path, monkeypatch):
     dropped = []
     monkeypatch.setattr(StagesHere, "drop", lambda _stages, slot: dropped.append(slot))

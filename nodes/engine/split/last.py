@@ -7,6 +7,7 @@ of them work at the same time; no bit depends on where it is cut.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -27,6 +28,7 @@ from airdraft.nodes.engine.protocol import (
     SavedPrefix,
     SequencesLostError,
     Span,
+    check_spans,
 )
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.stage import Piece, RowModel
@@ -43,6 +45,8 @@ PIECE_TOKENS: Final = 16
 # fourth loss in a minute the target ends, and the coordinator finds out which request ends targets.
 _MOST_LOSSES: Final = 3
 _WITHIN_S: Final = 60.0
+# The weight of the last pass in the share of its time that this machine worked.
+_SHARE_RATE: Final = 0.1
 
 
 class StageLostError(EngineError):
@@ -111,6 +115,9 @@ class SplitModel(RowModel):
         self._untested = self.info
         # When the last losses were.
         self._losses = deque[float](maxlen=_MOST_LOSSES)
+        # When each pass under way began, and its parts.
+        self._begun: list[tuple[float, list[list[Span]]]] = []
+        self._own_share = 0.0
         try:
             num_cells = self._open_ahead()
         except BaseException:
@@ -124,11 +131,56 @@ class SplitModel(RowModel):
         self._size.limit = max(self._size.now, min(self._size.limit, num_cells))
         return num_cells
 
+    # -- passes, of which several may be under way -------------------------------------------------
+
+    @property
+    def own_share(self) -> float:
+        return self._own_share
+
     def forward(self, spans: Sequence[Span]) -> Logits:
         """As in Model. Raises SequencesLostError, too, if a stage was lost and is back."""
+        self.begin(spans)
+        return self.finish()
+
+    def begin(self, spans: Sequence[Span]) -> None:
+        """As in target.groups.Pipelined. Raises SequencesLostError as forward() does."""
+        num_tokens = check_spans(spans, self.info, self._log.lengths)
+        # Those of passes under way are not in the cache yet.
+        waiting = sum(len(s.token_ids) for _, parts in self._begun for part in parts for s in part)
+        self._make_room(num_tokens + waiting)
+        parts = list(_in_pieces(spans, min(PIECE_TOKENS, self._ahead.most_tokens)))
+        with self._opened_anew():
+            for part in parts:
+                pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
+                token_ids = itertools.chain.from_iterable(span.token_ids for span in part)
+                self._ahead.begin(pieces, self._embedding.rows_of(token_ids))
+        self._begun.append((time.monotonic(), parts))
+
+    def finish(self) -> Logits:
+        began, parts = self._begun[0]
+        found, own_s = list[Logits](), 0.0
+        with self._opened_anew():
+            for part in parts:
+                rows = self._ahead.finish()
+                self._batch.rows[: len(rows)] = rows
+                came = time.monotonic()
+                logits = self._run(part)
+                own_s += time.monotonic() - came
+                # The next pass overwrites the logits of this one.
+                found.append(logits.copy() if len(parts) > 1 else logits)
+        del self._begun[0]
+        if len(parts) == 1 and not self._begun:
+            share = own_s / (time.monotonic() - began)
+            self._own_share += _SHARE_RATE * (share - self._own_share) if self._own_share else share
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    @contextlib.contextmanager
+    def _opened_anew(self) -> Iterator[None]:
+        """Open the stages again if one is lost in the block, and tell that sequences are lost."""
         try:
-            return super().forward(spans)
+            yield
         except StageLostError as error:
+            self._begun.clear()
             now, losses = time.monotonic(), self._losses
             if len(losses) == _MOST_LOSSES and now - losses[0] < _WITHIN_S:
                 raise
@@ -151,21 +203,6 @@ class SplitModel(RowModel):
         # Cells of all blocks are equally large.
         num_blocks = int(self._llama.llama_model_n_layer(self._model))
         return self._ahead.saved_bytes_a_block * num_blocks
-
-    def _run(self, spans: Sequence[Span]) -> Logits:
-        parts = list(_in_pieces(spans, min(PIECE_TOKENS, self._ahead.most_tokens)))
-        for part in parts:
-            pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
-            token_ids = itertools.chain.from_iterable(span.token_ids for span in part)
-            self._ahead.begin(pieces, self._embedding.rows_of(token_ids))
-        found = list[Logits]()
-        for part in parts:
-            rows = self._ahead.finish()
-            self._batch.rows[: len(rows)] = rows
-            logits = super()._run(part)
-            # The next pass overwrites the logits of this one.
-            found.append(logits.copy() if len(parts) > 1 else logits)
-        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _cut(self, seq_id: int, length: int) -> None:
         self._ahead.cut(seq_id, length)
