@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 # So often the time of the slowest machine is halved in the search for the shortest one.
@@ -59,8 +61,21 @@ def _within(sizes: Sequence[int], machines: Sequence[Machine], seconds: float) -
     return cuts[:-1] if at == len(sizes) else []
 
 
+def slowest_s(sizes: Sequence[int], machines: Sequence[Machine], cuts: Sequence[int]) -> float:
+    """Returns the seconds of the slowest machine; infinite if something does not fit."""
+    found = 0.0
+    for used, machine in zip(_shares(sizes, cuts), machines, strict=True):
+        if not 0 < used <= machine.room_bytes:
+            return math.inf
+        found = max(found, used / machine.bytes_per_s)
+    return found
+
+
+def _shares(sizes: Sequence[int], cuts: Sequence[int]) -> list[int]:
+    return [sum(sizes[first:end]) for first, end in pairwise([0, *cuts, len(sizes)])]
+
+
 def step_s(sizes: Sequence[int], machines: Sequence[Machine], cuts: Sequence[int]) -> float:
     """Returns the predicted seconds of a pass of one token: a bound by memory and round trips."""
-    bounds = [0, *cuts, len(sizes)]
-    spans = zip(bounds, bounds[1:], machines, strict=False)
-    return sum(sum(sizes[a:b]) / machine.bytes_per_s + machine.rtt_s for a, b, machine in spans)
+    shares = zip(_shares(sizes, cuts), machines, strict=True)
+    return sum(used / machine.bytes_per_s + machine.rtt_s for used, machine in shares)

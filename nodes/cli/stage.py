@@ -19,6 +19,7 @@ from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.cli.run import with_file
 from airdraft.nodes.config.settings import StageConfig
 from airdraft.nodes.config.sources import load
+from airdraft.nodes.service.running import Running, registered
 from airdraft.nodes.service.runtime import run_to_end, set_up_logging
 
 _PART = "The only part of the model that it runs: 1/2, or 0-14 for blocks."
@@ -54,5 +55,11 @@ def stage_command(named: str | None, **values: Any) -> None:
 
     from airdraft.nodes.service.stages import run_stage
 
-    with Progress() as progress:
-        run_to_end(lambda: run_stage(config, announce, progress), is_service=True)
+    listed = Running("stage", name=config.name, model=config.engine.model)
+    with Progress() as progress, registered(listed) as file:
+
+        def on_bound(endpoint: str) -> None:
+            file.change(is_ready=True)
+            announce(endpoint)
+
+        run_to_end(lambda: run_stage(config, on_bound, progress), is_service=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Final
 
 from airdraft.mesh.endpoints import check_connect, check_secure
 from airdraft.mesh.keys import ClientKeys
+from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import default_cache_dir
 from airdraft.nodes.catalog.gguf import GgufError, declared_by
 from airdraft.nodes.catalog.stages import (
@@ -41,13 +43,16 @@ from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
 from airdraft.nodes.worker.engines import checked_model, llama_config
-from airdraft.policies.layers import Machine, cuts_for, step_s
+from airdraft.policies.layers import Machine, cuts_for, slowest_s, step_s
 
 logger = logging.getLogger(__name__)
 
 # The share of a machine's free memory that layers may take: the rest is for the cache and buffers.
 _LAYERS_OF_FREE: Final = 0.75
 _ASK_S: Final = 1.0
+# Memory that is measured twice differs by up to a fifth on a machine with other work, and for other
+# parts their files would have to be sent.
+_KEPT_WITHIN: Final = 1.25
 
 
 def open_with_stages(
@@ -72,8 +77,9 @@ def open_with_stages(
         sizes = block_bytes(path)
         parts = _fixed_parts(stages, facts, model_hash)
         if not parts:
+            plan = part_path(folder, model_hash, "plan.json")
             own = memory_rate(llama_config(settings, path).num_threads)
-            parts = _planned_parts(path, model_hash, sizes, stages, facts, own, report)
+            parts = planned_parts(path, model_hash, sizes, stages, facts, own, plan, report)
         path = part_file(path, f"{parts[-1].end}-{len(sizes)}", model_hash, folder, report)
     else:
         model_hash = declared.model_hash
@@ -132,23 +138,29 @@ def _fixed_parts(
     return fixed
 
 
-def _planned_parts(
+def planned_parts(
     path: Path,
     model_hash: str,
     sizes: Sequence[int],
     stages: Sequence[StageAddress],
     facts: Sequence[Facts],
     own_rate: float,
+    plan: Path,
     report: Progress,
 ) -> list[Part]:
-    """Returns the parts with which all machines take about the same time, and tells them."""
+    """Returns the parts with which all machines take about the same time, and tells them.
+
+    plan: the file of the last plan, so that machines keep their parts if that is about as good.
+    """
     machines = [
         Machine(_LAYERS_OF_FREE * each.free_bytes, each.bytes_per_s, each.rtt_s) for each in facts
     ]
     machines.append(Machine(_LAYERS_OF_FREE * available_memory(), own_rate))
     cuts = cuts_for(sizes, machines)
     names = [*(stage.name for stage in stages), "this machine"]
-    if not cuts:
+    if cuts:
+        cuts = _kept_cuts(plan, names, sizes, machines, cuts)
+    else:
         rooms = ", ".join(
             f"{name} {machine.room_bytes / 1e9:.1f} GB"
             for name, machine in zip(names, machines, strict=True)
@@ -170,6 +182,27 @@ def _planned_parts(
         Part(model_hash, part_name(path, first, end), first, end)
         for first, end in pairwise(bounds[:-1])
     ]
+
+
+def _kept_cuts(
+    plan: Path,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    machines: Sequence[Machine],
+    best: Sequence[int],
+) -> list[int]:
+    """Returns the cuts of the last plan for these machines if they are about as good as the best
+    ones, and else keeps the best ones."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(plan.read_text(encoding="utf-8"))
+        cuts = [int(cut) for cut in kept["cuts"]]
+        is_of_these = kept["machines"] == list(names) and len(cuts) == len(names) - 1
+        limit_s = _KEPT_WITHIN * slowest_s(sizes, machines, best)
+        if is_of_these and slowest_s(sizes, machines, cuts) <= limit_s:
+            return cuts
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(plan, json.dumps({"machines": list(names), "cuts": list(best)}).encode())
+    return list(best)
 
 
 # -- where the stages are --------------------------------------------------------------------------

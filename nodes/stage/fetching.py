@@ -37,6 +37,7 @@ class Fetching:
             whole = await self._next()
             total = whole.total
             asked, num_asked = incoming.size if incoming.size <= total else incoming.begin_anew(), 0
+            incoming.check_room(total)
             while incoming.size < total:
                 while num_asked < _WINDOW and asked < total:
                     self._send(StageFileRequest(asked, FILE_PIECE_BYTES))

@@ -188,13 +188,14 @@ class StageNode:
         logger.info("a target uses this stage")
 
     async def _prepare(self, part: Part, max_sequences: int) -> None:
+        owner = self._owner
+        assert owner is not None
         try:
             path = await self._in_engine(self._parts.find, part)
             if path is None:
-                place, owner = self._parts.place(part), self._owner
-                assert owner is not None
                 self._fetching = Fetching(lambda message: self._send(owner, message))
                 try:
+                    place = self._parts.place(part)
                     path = await self._fetching.run(place, self._parts.progress)
                 finally:
                     self._fetching = None
@@ -208,7 +209,8 @@ class StageNode:
             await self._in_engine(load)
         except EngineError as error:
             logger.error("%s cannot be run: %s", part.file, error)
-            self._failure = str(error)[:_MOST_REASON] or "failed"
+            if self._owner == owner:
+                self._failure = str(error)[:_MOST_REASON] or "failed"
             return
         logger.info("%s is loaded", part.file)
         self._on_part(part.file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,15 @@ class Incoming:
             # A byte that is missing in the middle would be found out by the hash at the end.
             self._file = self._made.open("ab")
             self.size = self._file.tell()
+
+    def check_room(self, total: int) -> None:
+        """Raise EngineError if the disk has no room for the rest of a file of so many bytes."""
+        free = shutil.disk_usage(self._place.parent).free
+        if total - self.size > free:
+            raise EngineError(
+                f"{self._place.name} has {total / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} "
+                f"GB free"
+            )
 
     def begin_anew(self) -> int:
         """Forget what an earlier attempt left; returns the new size, 0."""

@@ -104,6 +104,12 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         assert (mesh.pid("target"), told) == (target, [])
 
 
+def parsed(name: str) -> tuple[int, int]:
+    """The blocks of a file by its name."""
+    _, first, end = name.removesuffix(".gguf").split("-")
+    return int(first), int(end)
+
+
 async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,14 +140,16 @@ async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use
         )
         await lending
         nodes = {node.role: node for node in (await client.nodes()).nodes}
-        assert (nodes["stage"].node, nodes["stage"].model) == ("nano/stage", "tiny-0-2.gguf")
+        assert nodes["stage"].node == "nano/stage"
+        # Who has what follows from how fast memory is.
+        first, end = parsed(nodes["stage"].model)
+        assert first == 0 < end < 4
         assert len(await text_of(client)) == 300
         (part,) = (tmp_path / "b" / "stages").glob("*/*")
-        assert part.name == "tiny-0-2.gguf"
+        assert parsed(part.name) == (0, end)
         # The target keeps its own part alone.
-        assert [path.name for path in (tmp_path / "cache" / "stages").glob("*/*")] == [
-            "tiny-2-4.gguf"
-        ]
+        (own_part,) = (tmp_path / "cache" / "stages").glob("*/*.gguf")
+        assert parsed(own_part.name) == (end, 4)
         for pair in (other, own):
             address = StageAddress(listens, ClientKeys(pair, other.public), "nano")
             with pytest.raises(EngineError, match=reason_of[pair is own]):

@@ -1,0 +1,68 @@
+"""Who gets which layers, by what machines tell, and when that changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.service import across
+from airdraft.nodes.service.across import planned_parts
+from airdraft.nodes.stage.asking import Facts, StageAddress
+
+GB = 10**9
+# Ten blocks of a GB each.
+SIZES = [GB] * 10
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(across, "available_memory", lambda: 16 * GB)
+    return tmp_path / "0123" / "plan.json"
+
+
+def ends(
+    plan: Path, *rates: float, free: int = 16 * GB, names: tuple[str, ...] = ("nano-1", "nano-2")
+) -> list[int]:
+    """The first block behind each stage. rates: GB/s of the stages; this machine has 10."""
+    stages = [StageAddress("", None, name) for name in names]
+    facts = [Facts(free, int(rate * GB), 0.001, None) for rate in rates]
+    told = list[str]()
+    parts = planned_parts(
+        Path("m.gguf"),
+        "ab" * 32,
+        SIZES,
+        stages,
+        facts,
+        10.0 * GB,
+        plan,
+        lambda line, *_: told.append(line),
+    )
+    assert f"{names[0]} has the blocks 0 to {parts[0].end - 1}" in told[0]
+    assert [part.first for part in parts] == [0, *(part.end for part in parts[:-1])]
+    assert [part.file for part in parts] == [f"m-{p.first}-{p.end}.gguf" for p in parts]
+    return [part.end for part in parts]
+
+
+def test_faster_machines_get_more_layers(plan: Path) -> None:
+    assert ends(plan, 10, 30) == [2, 8]
+
+
+def test_parts_stay_unless_others_are_much_better(plan: Path) -> None:
+    assert ends(plan, 10, 30) == [2, 8]
+    # At first the slowest takes 0.2 s; with these rates it would be 0.25 and 0.2.
+    assert ends(plan, 8, 30) == [2, 8]
+    assert ends(plan, 4, 30) != [2, 8]
+    # Other machines have no parts yet.
+    assert ends(plan, 30, 10, names=("nano-2", "nano-1")) == [6, 8]
+    plan.write_text("damaged")
+    assert ends(plan, 10, 30) == [2, 8]
+
+
+def test_what_no_longer_fits_is_given_anew_or_refused(plan: Path) -> None:
+    assert ends(plan, 10, 30) == [2, 8]
+    first, second = ends(plan, 10, 30, free=6 * GB)
+    assert second - first == 4
+    with pytest.raises(ConfigError, match=r"10 blocks of 10.0 GB in all.*nano-1 0.8 GB, nano-2"):
+        ends(plan, 10, 30, free=GB)
