@@ -27,8 +27,7 @@ from airdraft.nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from airdraft.nodes.target.choosing import Choosing
-from airdraft.nodes.target.groups import Flight, Groups, Pipelined
+from airdraft.nodes.target.choosing import Choosing, Flight, Groups, Pipelined
 from airdraft.nodes.target.guessing import Guessing, wait_s
 from airdraft.nodes.target.prompt_reader import PromptReader, is_decoded, num_read_tokens
 from airdraft.nodes.target.residents import Residents

@@ -143,7 +143,7 @@ class SplitModel(RowModel):
         return self.finish()
 
     def begin(self, spans: Sequence[Span]) -> None:
-        """As in target.groups.Pipelined. Raises SequencesLostError as forward() does."""
+        """As in target.choosing.Pipelined. Raises SequencesLostError as forward() does."""
         num_tokens = check_spans(spans, self.info, self._log.lengths)
         # Those of passes under way are not in the cache yet.
         waiting = sum(len(s.token_ids) for _, parts in self._begun for part in parts for s in part)
