@@ -17,8 +17,8 @@ from tests.nodes.machine.world import World
 _PACKAGE = Path(airdraft.__file__).parent
 # What decides which token is guessed, sent, verified and committed; not how logits are computed.
 _FOLDERS = ("nodes/scheduler/", "nodes/draft/", "nodes/target/", "policies/")
-# Six of these are the planner, which runs once a second. One decides which streams a pass has: there
-# may be two groups of them.
+# Six of these are the planner, which runs once a second. One decides which streams a pass has, of
+# which there may be two groups.
 _MOST_MODULES = 34
 
 
