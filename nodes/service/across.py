@@ -50,8 +50,9 @@ logger = logging.getLogger(__name__)
 # The share of a machine's free memory that layers may take: the rest is for the cache and buffers.
 _LAYERS_OF_FREE: Final = 0.75
 _ASK_S: Final = 1.0
-# Memory that is measured twice differs by up to a fifth on a machine with other work, and for other
-# parts their files would have to be sent.
+# Beside other work the rates of twelve measurements differed by up to 1.36 (two threads of a shared
+# Xeon; 1.03 with one), which changes the time of two equal machines by 1.19. With other parts their
+# files would have to be sent.
 _KEPT_WITHIN: Final = 1.25
 
 
@@ -75,7 +76,7 @@ def open_with_stages(
     if declared.blocks is None:
         whole = path
         sizes = block_bytes(path)
-        parts = _fixed_parts(stages, facts, model_hash)
+        parts = fixed_parts(stages, facts, model_hash)
         if not parts:
             plan = part_path(folder, model_hash, "plan.json")
             own = memory_rate(llama_config(settings, path).num_threads)
@@ -83,8 +84,13 @@ def open_with_stages(
         path = part_file(path, f"{parts[-1].end}-{len(sizes)}", model_hash, folder, report)
     else:
         model_hash = declared.model_hash
-        parts = _fixed_parts(stages, facts, model_hash)
-        end = parts[-1].end if parts else 0
+        parts = fixed_parts(stages, facts, model_hash)
+        if not parts:
+            raise ConfigError(
+                f"engine.model = {settings.model!r} is a part of a model: start the stages with "
+                f"the others, airdraft stage FILE, or name the whole model here"
+            )
+        end = parts[-1].end
         if end != declared.blocks.first or not declared.blocks.are_last:
             raise ConfigError(
                 f"engine.model = {settings.model!r} has the blocks from {declared.blocks.first} to "
@@ -115,7 +121,7 @@ def open_with_stages(
 # -- who has what ----------------------------------------------------------------------------------
 
 
-def _fixed_parts(
+def fixed_parts(
     stages: Sequence[StageAddress], facts: Sequence[Facts], model_hash: str
 ) -> list[Part]:
     """Returns the parts that the stages have been started with; [] if they take any."""
@@ -217,8 +223,9 @@ def _find(
     Raises EngineError and what links raise.
     """
     words = [word.strip() for word in across.split(",")]
-    if not all(words) or len(words) > MOST_STAGES:
-        raise ConfigError(f"engine.across = {across!r}: 1 to {MOST_STAGES} names are accepted")
+    if not all(words) or len(set(words)) < len(words) or len(words) > MOST_STAGES:
+        accepted = f"1 to {MOST_STAGES} different names are accepted"
+        raise ConfigError(f"engine.across = {across!r}: {accepted}")
     found, names = dict[str, StageAddress](), list[str]()
     for word in words:
         if "://" in word:

@@ -1,4 +1,4 @@
-"""Runs a stage of a split model."""
+"""Runs a stage, which lends its machine to a target for some layers of a model."""
 
 from __future__ import annotations
 

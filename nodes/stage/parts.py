@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -74,7 +75,7 @@ class Incoming:
     def __init__(self, place: Path) -> None:
         """place: where the whole file will be. Raises EngineError if nothing can be written."""
         self._place, self._made = place, place.with_name(f"{place.name}.incoming")
-        with _Told(place):
+        with _told(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             # A byte that is missing in the middle would be found out by the hash at the end.
             self._file = self._made.open("ab")
@@ -97,13 +98,13 @@ class Incoming:
 
     def add(self, data: bytes) -> None:
         """Add the next piece. Raises EngineError."""
-        with _Told(self._place):
+        with _told(self._place):
             self._file.write(data)
         self.size += len(data)
 
     def finish(self, sha256: str) -> Path:
         """Returns the whole file. Raises EngineError if it has another hash, and forgets it."""
-        with _Told(self._place):
+        with _told(self._place):
             self._file.close()
             if hash_file(self._made) != sha256:
                 self._made.unlink()
@@ -117,14 +118,10 @@ class Incoming:
         self._file.close()
 
 
-class _Told:
-    """Turns errors of the file system into one line."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            raise EngineError(f"{self._place} cannot be written: {error.strerror}") from error
+@contextlib.contextmanager
+def _told(place: Path) -> Iterator[None]:
+    """Turn errors of the file system in the block into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(f"{place} cannot be written: {error.strerror}") from error

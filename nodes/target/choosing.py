@@ -104,8 +104,11 @@ class Groups:
 
 
 class Choosing:
-    """most_scores: the scores of a pass; fewer once a stream needs some, because the pieces count
-    as well."""
+    """What a pass of decoding streams is made of.
+
+    most_scores: the scores of a pass; fewer once a stream needs some, because the pieces count as
+    well.
+    """
 
     def __init__(
         self,

@@ -81,8 +81,8 @@ class TargetState:
         self._guessing = Guessing(model, self._residents, costs.decode, turns)
         self._choosing = Choosing(model.info, self._streams, self._residents, self._guessing)
         self._groups = Groups(model if isinstance(model, Pipelined) else None)
-        # What passes committed that had to end between two steps.
-        self._landed: list[Event] = []
+        # The events of passes that had to be finished between two steps.
+        self._held: list[Event] = []
 
     @property
     def num_streams(self) -> int:
@@ -90,7 +90,7 @@ class TargetState:
 
     def open(self, spec: StreamSpec) -> list[Event]:
         """Add a stream, or return the reason why it fails. An older generation is replaced."""
-        self._land()
+        self._finish_all()
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.generation >= spec.generation:
@@ -130,7 +130,7 @@ class TargetState:
         self._guessing.attach(turns, self._streams.values())
 
     def close(self, stream_id: StreamId, generation: int) -> None:
-        self._land()
+        self._finish_all()
         stream = self._streams.get(stream_id)
         # The coordinator may send the generation before a parking of which it has no notice yet.
         if stream is not None and stream.spec.generation <= generation <= stream.generation:
@@ -145,8 +145,8 @@ class TargetState:
 
     def forget_all(self) -> None:
         """Drop every stream and saved prefix: a new coordinator knows neither them nor owners."""
-        self._land()
-        self._landed.clear()
+        self._finish_all()
+        self._held.clear()
         for stream in list(self._streams.values()):
             self._forget(stream, num_valid=0)
         self._residents.forget_saved()
@@ -178,7 +178,7 @@ class TargetState:
         Returns 0.0 if any stream can run now; otherwise the seconds until the first hold ends.
         """
         self._now = now
-        if self._residents.next_parked() is not None or self._groups or self._landed:
+        if self._residents.next_parked() is not None or self._groups or self._held:
             return 0.0
         decoding = []
         for stream in self._residents:
@@ -213,7 +213,7 @@ class TargetState:
                 for s in self._residents
             )
             or self._residents.next_parked() is not None
-            or bool(self._groups or self._landed)
+            or bool(self._groups or self._held)
         )
 
     def step(self) -> list[Event]:
@@ -223,7 +223,7 @@ class TargetState:
         decoding, is_full = self._choosing.decoding(self._now)
         if (group := self._next_group(decoding, is_full)) or self._groups:
             return self._step_of_groups(group)
-        events, self._landed = self._landed, []
+        events, self._held = self._held, []
         if events or self._guessing.take_turn(decoding):
             return events
         resumed = self._residents.resume()
@@ -271,7 +271,7 @@ class TargetState:
 
     def _next_group(self, decoding: Sequence[TargetStream], is_full: bool) -> list[TargetStream]:
         """Returns the streams whose pass begins while another one is under way, if that pays."""
-        if is_full or self._landed or not self._choosing.is_calm(decoding):
+        if is_full or self._held or not self._choosing.is_calm(decoding):
             return []
         return self._groups.next_of(decoding, self._guessing.pass_s)
 
@@ -292,10 +292,10 @@ class TargetState:
             return list(self._residents.park_all())
         return self._committed(flight.spans, flight.turns, len(flight.turns), logits)
 
-    def _land(self) -> None:
+    def _finish_all(self) -> None:
         """Finish the passes that are under way, because sequences are about to change."""
         while self._groups:
-            self._landed += self._step_of_groups(())
+            self._held += self._step_of_groups(())
 
     def _end_without_memory(self) -> list[Event]:
         """End the last stream in the cache if the memory that this was to grow into is taken."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.mesh.endpoints import check_bind, check_connect, check_secure, ipc_path
+from airdraft.mesh.endpoints import check_bind, check_connect, check_secure, ipc_path, reached_at
 from airdraft.mesh.errors import EndpointError, InsecureEndpointError
 from airdraft.mesh.zmq_transport import ZmqContext
 
@@ -72,3 +72,23 @@ def test_a_socket_file_is_closed_to_other_users_whatever_the_umask(tmp_path: Pat
             assert path.stat().st_mode & 0o007 == 0
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("bound", "towards", "told"),
+    [
+        ("tcp://10.0.0.2:7412", "tcp://10.0.0.1:7411", "tcp://10.0.0.2:7412"),
+        ("tcp://0.0.0.0:7412", "tcp://127.0.0.1:7411", "tcp://127.0.0.1:7412"),
+        ("tcp://0.0.0.0:7412", "ipc:///run/mesh", "tcp://127.0.0.1:7412"),
+        ("ipc:///run/stage", "ipc:///run/mesh", "ipc:///run/stage"),
+        # Another address of loopback is reached from the usual one.
+        ("tcp://0.0.0.0:7412", "tcp://127.0.0.9:7411", "tcp://127.0.0.1:7412"),
+    ],
+)
+def test_where_others_reach_an_endpoint(bound: str, towards: str, told: str) -> None:
+    assert reached_at(bound, towards) == told
+
+
+def test_a_machine_without_a_way_to_the_other_one_is_told() -> None:
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        reached_at("tcp://0.0.0.0:7412", "tcp://nowhere.invalid:7411")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from airdraft.mesh.latest import Latest
 from airdraft.nodes.coordinator.members.record import StageRecord
 from airdraft.nodes.coordinator.members.roster import Roster
 from airdraft.nodes.coordinator.sends import Send
@@ -18,6 +19,8 @@ from airdraft.nodes.messages.access import Caller, Role, key_name
 
 # A target that waits for stages asks once a second.
 _ASKED_OF_LATE_S = 5.0
+# A client is told the names that were asked for last.
+_MOST_MISSED = 4
 
 
 class Stages:
@@ -26,7 +29,7 @@ class Stages:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         # When a target asked last for a stage that is not here.
-        self._missed_at: dict[str, float] = {}
+        self._missed_at = Latest[str, float](_MOST_MISSED)
 
     def told(self, stage: StageRecord, notice: StageNotice) -> None:
         stage.endpoint, stage.key = notice.endpoint, notice.key
@@ -71,11 +74,5 @@ class Stages:
         return out
 
     def missed(self, now: float) -> list[str]:
-        """Returns the names of stages for which targets wait, in the order of the last questions.
-
-        Older ones are forgotten.
-        """
-        for name, at in list(self._missed_at.items()):
-            if now - at > _ASKED_OF_LATE_S:
-                del self._missed_at[name]
-        return list(self._missed_at)
+        """Returns the names of stages for which targets wait, in the order of the questions."""
+        return [name for name, at in self._missed_at.items() if now - at <= _ASKED_OF_LATE_S]

@@ -70,8 +70,8 @@ class Ahead(Protocol):
     def open(self, info: EngineInfo) -> int:
         """Begin with empty sequences; returns the cells that all stages have room for.
 
-        info: of the last stage. first: its first block. After a StageLostError this is called
-        again. Raises EngineError if these are not the stages of the same model before that block.
+        info: of the last stage. After a StageLostError this is called again. Raises EngineError if
+        a stage cannot have its part of the model.
         """
 
     def begin(self, pieces: Sequence[Piece], rows: Rows) -> None:

@@ -85,6 +85,16 @@ def test_a_client_is_told_which_stage_a_target_waits_for() -> None:
     assert (code, reason) == ("unavailable", "no target node is in the mesh: start one")
 
 
+def test_a_target_that_asks_for_ever_more_names_is_not_remembered_for_ever() -> None:
+    mesh = mesh_with_stages()
+    mesh.join(CLIENT, "client")
+    for number in range(100):
+        asked(mesh, f"nano-{number}" + "x" * 50, now=1.0)
+    _, reason = mesh.submit(1, 2.0).failure()
+    assert "nano-99x" in reason
+    assert reason.count("nano-") == 4
+
+
 def test_stages_are_shown_with_what_they_run_and_can_be_dismissed() -> None:
     mesh = mesh_with_stages()
     mesh.join(b"target", "target", make_profile())

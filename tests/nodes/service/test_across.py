@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.service import across
-from airdraft.nodes.service.across import planned_parts
+from airdraft.nodes.service.across import fixed_parts, planned_parts
 from airdraft.nodes.stage.asking import Facts, StageAddress
+from airdraft.nodes.stage.parts import Part
 
 GB = 10**9
 # Ten blocks of a GB each.
@@ -66,3 +68,39 @@ def test_what_no_longer_fits_is_given_anew_or_refused(plan: Path) -> None:
     assert second - first == 4
     with pytest.raises(ConfigError, match=r"10 blocks of 10.0 GB in all.*nano-1 0.8 GB, nano-2"):
         ends(plan, 10, 30, free=GB)
+
+
+HASH = "ab" * 32
+
+
+def fixed(*blocks: tuple[int, int] | None, model_hash: str = HASH) -> list[tuple[int, int]]:
+    """What a target takes where stages were started with these blocks; None for any."""
+    parts = [Part(model_hash, "", *each) if each else None for each in blocks]
+    facts = [Facts(16 * GB, 10 * GB, 0.001, part) for part in parts]
+    stages = [StageAddress("", None, f"nano-{number}") for number in range(1, 1 + len(facts))]
+    return [(part.first, part.end) for part in fixed_parts(stages, facts, HASH)]
+
+
+def test_stages_keep_the_parts_with_which_they_were_started() -> None:
+    assert fixed((0, 4), (4, 9)) == [(0, 4), (4, 9)]
+    assert fixed(None, None) == []
+
+
+@pytest.mark.parametrize(
+    ("blocks", "why"),
+    [
+        (((4, 9), (0, 4)), "stage nano-1 begins with block 4 and not 0: name the stages in the"),
+        (((0, 4), (5, 9)), "stage nano-2 begins with block 5 and not 4"),
+        (((0, 4), None), "stage nano-2 has no part, and others have: start all with --part"),
+    ],
+)
+def test_parts_that_do_not_follow_each_other_are_refused(
+    blocks: tuple[tuple[int, int] | None, ...], why: str
+) -> None:
+    with pytest.raises((EngineError, ConfigError), match=why):
+        fixed(*blocks)
+
+
+def test_a_part_of_another_model_is_refused() -> None:
+    with pytest.raises(EngineError, match="stage nano-1: this is a stage of another model"):
+        fixed((0, 4), model_hash="cd" * 32)

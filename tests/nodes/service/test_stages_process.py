@@ -150,11 +150,8 @@ async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use
         # The target keeps its own part alone.
         (own_part,) = (tmp_path / "cache" / "stages").glob("*/*.gguf")
         assert parsed(own_part.name) == (end, 4)
-        for pair in (other, own):
+        # It accepts no key but the target's, and the target uses it.
+        for pair, reason in ((other, "did not answer"), (own, IN_USE)):
             address = StageAddress(listens, ClientKeys(pair, other.public), "nano")
-            with pytest.raises(EngineError, match=reason_of[pair is own]):
+            with pytest.raises(EngineError, match=reason):
                 await asyncio.to_thread(facts_of, [address], 3.0)
-
-
-# The stage accepts no other key at all, and the target uses it.
-reason_of = ("did not answer", IN_USE)

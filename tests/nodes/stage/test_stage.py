@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,8 @@ from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.keys import ClientKeys
 from airdraft.mesh.security import ServerKeys, new_key_pair
 from airdraft.mesh.zmq_transport import ZmqContext
-from airdraft.nodes.catalog.gguf import declared_by
-from airdraft.nodes.catalog.stages import embedding_of, num_blocks, parts_of, write_stage
+from airdraft.nodes.catalog.stages import embedding_of
 from airdraft.nodes.engine.llama import LlamaModel
-from airdraft.nodes.engine.llama_context import LlamaConfig
-from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import EngineError, SequencesLostError, Span
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.last import SplitModel, StageLostError
@@ -36,169 +32,12 @@ from airdraft.nodes.messages.stages import (
     StagePassRequest,
     StagePiece,
 )
-from airdraft.nodes.stage import links, node
+from airdraft.nodes.stage import links
 from airdraft.nodes.stage.asking import StageAddress
-from airdraft.nodes.stage.links import StageLinks
-from airdraft.nodes.stage.node import StageNode
-from airdraft.nodes.stage.outgoing import PartFiles
-from airdraft.nodes.stage.parts import Part
-from tests.engine.kernels.tiny_models import Shape, write_model
+from tests.nodes.stage.scene import HASH, TEXT, chain, configured, linked, refusal, stage, texts_of
 
 # Longer than a second or two.
 pytestmark = pytest.mark.slow
-
-HASH = "ab" * 32
-TEXT = drawn_ids(1, 300, 300)
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is busy with other tests is not taken for a lost one."""
-    monkeypatch.setattr(links, "_SILENCE_S", 60.0)
-    monkeypatch.setattr(node, "_SILENCE_S", 60.0)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The whole model, and three stages of it."""
-    folder = tmp_path_factory.mktemp("model")
-    found = [folder / "tiny.gguf"]
-    write_model(found[0], Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
-    for part in parts_of(num_blocks(found[0]), [1, 2]):
-        found.append(folder / f"{part.first}.gguf")
-        write_stage(found[0], part, HASH, found[-1], lambda *_: None)
-    return found
-
-
-def configured(path: Path) -> LlamaConfig:
-    return LlamaConfig(path=path, num_cells=1024, max_sequences=3)
-
-
-def part_of(path: Path) -> Part:
-    blocks = declared_by(path).blocks
-    assert blocks is not None
-    return Part(HASH, path.name, blocks.first, blocks.end)
-
-
-class Files:
-    """Implements Parts with a file; without one, with what a target sends into a folder."""
-
-    def __init__(self, path: Path | None, folder: Path | None, most_saved_bytes: int) -> None:
-        self._path, self._folder, self._most_saved = path, folder, most_saved_bytes
-        self.fixed = part_of(path) if path is not None else None
-
-    def progress(self, label: str, done: int, total: int | None) -> None: ...
-
-    def facts(self, loaded: Part | None) -> tuple[int, int]:
-        return 1 << 30, 10**9
-
-    def refusal(self, part: Part) -> str:
-        is_other = self.fixed is not None and not self.fixed.is_same_as(part)
-        return "this is a stage of another model" if is_other else ""
-
-    def find(self, part: Part) -> Path | None:
-        return self._path
-
-    def place(self, part: Part) -> Path:
-        assert self._folder is not None
-        return self._folder / part.file
-
-    def open(self, path: Path, max_sequences: int) -> StageModel:
-        return StageModel(configured(path), model_hash=HASH)
-
-    def most_saved_bytes(self) -> int:
-        return self._most_saved
-
-
-@contextlib.contextmanager
-def stage(
-    path: Path | None,
-    endpoint: str,
-    *,
-    folder: Path | None = None,
-    keys: ServerKeys | None = None,
-    may_use: Callable[[str], bool] = lambda _key: True,
-    most_saved_bytes: int = 1 << 30,
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Runs a stage in a thread; yields its endpoint, and what ends it."""
-    parts, loop = Files(path, folder, most_saved_bytes), asyncio.new_event_loop()
-    bound, ending = threading.Event(), asyncio.Event()
-    endpoints = list[str]()
-
-    async def serve() -> None:
-        with ZmqContext() as context:
-            transport = context.bind(endpoint, keys)
-            endpoints.append(transport.endpoint)
-            served = StageNode(transport, parts, may_use)
-            running = asyncio.create_task(served.run())
-            bound.set()
-            await ending.wait()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-
-    def end() -> None:
-        if thread.is_alive():
-            loop.call_soon_threadsafe(ending.set)
-            thread.join()
-
-    try:
-        assert bound.wait(10)
-        yield endpoints[0], end
-    finally:
-        end()
-        loop.close()
-
-
-def linked(
-    stages: list[StageAddress], files: list[Path], limit_s: float = 30.0, sends: bool = False
-) -> StageLinks:
-    by_name = {path.name: path for path in files}
-    cut = (lambda part: (by_name[part.file], False)) if sends else None
-    parts = [part_of(path) for path in files]
-    return StageLinks(parts, lambda _: stages, limit_s, PartFiles(cut, lambda *_: None))
-
-
-@contextlib.contextmanager
-def chain(
-    files: list[Path],
-    stages: list[str],
-    keys: ClientKeys | None = None,
-    limit_s: float = 30.0,
-    sends: bool = False,
-) -> Iterator[SplitModel]:
-    """A target with all files of a model but the whole one. sends: stages get theirs from it."""
-    *before, last = files
-    ahead = linked([StageAddress(each, keys, each) for each in stages], before, limit_s, sends)
-    embedding = Embedding(embedding_of(last))
-    with contextlib.closing(
-        SplitModel(configured(last), ahead, embedding, model_hash=HASH)
-    ) as model:
-        yield model
-
-
-def refusal(files: list[Path], stages: list[str], limit_s: float = 30.0) -> str:
-    with pytest.raises(EngineError) as caught, chain(files, stages, limit_s=limit_s):
-        pass
-    return str(caught.value)
-
-
-def texts_of(model: Any) -> list[np.ndarray]:
-    """The rows of passes with wrong guesses, copies, and a text that is saved and restored."""
-    rows = [model.forward([Span(0, 0, TEXT[:200], 3)]).copy()]
-    rows.append(model.forward([Span(0, 200, [*TEXT[200:203], 7, 8], 3, keeps=True)]).copy())
-    model.truncate(0, 203)
-    model.copy_prefix(0, 1, 150)
-    rows.append(model.forward([Span(0, 203, TEXT[203:204], 1), Span(1, 150, [9], 1)]).copy())
-    saved = model.save(0)
-    model.truncate(0, 0)
-    model.restore(2, saved, 190)
-    rows.append(model.forward([Span(2, 190, TEXT[190:200], 10)]).copy())
-    for seq_id in (1, 2):
-        model.truncate(seq_id, 0)
-    return rows
 
 
 def test_stages_of_a_network_compute_the_bits_of_the_whole_model(files, tmp_path):
@@ -445,53 +284,3 @@ def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
         lost = "1 is lost: this stage has no memory for more saved"
         with pytest.raises(SequencesLostError, match=lost):
             model.forward([Span(0, saved.length, TEXT[200:201], 1)])
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def test_a_stage_gets_the_file_of_its_part_from_the_target(files, tmp_path):
-    whole, *parts = files
-    with contextlib.closing(LlamaModel(configured(whole), model_hash=HASH)) as model:
-        wanted = texts_of(model)
-    made = tmp_path / "0.gguf"
-    arrived = parts[0].read_bytes()
-    # What an earlier attempt left is not sent again, if the whole has the right hash.
-    (tmp_path / "0.gguf.incoming").write_bytes(arrived[:100_000])
-    with (
-        stage(None, f"ipc://{tmp_path}/1", folder=tmp_path) as (one, _),
-        stage(parts[1], f"ipc://{tmp_path}/2") as (two, _),
-        chain(parts, [one, two], sends=True) as model,
-    ):
-        for found, row in zip(texts_of(model), wanted, strict=True):
-            assert np.array_equal(found, row)
-    assert made.read_bytes() == arrived
-    assert not list(tmp_path.glob("*.incoming"))
-
-
-def test_a_file_that_arrived_damaged_is_not_used(files, tmp_path):
-    _, *parts = files
-    (tmp_path / "0.gguf.incoming").write_bytes(b"x" * 100_000)
-    with (
-        stage(None, f"ipc://{tmp_path}/1", folder=tmp_path) as (one, _),
-        stage(parts[1], f"ipc://{tmp_path}/2") as (two, _),
-    ):
-        with (
-            pytest.raises(EngineError, match=r"1: 0.gguf arrived damaged: it is fetched again"),
-            chain(parts, [one, two], sends=True),
-        ):
-            pass
-        assert not list(tmp_path.glob("0.gguf*"))
-        with chain(parts, [one, two], sends=True):
-            pass
-    assert (tmp_path / "0.gguf").exists()
-
-
-def test_a_file_that_nobody_has_is_told(files, tmp_path):
-    _, *parts = files
-    with (
-        stage(None, f"ipc://{tmp_path}/1", folder=tmp_path) as (one, _),
-        stage(parts[1], f"ipc://{tmp_path}/2") as (two, _),
-    ):
-        told = refusal(parts, [one, two])
-    assert "1 lacks 0.gguf, which cannot be sent: this machine has no 0.gguf" in told
