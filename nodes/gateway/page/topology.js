@@ -15,7 +15,7 @@ function showTopology(status, gateway) {
   box.classList.toggle("dense", Math.max(targets.length, drafts.length) > MOST_BESIDE);
   fillKeyed($("targets"), of("target").length ? targets.map(nodeCard) : [...targets.map(nodeCard), h("li", { class: "none" }, "No target node: requests cannot be answered.")]);
   fillKeyed($("drafts"), drafts.length ? drafts.map(nodeCard) : [h("li", { class: "none" }, "No draft node: targets decode plainly or guess by prompt lookup.")]);
-  setText($("num-targets"), String(targets.length || ""));
+  setText($("num-targets"), String(of("target").length || ""));
   setText($("num-drafts"), String(drafts.length || ""));
   const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
   fill($("coordinator-node"), hubCard("coordinator", `protocol ${status.protocol}`, [
@@ -49,6 +49,7 @@ function hubCard(name, text, facts) {
 
 function nodeCard(node) {
   const isIn = node.state !== "left";
+  const isStage = node.role === "stage";
   const state = node.state === "ok" ? "ok" : `${node.state} ${node.silent_s.toFixed(0)} s`;
   const link = [node.rtt_s === null ? "" : duration(node.rtt_s), rate(node.rate_bps)];
   const held = node.max_streams ? `${node.num_streams}/${node.max_streams}` : String(node.num_streams);
@@ -56,7 +57,7 @@ function nodeCard(node) {
     `${node.role} ${node.name}: ${node.model} (${node.engine})`,
     `model hash ${node.model_hash}`,
     node.role === "target" ? `numerics class ${node.numerics_class}` : "",
-    node.role === "stage" ? "" : (node.exact ? "exact" : "not exact") + (node.takes_guesses ? "" : ", without guesses"),
+    isStage ? "" : (node.exact ? "exact" : "not exact") + (node.takes_guesses ? "" : ", without guesses"),
     node.emulated ? "emulated: its timings imitate another device" : "",
     node.rate_bps === null ? "" : `link ${rate(node.rate_bps)}, ${node.rate_is}`,
     node.medium ? `shares the medium ${node.medium}` : "",
@@ -67,11 +68,12 @@ function nodeCard(node) {
   ];
   return h("li", { class: `node ${node.role} ${node.state}`, title: about.filter(Boolean).join("\n"), "data-key": keyOf(node) },
     h("div", { class: "name" }, h("span", {}, node.name), h("em", {}, state)),
-    h("div", { class: "model" }, (node.role === "stage" ? `stage: ${node.model || "no part yet"}` : node.model) + (node.draft ? ` + ${node.draft}` : "") + (node.emulated ? " · emulated" : "")),
-    isIn ? h("div", { class: "busy" }, h("i", { share: Math.min(1, node.busy) }), h("b", {}, percent(node.busy))) : h("div", { class: "model" }, node.reason),
+    h("div", { class: "model" }, (isStage ? `stage: ${node.model || "no part yet"}` : node.model) + (node.draft ? ` + ${node.draft}` : "") + (node.emulated ? " · emulated" : "")),
+    !isIn ? h("div", { class: "model" }, node.reason) : null,
+    isIn && !isStage ? h("div", { class: "busy" }, h("i", { share: Math.min(1, node.busy) }), h("b", {}, percent(node.busy))) : null,
     isIn ? h("div", { class: "facts" },
       h("span", {}, link.filter(Boolean).join(" · ") || "link unknown"),
-      node.role === "stage" ? null : h("span", {}, `${held} streams`)) : null);
+      isStage ? null : h("span", {}, `${held} streams`)) : null);
 }
 
 // Draws a curve from each node to the coordinator; there are none when the nodes are in rows.
