@@ -5,11 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
-
-# So often the time of the slowest machine is halved in the search for the shortest one.
-_STEPS: Final = 60
+from itertools import accumulate, pairwise, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +26,21 @@ def cuts_for(sizes: Sequence[int], machines: Sequence[Machine]) -> list[int]:
     each block, the last one with what else the last machine has. Returns [] if the blocks do not
     fit, or are fewer than the machines.
     """
-    if len(sizes) < len(machines):
-        return []
-    low, high = 0.0, sum(sizes) / min(machine.bytes_per_s for machine in machines)
-    found = _within(sizes, machines, high)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if cuts := _within(sizes, machines, middle):
-            found, high = cuts, middle
-        else:
-            low = middle
-    return found
-
-
-def _within(sizes: Sequence[int], machines: Sequence[Machine], seconds: float) -> list[int]:
-    """Returns cuts with which no machine takes longer; [] if there are none."""
-    cuts, at = list[int](), 0
-    for number, machine in enumerate(machines):
-        most = min(machine.room_bytes, seconds * machine.bytes_per_s)
-        # Each of the machines behind this one has a block at least.
-        last = len(sizes) - (len(machines) - 1 - number)
-        end, used = at, 0.0
-        while end < last and used + sizes[end] <= most:
-            used += sizes[end]
-            end += 1
-        if end == at:
-            return []
-        at = end
-        cuts.append(at)
-    return cuts[:-1] if at == len(sizes) else []
+    sums, count = [0, *accumulate(sizes)], len(sizes)
+    # For each number of first blocks: the time of the slowest of the machines so far, and their
+    # cuts, of which the last one is that number.
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
+    for machine in machines:
+        found: dict[int, tuple[float, list[int]]] = {}
+        for (first, (slowest, cuts)), end in product(best.items(), range(1, count + 1)):
+            used = sums[end] - sums[first]
+            if end <= first or used > machine.room_bytes:
+                continue
+            seconds = max(slowest, used / machine.bytes_per_s)
+            if end not in found or seconds < found[end][0]:
+                found[end] = seconds, [*cuts, end]
+        best = found
+    return best[count][1][:-1] if count in best else []
 
 
 def slowest_s(sizes: Sequence[int], machines: Sequence[Machine], cuts: Sequence[int]) -> float:
