@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Final
 from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError
 from airdraft.mesh.keys import ClientKeys
-from airdraft.mesh.zmq_sockets import ZmqClient
+from airdraft.mesh.transport import ClientTransport
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.messages.stages import IN_USE, StageFactsReply, StageFactsRequest
@@ -36,12 +37,12 @@ class StageAddress:
     name: str
 
 
-async def asked_again(client: ZmqClient, request: Any) -> AsyncIterator[Any]:
+async def asked_again(client: ClientTransport, request: Any) -> AsyncIterator[Any]:
     """Send a request each half second; yield what comes back, and None when nothing did."""
-    frames = encode(request)
-    connected_at, asked_at = time.monotonic(), 0.0
+    frames, loop = encode(request), asyncio.get_running_loop()
+    connected_at, asked_at = loop.time(), -math.inf
     while True:
-        now = time.monotonic()
+        now = loop.time()
         if now - asked_at >= ASK_EVERY_S:
             asked_at = now
             try:
@@ -83,7 +84,7 @@ def facts_of(stages: Sequence[StageAddress], limit_s: float) -> list[Facts]:
     return asyncio.run(ask_all())
 
 
-async def _facts(stage: StageAddress, client: ZmqClient, limit_s: float) -> Facts:
+async def _facts(stage: StageAddress, client: ClientTransport, limit_s: float) -> Facts:
     await _told_facts(stage, client, limit_s)
     # Not what it takes to connect, and to measure the memory.
     began = time.monotonic()
@@ -96,7 +97,9 @@ async def _facts(stage: StageAddress, client: ZmqClient, limit_s: float) -> Fact
     return Facts(told.free_bytes, max(1, told.bytes_per_s), rtt_s, fixed)
 
 
-async def _told_facts(stage: StageAddress, client: ZmqClient, limit_s: float) -> StageFactsReply:
+async def _told_facts(
+    stage: StageAddress, client: ClientTransport, limit_s: float
+) -> StageFactsReply:
     why, deadline = "did not answer: is it running, and reachable?", time.monotonic() + limit_s
     async for message in asked_again(client, StageFactsRequest()):
         if isinstance(message, StageFactsReply):

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
-
-import numpy as np
 
 from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, DecodeError, PeerGoneError
 from airdraft.mesh.messages import Bye, Ping, Pong
 from airdraft.mesh.transport import ServerTransport
-from airdraft.nodes.engine.protocol import EngineError, Rows, SavedPrefix
-from airdraft.nodes.engine.split.stage import Piece, StageModel
+from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.messages.stages import (
-    COPY,
-    CUT,
-    DROP,
     IN_USE,
     LOADING,
-    RESTORE,
-    SAVE,
-    StageCommand,
     StageFactsReply,
     StageFactsRequest,
     StageFileReply,
@@ -36,6 +25,7 @@ from airdraft.nodes.messages.stages import (
     StagePassRequest,
 )
 from airdraft.nodes.stage.fetching import Fetching
+from airdraft.nodes.stage.lent import Lent
 from airdraft.nodes.stage.parts import Part, Parts
 
 logger = logging.getLogger(__name__)
@@ -76,9 +66,7 @@ class StageNode:
         self._failure = ""
         # What is loaded; they belong to the engine's thread while that prepares a part.
         self._part: Part | None = None
-        self._model: StageModel | None = None
-        self._most_saved_bytes = 0
-        self._saved: dict[int, SavedPrefix] = {}
+        self._lent: Lent | None = None
         self._engine = ThreadPoolExecutor(1, "engine")
 
     async def run(self) -> None:
@@ -111,7 +99,7 @@ class StageNode:
             elif isinstance(message, StageOpenRequest):
                 self._open(peer, message, tasks)
             elif peer == self._owner:
-                self._heard_at = time.monotonic()
+                self._heard_at = _now()
                 if isinstance(message, Bye):
                     self._release("it has ended")
                 elif isinstance(message, Ping):
@@ -151,7 +139,7 @@ class StageNode:
             return
         if self._owner is None:
             self._failure = ""
-        self._owner, self._heard_at = peer, time.monotonic()
+        self._owner, self._heard_at = peer, _now()
         if self._preparing is not None and not self._preparing.done():
             self._refuse(peer, request, LOADING)
         elif self._failure:
@@ -164,27 +152,25 @@ class StageNode:
             self._lend(peer, request)
 
     def _is_loaded(self, part: Part, max_sequences: int) -> bool:
-        model = self._model
         return (
-            model is not None
+            self._lent is not None
             and self._part is not None
             and self._part.is_same_as(part)
-            and max_sequences <= model.info.max_sequences
+            and max_sequences <= self._lent.model.info.max_sequences
         )
 
     def _lend(self, peer: bytes, request: StageOpenRequest) -> None:
         """Let a target use the loaded part, with empty sequences."""
-        model = self._model
-        assert model is not None
+        assert self._lent is not None
+        model = self._lent.model
         if request.numerics_class != model.info.numerics_class:
             reason = "this stage computes with another build, profile or kernels"
             self._refuse(peer, request, reason)
             self._release(reason)
             return
         self._forget_sequences()
-        # A target saves a sequence before it drops others for it.
-        told = self._most_saved_bytes // 2
-        self._send(peer, StageOpenReply("", model.width, model.info.num_cells, told))
+        room = self._lent.told_saved_bytes
+        self._send(peer, StageOpenReply("", model.width, model.info.num_cells, room))
         logger.info("a target uses this stage")
 
     async def _prepare(self, part: Part, max_sequences: int) -> None:
@@ -203,8 +189,8 @@ class StageNode:
             def load() -> None:
                 assert path is not None
                 self._close_model()
-                self._model, self._part = self._parts.open(path, max_sequences), part
-                self._most_saved_bytes = self._parts.most_saved_bytes()
+                model = self._parts.open(path, max_sequences)
+                self._lent, self._part = Lent(model, self._parts.most_saved_bytes()), part
 
             await self._in_engine(load)
         except EngineError as error:
@@ -216,10 +202,9 @@ class StageNode:
         self._on_part(part.file)
 
     def _close_model(self) -> None:
-        self._saved.clear()
-        model, self._model, self._part = self._model, None, None
-        if model is not None:
-            model.close()
+        lent, self._lent, self._part = self._lent, None, None
+        if lent is not None:
+            lent.close()
 
     def _release(self, reason: str) -> None:
         """Forget the target and all that it had here."""
@@ -232,7 +217,7 @@ class StageNode:
 
     def _forget_sequences(self) -> None:
         self._era += 1
-        self._engine.submit(self._clear)
+        self._in_engine(self._clear)
 
     async def _notice_losses(self) -> None:
         while True:
@@ -242,7 +227,7 @@ class StageNode:
     async def _notice_silence(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            if self._owner is not None and time.monotonic() - self._heard_at > _SILENCE_S:
+            if self._owner is not None and _now() - self._heard_at > _SILENCE_S:
                 self._release("it was silent")
 
     def _send(self, peer: bytes, message: Any) -> None:
@@ -255,70 +240,34 @@ class StageNode:
     # -- passes ------------------------------------------------------------------------------------
 
     def _begin(self, peer: bytes, request: StagePassRequest) -> None:
-        loop, era = asyncio.get_running_loop(), self._era
+        era = self._era
 
-        def work() -> None:
-            if era == self._era:
-                reply = self._ran(request)
-                # The loop is closed when the process ends.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._finish, peer, era, reply)
+        def work() -> StagePassReply | None:
+            return self._ran(request) if era == self._era else None
 
-        self._engine.submit(work)
+        def finish(running: asyncio.Future[StagePassReply | None]) -> None:
+            reply = None if running.cancelled() else running.result()
+            if reply is not None and era == self._era:
+                self._send(peer, reply)
+                if reply.reason:
+                    # What its sequences have now is not known to the target.
+                    self._release(reply.reason)
 
-    def _finish(self, peer: bytes, era: int, reply: StagePassReply) -> None:
-        if era != self._era:
-            return
-        self._send(peer, reply)
-        if reply.reason:
-            # What its sequences have now is not known to the target.
-            self._release(reply.reason)
+        self._in_engine(work).add_done_callback(finish)
 
     def _ran(self, request: StagePassRequest) -> StagePassReply:
-        model = self._model
         try:
-            if model is None:
+            if self._lent is None:
                 raise EngineError("no part of a model is loaded")
-            for command in request.commands:
-                self._do(command, model)
-            rows = self._rows_of(request, model)
-            pieces = [Piece(each.seq_id, each.start, each.count) for each in request.pieces]
-            made = model.run(pieces, rows).tobytes() if pieces else b""
+            return StagePassReply(request.number, "", self._lent.run(request))
         except (EngineError, KeyError) as error:
             logger.warning("a pass failed: %s", error)
             return StagePassReply(request.number, str(error)[:_MOST_REASON] or "failed", b"")
-        return StagePassReply(request.number, "", made)
-
-    @staticmethod
-    def _rows_of(request: StagePassRequest, model: StageModel) -> Rows:
-        count, width = sum(each.count for each in request.pieces), model.width
-        if count > model.info.max_batch_tokens or len(request.rows) != 4 * count * width:
-            raise EngineError(f"{len(request.rows)} bytes of rows for {count} tokens")
-        rows: Rows = np.frombuffer(request.rows, np.float32).reshape(count, width)
-        if not np.isfinite(rows).all():
-            raise EngineError("rows with numbers that are not finite")
-        return rows
-
-    def _do(self, command: StageCommand, model: StageModel) -> None:
-        if command.kind == CUT:
-            model.truncate(command.seq_id, command.length)
-        elif command.kind == COPY:
-            model.copy_prefix(command.seq_id, command.other, command.length)
-        elif command.kind == SAVE:
-            saved = model.save(command.seq_id)
-            used = sum(each.num_bytes for each in self._saved.values())
-            if used + saved.num_bytes > self._most_saved_bytes:
-                raise EngineError("this stage has no memory for more saved texts")
-            self._saved[command.other] = saved
-        elif command.kind == RESTORE:
-            saved = self._saved[command.other]
-            model.restore(command.seq_id, saved, saved.length)
-        else:
-            assert command.kind == DROP
-            self._saved.pop(command.other, None)
 
     def _clear(self) -> None:
-        self._saved.clear()
-        if (model := self._model) is not None:
-            for seq_id in range(model.info.max_sequences):
-                model.truncate(seq_id, 0)
+        if self._lent is not None:
+            self._lent.clear()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from airdraft.nodes.catalog.stages import num_blocks, parts_of, write_stage
-from airdraft.nodes.stage import links, node
+from airdraft.nodes.stage import chain, node
 from tests.engine.kernels.tiny_models import Shape, write_model
 from tests.nodes.stage.scene import HASH
 
@@ -13,7 +13,7 @@ from tests.nodes.stage.scene import HASH
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is busy with other tests is not taken for a lost one."""
-    monkeypatch.setattr(links, "_SILENCE_S", 60.0)
+    monkeypatch.setattr(chain, "_SILENCE_S", 60.0)
     monkeypatch.setattr(node, "_SILENCE_S", 60.0)
 
 

@@ -31,8 +31,8 @@ HASH = "ab" * 32
 TEXT = drawn_ids(1, 300, 300)
 
 
-def configured(path: Path) -> LlamaConfig:
-    return LlamaConfig(path=path, num_cells=1024, max_sequences=3)
+def configured(path: Path, max_sequences: int = 3) -> LlamaConfig:
+    return LlamaConfig(path=path, num_cells=1024, max_sequences=max_sequences)
 
 
 def part_of(path: Path) -> Part:
@@ -65,7 +65,7 @@ class Files:
         return self._folder / part.file
 
     def open(self, path: Path, max_sequences: int) -> StageModel:
-        return StageModel(configured(path), model_hash=HASH)
+        return StageModel(configured(path, max_sequences), model_hash=HASH)
 
     def most_saved_bytes(self) -> int:
         return self._most_saved

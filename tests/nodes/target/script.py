@@ -140,8 +140,14 @@ class Desk:
     all texts. events: everything that was told.
     """
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, prefix_cache_bytes: int = 0) -> None:
-        self.state = TargetState(model, tokenizer, prefix_cache_bytes, costs=FLAT)
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        prefix_cache_bytes: int = 0,
+        costs: NodeCosts = FLAT,
+    ) -> None:
+        self.state = TargetState(model, tokenizer, prefix_cache_bytes, costs=costs)
         self.ready: dict[StreamId, int] = {}
         self.lengths: dict[StreamId, int] = {}
         self.events: list[Event] = []
