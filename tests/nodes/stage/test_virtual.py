@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -200,7 +201,9 @@ class Scene:
                     assert self.loop.time() < self._limit, "it does not end"
                     if self.drawn.random() < 0.2:
                         self._wait(self.drawn.uniform(0.0, 1.0))
-            except EngineError:
+            except EngineError as error:
+                # It was lost for the fourth time in a minute, or stays away.
+                assert re.search("is lost|did not answer|cannot be used", str(error))
                 self.counts["target ended"] += 1
                 self._end_target()
             self.counts["beside another"] += model.num_beside
