@@ -9,15 +9,15 @@ Only architectures are cut of which it was tried that stages compute the bits of
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import re
 import struct
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -34,6 +34,7 @@ from airdraft.nodes.engine.metadata import (
     Blocks,
 )
 from airdraft.nodes.engine.split.embedding import Table
+from airdraft.policies.layers import Layers, Machine, cuts_for
 
 # Their layers are all of one kind, and take nothing but the rows of the layer before. Random models
 # of each had the bits of the whole model in two stages (2026-12-02).
@@ -72,7 +73,7 @@ def parts_of(count: int, cuts: Sequence[int]) -> list[Blocks]:
 
 
 def part_named(path: Path, text: str) -> Blocks:
-    """Returns the blocks of a part: the K-th of N of about equal bytes by `K/N`, or `FIRST-END`.
+    """Returns the blocks of a part: `K/N` is the K-th of N equal machines, or `FIRST-END`.
 
     Raises CutError, GgufError or OSError.
     """
@@ -114,37 +115,33 @@ def part_path(folder: Path, model_hash: str, name: str) -> Path:
 
 
 def even_cuts(path: Path, count: int) -> list[int]:
-    """Returns where to cut a model into stages of about equal bytes, since a step reads them all.
+    """Returns where to cut a model for so many machines that are alike.
 
     Raises CutError for more stages than blocks, GgufError or OSError.
     """
-    sizes = block_bytes(path)
-    total = len(sizes)
+    layers = layers_of(path)
+    total = len(layers.sizes)
     if not 1 < count <= total:
         raise CutError(f"{count} stages: 2 to {total} are accepted, as many as blocks at most")
-    ends = list(accumulate(sizes))
-    cuts = [1 + bisect_left(ends, ends[-1] * part / count) for part in range(1, count)]
-    # Each stage has one block at least.
-    return [
-        min(max(cut, number), total - count + number) for number, cut in enumerate(cuts, start=1)
-    ]
+    return cuts_for(layers, [Machine(math.inf, 1.0)] * count)
 
 
-def block_bytes(path: Path) -> list[int]:
-    """Returns the bytes of each block that a step reads; the last one counts the output layer, too.
+def layers_of(path: Path) -> Layers:
+    """Returns the bytes that a step reads of each block and of the output layer.
 
     Raises CutError, GgufError or OSError.
     """
-    sizes = [0] * num_blocks(path)
+    sizes, head = [0] * num_blocks(path), 0
     with opened(path) as (header, _):
         # The embedding is read only if it is the output layer, too.
         has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
         for tensor in header.tensors:
-            number = tensor.name.split(".")[1]
-            place = int(number) if tensor.name.startswith("blk.") else len(sizes) - 1
-            if tensor.name != "token_embd.weight" or not has_output:
-                sizes[place] += tensor.num_blocks * tensor.block_bytes
-    return sizes
+            num_bytes = tensor.num_blocks * tensor.block_bytes
+            if tensor.name.startswith("blk."):
+                sizes[int(tensor.name.split(".")[1])] += num_bytes
+            elif tensor.name != "token_embd.weight" or not has_output:
+                head += num_bytes
+    return Layers(sizes, head)
 
 
 def num_blocks(path: Path) -> int:

@@ -19,8 +19,8 @@ from airdraft.nodes.catalog import default_cache_dir
 from airdraft.nodes.catalog.gguf import GgufError, declared_by
 from airdraft.nodes.catalog.stages import (
     CutError,
-    block_bytes,
     embedding_of,
+    layers_of,
     part_file,
     part_name,
     part_path,
@@ -43,7 +43,7 @@ from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
 from airdraft.nodes.worker.engines import checked_model, llama_config
-from airdraft.policies.layers import Machine, cuts_for, slowest_s, step_s
+from airdraft.policies.layers import Layers, Machine, cuts_for, slowest_s, step_s
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +75,13 @@ def open_with_stages(
     folder, whole = cache / "stages", None
     if declared.blocks is None:
         whole = path
-        sizes = block_bytes(path)
+        layers = layers_of(path)
         parts = fixed_parts(stages, facts, model_hash)
         if not parts:
             plan = part_path(folder, model_hash, "plan.json")
             own = memory_rate(llama_config(settings, path).num_threads)
-            parts = planned_parts(path, model_hash, sizes, stages, facts, own, plan, report)
-        path = part_file(path, f"{parts[-1].end}-{len(sizes)}", model_hash, folder, report)
+            parts = planned_parts(path, model_hash, layers, stages, facts, own, plan, report)
+        path = part_file(path, f"{parts[-1].end}-{len(layers.sizes)}", model_hash, folder, report)
     else:
         model_hash = declared.model_hash
         parts = fixed_parts(stages, facts, model_hash)
@@ -147,7 +147,7 @@ def fixed_parts(
 def planned_parts(
     path: Path,
     model_hash: str,
-    sizes: Sequence[int],
+    layers: Layers,
     stages: Sequence[StageAddress],
     facts: Sequence[Facts],
     own_rate: float,
@@ -162,25 +162,26 @@ def planned_parts(
         Machine(_LAYERS_OF_FREE * each.free_bytes, each.bytes_per_s, each.rtt_s) for each in facts
     ]
     machines.append(Machine(_LAYERS_OF_FREE * available_memory(), own_rate))
-    cuts = cuts_for(sizes, machines)
+    cuts = cuts_for(layers, machines)
     names = [*(stage.name for stage in stages), "this machine"]
     if cuts:
-        cuts = _kept_cuts(plan, names, sizes, machines, cuts)
+        cuts = _kept_cuts(plan, names, layers, machines, cuts)
     else:
+        total = sum(layers.sizes) + layers.head
         rooms = ", ".join(
             f"{name} {machine.room_bytes / 1e9:.1f} GB"
             for name, machine in zip(names, machines, strict=True)
         )
         raise ConfigError(
-            f"{path.name} has {len(sizes)} blocks of {sum(sizes) / 1e9:.1f} GB in all, for which "
+            f"{path.name} has {len(layers.sizes)} blocks of {total / 1e9:.1f} GB in all, for which "
             f"there is no room on {rooms} (a quarter of free memory is left alone)"
         )
-    bounds = [0, *cuts, len(sizes)]
+    bounds = [0, *cuts, len(layers.sizes)]
     told = [
-        f"{name} has the blocks {first} to {end - 1} ({sum(sizes[first:end]) / 1e9:.2f} GB)"
+        f"{name} has the blocks {first} to {end - 1} ({sum(layers.sizes[first:end]) / 1e9:.2f} GB)"
         for name, (first, end) in zip(names, pairwise(bounds), strict=True)
     ]
-    least_s = step_s(sizes, machines, cuts)
+    least_s = step_s(layers, machines, cuts)
     line = f"{', '.join(told)}: at most {1 / least_s:.1f} tokens/s for one text without guesses"
     logger.info("%s", line)
     report(line, 0, None)
@@ -193,7 +194,7 @@ def planned_parts(
 def _kept_cuts(
     plan: Path,
     names: Sequence[str],
-    sizes: Sequence[int],
+    layers: Layers,
     machines: Sequence[Machine],
     best: Sequence[int],
 ) -> list[int]:
@@ -203,8 +204,8 @@ def _kept_cuts(
         kept = json.loads(plan.read_text(encoding="utf-8"))
         cuts = [int(cut) for cut in kept["cuts"]]
         is_of_these = kept["machines"] == list(names) and len(cuts) == len(names) - 1
-        limit_s = _KEPT_WITHIN * slowest_s(sizes, machines, best)
-        if is_of_these and slowest_s(sizes, machines, cuts) <= limit_s:
+        limit_s = _KEPT_WITHIN * slowest_s(layers, machines, best)
+        if is_of_these and slowest_s(layers, machines, cuts) <= limit_s:
             return cuts
     plan.parent.mkdir(parents=True, exist_ok=True)
     write_whole(plan, json.dumps({"machines": list(names), "cuts": list(best)}).encode())

@@ -8,38 +8,52 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airdraft.policies.layers import Machine, cuts_for, slowest_s, step_s
+from airdraft.policies.layers import Layers, Machine, cuts_for, slowest_s, step_s
 
-sizes_of = st.lists(st.integers(1, 50), min_size=1, max_size=9)
+layers_of = st.builds(
+    Layers, st.lists(st.integers(1, 50), min_size=1, max_size=9), st.integers(0, 100)
+)
+LAYERS = Layers([10] * 30, 0)
 machines_of = st.lists(
     st.builds(Machine, st.floats(1, 120), st.floats(1, 100)), min_size=1, max_size=4
 )
 
 
 # The first machine may not take all that it has room for.
-@example([1, 1, 2, 1], [Machine(2.0, 1.0), Machine(1.0, 1.0), Machine(3.0, 1.0)])
-@given(sizes_of, machines_of)
+@example(Layers([1, 1, 2, 1], 0), [Machine(2.0, 1.0), Machine(1.0, 1.0), Machine(3.0, 1.0)])
+@given(layers_of, machines_of)
 def test_the_slowest_machine_is_as_fast_as_memory_allows(
-    sizes: list[int], machines: list[Machine]
+    layers: Layers, machines: list[Machine]
 ) -> None:
-    every = combinations(range(1, len(sizes)), len(machines) - 1)
-    best = min((slowest_s(sizes, machines, list(cuts)) for cuts in every), default=float("inf"))
-    cuts = cuts_for(sizes, machines)
+    every = combinations(range(1, len(layers.sizes)), len(machines) - 1)
+    best = min((slowest_s(layers, machines, list(cuts)) for cuts in every), default=float("inf"))
+    cuts = cuts_for(layers, machines)
     if best == float("inf"):
         assert cuts == []
     else:
-        assert slowest_s(sizes, machines, cuts) == pytest.approx(best)
+        assert slowest_s(layers, machines, cuts) == pytest.approx(best)
 
 
 def test_a_machine_with_twice_the_speed_has_twice_the_layers() -> None:
     machines = [Machine(1e9, 1e6), Machine(1e9, 2e6)]
-    assert cuts_for([10] * 30, machines) == [10]
-    assert slowest_s([10] * 30, machines, [10]) == pytest.approx(1e-4)
+    assert cuts_for(LAYERS, machines) == [10]
+    assert slowest_s(LAYERS, machines, [10]) == pytest.approx(1e-4)
     # But for its memory.
-    assert cuts_for([10] * 30, [Machine(1e9, 1e6), Machine(100, 2e6)]) == [20]
-    assert cuts_for([10] * 30, [Machine(190, 1e6), Machine(100, 2e6)]) == []
+    assert cuts_for(LAYERS, [Machine(1e9, 1e6), Machine(100, 2e6)]) == [20]
+    assert cuts_for(LAYERS, [Machine(190, 1e6), Machine(100, 2e6)]) == []
 
 
 def test_a_step_takes_the_time_of_all_machines_and_round_trips() -> None:
     machines = [Machine(1e9, 1e6, 0.005), Machine(1e9, 2e6)]
-    assert step_s([10_000] * 30, machines, [10]) == pytest.approx(0.1 + 0.005 + 0.1)
+    assert step_s(Layers([10_000] * 30, 2_000), machines, [10]) == pytest.approx(
+        0.1 + 0.005 + 0.101
+    )
+
+
+def test_the_output_layer_takes_room_and_counts_half() -> None:
+    layers = Layers([10] * 30, 100)
+    machines = [Machine(1e9, 1e6), Machine(1e9, 1e6)]
+    (cut,) = cuts_for(layers, machines)
+    assert cut in (17, 18)
+    assert cuts_for(layers, [Machine(1e9, 1e6), Machine(200, 1e6)]) == [20]
+    assert cuts_for(layers, [Machine(190, 1e6), Machine(200, 1e6)]) == []

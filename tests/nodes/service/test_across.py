@@ -12,6 +12,7 @@ from airdraft.nodes.service import across
 from airdraft.nodes.service.across import fixed_parts, planned_parts
 from airdraft.nodes.stage.asking import Facts, StageAddress
 from airdraft.nodes.stage.parts import Part
+from airdraft.policies.layers import Layers
 
 GB = 10**9
 # Ten blocks of a GB each.
@@ -34,7 +35,7 @@ def ends(
     parts = planned_parts(
         Path("m.gguf"),
         "ab" * 32,
-        SIZES,
+        Layers(SIZES, 0),
         stages,
         facts,
         10.0 * GB,
