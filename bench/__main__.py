@@ -41,6 +41,7 @@ _COMMANDS: Final = {
     "rows": "bench.rows:rows_command",
     "split": "bench.split:split_command",
     "split-texts": "bench.split_texts:split_texts_command",
+    "split-peers": "bench.split_peers:split_peers_command",
     "sim": "bench.sim.closed_loop:sim_command",
     "speed": "bench.speed:speed_command",
     "two-machines": "bench.hostile.two_machines:two_machines_command",

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from airdraft.nodes.catalog import CatalogError
+from airdraft.nodes.catalog.cuts import parts_of
 from airdraft.nodes.catalog.gguf import GgufError
-from airdraft.nodes.catalog.stages import embedding_of, num_blocks, parts_of, write_stage
+from airdraft.nodes.catalog.stages import embedding_of, write_stage
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.llama_context import LlamaConfig
@@ -149,8 +150,10 @@ def _spans(model: Model, streams: Sequence[_Stream], draw: random.Random) -> lis
             continue
         num = min(draw.randint(0, _MOST_GUESSES), len(token_ids) - 1 - stream.length)
         right = token_ids[stream.length : stream.length + max(0, num)]
+        # What cannot take wrong guesses back gets none.
+        chance = _RIGHT if model.info.can_take_back else 1.0
         guesses = [
-            token_id if draw.random() < _RIGHT else draw.randrange(model.info.num_vocab)
+            token_id if draw.random() < chance else draw.randrange(model.info.num_vocab)
             for token_id in right
         ]
         ids = [token_ids[stream.length - 1], *guesses]
@@ -283,7 +286,7 @@ def stage_files(path: Path, cuts: Sequence[int], folder: Path) -> tuple[list[Pat
     Raises CatalogError, GgufError or OSError.
     """
     files, model_hash = list[Path](), hash_file(path)
-    for part in parts_of(num_blocks(path), cuts):
+    for part in parts_of(path, cuts):
         files.append(folder / f"{part.first}.gguf")
         write_stage(path, part, model_hash, files[-1], lambda *_: None)
     return files, model_hash

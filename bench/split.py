@@ -24,7 +24,8 @@ from typing import Final
 
 import click
 
-from airdraft.nodes.catalog.stages import embedding_of, even_cuts, num_blocks
+from airdraft.nodes.catalog.cuts import possible_cuts
+from airdraft.nodes.catalog.stages import embedding_of, even_cuts
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
@@ -203,7 +204,7 @@ def split_command(
         embedding = Embedding(embedding_of(files[1]))
         model = SplitModel(last, links, embedding, model_hash=model_hash)
         stack.enter_context(contextlib.closing(model))
-        click.echo(f"{path.name}, cut at block {cut} of {num_blocks(path)}")
+        click.echo(f"{path.name}, cut at block {cut} of {possible_cuts(path)[1]}")
         click.echo("round trip | streams | tokens a pass | whole, ms | stages, ms | ratio")
         for trip in rtt_ms:
             relay.delay_s = trip / 2e3

@@ -18,10 +18,12 @@ _HEAD: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """sizes: bytes of each block. head: bytes of the output layer, which the last machine has."""
+    """sizes: bytes of each block. head: bytes of the output layer, which the last machine has.
+    cuts: the blocks with which a machine can begin, but for the first one."""
 
     sizes: Sequence[int]
     head: int
+    cuts: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +41,25 @@ def cuts_for(layers: Layers, machines: Sequence[Machine]) -> list[int]:
 
     Machines have consecutive blocks in their order. The slowest one takes as little time as memory
     allows: then prompts, and the passes of many streams, keep all of them busy. Returns [] if the
-    blocks do not fit, or are fewer than the machines.
+    blocks do not fit, or if there are too few places to cut.
     """
     sums, count = [0, *accumulate(layers.sizes)], len(layers.sizes)
+    ends = [*layers.cuts, count]
     # For each number of first blocks: the time of the slowest of the machines so far, and their
     # cuts, of which the last one is that number.
     best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
     for number, machine in enumerate(machines, start=1):
         head = layers.head if number == len(machines) else 0
         found: dict[int, tuple[float, list[int]]] = {}
-        for (first, (slowest, cuts)), end in product(best.items(), range(1, count + 1)):
+        for (first, (slowest, cuts)), end in product(best.items(), ends):
             if end <= first:
                 continue
             seconds = max(slowest, _share_s(sums[end] - sums[first], head, machine))
             if end not in found or seconds < found[end][0]:
                 found[end] = seconds, [*cuts, end]
         best = found
-    slowest, ends = best.get(count, (math.inf, []))
-    return ends[:-1] if slowest < math.inf else []
+    slowest, found_ends = best.get(count, (math.inf, []))
+    return found_ends[:-1] if slowest < math.inf else []
 
 
 def slowest_s(layers: Layers, machines: Sequence[Machine], cuts: Sequence[int]) -> float:

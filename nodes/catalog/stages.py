@@ -3,8 +3,6 @@
 A model that no single machine can hold runs on several. Each runs a stage: a model file of its own,
 which takes rows (one for each token) from the stage before and gives rows to the next one. The last
 stage has the vocabulary, the embedding and the output layer; the others have blocks alone.
-
-Only architectures are cut of which it was tried that stages compute the bits of the whole model.
 """
 
 from __future__ import annotations
@@ -17,12 +15,11 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import airdraft.nodes.catalog.disk as disk
-from airdraft.nodes.catalog.errors import CatalogError
+from airdraft.nodes.catalog.cuts import CutError, parts_of, possible_cuts
 from airdraft.nodes.catalog.fetch import ProgressCallback
 from airdraft.nodes.catalog.gguf import Header, Key, Tensor, opened
 from airdraft.nodes.engine.metadata import (
@@ -38,11 +35,6 @@ from airdraft.policies.layers import Layers, Machine, cuts_for
 
 # Their layers are all of one kind, and take nothing but the rows of the layer before. Random models
 # of each had the bits of the whole model in two stages (2026-12-02).
-ARCHITECTURES: Final = (
-    *("arcee", "bailingmoe", "command-r", "ernie4_5", "exaone", "hunyuan-dense", "internlm2"),
-    *("llama", "mistral3", "nemotron", "olmo", "olmoe", "phi3", "qwen2", "qwen2moe", "qwen3"),
-    *("qwen3moe", "seed_oss", "stablelm", "starcoder2"),
-)
 # A stage without vocabulary computes the logits of so many tokens, so that they cost nothing.
 _NUM_VOCAB: Final = 32
 _ALIGNMENT: Final = 32
@@ -51,25 +43,12 @@ _PIECE: Final = 1 << 22
 _HASH_CHARS: Final = 16
 _U64: Final = struct.Struct("<Q")
 # Types of values, and of a tensor.
-_UINT32, _STRING, _F32 = 4, 8, 0
+_UINT32, _FLOAT32, _STRING, _F32 = 4, 6, 8, 0
 # How a user names a part of a model.
 _PART: Final = re.compile(r"(\d{1,4})([/-])(\d{1,4})")
 _PART_WORDS: Final = "1/2 for the first of two parts, or 0-14 for blocks 0 to 13, is accepted"
 # Arrays that may be as long as there are blocks, but have no item for each.
 _OTHER_ARRAYS: Final = (".rope.dimension_sections",)
-
-
-class CutError(CatalogError):
-    """A model cannot be cut like that. The message is one line for the user."""
-
-
-def parts_of(count: int, cuts: Sequence[int]) -> list[Blocks]:
-    """Returns the stages of a model with `count` blocks, cut before these. Raises CutError."""
-    bounds = [0, *cuts, count]
-    if any(low >= high for low, high in pairwise(bounds)):
-        told = ", ".join(map(str, cuts))
-        raise CutError(f"cuts at {told}: rising numbers from 1 to {count - 1} are accepted")
-    return [Blocks(first, end, count) for first, end in pairwise(bounds)]
 
 
 def part_named(path: Path, text: str) -> Blocks:
@@ -79,15 +58,17 @@ def part_named(path: Path, text: str) -> Blocks:
     """
     if (found := _PART.fullmatch(text)) is None:
         raise CutError(f"part {text!r}: {_PART_WORDS}")
-    first, end, count = int(found[1]), int(found[3]), num_blocks(path)
+    first, end = int(found[1]), int(found[3])
     if found[2] == "/":
-        parts = parts_of(count, even_cuts(path, end))
+        parts = parts_of(path, even_cuts(path, end))
         if not 1 <= first <= end:
             raise CutError(f"part {text}: {_PART_WORDS}")
         return parts[first - 1]
+    _, count = possible_cuts(path)
     if not 0 <= first < end <= count or (first, end) == (0, count):
         raise CutError(f"part {text}: {path.name} has {count} blocks, of which a part has fewer")
-    return Blocks(first, end, count)
+    parts = parts_of(path, [cut for cut in (first, end) if cut not in (0, count)])
+    return next(part for part in parts if part.first == first)
 
 
 def part_file(
@@ -120,10 +101,11 @@ def even_cuts(path: Path, count: int) -> list[int]:
     Raises CutError for more stages than blocks, GgufError or OSError.
     """
     layers = layers_of(path)
-    total = len(layers.sizes)
-    if not 1 < count <= total:
-        raise CutError(f"{count} stages: 2 to {total} are accepted, as many as blocks at most")
-    return cuts_for(layers, [Machine(math.inf, 1.0)] * count)
+    cuts = cuts_for(layers, [Machine(math.inf, 1.0)] * count) if count > 1 else []
+    if not cuts:
+        most = 1 + len(layers.cuts)
+        raise CutError(f"{count} stages: {path.name} can have 2 to {most}")
+    return cuts
 
 
 def layers_of(path: Path) -> Layers:
@@ -131,7 +113,8 @@ def layers_of(path: Path) -> Layers:
 
     Raises CutError, GgufError or OSError.
     """
-    sizes, head = [0] * num_blocks(path), 0
+    cuts, count = possible_cuts(path)
+    sizes, head = [0] * count, 0
     with opened(path) as (header, _):
         # The embedding is read only if it is the output layer, too.
         has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
@@ -141,20 +124,7 @@ def layers_of(path: Path) -> Layers:
                 sizes[int(tensor.name.split(".")[1])] += num_bytes
             elif tensor.name != "token_embd.weight" or not has_output:
                 head += num_bytes
-    return Layers(sizes, head)
-
-
-def num_blocks(path: Path) -> int:
-    """Returns how many blocks a model has that can be cut. Raises CutError, GgufError, OSError."""
-    with opened(path) as (header, _):
-        architecture = header.texts.get("general.architecture", "")
-        if architecture not in ARCHITECTURES:
-            raise CutError(f"{path.name}: models of the kind {architecture} cannot be split yet")
-        if f"{architecture}.embedding_scale" in header.texts:
-            raise CutError(f"{path.name}: models that scale their embedding cannot be split yet")
-        if MODEL_KEY in header.texts:
-            raise CutError(f"{path.name} is a stage already")
-        return int(header.texts[f"{architecture}.block_count"])
+    return Layers(sizes, head, cuts)
 
 
 def write_stage(
@@ -200,8 +170,17 @@ def _keys(header: Header, data: mmap.mmap, part: Blocks) -> Iterator[bytes]:
             continue
         if name == f"{architecture}.vocab_size" and not part.are_last:
             continue
-        if name == f"{architecture}.block_count":
+        field = name.removeprefix(f"{architecture}.")
+        if field == "block_count":
             yield _uint32(name, part.end - part.first)
+        elif field == "leading_dense_block_count":
+            leading = int(header.texts[name]) - part.first
+            yield _uint32(name, min(max(leading, 0), part.end - part.first))
+        elif field == "nextn_predict_layers" and not part.are_last:
+            yield _uint32(name, 0)
+        elif field == "embedding_scale" and part.first:
+            # The first stage has scaled the rows.
+            yield _packed(key.name) + struct.pack("<If", _FLOAT32, 0.0)
         elif key.num_items == part.count and not name.endswith(_OTHER_ARRAYS):
             yield _sliced(key, data, part)
         else:

@@ -14,9 +14,10 @@ from airdraft.nodes.catalog import (
     CatalogError,
     default_cache_dir,
 )
+from airdraft.nodes.catalog.cuts import parts_of
 from airdraft.nodes.catalog.gguf import GgufError, declared_by, vocabulary_of
 from airdraft.nodes.catalog.hub import files_of, name_of
-from airdraft.nodes.catalog.stages import even_cuts, num_blocks, parts_of, write_stage
+from airdraft.nodes.catalog.stages import even_cuts, write_stage
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.config.sources import environment
@@ -68,7 +69,7 @@ def split(catalog: Catalog, name: str, into: int | None, at: str, out: Path) -> 
     try:
         path = catalog.path(name)
         cuts = even_cuts(path, into) if into else [int(text) for text in at.split(",")]
-        parts = parts_of(num_blocks(path), cuts)
+        parts = parts_of(path, cuts)
         model_hash = kept_hash(path, default_cache_dir(environment()) / "calibration")
         with Progress() as progress:
             for part in parts:

@@ -19,13 +19,16 @@ class PassBatch:
     """A `llama_batch` of at most `size` tokens, each of which belongs to one sequence.
 
     width: Columns of `rows`, which stand for tokens in a stage of a split model; 0 for tokens.
+    num_positions: Of each row: 4 for models whose positions have as many parts, of which libllama
+    makes those of tokens, but not those of rows.
     """
 
-    def __init__(self, llama: Any, size: int, width: int = 0) -> None:
+    def __init__(self, llama: Any, size: int, width: int = 0, num_positions: int = 1) -> None:
         self.rows = np.zeros((size, width), dtype=np.float32)
         # Filling ctypes arrays element by element takes 30 times as long as numpy's.
         self._tokens = np.zeros(size, dtype=np.int32)
-        self._positions = np.zeros(size, dtype=np.int32)
+        self._num_positions = num_positions
+        self._positions = np.zeros(num_positions * size, dtype=np.int32)
         self._seq_ids = np.zeros(size, dtype=np.int32)
         self._outputs = np.zeros(size, dtype=np.int8)
         self._seq_counts = np.ones(size, dtype=np.int32)
@@ -61,6 +64,11 @@ class PassBatch:
         end = len(tokens)
         self._tokens[:end] = tokens
         self._positions[:end] = positions
+        if self._num_positions > 1:
+            # As libllama has them for text: all parts alike, but the last one.
+            count = end * (self._num_positions - 1)
+            self._positions[end:count] = positions * (self._num_positions - 2)
+            self._positions[count : count + end] = 0
         self._seq_ids[:end] = seq_ids
         self._outputs[:end] = outputs
         self.native.n_tokens = end

@@ -16,15 +16,9 @@ from airdraft.mesh.endpoints import check_connect, check_secure
 from airdraft.mesh.keys import ClientKeys
 from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import default_cache_dir
+from airdraft.nodes.catalog.cuts import CutError
 from airdraft.nodes.catalog.gguf import GgufError, declared_by
-from airdraft.nodes.catalog.stages import (
-    CutError,
-    embedding_of,
-    layers_of,
-    part_file,
-    part_name,
-    part_path,
-)
+from airdraft.nodes.catalog.stages import embedding_of, layers_of, part_file, part_name, part_path
 from airdraft.nodes.config.settings import ConfigError, TargetEngine
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
@@ -167,6 +161,8 @@ def planned_parts(
     if cuts:
         cuts = _kept_cuts(plan, names, layers, machines, cuts)
     else:
+        if len(stages) > len(layers.cuts):
+            raise ConfigError(f"{path.name} can be cut for {1 + len(layers.cuts)} machines at most")
         total = sum(layers.sizes) + layers.head
         rooms = ", ".join(
             f"{name} {machine.room_bytes / 1e9:.1f} GB"

@@ -14,8 +14,9 @@ from airdraft.mesh.endpoints import check_secure, reached_at
 from airdraft.mesh.security import ServerKeys
 from airdraft.mesh.zmq_transport import ZmqContext
 from airdraft.nodes.catalog import Catalog, CatalogError, default_cache_dir
+from airdraft.nodes.catalog.cuts import CutError
 from airdraft.nodes.catalog.gguf import GgufError, declared_by
-from airdraft.nodes.catalog.stages import CutError, part_file, part_path
+from airdraft.nodes.catalog.stages import part_file, part_path
 from airdraft.nodes.config.settings import (
     STAGE_ENDPOINT,
     STAGE_ENDPOINT_FOR_ALL,

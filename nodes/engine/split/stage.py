@@ -18,6 +18,8 @@ from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Logits, Rows
 
 # The result of a block, as libllama's graphs name it.
 _BLOCK_RESULT: Final = "l_out-{}"
+# llama.h: LLAMA_ROPE_TYPE_MROPE and LLAMA_ROPE_TYPE_IMROPE.
+_ROPES_OF_PARTS: Final = (8, 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class RowModel(LlamaModel):
         super().__init__(config, model_hash=model_hash)
 
     def _new_batch(self, size: int) -> PassBatch:
-        return PassBatch(self._llama, size, int(self._llama.llama_model_n_embd(self._model)))
+        width = int(self._llama.llama_model_n_embd(self._model))
+        has_parts = self._llama.llama_model_rope_type(self._model) in _ROPES_OF_PARTS
+        return PassBatch(self._llama, size, width, 4 if has_parts else 1)
 
 
 class StageModel(RowModel):
@@ -60,9 +64,6 @@ class StageModel(RowModel):
         super().__init__(config, model_hash=model_hash)
         self.width = self._batch.rows.shape[1]
         self._given = self._batch.rows[:0]
-        if not self.info.can_cut:
-            self.close()
-            raise EngineError(f"{config.path.name}: its recurrent layers cannot be split yet")
 
     def _load(self, *, repack: bool, has_head: bool = False) -> None:
         self._model = load_model(self._path, gpu_layers=0, repack=repack)
@@ -103,9 +104,20 @@ class StageModel(RowModel):
         sequence does not end where its piece starts, and CacheFullError.
         """
         spans = [Span(each.seq_id, each.start, [0] * each.count, each.count) for each in pieces]
-        self._given = rows
-        self.forward(spans)
-        return self._made[: len(rows)]
+        if self.info.can_cut:
+            self._given = rows
+            self.forward(spans)
+            return self._made[: len(rows)]
+        # Recurrent layers need equally many tokens of each sequence at a time. libllama would
+        # divide the pass, and give the rows in another order.
+        made, starts = np.empty_like(rows), np.cumsum([0, *(each.count for each in pieces)])
+        for count in sorted({each.count for each in pieces}):
+            chosen = [place for place, each in enumerate(pieces) if each.count == count]
+            places = np.concatenate([np.arange(starts[p], starts[p] + count) for p in chosen])
+            self._given = rows[places]
+            self.forward([spans[place] for place in chosen])
+            made[places] = self._made[: len(places)]
+        return made
 
     def _run(self, spans: Sequence[Span]) -> Logits:
         # libllama leaves tokens without logits out of the last block.

@@ -104,6 +104,11 @@ def write_file(
     assert code == 0
 
 
+def write_header(path: Path, metadata: dict[str, Any]) -> None:
+    """A file without tensors."""
+    path.write_bytes(_gguf(metadata, {}))
+
+
 def metadata_of(shape: Shape, architecture: str) -> dict[str, Any]:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [f"word{n}" for n in range(_NUM_VOCAB - len(tokens))]

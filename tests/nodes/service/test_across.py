@@ -35,7 +35,7 @@ def ends(
     parts = planned_parts(
         Path("m.gguf"),
         "ab" * 32,
-        Layers(SIZES, 0),
+        Layers(SIZES, 0, range(1, len(SIZES))),
         stages,
         facts,
         10.0 * GB,
