@@ -137,6 +137,10 @@ class SplitModel(RowModel):
     def own_share(self) -> float:
         return self._own_share
 
+    @property
+    def piece_tokens(self) -> int:
+        return min(PIECE_TOKENS, self._ahead.most_tokens)
+
     def forward(self, spans: Sequence[Span]) -> Logits:
         """As in Model. Raises SequencesLostError, too, if a stage was lost and is back."""
         self.begin(spans)
@@ -148,7 +152,7 @@ class SplitModel(RowModel):
         # Those of passes under way are not in the cache yet.
         waiting = sum(len(s.token_ids) for _, parts in self._begun for part in parts for s in part)
         self._make_room(num_tokens + waiting)
-        parts = list(_in_pieces(spans, min(PIECE_TOKENS, self._ahead.most_tokens)))
+        parts = list(_in_pieces(spans, self.piece_tokens))
         with self._opened_anew():
             for part in parts:
                 pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
