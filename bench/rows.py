@@ -261,6 +261,14 @@ class StagesHere:
         for stage in self._stages:
             stage.truncate(seq_id, length)
 
+    def make_room(self, num_tokens: int) -> None:
+        for stage in self._stages:
+            stage.make_room(num_tokens)
+
+    def keep(self, seq_id: int) -> None:
+        for stage in self._stages:
+            stage.keep(seq_id)
+
     def copy(self, source: int, target: int, length: int) -> None:
         for stage in self._stages:
             stage.copy_prefix(source, target, length)

@@ -90,21 +90,11 @@ class LlamaModel(LlamaContext):
         self._states = states.KeptStates(self._llama, self._context, config.max_sequences + 1)
         self._batch = self._new_batch(config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
-        # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
-        self._num_output_tokens = 0
         # What passes leave for its head, if it has one. A closed head, on its thread, sets None.
         self.hidden: HiddenRows | None = None
         if config.has_head and self._llama.llama_model_n_layer_nextn(self._model) > 0:
             self.hidden = HiddenRows(self._llama, self._model, config.max_sequences)
             self.hidden.attach(self._context, is_head=False)
-
-    @property
-    def _num_open(self) -> int:
-        return int(self._llama.llama_n_ctx(self._context))
-
-    @property
-    def _memory(self) -> Any:
-        return self._llama.llama_get_memory(self._context)
 
     def head_context(self, num_cells: int) -> Any:
         """Returns a context of its own for the head. Raises EngineError."""
@@ -196,8 +186,8 @@ class LlamaModel(LlamaContext):
             if self._replay is not None:
                 for span in part:
                     if span.keeps:
-                        self._states.keep(span.seq_id)
-            logits, place = self._run(part), 0
+                        self._keep_state(span.seq_id)
+            logits, place = self._compute(part), 0
             for span in part:
                 if self._replay is not None:
                     self._replay.ran(span)
@@ -208,6 +198,12 @@ class LlamaModel(LlamaContext):
         if len(logits) == sum(map(len, rows.values())) and list(rows) == wanted:
             return logits
         return np.concatenate([rows[seq_id] for seq_id in wanted])
+
+    def _keep_state(self, seq_id: int) -> None:
+        self._states.keep(seq_id)
+
+    def _compute(self, spans: Sequence[Span]) -> Logits:
+        return self._run(spans)
 
     def _room(self) -> int:
         """Returns the cells that a compaction could make free."""
@@ -262,12 +258,14 @@ class LlamaModel(LlamaContext):
         """Cut a sequence, which has more than `length` positions."""
         if self._replay is not None:
             length = self._replay.cut(seq_id, length, self._log.length(seq_id))
-        if length == self._log.length(seq_id):
-            return
+        if length != self._log.length(seq_id):
+            self._cut_cells(seq_id, length)
+
+    def _cut_cells(self, seq_id: int, length: int) -> None:
         llama, memory = self._llama, self._memory
         if not self._log.truncate(seq_id, length):
             llama.llama_memory_seq_cp(memory, seq_id, self._graveyard, length, -1)
-        if length and self._replay is not None:
+        if length and self._takes_back:
             self._states.put_back(seq_id)
         if not llama.llama_memory_seq_rm(memory, seq_id, length or -1, -1):
             raise EngineError(f"sequence {seq_id} could not be cut to {length}")
@@ -343,9 +341,9 @@ class LlamaModel(LlamaContext):
         total = self._size.for_wanted(wanted, log.live)
         if wanted > total:
             raise CacheFullError(num_tokens, self.free_cells(), total)
-        lengths, replay = log.lengths, self._replay
+        lengths = log.lengths
         alive = states.saved_states(self._llama, self._context, lengths)
-        kept = self._states.save(replay.keepers(lengths) if replay is not None else ())
+        kept = self._states.save(self._keepers(lengths))
         if total > log.total:
             self._reopen(total)
         else:
@@ -359,6 +357,10 @@ class LlamaModel(LlamaContext):
         log.compacted(self._size.now)
         if wanted > log.total:
             raise CacheFullError(num_tokens, self.free_cells(), log.total)
+
+    def _keepers(self, lengths: Sequence[int]) -> Sequence[int]:
+        """Returns the sequences whose kept state is another one than theirs now."""
+        return self._replay.keepers(lengths) if self._replay is not None else ()
 
     def _reopen(self, num_cells: int) -> None:
         """Open an empty cache, of as many cells as before if there is no memory for num_cells."""
@@ -385,10 +387,6 @@ class LlamaModel(LlamaContext):
         """
         params = self._context_params(self._num_open)
         return first_difference(self._llama, self._model, params, self.info.num_vocab)
-
-    def limit_output(self, num_tokens: int) -> None:
-        """Have later passes of a draft compute the first num_tokens logits only; 0 for all."""
-        self._num_output_tokens = num_tokens
 
     @property
     def num_threads(self) -> int:

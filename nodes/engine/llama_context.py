@@ -61,6 +61,21 @@ class LlamaContext:
         self._gpu_layers = gpu_layers if self._llama.llama_supports_gpu_offload() else 0
         self._model: Any = None
         self._context: Any = None
+        # Passes compute the logits of this many first tokens of the vocabulary; 0 for all of them.
+        self._num_output_tokens = 0
+
+    @property
+    def _num_open(self) -> int:
+        """Cells of the context that is open."""
+        return int(self._llama.llama_n_ctx(self._context))
+
+    @property
+    def _memory(self) -> Any:
+        return self._llama.llama_get_memory(self._context)
+
+    def limit_output(self, num_tokens: int) -> None:
+        """Have later passes of a draft compute the first num_tokens logits only; 0 for all."""
+        self._num_output_tokens = num_tokens
 
     def _load(self, *, repack: bool, has_head: bool = False) -> None:
         """Load the file. Raises ModelFileError."""

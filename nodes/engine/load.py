@@ -170,7 +170,12 @@ def open_split(
     make: Opens it. Raises EngineError, also if it is not exact: nothing else can be tried.
     """
     # What is kept of the whole model, which has the same numerics class, says nothing of stages.
-    opened = _measured(make(_roomy(config)), config, None, progress)
+    try:
+        opened = _measured(make(_roomy(config)), config, None, progress)
+    except _GuessesFailedError as error:
+        logger.info("self-test: %s; trying no guesses", error)
+        config = replace(config, takes_back=False)
+        opened = _measured(make(_roomy(config)), config, None, progress)
     if config.profile == "exact" and not opened.self_test.exact:
         opened.model.close()
         raise EngineError(f"the split model is not exact: {opened.self_test.failure}")

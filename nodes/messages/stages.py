@@ -38,7 +38,7 @@ FilePlace = Annotated[int, Range(0, MOST_FILE_BYTES)]
 FILE_PIECE_BYTES: Final = 1 << 19
 
 # What a stage does with its sequences before a pass; the fields of StageCommand in brackets.
-CUT, COPY, SAVE, RESTORE, DROP = range(5)
+CUT, COPY, SAVE, RESTORE, DROP, KEEP, ROOM = range(7)
 
 
 @message(60)
@@ -47,7 +47,8 @@ class StageOpenRequest:
     than IN_USE and LOADING.
 
     numerics_class: of the target before its self-test; that of the stage must be the same. part:
-    the file name that the stage gives its part. first, end: its blocks.
+    the file name that the stage gives its part. first, end: its blocks. keeps_states: whether each
+    sequence needs a second recurrent state.
     """
 
     model_hash: Name
@@ -56,6 +57,7 @@ class StageOpenRequest:
     part: FileName
     first: Count
     end: Count
+    keeps_states: bool = False
 
 
 @message(61)
@@ -72,9 +74,10 @@ class StageOpenReply:
 @struct
 class StageCommand:
     """CUT (seq_id to length), COPY (length of seq_id to the empty sequence other), SAVE and RESTORE
-    (seq_id in slot other), DROP (slot other)."""
+    (seq_id in slot other), DROP (slot other), KEEP (the recurrent state of seq_id, to which it goes
+    back when it is cut), ROOM (for length tokens, now that nothing is left to be cut)."""
 
-    kind: Annotated[int, Range(CUT, DROP)]
+    kind: Annotated[int, Range(CUT, ROOM)]
     seq_id: Count = 0
     other: Count = 0
     length: Count = 0

@@ -172,10 +172,15 @@ class StageParts:
     def place(self, part: Part) -> Path:
         return part_path(self._folder, part.model_hash, part.file)
 
-    def open(self, path: Path, max_sequences: int) -> StageModel:
+    def open(self, path: Path, max_sequences: int, *, keeps_states: bool) -> StageModel:
         settings = replace(self._settings, max_streams=max_sequences)
+        config = replace(llama_config(settings, path), takes_back=keeps_states)
         model_hash = declared_by(path).model_hash
-        return StageModel(llama_config(settings, path), model_hash=model_hash)
+        model = StageModel(config, model_hash=model_hash)
+        if keeps_states and not model.keeps_states:
+            model.close()
+            raise EngineError(f"no memory for second states of {max_sequences} streams")
+        return model
 
     def most_saved_bytes(self) -> int:
         return int(_SAVED_OF_FREE * available_memory())

@@ -88,6 +88,7 @@ class Chain:
             request = StageOpenRequest(
                 *(info.model_hash, info.numerics_class, info.max_sequences),
                 *(part.file, part.first, part.end),
+                keeps_states=info.can_take_back and not info.can_cut,
             )
             reply = await self._opened(link, request, limit_s)
             if reply.reason:

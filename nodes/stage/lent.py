@@ -10,7 +10,9 @@ from airdraft.nodes.messages.stages import (
     COPY,
     CUT,
     DROP,
+    KEEP,
     RESTORE,
+    ROOM,
     SAVE,
     StageCommand,
     StagePassRequest,
@@ -71,6 +73,10 @@ class Lent:
         model = self.model
         if command.kind == CUT:
             model.truncate(command.seq_id, command.length)
+        elif command.kind == KEEP:
+            model.keep(command.seq_id)
+        elif command.kind == ROOM:
+            model.make_room(command.length)
         elif command.kind == COPY:
             model.copy_prefix(command.seq_id, command.other, command.length)
         elif command.kind == SAVE:

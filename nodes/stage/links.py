@@ -22,8 +22,10 @@ from airdraft.nodes.messages.stages import (
     COPY,
     CUT,
     DROP,
+    KEEP,
     MAX_ROWS_BYTES,
     RESTORE,
+    ROOM,
     SAVE,
     StageCommand,
     StagePiece,
@@ -127,6 +129,12 @@ class StageLinks:
 
     def cut(self, seq_id: int, length: int) -> None:
         self._commands.append(StageCommand(CUT, seq_id, 0, length))
+
+    def keep(self, seq_id: int) -> None:
+        self._commands.append(StageCommand(KEEP, seq_id))
+
+    def make_room(self, num_tokens: int) -> None:
+        self._commands.append(StageCommand(ROOM, 0, 0, num_tokens))
 
     def copy(self, source: int, target: int, length: int) -> None:
         self._commands.append(StageCommand(COPY, source, target, length))

@@ -145,18 +145,19 @@ class StageNode:
         elif self._failure:
             self._refuse(peer, request, self._failure)
             self._release(self._failure)
-        elif not self._is_loaded(part, request.max_sequences):
-            self._preparing = tasks.create_task(self._prepare(part, request.max_sequences))
+        elif not self._is_loaded(part, request):
+            self._preparing = tasks.create_task(self._prepare(part, request))
             self._refuse(peer, request, LOADING)
         else:
             self._lend(peer, request)
 
-    def _is_loaded(self, part: Part, max_sequences: int) -> bool:
+    def _is_loaded(self, part: Part, request: StageOpenRequest) -> bool:
         return (
             self._lent is not None
             and self._part is not None
             and self._part.is_same_as(part)
-            and max_sequences <= self._lent.model.info.max_sequences
+            and request.max_sequences <= self._lent.model.info.max_sequences
+            and self._lent.model.keeps_states >= request.keeps_states
         )
 
     def _lend(self, peer: bytes, request: StageOpenRequest) -> None:
@@ -173,7 +174,7 @@ class StageNode:
         self._send(peer, StageOpenReply("", model.width, model.info.num_cells, room))
         logger.info("a target uses this stage")
 
-    async def _prepare(self, part: Part, max_sequences: int) -> None:
+    async def _prepare(self, part: Part, request: StageOpenRequest) -> None:
         owner = self._owner
         assert owner is not None
         try:
@@ -189,7 +190,9 @@ class StageNode:
             def load() -> None:
                 assert path is not None
                 self._close_model()
-                model = self._parts.open(path, max_sequences)
+                model = self._parts.open(
+                    path, request.max_sequences, keeps_states=request.keeps_states
+                )
                 self._lent, self._part = Lent(model, self._parts.most_saved_bytes()), part
 
             await self._in_engine(load)

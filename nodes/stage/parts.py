@@ -62,7 +62,7 @@ class Parts(Protocol):
     def place(self, part: Part) -> Path:
         """Returns where the file of a part goes that a target sends. Raises EngineError."""
 
-    def open(self, path: Path, max_sequences: int) -> StageModel:
+    def open(self, path: Path, max_sequences: int, *, keeps_states: bool) -> StageModel:
         """Load a part, which may take minutes. Raises EngineError."""
 
     def most_saved_bytes(self) -> int:

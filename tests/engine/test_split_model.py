@@ -66,6 +66,27 @@ def test_it_is_of_the_class_of_the_whole_model(path, whole, cuts, tmp_path):
         assert model.free_cells() == 1024
 
 
+def test_recurrent_layers_in_stages_take_guesses_back(tmp_path):
+    """As with all stages in one, also beside compactions, copies and texts that are saved."""
+    path = tmp_path / "hybrid.gguf"
+    write_model(path, Shape(256, 4, 1, 64, 256, layers=6), "Q8_0", is_hybrid=True)
+    with contextlib.closing(LlamaModel(configured(path))) as model:
+        tested, texts = run_self_test(model, prefix_lens=(60,)), known_texts(model, 40)
+    assert tested.exact
+    with split(path, [2, 4], tmp_path) as model:
+        assert model.info.can_take_back
+        assert not model.info.can_cut
+        assert run_self_test(model, prefix_lens=(60,)) == tested
+        mine = known_texts(model, 40)
+        for text, own in zip(texts, mine, strict=True):
+            assert np.array_equal(own.rows, text.rows)
+        for seed in range(3):
+            found = compared(model, mine, 4, random.Random(seed))
+            assert (found.num_other_rows, found.num_other_states) == (0, 0)
+        # There are no groups, beside which states could not go back.
+        assert model.own_share == 0.0
+
+
 def test_a_long_pass_goes_through_in_pieces(path, whole, tmp_path, monkeypatch):
     passes = []
 

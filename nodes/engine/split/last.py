@@ -85,6 +85,10 @@ class Ahead(Protocol):
 
     def cut(self, seq_id: int, length: int) -> None: ...
 
+    def keep(self, seq_id: int) -> None: ...
+
+    def make_room(self, num_tokens: int) -> None: ...
+
     def copy(self, source: int, target: int, length: int) -> None: ...
 
     def save(self, slot: int, seq_id: int) -> None: ...
@@ -118,6 +122,8 @@ class SplitModel(RowModel):
         # When each pass under way began, and its parts.
         self._begun: list[tuple[float, list[list[Span]]]] = []
         self._own_share = 0.0
+        # Whether a stage may compact its cache before the wrong guesses of a pass are cut.
+        self._may_be_beside = self.info.can_cut and not self._llama.llama_model_n_swa(self._model)
         try:
             num_cells = self._open_ahead()
         except BaseException:
@@ -143,7 +149,13 @@ class SplitModel(RowModel):
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         """As in Model. Raises SequencesLostError, too, if a stage was lost and is back."""
+        if self._replay is not None:
+            return super().forward(spans)
         self.begin(spans)
+        return self.finish()
+
+    def _compute(self, spans: Sequence[Span]) -> Logits:
+        self._begin(spans)
         return self.finish()
 
     def begin(self, spans: Sequence[Span]) -> None:
@@ -152,7 +164,10 @@ class SplitModel(RowModel):
         # Those of passes under way are not in the cache yet.
         waiting = sum(len(s.token_ids) for _, parts in self._begun for part in parts for s in part)
         self._make_room(num_tokens + waiting)
-        parts = list(_in_pieces(spans, self.piece_tokens))
+        self._begin(spans)
+
+    def _begin(self, spans: Sequence[Span]) -> None:
+        parts = list(_in_pieces(spans, self.piece_tokens, is_whole=not self.info.can_cut))
         with self._opened_anew():
             for part in parts:
                 pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
@@ -173,7 +188,9 @@ class SplitModel(RowModel):
                 # The next pass overwrites the logits of this one.
                 found.append(logits.copy() if len(parts) > 1 else logits)
         del self._begun[0]
-        if len(parts) == 1 and not self._begun:
+        # While it is unknown, there is one group: with two, stages make room while a pass is under
+        # way.
+        if len(parts) == 1 and not self._begun and self._may_be_beside:
             share = own_s / (time.monotonic() - began)
             self._own_share += _SHARE_RATE * (share - self._own_share) if self._own_share else share
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -208,13 +225,21 @@ class SplitModel(RowModel):
         num_blocks = int(self._llama.llama_model_n_layer(self._model))
         return self._ahead.saved_bytes_a_block * num_blocks
 
-    def _cut(self, seq_id: int, length: int) -> None:
+    def _make_room(self, num_tokens: int) -> None:
+        self._ahead.make_room(num_tokens)
+        super()._make_room(num_tokens)
+
+    def _cut_cells(self, seq_id: int, length: int) -> None:
         self._ahead.cut(seq_id, length)
-        super()._cut(seq_id, length)
+        super()._cut_cells(seq_id, length)
+
+    def _keep_state(self, seq_id: int) -> None:
+        self._ahead.keep(seq_id)
+        super()._keep_state(seq_id)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         super().copy_prefix(source, target, length)
-        self._ahead.copy(source, target, length)
+        self._ahead.copy(source, target, min(length, self._log.length(source)))
 
     def save(self, seq_id: int) -> SavedPrefix:
         saved = super().save(seq_id)
@@ -235,17 +260,33 @@ class SplitModel(RowModel):
         super().close()
 
 
-def _in_pieces(spans: Sequence[Span], most: int) -> Iterator[list[Span]]:
-    """Yield the spans of a pass in passes of at most `most` tokens, in their order."""
+def _in_pieces(spans: Sequence[Span], most: int, *, is_whole: bool) -> Iterator[list[Span]]:
+    """Yield the spans of a pass in passes of at most `most` tokens, in their order.
+
+    is_whole: whether spans stay whole where they can, because equally long ones run together.
+    """
     part, room = list[Span](), most
     for span in spans:
         start = 0
+        if len(span.token_ids) > room and part and is_whole:
+            yield part
+            part, room = [], most
+        # The rows that are wanted, in front of padding.
+        outputs_end = len(span.token_ids) - span.num_padding
         while start < len(span.token_ids):
-            token_ids = span.token_ids[start : start + room]
-            left = len(span.token_ids) - start - len(token_ids)
-            num_outputs = min(len(token_ids), max(0, span.num_outputs - left))
-            part.append(Span(span.seq_id, span.start + start, token_ids, num_outputs))
-            start, room = start + len(token_ids), room - len(token_ids)
+            end = min(start + room, len(span.token_ids))
+            padding = max(0, end - max(start, outputs_end))
+            first_output = max(start, outputs_end - span.num_outputs)
+            num_outputs = max(0, end - padding - first_output)
+            piece = Span(
+                span.seq_id,
+                span.start + start,
+                span.token_ids[start:end],
+                num_outputs,
+                num_padding=padding,
+            )
+            part.append(piece)
+            start, room = end, room - len(piece.token_ids)
             if not room:
                 yield part
                 part, room = [], most

@@ -17,7 +17,8 @@ from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.protocol import EngineError, EngineInfo, Logits, Rows, Span
 
 # The result of a block, as libllama's graphs name it.
-_BLOCK_RESULT: Final = "l_out-{}"
+_BLOCK_RESULT: Final = "l_out"
+_BLOCK_RESULTS: Final = dict.fromkeys(("nemotron_h", "nemotron_h_moe"), "nemotron_h_block_out")
 # llama.h: LLAMA_ROPE_TYPE_MROPE and LLAMA_ROPE_TYPE_IMROPE.
 _ROPES_OF_PARTS: Final = (8, 40)
 
@@ -46,8 +47,8 @@ class RowModel(LlamaModel):
     """A model that takes rows in place of tokens."""
 
     def __init__(self, config: LlamaConfig, *, model_hash: str) -> None:
-        # Layers on a GPU were not tried, and recurrent ones would need commands of their own.
-        config = replace(config, gpu_layers=0, takes_back=False)
+        # Layers on a GPU were not tried.
+        config = replace(config, gpu_layers=0)
         super().__init__(config, model_hash=model_hash)
 
     def _new_batch(self, size: int) -> PassBatch:
@@ -64,6 +65,10 @@ class StageModel(RowModel):
         super().__init__(config, model_hash=model_hash)
         self.width = self._batch.rows.shape[1]
         self._given = self._batch.rows[:0]
+        # What is pending is known to the last stage alone. Of each sequence the length at which its
+        # state was kept.
+        self._replay = None
+        self._kept: dict[int, int] = {}
 
     def _load(self, *, repack: bool, has_head: bool = False) -> None:
         self._model = load_model(self._path, gpu_layers=0, repack=repack)
@@ -71,7 +76,8 @@ class StageModel(RowModel):
         width = int(self._llama.llama_model_n_embd(self._model))
         self._made = np.zeros((self.config.max_batch_tokens, width), np.float32)
         # libllama keeps its address, and the name is one of its fields.
-        name = _BLOCK_RESULT.format(num_blocks - 1).encode()
+        named = _BLOCK_RESULTS.get(self.metadata("general.architecture"), _BLOCK_RESULT)
+        name = f"{named}-{num_blocks - 1}".encode()
         self._taken = _StageRows(name, self._made.ctypes.data, self._made.size, 0)
 
     def _context_params(self, num_cells: int) -> Any:
@@ -118,6 +124,40 @@ class StageModel(RowModel):
             self.forward([spans[place] for place in chosen])
             made[places] = self._made[: len(places)]
         return made
+
+    @property
+    def keeps_states(self) -> bool:
+        return self._takes_back
+
+    def keep(self, seq_id: int) -> None:
+        """Keep the recurrent state of a sequence, which goes back to it when it is cut."""
+        if not self._takes_back:
+            raise EngineError(f"{self._path.name} keeps no states")
+        self._kept[seq_id] = self.length(seq_id)
+        self._keep_state(seq_id)
+
+    def make_room(self, num_tokens: int) -> None:
+        """Compact the cache if that is necessary for so many tokens, or pays.
+
+        A compaction keeps no more of a text than its last window and one state, so none should run
+        before wrong guesses are cut.
+        """
+        super()._make_room(num_tokens)
+
+    def _make_room(self, num_tokens: int) -> None:
+        if not self._log.fits(num_tokens):
+            super()._make_room(num_tokens)
+
+    def _cut_cells(self, seq_id: int, length: int) -> None:
+        if length == 0:
+            self._kept.pop(seq_id, None)
+        elif self._takes_back and self._kept.get(seq_id) != length:
+            raise EngineError(f"sequence {seq_id} has no state of {length} tokens")
+        super()._cut_cells(seq_id, length)
+
+    def _keepers(self, lengths: Sequence[int]) -> Sequence[int]:
+        # A compaction may come between the keeping of a state and the pass that changes it.
+        return [seq_id for seq_id, length in self._kept.items() if length <= lengths[seq_id]]
 
     def _run(self, spans: Sequence[Span]) -> Logits:
         # libllama leaves tokens without logits out of the last block.

@@ -22,9 +22,21 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The whole model, and three stages of it."""
     folder = tmp_path_factory.mktemp("model")
-    found = [folder / "tiny.gguf"]
-    write_model(found[0], Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
-    for part in parts_of(found[0], [1, 2]):
-        found.append(folder / f"{part.first}.gguf")
-        write_stage(found[0], part, HASH, found[-1], lambda *_: None)
+    write_model(folder / "tiny.gguf", Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
+    return in_parts(folder / "tiny.gguf", [1, 2])
+
+
+@pytest.fixture(scope="module")
+def hybrid_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same of a model whose blocks are recurrent in part."""
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path, Shape(256, 4, 1, 64, 256, layers=6), "Q8_0", is_hybrid=True)
+    return in_parts(path, [2, 4])
+
+
+def in_parts(path: Path, cuts: list[int]) -> list[Path]:
+    found = [path]
+    for part in parts_of(path, cuts):
+        found.append(path.with_name(f"{part.first}.gguf"))
+        write_stage(path, part, HASH, found[-1], lambda *_: None)
     return found

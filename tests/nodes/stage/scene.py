@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ class Files:
         assert self._folder is not None
         return self._folder / part.file
 
-    def open(self, path: Path, max_sequences: int) -> StageModel:
-        return StageModel(configured(path, max_sequences), model_hash=HASH)
+    def open(self, path: Path, max_sequences: int, *, keeps_states: bool) -> StageModel:
+        config = replace(configured(path, max_sequences), takes_back=keeps_states)
+        return StageModel(config, model_hash=HASH)
 
     def most_saved_bytes(self) -> int:
         return self._most_saved

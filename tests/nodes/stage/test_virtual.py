@@ -13,9 +13,8 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,13 +242,8 @@ class Scene:
         self.loop.close()
 
 
-@pytest.fixture(scope="module")
-def alone(files: list[Path]) -> Callable[[StreamSpec], list[int]]:
+def alone(path: Path, spec: StreamSpec) -> list[int]:
     """What a stream becomes on the whole model, with nobody beside it."""
-    return partial(_alone, files[0])
-
-
-def _alone(path: Path, spec: StreamSpec) -> list[int]:
     with contextlib.closing(LlamaModel(configured(path), model_hash=HASH)) as model:
         desk = Desk(model, ToyTokenizer(model.info.num_vocab), 0, STEEP)
         desk.open(spec)
@@ -259,7 +253,6 @@ def _alone(path: Path, spec: StreamSpec) -> list[int]:
 def play(
     seed: int,
     files: list[Path],
-    alone: Callable[[StreamSpec], list[int]],
     monkeypatch: pytest.MonkeyPatch,
     weather: Weather,
     num_harm: int = 20,
@@ -267,7 +260,7 @@ def play(
     """One scene, after which a new target finds the stages free."""
     pieces = ToyTokenizer(_NUM_VOCAB)
     asked = specs(seed, _NUM_VOCAB)
-    wanted = {spec.stream_id: alone(spec) for spec in asked}
+    wanted = {spec.stream_id: alone(files[0], spec) for spec in asked}
     scene = Scene(seed, files[1:], pieces, weather)
     monkeypatch.setattr(last, "time", scene.loop)
     with contextlib.closing(scene):
@@ -277,21 +270,29 @@ def play(
     return scene.counts + scene.faults
 
 
-def test_texts_are_those_of_the_whole_model_whoever_dies(files, alone, monkeypatch):
+def test_texts_are_those_of_the_whole_model_whoever_dies(files, monkeypatch):
     counts, seed = Counter[str](), 0
     while counts["kill"] < NUM_KILLS:
-        counts += play(seed, files, alone, monkeypatch, Weather(random.Random(seed)))
+        counts += play(seed, files, monkeypatch, Weather(random.Random(seed)))
         seed += 1
     assert counts["beside another"] > 0
     assert counts["target ended"] > 0
 
 
-def test_no_lost_repeated_or_late_message_makes_a_text_wrong(files, alone, monkeypatch):
+def test_states_of_recurrent_layers_come_back_with_their_stages(hybrid_files, monkeypatch):
+    counts, seed = Counter[str](), 0
+    while counts["kill"] < NUM_KILLS / 2:
+        counts += play(seed, hybrid_files, monkeypatch, Weather(random.Random(seed)))
+        seed += 1
+    assert counts["target ended"] > 0
+
+
+def test_no_lost_repeated_or_late_message_makes_a_text_wrong(files, monkeypatch):
     """Within a connection ZeroMQ does none of this. Whatever does, no pass may be left out, run
     twice, or be taken for another."""
     counts = Counter[str]()
     for seed in range(max(4, NUM_KILLS // 5)):
         drawn = random.Random(seed)
         chances = {kind: drawn.choice((0.0, 0.01)) for kind in ("lost", "repeated", "late")}
-        counts += play(seed, files, alone, monkeypatch, Weather(drawn, **chances), num_harm=3)
+        counts += play(seed, files, monkeypatch, Weather(drawn, **chances), num_harm=3)
     assert counts["beside another"] > 0
