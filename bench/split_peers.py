@@ -107,7 +107,7 @@ def llama_side(
 @click.option(
     "--llama-bin",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of llama-server and rpc-server, compiled here (bench/METHODOLOGY.md).",
+    help="Folder of llama-server and ggml-rpc-server, compiled here (bench/METHODOLOGY.md).",
 )
 def split_peers_command(
     target: str,
@@ -167,7 +167,7 @@ def _started(
     if llama_bin is not None:
         drafts = ("--spec-type", "draft-simple", "--model-draft", draft)
         for name, more in (("plain", ()), ("draft", drafts)):
-            port = relayed(stack.enter_context(rpc_server(llama_bin / "rpc-server", on.far)))
+            port = relayed(stack.enter_context(rpc_server(llama_bin / "ggml-rpc-server", on.far)))
             way = llama_side(llama_bin / "llama-server", f"llama.cpp, {name}", more, port, on)
             sides.append(stack.enter_context(way))
     return relays, sides
