@@ -33,6 +33,8 @@ from bench.rows import stage_files
 from bench.split import DelayingRelay, stage_on
 
 _CELLS: Final = 4096
+# Enough that no way is asked the same twice, since all of them keep what they have read.
+_PROMPTS: Final = 60
 _STOP_LIMIT_S: Final = 10.0
 
 
@@ -135,7 +137,7 @@ def split_peers_command(
     click.echo("round trip | text | streams | way | tokens/s | first token, s | CPU, s/token")
     for count in streams:
         on = Machines(cpus[0], cpus[1], path, cut, Path(model_file(draft)), count)
-        loads = [replace(workload(name, count), max_tokens=max_tokens) for name in workloads]
+        loads = [replace(workload(name, _PROMPTS + count), max_tokens=max_tokens) for name in workloads]
         with contextlib.ExitStack() as stack:
             relays, sides = _started(stack, on, llama_bin)
             for trip in rtt_ms:
