@@ -158,7 +158,7 @@ def reading_s(model: Model, num_tokens: int) -> float:
 
 @click.command("split")
 @target_option
-@click.option("--cut", type=int, help="First block of the last stage.  [default: equal bytes]")
+@click.option("--cut", type=int, help="First block of the last stage.  [default: equal machines]")
 @click.option("--rtt-ms", type=listed(float), default="0.2,5,20", help="Round trips to the stage.")
 @click.option("--sizes", type=listed(int), default="1,2,4,8,16", help="Tokens of a stream's pass.")
 @click.option("--streams", type=listed(int), default="1,4,16", help="Streams of a pass.")

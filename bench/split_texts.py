@@ -143,7 +143,7 @@ def two_stages(path: Path, cut: int) -> Iterator[tuple[Path, DelayingRelay]]:
 @click.command("split-texts")
 @target_option
 @click.option("--draft", required=True, help="Name or path of the model whose guesses are taken.")
-@click.option("--cut", type=int, help="First block of the last stage.  [default: equal bytes]")
+@click.option("--cut", type=int, help="First block of the last stage.  [default: equal machines]")
 @click.option("--rtt-ms", type=listed(float), default="0.2,5,20", help="Round trips to the stage.")
 @click.option("--rate-mbit", type=float, default=0.0, help="Rate of the link; 0 for no limit.")
 @click.option("--guess-ms", type=listed(float), default="16,4", help="Times of a guess.")

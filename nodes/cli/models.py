@@ -43,7 +43,7 @@ def models(context: click.Context) -> None:
 
 @models.command("split")
 @click.argument("name")
-@click.option("--into", type=click.IntRange(2), help="Number of stages, of about equal bytes.")
+@click.option("--into", type=click.IntRange(2), help="Number of stages, for equal machines.")
 @click.option(
     "--at", default="", metavar="BLOCKS", help="First blocks of the stages after the first."
 )

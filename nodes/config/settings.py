@@ -293,8 +293,8 @@ class StageEngine(EngineSettings):
     #: A model of which the stage may be asked to run a part. Empty means any: the file is one of
     #: this machine, or comes from the target.
     model: str = ""
-    #: The only part of the model that this stage runs. `1/3` is the first of three parts of about
-    #: equal bytes, and `0-10` are blocks 0 to 9. Empty leaves it to the target.
+    #: The only part of the model that this stage runs. `1/3` is the first of three parts for
+    #: equal machines, and `0-10` are blocks 0 to 9. Empty leaves it to the target.
     part: str = ""
 
 
