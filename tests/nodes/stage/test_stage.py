@@ -23,7 +23,9 @@ from airdraft.nodes.engine.split.stage import Piece, StageModel
 from airdraft.nodes.messages.stages import (
     CUT,
     IN_USE,
+    KEEP,
     LOADING,
+    ROOM,
     SAVE,
     StageCommand,
     StageOpenReply,
@@ -239,6 +241,9 @@ PIECE = (StagePiece(0, 0, 1),)
         (StagePassRequest(1, (StageCommand(CUT, 0, 0, 9),), PIECE, ONE_ROW), "cannot keep 9"),
         (StagePassRequest(1, (StageCommand(CUT, 99),), PIECE, ONE_ROW), "99 out of range"),
         (StagePassRequest(1, (StageCommand(SAVE, 0, 1),), PIECE, ONE_ROW), "is empty"),
+        (StagePassRequest(1, (StageCommand(KEEP, 0),), PIECE, ONE_ROW), "keeps no states"),
+        (StagePassRequest(1, (StageCommand(ROOM, 0, 0, 1 << 40),), PIECE, ONE_ROW), "cells wanted"),
+        (StagePassRequest(2, (), PIECE, ONE_ROW), "pass 2 came in the place of 1"),
     ],
 )
 def test_what_a_target_may_not_ask_ends_its_use_and_nothing_else(files, tmp_path, request_, reason):
