@@ -137,7 +137,9 @@ def split_peers_command(
     click.echo("round trip | text | streams | way | tokens/s | first token, s | CPU, s/token")
     for count in streams:
         on = Machines(cpus[0], cpus[1], path, cut, Path(model_file(draft)), count)
-        loads = [replace(workload(name, _PROMPTS + count), max_tokens=max_tokens) for name in workloads]
+        loads = [
+            replace(workload(name, _PROMPTS + count), max_tokens=max_tokens) for name in workloads
+        ]
         with contextlib.ExitStack() as stack:
             relays, sides = _started(stack, on, llama_bin)
             for trip in rtt_ms:

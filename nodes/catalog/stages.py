@@ -95,6 +95,11 @@ def part_path(folder: Path, model_hash: str, name: str) -> Path:
     return folder / model_hash[:_HASH_CHARS] / name
 
 
+def kept_parts(folder: Path) -> list[Path]:
+    """Returns the files of parts below their folder, those that are still being sent, too."""
+    return sorted(each for each in folder.glob("*/*") if ".gguf" in each.name)
+
+
 def even_cuts(path: Path, count: int) -> list[int]:
     """Returns where to cut a model for so many machines that are alike.
 

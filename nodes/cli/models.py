@@ -17,7 +17,7 @@ from airdraft.nodes.catalog import (
 from airdraft.nodes.catalog.cuts import parts_of
 from airdraft.nodes.catalog.gguf import GgufError, declared_by, vocabulary_of
 from airdraft.nodes.catalog.hub import files_of, name_of
-from airdraft.nodes.catalog.stages import even_cuts, write_stage
+from airdraft.nodes.catalog.stages import even_cuts, kept_parts, write_stage
 from airdraft.nodes.cli.output_file import write_output
 from airdraft.nodes.cli.progress import Progress
 from airdraft.nodes.config.sources import environment
@@ -88,9 +88,9 @@ def split(catalog: Catalog, name: str, into: int | None, at: str, out: Path) -> 
 def list_models(catalog: Catalog) -> None:
     """List the catalogue, and the other models on this machine.
 
-    A star marks the models on this machine: those pulled, and those of Ollama and LM Studio, which
-    `pull` uses without a copy. For these the list also shows the form of their tool calls, and
-    their sampling defaults if these differ from llama.cpp's.
+    A star marks what is on this machine: models that were pulled, those of Ollama and LM Studio,
+    which `pull` uses without a copy, and parts of split models. For models the list also shows the
+    form of their tool calls, and their sampling defaults if these differ from llama.cpp's.
 
     \b
     Example:
@@ -108,6 +108,12 @@ def list_models(catalog: Catalog) -> None:
         )
     for name, path in catalog.found().items():
         click.echo(f"* {name}  {path.stat().st_size / 1e6:.1f} MB{_traits_text(path)}")
+    for path in _parts():
+        click.echo(f"* {path.name}  {path.stat().st_size / 1e6:.1f} MB, a part of a split model")
+
+
+def _parts() -> list[Path]:
+    return kept_parts(default_cache_dir(environment()) / "stages")
 
 
 def _traits_text(path: Path) -> str:
@@ -217,16 +223,21 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def remove(catalog: Catalog, names: tuple[str, ...]) -> None:
-    """Delete the files of models, also in the cache of the Hugging Face Hub.
+    """Delete the files of models, also in the cache of the Hugging Face Hub, and of their parts.
 
     Files of Ollama and LM Studio stay there, and are only no longer used.
 
     \b
-    Example:
+    Examples:
       airdraft models rm gemma-3-270m
+      airdraft models rm qwen2.5-coder-1.5b-0-16.gguf
     """
     for name in names:
-        catalog.remove(name)
+        if found := [path for path in _parts() if path.name == name]:
+            for path in found:
+                path.unlink(missing_ok=True)
+        else:
+            catalog.remove(name)
 
 
 def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:

@@ -73,6 +73,17 @@ def test_what_is_here_is_listed_found_and_removed(tmp_path: Path) -> None:
     assert airdraft_models("path", DEFAULT_TARGET).exit_code == 2
 
 
+def test_parts_of_split_models_are_listed_and_removed(tmp_path: Path) -> None:
+    part = tmp_path / "cache/stages/0123456789abcdef/big-0-16.gguf"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT)
+    (part.parent / "plan.json").write_text("{}")
+    assert airdraft_models("list").stdout.splitlines()[-1].endswith(", a part of a split model")
+    assert airdraft_models("rm", part.name).exit_code == 0
+    assert [path.name for path in part.parent.iterdir()] == ["plan.json"]
+    assert airdraft_models("rm", part.name).exit_code == 2
+
+
 def test_a_repository_of_the_hub_is_a_name_and_what_others_have_is_listed(tmp_path: Path) -> None:
     place = tmp_path / ".lmstudio/models/owner/other/x.gguf"
     place.parent.mkdir(parents=True)
