@@ -179,7 +179,8 @@ class StageParts:
         model = StageModel(config, model_hash=model_hash)
         if keeps_states and not model.keeps_states:
             model.close()
-            raise EngineError(f"no memory for second states of {max_sequences} streams")
+            told = f"no memory for second states of {max_sequences} streams"
+            raise EngineError(f"{told}: lower engine.max_streams of the target")
         return model
 
     def most_saved_bytes(self) -> int:
