@@ -32,10 +32,11 @@ _PERIODS: Final = {
     "qwen3next": ("full_attention_interval", 4),
     "smollm3": ("", 4),
 }
-# Blocks without heads of keys are recurrent (or, with some, feed-forward networks alone).
+# Blocks without heads of keys are recurrent, but in some models they may be networks alone.
 _BY_HEADS: Final = (
     *("granitehybrid", "jamba", "kimi-linear", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe"),
 )
+_WITH_OTHERS: Final = ("nemotron_h", "nemotron_h_moe")
 _INT32: Final = struct.Struct("<i")
 
 
@@ -58,7 +59,12 @@ def possible_cuts(path: Path) -> tuple[list[int], int]:
         # Heads that guess are blocks at the end.
         num_layers = count - int(header.texts.get(f"{architecture}.nextn_predict_layers", 0))
         if architecture in _BY_HEADS:
-            return _between_kinds(_heads(header, data, architecture)[:num_layers]), count
+            heads = _numbers(header, data, f"{architecture}.attention.head_count_kv")
+            inner = [0] * len(heads)
+            if architecture in _WITH_OTHERS:
+                inner = _numbers(header, data, f"{architecture}.feed_forward_length")
+            kinds = list(zip(heads, inner, strict=False))[:num_layers]
+            return _between_kinds(kinds), count
         name, default = _PERIODS.get(architecture, ("", 1))
         period = int(header.texts.get(f"{architecture}.{name}", default))
         return list(range(period, num_layers, period)), count
@@ -84,21 +90,24 @@ def _told(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers)) or "no block"
 
 
-def _heads(header: Header, data: mmap.mmap, architecture: str) -> list[int]:
-    """Returns the heads of keys of each block; [] if all have as many."""
-    wanted = f"{architecture}.attention.head_count_kv".encode()
+def _numbers(header: Header, data: mmap.mmap, name: str) -> list[int]:
+    """Returns the number of each block that a key has; [] if it is not there or has one for all."""
     for key in header.keys:
-        if key.name == wanted and key.num_items:
+        if key.name == name.encode() and key.num_items:
             ends = range(key.items_at, key.items_at + _INT32.size * key.num_items, _INT32.size)
             return [int(_INT32.unpack_from(data, at)[0]) for at in ends]
     return []
 
 
-def _between_kinds(heads: Sequence[int]) -> list[int]:
-    """Returns cuts such that each part has blocks with heads and such without."""
+def _between_kinds(blocks: Sequence[tuple[int, int]]) -> list[int]:
+    """Returns cuts such that each part has blocks with attention and recurrent ones.
+
+    blocks: of each its heads, and the width of its network if it has nothing else.
+    """
     found, kinds = list[int](), set[bool]()
-    for number, count in enumerate(heads, start=1):
-        kinds.add(count > 0)
+    for number, (heads, inner) in enumerate(blocks, start=1):
+        if heads or not inner:
+            kinds.add(heads > 0)
         if len(kinds) == 2:
             found.append(number)
             kinds.clear()

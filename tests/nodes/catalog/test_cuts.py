@@ -60,6 +60,15 @@ def test_each_part_of_a_hybrid_has_blocks_of_both_kinds(tmp_path: Path) -> None:
         ("falcon-h1", {}, list(range(1, 12))),
         ("lfm2", {"attention__head_count_kv": [0, 0, 4, 0, 4, 0, 4, 4, 0, 0, 0, 0]}, [3, 5, 7]),
         ("lfm2", {}, []),
+        (
+            "nemotron_h",
+            {
+                "attention__head_count_kv": [4, 0, 0, 4, 0, 0, 4, 0, 0, 4, 0, 0],
+                # Every third block is a network alone.
+                "feed_forward_length": [0, 0, 9, 0, 0, 9, 0, 0, 9, 0, 0, 9],
+            },
+            [2, 5, 8],
+        ),
     ],
 )
 def test_the_kinds_of_blocks_say_where(

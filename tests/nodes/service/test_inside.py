@@ -155,6 +155,7 @@ async def test_one_that_crashes_is_left_out_and_is_not_tried_at_the_next_start(
             await eventually(target.is_left_out)
             assert target.decode(50) == 0
         # One line names the draft and the file to remove.
+        await eventually(lambda: bool(caplog.messages))
         (line,) = caplog.messages
         assert "draft.gguf" in line
         assert "SIGABRT" in line

@@ -156,10 +156,12 @@ def recorded(port: int) -> Iterator[tuple[int, bytearray]]:
     ending = asyncio.Event()
 
     async def carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-        while data := await source.read(1 << 16):
-            seen.extend(data)
-            to.write(data)
-        to.close()
+        try:
+            while data := await source.read(1 << 16):
+                seen.extend(data)
+                to.write(data)
+        finally:
+            to.close()
 
     async def accept(near: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
         far, onward = await asyncio.open_connection("127.0.0.1", port)
