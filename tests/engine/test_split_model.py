@@ -16,18 +16,20 @@ from airdraft.nodes.engine.protocol import CacheFullError, EngineError, InvalidI
 from airdraft.nodes.engine.selftest import run_self_test
 from airdraft.nodes.engine.split.stage import Piece, StageModel
 from bench.rows import StagesHere, compared, in_stages, known_texts, stage_files
+from tests.engine.kernels.tiny_head import write_model_with_head
 from tests.engine.kernels.tiny_models import Shape, write_model
 
 # Longer than a second or two.
 pytestmark = pytest.mark.slow
 
 TEXT = drawn_ids(1, 400, 300)
+SHAPE = Shape(256, 4, 1, 64, 256, layers=4)
 
 
 @pytest.fixture(scope="module", params=["Q8_0", "Q4_K_M", "F16"])
 def path(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    write_model(path, Shape(256, 4, 1, 64, 256, layers=4), request.param)
+    write_model(path, SHAPE, request.param)
     return path
 
 
@@ -66,14 +68,23 @@ def test_it_is_of_the_class_of_the_whole_model(path, whole, cuts, tmp_path):
         assert model.free_cells() == 1024
 
 
-def test_recurrent_layers_in_stages_take_guesses_back(tmp_path):
+@pytest.mark.parametrize(
+    ("write", "cuts"),
+    [
+        (lambda path: write_model(path, replace(SHAPE, layers=6), "Q8_0", is_hybrid=True), [2, 4]),
+        # Its positions have four parts, and its last part has a head that guesses, too.
+        (lambda path: write_model_with_head(path, 3), [4, 8]),
+    ],
+    ids=["lfm2", "qwen35"],
+)
+def test_recurrent_layers_in_stages_take_guesses_back(tmp_path, write, cuts):
     """As with all stages in one, also beside compactions, copies and texts that are saved."""
     path = tmp_path / "hybrid.gguf"
-    write_model(path, Shape(256, 4, 1, 64, 256, layers=6), "Q8_0", is_hybrid=True)
+    write(path)
     with contextlib.closing(LlamaModel(configured(path))) as model:
         tested, texts = run_self_test(model, prefix_lens=(60,)), known_texts(model, 40)
     assert tested.exact
-    with split(path, [2, 4], tmp_path) as model:
+    with split(path, cuts, tmp_path) as model:
         assert model.info.can_take_back
         assert not model.info.can_cut
         assert run_self_test(model, prefix_lens=(60,)) == tested
