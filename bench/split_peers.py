@@ -164,9 +164,9 @@ def _started(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     (first, _), _ = stage_files(on.path, [on.cut], folder)
     draft = str(on.draft)
-    for name, words in (("plain", "-md none"), ("draft", f"-md {draft}")):
+    for name, model in (("plain", "none"), ("draft", draft)):
         port = relayed(stack.enter_context(stage_on(on.far, first, 0)))
-        options = (*words.split(" ", 1), "--no-lookup")
+        options = ("-md", model, "--no-lookup")
         sides.append(stack.enter_context(airdraft_side(f"airdraft, {name}", options, port, on)))
     if llama_bin is not None:
         drafts = ("--spec-type", "draft-simple", "--model-draft", draft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 # Weight of a new pass in an average over passes: it spans about 20 of them.
 PASS_RATE = 0.05
@@ -71,18 +71,6 @@ class CostTable:
         seconds = tuple(factor * second for second in self.seconds)
         per_cells = factor * self.per_cell_s, factor * self.per_own_cell_s
         return CostTable(self.sizes, seconds, *per_cells)
-
-    def in_pieces(self, most: int) -> CostTable:
-        """Returns a table in which a pass takes the time of pieces of at most so many tokens, one
-        after the other."""
-
-        def pieces_s(size: int) -> float:
-            number, rest = divmod(size, most)
-            return number * self.at(most) + (self.at(rest) if rest else 0.0)
-
-        sizes = sorted({*self.sizes, most})
-        seconds = tuple(pieces_s(size) for size in sizes)
-        return replace(self, sizes=tuple(sizes), seconds=seconds)
 
     def with_own(self, own_cells: float) -> CostTable:
         """Returns a table that includes the cost of own_cells cells for each token."""

@@ -33,8 +33,6 @@ from airdraft.nodes.engine.metadata import (
 from airdraft.nodes.engine.split.embedding import Table
 from airdraft.policies.layers import Layers, Machine, cuts_for
 
-# Their layers are all of one kind, and take nothing but the rows of the layer before. Random models
-# of each had the bits of the whole model in two stages (2026-12-02).
 # A stage without vocabulary computes the logits of so many tokens, so that they cost nothing.
 _NUM_VOCAB: Final = 32
 _ALIGNMENT: Final = 32

@@ -59,6 +59,55 @@ class RunningChain(Protocol):
     def close(self) -> None: ...
 
 
+class ChainThread:
+    """Implements RunningChain with ZeroMQ, in a thread of its own."""
+
+    def __init__(
+        self, parts: Sequence[Part], stages: Sequence[StageAddress], files: PartFiles
+    ) -> None:
+        """Raises EndpointError."""
+        # Rows of passes in their order, or why there will be no more.
+        self._finished: queue.SimpleQueue[Rows | StageLostError] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._context = ZmqContext()
+        try:
+            links = [
+                Link(stage.name, part, self._context.connect(stage.endpoint, stage.keys))
+                for stage, part in zip(stages, parts, strict=True)
+            ]
+        except MeshError:
+            self._loop.close()
+            self._context.close()
+            raise
+        self.chain = Chain(links, files, self._finished.put)
+        self._thread = threading.Thread(target=self._run, name="stages", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.closing(self._loop), self._context:
+            self._loop.run_forever()
+            self.chain.close()
+            self._loop.run_until_complete(asyncio.sleep(0))
+
+    def open(self, info: EngineInfo, limit_s: float) -> int:
+        opening = self.chain.open(info, limit_s)
+        return asyncio.run_coroutine_threadsafe(opening, self._loop).result()
+
+    def begin(
+        self, commands: tuple[StageCommand, ...], pieces: tuple[StagePiece, ...], rows: bytes
+    ) -> None:
+        self._loop.call_soon_threadsafe(self.chain.begin, commands, pieces, rows)
+
+    def finish(self) -> Rows | StageLostError:
+        return self._finished.get()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+
 class StageLinks:
     """All stages before the last one, in their order."""
 
@@ -68,14 +117,15 @@ class StageLinks:
         find: Callable[[float], Sequence[StageAddress]],
         limit_s: float,
         files: PartFiles,
-        start: Callable[[Sequence[Part], Sequence[StageAddress], PartFiles], RunningChain]
-        | None = None,
+        start: Callable[
+            [Sequence[Part], Sequence[StageAddress], PartFiles], RunningChain
+        ] = ChainThread,
     ) -> None:
         """parts: of the stages. find: returns where the stages are, for which it waits so many
         seconds, and raises EngineError. limit_s: how long to wait at first for a stage that cannot
         be reached yet. files: of parts that stages lack. start: connects to stages."""
         self._parts, self._find, self._limit_s, self._files = parts, find, limit_s, files
-        self._start = start or ChainThread
+        self._start = start
         self._running: RunningChain | None = None
         self._commands: list[StageCommand] = []
 
@@ -153,52 +203,3 @@ class StageLinks:
         """End the links; the stages are free for others then."""
         if self._running is not None:
             self._running.close()
-
-
-class ChainThread:
-    """Implements RunningChain with ZeroMQ, in a thread of its own."""
-
-    def __init__(
-        self, parts: Sequence[Part], stages: Sequence[StageAddress], files: PartFiles
-    ) -> None:
-        """Raises EndpointError."""
-        # Rows of passes in their order, or why there will be no more.
-        self._finished: queue.SimpleQueue[Rows | StageLostError] = queue.SimpleQueue()
-        self._loop = asyncio.new_event_loop()
-        self._context = ZmqContext()
-        try:
-            links = [
-                Link(stage.name, part, self._context.connect(stage.endpoint, stage.keys))
-                for stage, part in zip(stages, parts, strict=True)
-            ]
-        except MeshError:
-            self._loop.close()
-            self._context.close()
-            raise
-        self.chain = Chain(links, files, self._finished.put)
-        self._thread = threading.Thread(target=self._run, name="stages", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with contextlib.closing(self._loop), self._context:
-            self._loop.run_forever()
-            self.chain.close()
-            self._loop.run_until_complete(asyncio.sleep(0))
-
-    def open(self, info: EngineInfo, limit_s: float) -> int:
-        opening = self.chain.open(info, limit_s)
-        return asyncio.run_coroutine_threadsafe(opening, self._loop).result()
-
-    def begin(
-        self, commands: tuple[StageCommand, ...], pieces: tuple[StagePiece, ...], rows: bytes
-    ) -> None:
-        self._loop.call_soon_threadsafe(self.chain.begin, commands, pieces, rows)
-
-    def finish(self) -> Rows | StageLostError:
-        return self._finished.get()
-
-    def close(self) -> None:
-        if self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()

@@ -157,7 +157,7 @@ class StageNode:
             and self._part is not None
             and self._part.is_same_as(part)
             and request.max_sequences <= self._lent.model.info.max_sequences
-            and self._lent.model.keeps_states >= request.keeps_states
+            and (self._lent.model.keeps_states or not request.keeps_states)
         )
 
     def _lend(self, peer: bytes, request: StageOpenRequest) -> None:

@@ -35,10 +35,6 @@ class Pipelined(Protocol):
     def own_share(self) -> float:
         """The share of a pass's time that this machine works, of late; 0.0 while it is unknown."""
 
-    @property
-    def piece_tokens(self) -> int:
-        """The most tokens of the pieces in which a pass goes through the machines."""
-
     def begin(self, spans: Sequence[Span]) -> None:
         """Let a pass begin. No sequence may be in two passes under way, nor be changed meanwhile.
 
@@ -91,11 +87,6 @@ class Groups:
         if _MOST * slowest * pass_s(size) >= _WORTHWHILE * pass_s(len(decoding)):
             return []
         return [stream for stream in decoding if not self.has(stream)][:size]
-
-    @property
-    def piece_tokens(self) -> int:
-        assert self._engine is not None
-        return self._engine.piece_tokens
 
     def begin(self, flight: Flight) -> None:
         assert self._engine is not None
@@ -152,14 +143,14 @@ class Choosing:
         return decoding, False
 
     def spans_of(
-        self, decoding: Sequence[TargetStream], piece_tokens: int = 0
+        self, decoding: Sequence[TargetStream]
     ) -> tuple[list[Span], list[Chosen], int, int]:
         """Returns the spans of a pass and the guesses in them, and the tokens and scores for which
-        it has room besides. piece_tokens: as in Guessing.choose()."""
+        it has room besides."""
         budget = self._info.max_batch_tokens - len(decoding)
         score_budget = self.most_scores - sum(stream.num_scores for stream in decoding)
         spans: list[Span] = []
-        guesses = self._guessing.choose(decoding, budget, score_budget, piece_tokens)
+        guesses = self._guessing.choose(decoding, budget, score_budget)
         for stream, chosen in zip(decoding, guesses, strict=True):
             assert stream.seq_id is not None
             token_ids = [stream.token_ids[-1], *chosen.token_ids]

@@ -134,27 +134,21 @@ class Guessing:
         )
 
     def choose(
-        self,
-        decoding: Sequence[TargetStream],
-        budget: int,
-        score_budget: int,
-        piece_tokens: int = 0,
+        self, decoding: Sequence[TargetStream], budget: int, score_budget: int
     ) -> list[Chosen]:
         """Returns the guesses of each stream for the pass.
 
         They leave room for a piece of a waiting text, so that none waits for guesses to become
-        fewer. piece_tokens: tokens of the pieces of a pass beside another one, for which machines
-        take time one after the other; 0 for a pass alone.
+        fewer.
         """
         self._is_guessed = None
         if not any(stream.buffer.token_ids or stream.spec.num_guesses for stream in decoding):
             return [NOTHING] * len(decoding)
         waiting, num_read = self._waiting()
-        table = self._costs.table
         chosen = compose(
             decoding,
             waiting,
-            table.in_pieces(piece_tokens) if piece_tokens else table,
+            self._costs.table,
             self._proposers,
             num_read=num_read,
             used_cells=self._used_cells,

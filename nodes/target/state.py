@@ -282,7 +282,7 @@ class TargetState:
         self._in_pass = {}
         try:
             if group:
-                spans, guesses, *_ = self._choosing.spans_of(group, self._groups.piece_tokens)
+                spans, guesses, *_ = self._choosing.spans_of(group)
                 self._groups.begin(Flight(spans, list(zip(group, guesses, strict=True))))
                 if not self._groups.is_full:
                     return []

@@ -161,10 +161,3 @@ def test_what_passes_took_with_fewer_threads_is_forgotten_with_all_of_them() -> 
         columns.of(1).observe(size, 3.0 * TABLE.at(size))
     assert columns.of(1).table.at(size) > 2.0 * TABLE.at(size)
     assert columns.of(2).table == TABLE
-
-
-def test_a_pass_in_pieces_takes_the_time_of_all_of_them() -> None:
-    table = CostTable((1, 4, 8, 64), (1.0, 2.0, 3.0, 4.0), per_cell_s=0.5).in_pieces(8)
-    assert [table.at(size) for size in (1, 4, 8, 64)] == [1.0, 2.0, 3.0, 24.0]
-    assert table.per_cell_s == 0.5
-    assert CostTable((2, 20), (2.0, 20.0)).in_pieces(8).at(20) == pytest.approx(8 + 8 + 4)

@@ -123,7 +123,7 @@ class SplitModel(RowModel):
         self._begun: list[tuple[float, list[list[Span]]]] = []
         self._own_share = 0.0
         # Whether a stage may compact its cache before the wrong guesses of a pass are cut.
-        self._may_be_beside = self.info.can_cut and not self._llama.llama_model_n_swa(self._model)
+        self._may_overlap = self.info.can_cut and not self._llama.llama_model_n_swa(self._model)
         try:
             num_cells = self._open_ahead()
         except BaseException:
@@ -142,10 +142,6 @@ class SplitModel(RowModel):
     @property
     def own_share(self) -> float:
         return self._own_share
-
-    @property
-    def piece_tokens(self) -> int:
-        return min(PIECE_TOKENS, self._ahead.most_tokens)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         """As in Model. Raises SequencesLostError, too, if a stage was lost and is back."""
@@ -167,7 +163,8 @@ class SplitModel(RowModel):
         self._begin(spans)
 
     def _begin(self, spans: Sequence[Span]) -> None:
-        parts = list(_in_pieces(spans, self.piece_tokens, is_whole=not self.info.can_cut))
+        most = min(PIECE_TOKENS, self._ahead.most_tokens)
+        parts = list(_in_pieces(spans, most, is_whole=not self.info.can_cut))
         with self._opened_anew():
             for part in parts:
                 pieces = [Piece(span.seq_id, span.start, len(span.token_ids)) for span in part]
@@ -190,7 +187,7 @@ class SplitModel(RowModel):
         del self._begun[0]
         # While it is unknown, there is one group: with two, stages make room while a pass is under
         # way.
-        if len(parts) == 1 and not self._begun and self._may_be_beside:
+        if len(parts) == 1 and not self._begun and self._may_overlap:
             share = own_s / (time.monotonic() - began)
             self._own_share += _SHARE_RATE * (share - self._own_share) if self._own_share else share
         return found[0] if len(found) == 1 else np.concatenate(found)

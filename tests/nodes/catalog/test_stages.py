@@ -8,7 +8,7 @@ from airdraft.nodes.catalog.cuts import CutError
 from airdraft.nodes.catalog.gguf import check_gguf, declared_by, opened
 from airdraft.nodes.catalog.stages import embedding_of, part_file, part_named, write_stage
 from airdraft.nodes.engine.metadata import Blocks
-from tests.engine.kernels.tiny_models import Shape, write_model
+from tests.engine.kernels.tiny_models import Shape, write_header, write_model
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +114,28 @@ def test_numbers_of_each_block_go_with_their_blocks(path: Path, tmp_path: Path) 
     at = made.index(key) + len(key)
     assert made[at + 8 : at + 16] == (2).to_bytes(8, "little")
     assert made[at + 16 : at + 24] == items[4:]
+
+
+@pytest.mark.parametrize(
+    ("part", "wanted"),
+    [
+        (Blocks(0, 2, 6), {"leading_dense_block_count": "2", "embedding_scale": "12.0"}),
+        (Blocks(2, 4, 6), {"leading_dense_block_count": "1", "embedding_scale": "0.0"}),
+        (Blocks(4, 6, 6), {"leading_dense_block_count": "0", "nextn_predict_layers": "1"}),
+    ],
+)
+def test_what_holds_for_the_first_or_last_blocks_stays_with_them(
+    tmp_path: Path, part: Blocks, wanted: dict[str, str]
+) -> None:
+    values = {"block_count": 6, "leading_dense_block_count": 3, "nextn_predict_layers": 1}
+    keys = {f"glm4moe.{name}": value for name, value in values.items()}
+    keys |= {"general.architecture": "glm4moe", "glm4moe.embedding_scale": 12.0}
+    write_header(tmp_path / "m.gguf", keys)
+    write_stage(tmp_path / "m.gguf", part, "ab" * 32, tmp_path / "1.gguf", lambda *_: None)
+    with opened(tmp_path / "1.gguf") as (header, _):
+        found = {name.removeprefix("glm4moe."): text for name, text in header.texts.items()}
+    last = {"nextn_predict_layers": "0"} if not part.are_last else {}
+    assert found | wanted | last == found
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_written(path: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Chain(RecordingModel):
 
     def __init__(self, config: ToyConfig, own_share: float) -> None:
         super().__init__(config)
-        self.own_share, self.piece_tokens = own_share, 16
+        self.own_share = own_share
         self.under_way = deque[Sequence[Span]]()
         self.most = 0
         self.fails = False
