@@ -11,8 +11,9 @@ from typing import Final
 
 # What counts of the output layer where shares are compared. Passes of streams read all of it and
 # prompts do not use it, and for both no machine should wait for the other. With Qwen2.5-Coder 1.5B
-# on two equal machines 16 streams took 0.68, 0.61 and 0.60 of the time of one with 0, 0.5 and 1 of
-# it, and a prompt 0.59, 0.61 and 0.67 (2026-12-03).
+# on two equal machines and 0, 0.5 and 1 of it, 16 streams took 0.68 to 0.74, 0.61 to 0.69 and 0.60
+# to 0.83 of the time of one machine, and a prompt of 2,000 tokens 0.59 to 0.63, 0.62 to 0.67 and
+# 0.66 to 0.77 (two or three runs each, 2026-12-03).
 _HEAD: Final = 0.5
 
 
