@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise, product
 from typing import Final
 
+from airdraft.policies.latency import CostTable
+
 # What counts of the output layer where shares are compared. Passes of streams read all of it and
 # prompts do not use it, and for both no machine should wait for the other. With Qwen2.5-Coder 1.5B
 # on two equal machines and 0, 0.5 and 1 of it, 16 streams took 0.68 to 0.74, 0.61 to 0.69 and 0.60
 # to 0.83 of the time of one machine, and a prompt of 2,000 tokens 0.59 to 0.63, 0.62 to 0.67 and
 # 0.66 to 0.77 (two or three runs each, 2026-12-03).
 _HEAD: Final = 0.5
+# Shares are compared by passes of so many tokens, which is how prompts and many streams pass.
+_COMPARED_TOKENS: Final = 16
+# A prediction with guesses takes the number of them in a pass that is best for this acceptance.
+_ACCEPTANCE: Final = 0.75
+_MOST_GUESSES: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +36,20 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """room_bytes: memory that layers can take. bytes_per_s: what it reads of memory, which is what
-    a pass of one token needs time for. rtt_s: round trip to it from the last machine."""
+    """room_bytes: memory that layers can take. byte_s: seconds of a pass by its tokens, for each
+    byte of the layers. rtt_s: round trip to it from the last machine."""
 
     room_bytes: float
-    bytes_per_s: float
+    byte_s: CostTable
     rtt_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Predicted tokens/s of all texts together; guesses are three right ones of four."""
+
+    plain: float
+    with_guesses: float
 
 
 def cuts_for(layers: Layers, machines: Sequence[Machine]) -> list[int]:
@@ -72,7 +87,7 @@ def _share_s(used: int, head: int, machine: Machine) -> float:
     """Returns a machine's seconds for blocks of so many bytes, as shares are compared."""
     if not used or used + head > machine.room_bytes:
         return math.inf
-    return (used + _HEAD * head) / machine.bytes_per_s
+    return (used + _HEAD * head) * machine.byte_s.at(_COMPARED_TOKENS)
 
 
 def _shares(
@@ -84,9 +99,33 @@ def _shares(
     return list(zip(used, heads, machines, strict=True))
 
 
-def step_s(layers: Layers, machines: Sequence[Machine], cuts: Sequence[int]) -> float:
-    """Returns the predicted seconds of a pass of one token: a bound by memory and round trips."""
+def pass_s(
+    layers: Layers, machines: Sequence[Machine], cuts: Sequence[int], num_tokens: int
+) -> float:
+    """Returns the predicted seconds of a pass in one piece, for which machines work in turn."""
     return sum(
-        (used + head) / machine.bytes_per_s + machine.rtt_s
+        (used + head) * machine.byte_s.at(num_tokens) + machine.rtt_s
         for used, head, machine in _shares(layers, machines, cuts)
+    )
+
+
+def rates_of(
+    layers: Layers, machines: Sequence[Machine], cuts: Sequence[int], num_streams: int
+) -> Rates:
+    """Returns the tokens/s of so many texts. Reading of cells, and making guesses, is not in it."""
+    found = list[float]()
+    for guesses in range(_MOST_GUESSES + 1):
+        made = sum(_ACCEPTANCE**number for number in range(guesses + 1))
+        seconds = pass_s(layers, machines, cuts, num_streams * (1 + guesses))
+        found.append(num_streams * made / seconds)
+    return Rates(found[0], max(found))
+
+
+def told_rates(layers: Layers, machines: Sequence[Machine], cuts: Sequence[int]) -> str:
+    """Returns the predictions for one text and for four, in words."""
+    one, four = (rates_of(layers, machines, cuts, count) for count in (1, 4))
+    return (
+        f"about {one.plain:.1f} tokens/s for one text and {four.plain:.1f} for four, at most "
+        f"{one.with_guesses:.1f} and {four.with_guesses:.1f} with guesses that are right three "
+        f"times of four"
     )

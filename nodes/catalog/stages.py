@@ -31,6 +31,7 @@ from airdraft.nodes.engine.metadata import (
     Blocks,
 )
 from airdraft.nodes.engine.split.embedding import Table
+from airdraft.policies.latency import CostTable
 from airdraft.policies.layers import Layers, Machine, cuts_for
 
 # A stage without vocabulary computes the logits of so many tokens, so that they cost nothing.
@@ -45,6 +46,8 @@ _UINT32, _FLOAT32, _STRING, _F32 = 4, 6, 8, 0
 # How a user names a part of a model.
 _PART: Final = re.compile(r"(\d{1,4})([/-])(\d{1,4})")
 _PART_WORDS: Final = "1/2 for the first of two parts, or 0-14 for blocks 0 to 13, is accepted"
+# Machines of which only their number is known.
+_ALIKE: Final = CostTable((1,), (1.0,))
 # Arrays that may be as long as there are blocks, but have no item for each.
 _OTHER_ARRAYS: Final = (".rope.dimension_sections",)
 
@@ -104,7 +107,7 @@ def even_cuts(path: Path, count: int) -> list[int]:
     Raises CutError for more stages than blocks, GgufError or OSError.
     """
     layers = layers_of(path)
-    cuts = cuts_for(layers, [Machine(math.inf, 1.0)] * count) if count > 1 else []
+    cuts = cuts_for(layers, [Machine(math.inf, _ALIKE)] * count) if count > 1 else []
     if not cuts:
         most = 1 + len(layers.cuts)
         raise CutError(f"{count} stages: {path.name} can have 2 to {most}")
@@ -141,8 +144,8 @@ def write_stage(
     made = out.with_name(f"{out.name}.part")
     try:
         with opened(path) as (header, data), made.open("wb") as file:
-            keys = [*_keys(header, data, part), *_own_keys(path.name, part, model_hash)]
-            tensors = list(_tensors(header, part))
+            keys = stage_keys(header, data, part, path.name, model_hash)
+            tensors = list(stage_tensors(header, part))
             _write(file, data, keys, tensors, partial(progress, out.name))
         disk.sync(made)
         os.replace(made, out)
@@ -160,6 +163,13 @@ def embedding_of(path: Path) -> Table:
 
 
 # -- keys ------------------------------------------------------------------------------------------
+
+
+def stage_keys(
+    header: Header, data: mmap.mmap, part: Blocks, name: str, model_hash: str
+) -> list[bytes]:
+    """Returns the keys of a stage's file. name, model_hash: of the whole model."""
+    return [*_keys(header, data, part), *_own_keys(name, part, model_hash)]
 
 
 def _keys(header: Header, data: mmap.mmap, part: Blocks) -> Iterator[bytes]:
@@ -224,7 +234,7 @@ def _text(name: str, text: str) -> bytes:
 # -- tensors ---------------------------------------------------------------------------------------
 
 
-def _tensors(header: Header, part: Blocks) -> Iterator[Tensor]:
+def stage_tensors(header: Header, part: Blocks) -> Iterator[Tensor]:
     """Yield the stage's tensors; those at offset 0 are zeros that nobody reads."""
     for tensor in header.tensors:
         prefix, _, rest = tensor.name.partition(".")
@@ -241,6 +251,18 @@ def _tensors(header: Header, part: Blocks) -> Iterator[Tensor]:
             yield tensor
 
 
+def file_header(keys: Sequence[bytes], tensors: Sequence[Tensor]) -> tuple[bytes, int]:
+    """Returns a model file up to its tensors, and how many bytes these take."""
+    infos, end = list[bytes](), 0
+    for tensor in tensors:
+        dims = struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims)
+        infos.append(_packed(tensor.name.encode()) + dims + struct.pack("<IQ", tensor.type, end))
+        end = _aligned(end + tensor.num_blocks * tensor.block_bytes)
+    counts = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    text = b"".join([counts, *keys, *infos])
+    return text.ljust(_aligned(len(text)), b"\0"), end
+
+
 def _write(
     file: BinaryIO,
     data: mmap.mmap,
@@ -249,13 +271,8 @@ def _write(
     report: Callable[[int, int], None],
 ) -> None:
     """Write a model file. data: The file that has the tensors. report: Gets bytes, done and all."""
-    infos, end = list[bytes](), 0
-    for tensor in tensors:
-        dims = struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims)
-        infos.append(_packed(tensor.name.encode()) + dims + struct.pack("<IQ", tensor.type, end))
-        end = _aligned(end + tensor.num_blocks * tensor.block_bytes)
-    file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)))
-    file.write(b"".join([*keys, *infos]))
+    header, end = file_header(keys, tensors)
+    file.write(header)
     for tensor in tensors:
         file.seek(_aligned(file.tell()))
         num_bytes = tensor.num_blocks * tensor.block_bytes

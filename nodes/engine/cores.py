@@ -6,24 +6,17 @@ each core and the board from the device tree. It leaves out serial numbers and c
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 # The time between two looks at the load of other processes, whose times are known to 0.01 s. While
 # draft nodes of this machine pause, so that the target's speed without them is measured, it has to
 # get their cores within some of the 24 passes of the pause.
 _LOOK_EVERY_S = 0.2
-# What each thread reads, and how often, when the memory is measured.
-_READ_BYTES, _READ_TIMES = 1 << 26, 4
 # Fields of /proc/cpuinfo, which has a block for each core.
 _CORE_FIELDS = (
     "vendor_id",
@@ -60,27 +53,6 @@ def available_memory(root: Path = Path("/")) -> int:
     told = sizes_in(read(root / "proc/meminfo"))["MemAvailable"]
     told = told or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(0, int(min(told, *map(_memory_left, _control_groups(root)))))
-
-
-def memory_rate(num_threads: int) -> float:
-    """Returns the bytes a second that so many threads read of memory together; measured in 0.1 s.
-
-    Each reads its own block, larger than its share of most caches, by libc's search for a byte.
-    """
-    search = ctypes.CDLL(None).memchr
-    search.argtypes, search.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), None
-    blocks = [np.full(_READ_BYTES, 1, np.uint8) for _ in range(num_threads)]
-
-    def read_all(block: npt.NDArray[np.uint8]) -> None:
-        for _ in range(_READ_TIMES):
-            search(block.ctypes.data, 0, block.size)
-
-    with ThreadPoolExecutor(num_threads) as threads:
-        list(threads.map(read_all, blocks))
-        began = time.perf_counter()
-        list(threads.map(read_all, blocks))
-        seconds = time.perf_counter() - began
-    return num_threads * _READ_TIMES * _READ_BYTES / seconds
 
 
 def _memory_left(group: Path) -> float:

@@ -16,6 +16,7 @@ from airdraft.mesh.messages import (
     struct,
 )
 from airdraft.nodes.messages.fields import MAX_STREAMS_PER_MESSAGE
+from airdraft.policies.latency import CostTable
 
 # What rows leave of a message is enough for its pieces and commands.
 MAX_ROWS_BYTES: Final = MAX_MESSAGE_BYTES - 65_536
@@ -29,13 +30,16 @@ Endpoint = Annotated[str, MaxLen(128)]
 PublicKey = Annotated[str, MaxLen(40)]
 
 # Reasons for which a target asks again: another target uses the stage, perhaps one that will soon
-# be noticed to be gone, or its part of the model is not loaded yet.
+# be noticed to be gone, or the stage has not done yet what it was asked for.
 IN_USE: Final = "another target uses this stage"
 LOADING: Final = "it loads its part of the model"
+MEASURING: Final = "it measures passes"
 # A file has more bytes than a count can tell.
 MOST_FILE_BYTES: Final = 1 << 48
 FilePlace = Annotated[int, Range(0, MOST_FILE_BYTES)]
 FILE_PIECE_BYTES: Final = 1 << 19
+# The headers of parts of models have some KB: 8 for the 1.5B, up to some hundred with all kinds.
+MOST_SAMPLE_BYTES: Final = 1 << 18
 
 # What a stage does with its sequences before a pass; the fields of StageCommand in brackets.
 CUT, COPY, SAVE, RESTORE, DROP, KEEP, ROOM = range(7)
@@ -111,22 +115,29 @@ class StagePassReply:
     rows: Annotated[bytes, MaxLen(MAX_ROWS_BYTES)]
 
 
-@message(68)
+@message(68, max_bytes=MOST_SAMPLE_BYTES + 1024)
 class StageFactsRequest:
-    """A target asks what a stage has, before it decides which blocks the stage gets."""
+    """A target asks what a stage has, before it decides which blocks the stage gets.
+
+    sample: the header of a file of some blocks without their weights, of which the stage measures
+    passes; b"" if it need not. file_bytes: of that file.
+    """
+
+    sample: Annotated[bytes, MaxLen(MOST_SAMPLE_BYTES)] = b""
+    file_bytes: FilePlace = 0
 
 
 @message(69)
 class StageFactsReply:
     """What a machine has for a stage, or why it cannot be used.
 
-    free_bytes: memory that a part of a model could take. bytes_per_s: what all its threads read of
-    memory. model_hash, first, end: the only part that it runs; "" and 0 if it takes any.
+    free_bytes: memory that a part of a model could take. passes: what passes of the sample take;
+    empty without one. model_hash, first, end: the only part that it runs; "" and 0 if it takes any.
     """
 
     reason: Reason
     free_bytes: FilePlace
-    bytes_per_s: FilePlace
+    passes: Annotated[tuple[CostTable, ...], MaxLen(1)] = ()
     model_hash: Name = ""
     first: Count = 0
     end: Count = 0

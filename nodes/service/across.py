@@ -18,11 +18,12 @@ from airdraft.mesh.whole_files import write_whole
 from airdraft.nodes.catalog import default_cache_dir
 from airdraft.nodes.catalog.cuts import CutError
 from airdraft.nodes.catalog.gguf import GgufError, declared_by
+from airdraft.nodes.catalog.sample import sample_of
 from airdraft.nodes.catalog.stages import embedding_of, layers_of, part_file, part_name, part_path
 from airdraft.nodes.config.settings import ConfigError, TargetEngine
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
-from airdraft.nodes.engine.cores import available_memory, memory_rate
+from airdraft.nodes.engine.cores import available_memory
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.load import OpenedModel, open_split
 from airdraft.nodes.engine.protocol import EngineError
@@ -31,13 +32,19 @@ from airdraft.nodes.engine.split.last import SplitModel
 from airdraft.nodes.engine.thinking import find_thinking
 from airdraft.nodes.keys.asking import ask
 from airdraft.nodes.keys.keyring import Keyring
-from airdraft.nodes.messages.stages import MOST_STAGES, StagesReply, StagesRequest
+from airdraft.nodes.messages.stages import (
+    MOST_STAGES,
+    StageFactsRequest,
+    StagesReply,
+    StagesRequest,
+)
+from airdraft.nodes.service.passes import measured_passes
 from airdraft.nodes.stage.asking import Facts, StageAddress, facts_of
 from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
 from airdraft.nodes.worker.engines import checked_model, llama_config
-from airdraft.policies.layers import Layers, Machine, cuts_for, slowest_s, step_s
+from airdraft.policies.layers import Layers, Machine, cuts_for, slowest_s, told_rates
 
 logger = logging.getLogger(__name__)
 
@@ -62,23 +69,21 @@ def open_with_stages(
     report = progress or (lambda *_: None)
     find = partial(_find, settings.across, ring, connect, report)
     stages = find(None)
-    facts = facts_of(stages, limit_s)
     cache = default_cache_dir(environment())
     path, model_hash = checked_model(settings, cache)
     declared = declared_by(path)
+    model_hash = declared.model_hash or model_hash
     folder, whole = cache / "stages", None
+    parts = fixed_parts(stages, facts_of(stages, StageFactsRequest(), limit_s), model_hash)
     if declared.blocks is None:
         whole = path
         layers = layers_of(path)
-        parts = fixed_parts(stages, facts, model_hash)
         if not parts:
             plan = part_path(folder, model_hash, "plan.json")
-            own = memory_rate(llama_config(settings, path).num_threads)
-            parts = planned_parts(path, model_hash, layers, stages, facts, own, plan, report)
+            machines = _machines(path, model_hash, settings, stages, limit_s, plan.parent)
+            parts = planned_parts(path, model_hash, layers, machines, plan, report)
         path = part_file(path, f"{parts[-1].end}-{len(layers.sizes)}", model_hash, folder, report)
     else:
-        model_hash = declared.model_hash
-        parts = fixed_parts(stages, facts, model_hash)
         if not parts:
             raise ConfigError(
                 f"engine.model = {settings.model!r} is a part of a model: start the stages with "
@@ -138,36 +143,54 @@ def fixed_parts(
     return fixed
 
 
+def _machines(
+    path: Path,
+    model_hash: str,
+    settings: TargetEngine,
+    stages: Sequence[StageAddress],
+    limit_s: float,
+    folder: Path,
+) -> dict[str, Machine]:
+    """Returns what each machine has, by its name; each measures passes of some of the blocks.
+
+    The last one is this machine. folder: for files. Raises CutError and EngineError.
+    """
+    sample = sample_of(path, model_hash)
+    asked = StageFactsRequest(sample.header, sample.file_bytes)
+    found = dict[str, Machine]()
+    for stage, facts in zip(stages, facts_of(stages, asked, limit_s), strict=True):
+        if facts.passes is None:
+            raise EngineError(f"stage {stage.name} measured no passes")
+        byte_s = facts.passes.scaled(1 / sample.block_bytes)
+        found[stage.name] = Machine(_LAYERS_OF_FREE * facts.free_bytes, byte_s, facts.rtt_s)
+    room = _LAYERS_OF_FREE * available_memory()
+    passes = measured_passes(sample.header, sample.file_bytes, settings, folder)
+    found["this machine"] = Machine(room, passes.scaled(1 / sample.block_bytes))
+    return found
+
+
 def planned_parts(
     path: Path,
     model_hash: str,
     layers: Layers,
-    stages: Sequence[StageAddress],
-    facts: Sequence[Facts],
-    own_rate: float,
+    found: dict[str, Machine],
     plan: Path,
     report: Progress,
 ) -> list[Part]:
     """Returns the parts with which all machines take about the same time, and tells them.
 
-    plan: the file of the last plan, so that machines keep their parts if that is about as good.
+    found: the machines by name, in the order of their layers. plan: the file of the last plan, so
+    that machines keep their parts if that is about as good.
     """
-    machines = [
-        Machine(_LAYERS_OF_FREE * each.free_bytes, each.bytes_per_s, each.rtt_s) for each in facts
-    ]
-    machines.append(Machine(_LAYERS_OF_FREE * available_memory(), own_rate))
+    names, machines = list(found), list(found.values())
     cuts = cuts_for(layers, machines)
-    names = [*(stage.name for stage in stages), "this machine"]
     if cuts:
-        cuts = _kept_cuts(plan, names, layers, machines, cuts)
+        cuts = _kept_cuts(plan, layers, machines, cuts)
     else:
-        if len(stages) > len(layers.cuts):
+        if len(machines) > 1 + len(layers.cuts):
             raise ConfigError(f"{path.name} can be cut for {1 + len(layers.cuts)} machines at most")
         total = sum(layers.sizes) + layers.head
-        rooms = ", ".join(
-            f"{name} {machine.room_bytes / 1e9:.1f} GB"
-            for name, machine in zip(names, machines, strict=True)
-        )
+        rooms = ", ".join(f"{name} {each.room_bytes / 1e9:.1f} GB" for name, each in found.items())
         raise ConfigError(
             f"{path.name} has {len(layers.sizes)} blocks of {total / 1e9:.1f} GB in all, for which "
             f"there is no room on {rooms} (a quarter of free memory is left alone)"
@@ -177,8 +200,7 @@ def planned_parts(
         f"{name} has the blocks {first} to {end - 1} ({sum(layers.sizes[first:end]) / 1e9:.2f} GB)"
         for name, (first, end) in zip(names, pairwise(bounds), strict=True)
     ]
-    least_s = step_s(layers, machines, cuts)
-    line = f"{', '.join(told)}: at most {1 / least_s:.1f} tokens/s for one text without guesses"
+    line = f"{', '.join(told)}: {told_rates(layers, machines, cuts)}"
     logger.info("%s", line)
     report(line, 0, None)
     return [
@@ -188,23 +210,18 @@ def planned_parts(
 
 
 def _kept_cuts(
-    plan: Path,
-    names: Sequence[str],
-    layers: Layers,
-    machines: Sequence[Machine],
-    best: Sequence[int],
+    plan: Path, layers: Layers, machines: Sequence[Machine], best: Sequence[int]
 ) -> list[int]:
-    """Returns the cuts of the last plan for these machines if they are about as good as the best
-    ones, and else keeps the best ones."""
+    """Returns the cuts of the last plan if they are about as good as the best ones for these
+    machines, and else keeps the best ones."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(plan.read_text(encoding="utf-8"))
-        cuts = [int(cut) for cut in kept["cuts"]]
-        is_of_these = kept["machines"] == list(names) and len(cuts) == len(names) - 1
+        cuts = [int(cut) for cut in json.loads(plan.read_text(encoding="utf-8"))["cuts"]]
         limit_s = _KEPT_WITHIN * slowest_s(layers, machines, best)
-        if is_of_these and slowest_s(layers, machines, cuts) <= limit_s:
+        is_of_as_many = len(cuts) == len(best) and set(cuts) <= set(layers.cuts)
+        if is_of_as_many and slowest_s(layers, machines, cuts) <= limit_s:
             return cuts
     plan.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(plan, json.dumps({"machines": list(names), "cuts": list(best)}).encode())
+    write_whole(plan, json.dumps({"cuts": list(best)}).encode())
     return list(best)
 
 

@@ -26,16 +26,18 @@ from airdraft.nodes.config.settings import (
 )
 from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
-from airdraft.nodes.engine.cores import available_memory, memory_rate, usable_cores
+from airdraft.nodes.engine.cores import available_memory
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.engine.split.stage import StageModel
 from airdraft.nodes.keys.keyring import keyring_of
+from airdraft.nodes.service.passes import measured_passes
 from airdraft.nodes.service.runtime import beside
 from airdraft.nodes.service.systemd import Manager
 from airdraft.nodes.stage.member import StageMember
 from airdraft.nodes.stage.node import StageNode
 from airdraft.nodes.stage.parts import Part
 from airdraft.nodes.worker.engines import checked_model, llama_config
+from airdraft.policies.latency import CostTable
 
 # The share of the free memory that saved texts may take in a stage.
 _SAVED_OF_FREE: Final = 0.25
@@ -98,7 +100,6 @@ class StageParts:
         self._cache = default_cache_dir(environment())
         self._folder = self._cache / "stages"
         self.fixed: Part | None = None
-        self._rate = 0.0
         # A whole model that the user named, and its hash.
         self._whole: tuple[Path, str] | None = None
         if not settings.model:
@@ -118,13 +119,14 @@ class StageParts:
             self.fixed = Part(declared.model_hash, path.name, blocks.first, blocks.end)
             self._fixed_path = path
 
-    def facts(self, loaded: Part | None) -> tuple[int, int]:
-        if not self._rate:
-            self._rate = memory_rate(self._settings.threads or usable_cores())
+    def free_bytes(self, loaded: Part | None) -> int:
         held = 0
         if loaded is not None and (path := self._here(loaded)) is not None:
             held = path.stat().st_size
-        return available_memory() + held, int(self._rate)
+        return available_memory() + held
+
+    def measure(self, sample: bytes, file_bytes: int) -> CostTable:
+        return measured_passes(sample, file_bytes, self._settings, self._folder)
 
     def refusal(self, part: Part) -> str:
         if not _PART_NAME.fullmatch(part.file) or not _HASH.fullmatch(part.model_hash):

@@ -16,6 +16,7 @@ from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.messages.stages import (
     IN_USE,
     LOADING,
+    MEASURING,
     StageFactsReply,
     StageFactsRequest,
     StageFileReply,
@@ -27,6 +28,7 @@ from airdraft.nodes.messages.stages import (
 from airdraft.nodes.stage.fetching import Fetching
 from airdraft.nodes.stage.lent import Lent
 from airdraft.nodes.stage.parts import Part, Parts
+from airdraft.policies.latency import CostTable
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,9 @@ class StageNode:
         self._era = 0
         self._preparing: asyncio.Task[None] | None = None
         self._fetching: Fetching | None = None
+        # What passes of a sample take, or why that could not be measured, until it is told.
+        self._measures = False
+        self._measured: CostTable | str | None = None
         # Why the part that the owner wants cannot be run.
         self._failure = ""
         # What is loaded; they belong to the engine's thread while that prepares a part.
@@ -95,7 +100,7 @@ class StageNode:
                 self._refuse(peer, message, "this key is not one of a target")
                 continue
             if isinstance(message, StageFactsRequest):
-                tasks.create_task(self._tell_facts(peer))
+                self._tell_facts(peer, message, tasks)
             elif isinstance(message, StageOpenRequest):
                 self._open(peer, message, tasks)
             elif peer == self._owner:
@@ -111,7 +116,7 @@ class StageNode:
 
     def _refuse(self, peer: bytes, message: object, reason: str) -> None:
         if isinstance(message, StageFactsRequest):
-            self._send(peer, StageFactsReply(reason, 0, 0))
+            self._send(peer, StageFactsReply(reason, 0))
         elif isinstance(message, StageOpenRequest):
             self._send(peer, StageOpenReply(reason, 0, 0, 0))
 
@@ -120,14 +125,35 @@ class StageNode:
 
     # -- who uses it, and with which part ----------------------------------------------------------
 
-    async def _tell_facts(self, peer: bytes) -> None:
+    def _tell_facts(
+        self, peer: bytes, request: StageFactsRequest, tasks: asyncio.TaskGroup
+    ) -> None:
         if self._owner not in (None, peer):
-            self._refuse(peer, StageFactsRequest(), IN_USE)
+            self._refuse(peer, request, IN_USE)
             return
-        facts = await self._in_engine(self._parts.facts, self._part)
+        passes: tuple[CostTable, ...] = ()
+        if request.sample:
+            measured, self._measured = self._measured, None
+            if measured is None and not self._measures:
+                self._measures = True
+                tasks.create_task(self._measure(request))
+            if not isinstance(measured, CostTable):
+                self._refuse(peer, request, measured or MEASURING)
+                return
+            passes = (measured,)
         fixed = self._parts.fixed
         only = () if fixed is None else (fixed.model_hash, fixed.first, fixed.end)
-        self._send(peer, StageFactsReply("", *facts, *only))
+        free = self._parts.free_bytes(self._part)
+        self._send(peer, StageFactsReply("", free, passes, *only))
+
+    async def _measure(self, request: StageFactsRequest) -> None:
+        work = self._parts.measure, request.sample, request.file_bytes
+        try:
+            self._measured = await self._in_engine(*work)
+        except EngineError as error:
+            logger.error("passes could not be measured: %s", error)
+            self._measured = str(error)[:_MOST_REASON] or "failed"
+        self._measures = False
 
     def _open(self, peer: bytes, request: StageOpenRequest, tasks: asyncio.TaskGroup) -> None:
         part = Part(request.model_hash, request.part, request.first, request.end)

@@ -14,6 +14,7 @@ import airdraft.nodes.catalog.disk as disk
 from airdraft.nodes.engine.llama_abi import hash_file
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.engine.split.stage import StageModel
+from airdraft.policies.latency import CostTable
 
 # As Progress of engine/calibrate.py.
 ReportProgress = Callable[[str, int, int | None], None]
@@ -46,10 +47,13 @@ class Parts(Protocol):
     fixed: Part | None
     progress: ReportProgress
 
-    def facts(self, loaded: Part | None) -> tuple[int, int]:
-        """Returns the bytes that a part could take in memory, and those read of it in a second.
+    def free_bytes(self, loaded: Part | None) -> int:
+        """Returns the bytes that a part could take in memory. loaded: what would leave it."""
 
-        loaded: what is in memory and would leave it. It takes a tenth of a second.
+    def measure(self, sample: bytes, file_bytes: int) -> CostTable:
+        """Returns what passes of a sample take, as StageFactsRequest has it; it takes some seconds.
+
+        Raises EngineError.
         """
 
     def refusal(self, part: Part) -> str:

@@ -8,11 +8,11 @@ import pytest
 
 from airdraft.nodes.config.settings import ConfigError
 from airdraft.nodes.engine.protocol import EngineError
-from airdraft.nodes.service import across
 from airdraft.nodes.service.across import fixed_parts, planned_parts
 from airdraft.nodes.stage.asking import Facts, StageAddress
 from airdraft.nodes.stage.parts import Part
-from airdraft.policies.layers import Layers
+from airdraft.policies.latency import CostTable
+from airdraft.policies.layers import Layers, Machine
 
 GB = 10**9
 # Ten blocks of a GB each.
@@ -20,25 +20,26 @@ SIZES = [GB] * 10
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(across, "available_memory", lambda: 16 * GB)
+def plan(tmp_path: Path) -> Path:
     return tmp_path / "0123" / "plan.json"
 
 
+def machine(rate: float, room: float) -> Machine:
+    return Machine(room, CostTable((1, 16), (1 / (rate * GB),) * 2), 0.001)
+
+
 def ends(
-    plan: Path, *rates: float, free: int = 16 * GB, names: tuple[str, ...] = ("nano-1", "nano-2")
+    plan: Path, *rates: float, room: int = 12 * GB, names: tuple[str, ...] = ("nano-1", "nano-2")
 ) -> list[int]:
     """The first block behind each stage. rates: GB/s of the stages; this machine has 10."""
-    stages = [StageAddress("", None, name) for name in names]
-    facts = [Facts(free, int(rate * GB), 0.001, None) for rate in rates]
+    machines = {name: machine(rate, room) for name, rate in zip(names, rates, strict=True)}
+    machines["this machine"] = machine(10, room)
     told = list[str]()
     parts = planned_parts(
         Path("m.gguf"),
         "ab" * 32,
         Layers(SIZES, 0, range(1, len(SIZES))),
-        stages,
-        facts,
-        10.0 * GB,
+        machines,
         plan,
         lambda line, *_: told.append(line),
     )
@@ -57,18 +58,20 @@ def test_parts_stay_unless_others_are_much_better(plan: Path) -> None:
     # At first the slowest takes 0.2 s; with these rates it would be 0.25 and 0.2.
     assert ends(plan, 8, 30) == [2, 8]
     assert ends(plan, 4, 30) != [2, 8]
-    # Other machines have no parts yet.
-    assert ends(plan, 30, 10, names=("nano-2", "nano-1")) == [6, 8]
+    # So others need no other files if a machine takes the place of one that is as fast.
+    plan.unlink()
+    assert ends(plan, 10, 30) == [2, 8]
+    assert ends(plan, 10, 28, names=("nano-1", "nano-3")) == [2, 8]
     plan.write_text("damaged")
     assert ends(plan, 10, 30) == [2, 8]
 
 
 def test_what_no_longer_fits_is_given_anew_or_refused(plan: Path) -> None:
     assert ends(plan, 10, 30) == [2, 8]
-    first, second = ends(plan, 10, 30, free=6 * GB)
+    first, second = ends(plan, 10, 30, room=4 * GB)
     assert second - first == 4
-    with pytest.raises(ConfigError, match=r"10 blocks of 10.0 GB in all.*nano-1 0.8 GB, nano-2"):
-        ends(plan, 10, 30, free=GB)
+    with pytest.raises(ConfigError, match=r"10 blocks of 10.0 GB in all.*nano-1 1.0 GB, nano-2"):
+        ends(plan, 10, 30, room=GB)
 
 
 HASH = "ab" * 32
@@ -77,7 +80,7 @@ HASH = "ab" * 32
 def fixed(*blocks: tuple[int, int] | None, model_hash: str = HASH) -> list[tuple[int, int]]:
     """What a target takes where stages were started with these blocks; None for any."""
     parts = [Part(model_hash, "", *each) if each else None for each in blocks]
-    facts = [Facts(16 * GB, 10 * GB, 0.001, part) for part in parts]
+    facts = [Facts(16 * GB, None, 0.001, part) for part in parts]
     stages = [StageAddress("", None, f"nano-{number}") for number in range(1, 1 + len(facts))]
     return [(part.first, part.end) for part in fixed_parts(stages, facts, HASH)]
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from airdraft.nodes.catalog.sample import sample_of
 from airdraft.nodes.catalog.stages import part_path
 from airdraft.nodes.config.settings import ConfigError, StageEngine
 from airdraft.nodes.engine.llama_abi import hash_file
+from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.service.stages import StageParts
 from airdraft.nodes.stage.parts import Part
 from tests.engine.kernels.tiny_models import Shape, write_model
@@ -75,3 +77,25 @@ def test_a_stage_that_was_started_with_a_part_runs_no_other(cache: Path, whole: 
     assert parts.refusal(Part("ab" * 32, "any.gguf", 0, 2)) == "this is a stage of another model"
     with pytest.raises(ConfigError, match="is the last part, which a target has"):
         parts_of(StageEngine(model=str(whole), part="2-4"))
+
+
+def test_passes_are_measured_without_the_weights(cache: Path, whole: Path, tmp_path: Path) -> None:
+    sample = sample_of(whole, hash_file(whole))
+    assert len(sample.header) < 8192
+    passes = parts_of(StageEngine()).measure(sample.header, sample.file_bytes)
+    # The file of the form has room for all weights, and none of them.
+    assert sample.block_bytes < sample.file_bytes < whole.stat().st_size
+    assert passes.at(1) <= passes.at(16) < 1.0
+    assert not list((cache / "stages").iterdir())
+
+
+def test_what_is_no_sample_is_refused(cache: Path, whole: Path) -> None:
+    sample = sample_of(whole, hash_file(whole))
+    parts = parts_of(StageEngine())
+    with pytest.raises(EngineError, match=r"no memory to measure passes of 1125899\.91 GB"):
+        parts.measure(sample.header, 1 << 50)
+    with pytest.raises(EngineError, match="passes cannot be measured: is not a GGUF file"):
+        parts.measure(b"x" * 100, 4096)
+    with pytest.raises(EngineError, match="passes cannot be measured: is truncated"):
+        parts.measure(sample.header, 65_536)
+    assert not list((cache / "stages").iterdir())

@@ -19,7 +19,7 @@ from airdraft.nodes.config.settings import CoordinatorConfig, TargetEngine
 from airdraft.nodes.engine.protocol import EngineError
 from airdraft.nodes.keys.keyring import Keyring
 from airdraft.nodes.messages.access import ROLES
-from airdraft.nodes.messages.stages import IN_USE
+from airdraft.nodes.messages.stages import IN_USE, StageFactsRequest
 from airdraft.nodes.service.local import local_mesh
 from airdraft.nodes.stage.asking import StageAddress, facts_of
 from bench.harness.processes import free_port
@@ -154,4 +154,4 @@ async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use
         for pair, reason in ((other, "did not answer"), (own, IN_USE)):
             address = StageAddress(listens, ClientKeys(pair, other.public), "nano")
             with pytest.raises(EngineError, match=reason):
-                await asyncio.to_thread(facts_of, [address], 3.0)
+                await asyncio.to_thread(facts_of, [address], StageFactsRequest(), 3.0)

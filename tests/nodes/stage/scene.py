@@ -27,6 +27,7 @@ from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.node import StageNode
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
+from airdraft.policies.latency import CostTable
 
 HASH = "ab" * 32
 TEXT = drawn_ids(1, 300, 300)
@@ -51,8 +52,11 @@ class Files:
 
     def progress(self, label: str, done: int, total: int | None) -> None: ...
 
-    def facts(self, loaded: Part | None) -> tuple[int, int]:
-        return 1 << 30, 10**9
+    def free_bytes(self, loaded: Part | None) -> int:
+        return 1 << 30
+
+    def measure(self, sample: bytes, file_bytes: int) -> CostTable:
+        raise EngineError(f"no passes of {file_bytes} bytes")
 
     def refusal(self, part: Part) -> str:
         is_other = self.fixed is not None and not self.fixed.is_same_as(part)
