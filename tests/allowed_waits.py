@@ -102,7 +102,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/stage/node.py StageNode.run await asyncio.to_thread",
         "nodes/stage/node.py StageNode._prepare await self._in_engine",
-        "nodes/stage/node.py StageNode._tell_facts await self._in_engine",
+        "nodes/stage/node.py StageNode._measure await self._in_engine",
         "nodes/stage/fetching.py Fetching.run await asyncio.to_thread",
         "nodes/stage/chain.py Chain._send_piece async with link.sending",
         "nodes/stage/chain.py Chain._send_piece await asyncio.to_thread",
