@@ -16,7 +16,7 @@ from airdraft.nodes.catalog.gguf import opened
 from airdraft.nodes.catalog.stages import file_header, layers_of, stage_keys, stage_tensors
 from airdraft.nodes.engine.metadata import Blocks
 
-# More than the caches of processors hold, since passes of a whole model read it from memory.
+# More than the caches of most processors hold, since passes of a whole model read it from memory.
 _LEAST_BYTES: Final = 256_000_000
 _F32: Final = 0
 _NOISE: Final = np.random.default_rng(1).standard_normal(1 << 18, np.float32).tobytes()

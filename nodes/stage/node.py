@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from airdraft.mesh.codec import decode, encode
 from airdraft.mesh.errors import BackpressureError, DecodeError, PeerGoneError
+from airdraft.mesh.latest import Latest
 from airdraft.mesh.messages import Bye, Ping, Pong
 from airdraft.mesh.transport import ServerTransport
 from airdraft.nodes.engine.protocol import EngineError
@@ -37,6 +38,8 @@ T = TypeVar("T")
 # A target that was silent for so long is gone. It sends something every half second.
 _SILENCE_S: Final = 3.0
 _LOOK_EVERY_S: Final = 0.5
+# Several targets may ask before one of them uses the stage.
+_MOST_MEASURED: Final = 4
 # A reply holds 256 characters of a reason.
 _MOST_REASON: Final = 250
 
@@ -64,9 +67,9 @@ class StageNode:
         self._era = 0
         self._preparing: asyncio.Task[None] | None = None
         self._fetching: Fetching | None = None
-        # What passes of a sample take, or why that could not be measured, until it is told.
+        # What passes of samples take, or why that could not be measured, until it is told.
         self._measures = False
-        self._measured: CostTable | str | None = None
+        self._measured = Latest[bytes, CostTable | str](_MOST_MEASURED)
         # Why the part that the owner wants cannot be run.
         self._failure = ""
         # What is loaded; they belong to the engine's thread while that prepares a part.
@@ -133,12 +136,15 @@ class StageNode:
             return
         passes: tuple[CostTable, ...] = ()
         if request.sample:
-            measured, self._measured = self._measured, None
-            if measured is None and not self._measures:
-                self._measures = True
-                tasks.create_task(self._measure(request))
-            if not isinstance(measured, CostTable):
-                self._refuse(peer, request, measured or MEASURING)
+            measured = self._measured.pop(request.sample, None)
+            if measured is None:
+                if not self._measures:
+                    self._measures = True
+                    tasks.create_task(self._measure(request))
+                self._refuse(peer, request, MEASURING)
+                return
+            if isinstance(measured, str):
+                self._refuse(peer, request, measured)
                 return
             passes = (measured,)
         fixed = self._parts.fixed
@@ -147,13 +153,14 @@ class StageNode:
         self._send(peer, StageFactsReply("", free, passes, *only))
 
     async def _measure(self, request: StageFactsRequest) -> None:
-        work = self._parts.measure, request.sample, request.file_bytes
+        measured: CostTable | str
         try:
-            self._measured = await self._in_engine(*work)
+            work = self._parts.measure, request.sample, request.file_bytes
+            measured = await self._in_engine(*work)
         except EngineError as error:
             logger.error("passes could not be measured: %s", error)
-            self._measured = str(error)[:_MOST_REASON] or "failed"
-        self._measures = False
+            measured = str(error)[:_MOST_REASON] or "failed"
+        self._measured[request.sample], self._measures = measured, False
 
     def _open(self, peer: bytes, request: StageOpenRequest, tasks: asyncio.TaskGroup) -> None:
         part = Part(request.model_hash, request.part, request.first, request.end)

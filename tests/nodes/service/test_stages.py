@@ -79,7 +79,7 @@ def test_a_stage_that_was_started_with_a_part_runs_no_other(cache: Path, whole: 
         parts_of(StageEngine(model=str(whole), part="2-4"))
 
 
-def test_passes_are_measured_without_the_weights(cache: Path, whole: Path, tmp_path: Path) -> None:
+def test_passes_are_measured_without_the_weights(cache: Path, whole: Path) -> None:
     sample = sample_of(whole, hash_file(whole))
     assert len(sample.header) < 8192
     passes = parts_of(StageEngine()).measure(sample.header, sample.file_bytes)

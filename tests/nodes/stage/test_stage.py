@@ -5,6 +5,8 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from airdraft.nodes.messages.stages import (
     ROOM,
     SAVE,
     StageCommand,
+    StageFactsRequest,
     StageOpenReply,
     StageOpenRequest,
     StagePassReply,
@@ -35,7 +38,7 @@ from airdraft.nodes.messages.stages import (
     StagePiece,
 )
 from airdraft.nodes.stage import links
-from airdraft.nodes.stage.asking import StageAddress
+from airdraft.nodes.stage.asking import StageAddress, facts_of
 from tests.nodes.stage.scene import HASH, TEXT, chain, configured, linked, refusal, stage, texts_of
 
 # Longer than a second or two.
@@ -291,3 +294,21 @@ def test_saved_texts_have_a_limit_in_a_stage(files, tmp_path):
         lost = "1 is lost: this stage has no memory for more saved"
         with pytest.raises(SequencesLostError, match=lost):
             model.forward([Span(0, saved.length, TEXT[200:201], 1)])
+
+
+def test_a_target_is_told_what_was_measured_of_its_own_sample(tmp_path: Path) -> None:
+    with stage(None, f"ipc://{tmp_path}/0", folder=tmp_path) as (endpoint, _):
+        address = StageAddress(endpoint, None, "nano")
+
+        def seconds(sample: bytes, file_bytes: int) -> float:
+            (facts,) = facts_of([address], StageFactsRequest(sample, file_bytes), 10.0)
+            assert facts.passes is not None
+            return facts.passes.at(1)
+
+        with pytest.raises(EngineError, match="stage nano cannot be used: no memory to measure"):
+            seconds(b"large", 0)
+        assert seconds(b"large", 7) == 7.0
+        # Two targets that ask at the same time are each told of their own sample.
+        with ThreadPoolExecutor(2) as threads:
+            found = threads.map(seconds, (b"first", b"second"), (5, 9))
+            assert list(found) == [5.0, 9.0]
