@@ -25,17 +25,20 @@ from typing import Final
 import click
 
 from airdraft.nodes.catalog.cuts import possible_cuts
-from airdraft.nodes.catalog.stages import embedding_of, even_cuts
+from airdraft.nodes.catalog.stages import embedding_of, even_cuts, layers_of
+from airdraft.nodes.config.settings import TargetEngine
 from airdraft.nodes.engine.llama import LlamaModel
 from airdraft.nodes.engine.llama_context import LlamaConfig
 from airdraft.nodes.engine.noise import drawn_ids
 from airdraft.nodes.engine.protocol import Model, Span
 from airdraft.nodes.engine.split.embedding import Embedding
 from airdraft.nodes.engine.split.last import SplitModel
+from airdraft.nodes.service.across import machines_of
 from airdraft.nodes.stage.asking import StageAddress
 from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
+from airdraft.policies.layers import pass_s
 from bench.harness.processes import free_port, stop
 from bench.options import at_least, listed, model_file, target_option
 from bench.rows import stage_files
@@ -199,19 +202,28 @@ def split_command(
         endpoint = f"tcp://127.0.0.1:{relay.port}"
         address = StageAddress(endpoint, None, endpoint)
         part = Part(model_hash, files[0].name, 0, cut)
+        settings = TargetEngine(model=str(path), threads=1)
+        machines = machines_of(path, model_hash, settings, [address], 20.0, folder)
+        first, second = machines.values()
         links = StageLinks([part], lambda _: [address], 20.0, PartFiles(None, lambda *_: None))
         last = replace(config, path=files[1])
         embedding = Embedding(embedding_of(files[1]))
         model = SplitModel(last, links, embedding, model_hash=model_hash)
         stack.enter_context(contextlib.closing(model))
+        layers = layers_of(path)
         click.echo(f"{path.name}, cut at block {cut} of {possible_cuts(path)[1]}")
-        click.echo("round trip | streams | tokens a pass | whole, ms | stages, ms | ratio")
+        click.echo(
+            "round trip | streams | tokens a pass | whole, ms | stages, ms | ratio | "
+            "stages as predicted, ms"
+        )
         for trip in rtt_ms:
             relay.delay_s = trip / 2e3
+            first = replace(first, rtt_s=trip / 1e3)
             for kind in kinds:
                 took = pass_ms(model, *kind, turns)
                 told = f"{plain[kind]:.1f} | {took:.1f} | {took / plain[kind]:.2f}"
-                click.echo(f"{trip:g} ms | {kind[0]} | {kind[1]} | {told}")
+                expected = 1e3 * pass_s(layers, [first, second], [cut], math.prod(kind))
+                click.echo(f"{trip:g} ms | {kind[0]} | {kind[1]} | {told} | {expected:.1f}")
                 if kind[0] > 1 and kind[1] == 1:
                     took = round_ms(model, kind[0], turns)
                     told = f"{plain[kind]:.1f} | {took:.1f} | {took / plain[kind]:.2f}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, product
 from typing import Final
 
 from airdraft.policies.latency import CostTable
 
+# The share of a machine's free memory that layers may take: the rest is for the cache and buffers.
+LAYERS_OF_FREE: Final = 0.75
 # What counts of the output layer where shares are compared. Passes of streams read all of it and
 # prompts do not use it, and for both no machine should wait for the other. With Qwen2.5-Coder 1.5B
 # on two equal machines and 0, 0.5 and 1 of it, 16 streams took 0.68 to 0.74, 0.61 to 0.69 and 0.60
@@ -42,6 +44,16 @@ class Machine:
     room_bytes: float
     byte_s: CostTable
     rtt_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one machine gets: the blocks from `first` to before `end`, with so many bytes."""
+
+    name: str
+    first: int
+    end: int
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +133,43 @@ def rates_of(
     return Rates(found[0], max(found))
 
 
-def told_rates(layers: Layers, machines: Sequence[Machine], cuts: Sequence[int]) -> str:
-    """Returns the predictions for one text and for four, in words.
+def shares_of(layers: Layers, machines: Mapping[str, Machine], cuts: Sequence[int]) -> list[Share]:
+    """Returns what each machine gets. machines: by name, in the order of their blocks."""
+    bounds = pairwise([0, *cuts, len(layers.sizes)])
+    return [
+        Share(name, first, end, sum(layers.sizes[first:end]))
+        for name, (first, end) in zip(machines, bounds, strict=True)
+    ]
+
+
+def told_plan(layers: Layers, machines: Mapping[str, Machine], cuts: Sequence[int]) -> str:
+    """Returns who has what, and what is predicted for one text and for four, in words.
 
     They are bounds: a mesh of Qwen2.5-Coder 1.5B on two cores had 12.3 and 14.7 tokens/s where the
     layers alone take the time of some 20 (2026-12-03).
     """
-    one, four = (rates_of(layers, machines, cuts, count) for count in (1, 4))
+    told = [
+        f"{share.name} has the blocks {share.first} to {share.end - 1} "
+        f"({share.num_bytes / 1e9:.2f} GB)"
+        for share in shares_of(layers, machines, cuts)
+    ]
+    each = list(machines.values())
+    one, four = (rates_of(layers, each, cuts, count) for count in (1, 4))
     return (
+        f"{', '.join(told)}: "
         f"at most {one.plain:.1f} tokens/s for one text and {four.plain:.1f} for four, or "
         f"{one.with_guesses:.1f} and {four.with_guesses:.1f} with guesses that are right three "
         f"times of four"
+    )
+
+
+def told_no_room(layers: Layers, machines: Mapping[str, Machine]) -> str:
+    """Returns why there are no cuts_for these machines, in words."""
+    if len(machines) > 1 + len(layers.cuts):
+        return f"it can be cut for {1 + len(layers.cuts)} machines at most"
+    total = sum(layers.sizes) + layers.head
+    rooms = ", ".join(f"{name} {each.room_bytes / 1e9:.1f} GB" for name, each in machines.items())
+    return (
+        f"it has {len(layers.sizes)} blocks of {total / 1e9:.1f} GB in all, for which there is no "
+        f"room on {rooms} (a quarter of free memory is left alone)"
     )

@@ -8,7 +8,7 @@ import click
 
 from airdraft.nodes.cli.options import (
     F,
-    across_option,
+    across_options,
     adds,
     config_option,
     draft_option,
@@ -65,17 +65,22 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
         # A supervised node is part of its parent's mesh.
         file = stack.enter_context(registered(listed)) if parent is None else None
 
-        def on_ready(endpoint: str) -> None:
+        def tell(line: str) -> None:
             bar.clear()
-            if file is None:
-                return
-            file.change(endpoint=endpoint, is_ready=True)
             # A closed standard error must not end the node.
             with contextlib.suppress(OSError):
-                click.echo(f"{config.name} is ready: it joined the mesh at {endpoint}", err=True)
+                click.echo(line, err=True)
 
+        def on_ready(endpoint: str) -> None:
+            if file is not None:
+                file.change(endpoint=endpoint, is_ready=True)
+                tell(f"{config.name} is ready: it joined the mesh at {endpoint}")
+
+        told = tell if parent is None else parent.tell
         run_to_end(
-            lambda: run_node(config, parent=parent, progress=progress, on_ready=on_ready),
+            lambda: run_node(
+                config, parent=parent, progress=progress, tell=told, on_ready=on_ready
+            ),
             is_service=True,
         )
 
@@ -83,7 +88,7 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
 @click.command("target")
 @draft_option(TargetConfig)
 @setting(TargetConfig, "engine.prefix_cache_mb", _PREFIXES)
-@across_option(TargetConfig)
+@across_options(TargetConfig)
 @_node_options(TargetConfig)
 def target_command(**values: Any) -> None:
     """Run a target node, which verifies guesses and decodes.

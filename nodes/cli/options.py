@@ -158,10 +158,14 @@ def one_model(*given: str | None) -> str | None:
     return found[0] if found else None
 
 
-def across_option(config: Callable[[], Any]) -> Callable[[F], F]:
-    """The option of a target that shares its model with other machines."""
+def across_options(config: Callable[[], Any]) -> Callable[[F], F]:
+    """The options of a target that shares its model with other machines."""
     told = "Stages in the mesh that run the first layers of the model."
-    return setting(config, "engine.across", told, "", "NAME,...")
+    spare = "Stages that take the place of those that stay away."
+    return adds(
+        setting(config, "engine.across", told, "", "NAME,..."),
+        setting(config, "engine.spare", spare, "", "NAME,..."),
+    )
 
 
 def sampling_options(max_tokens: int) -> Callable[[F], F]:

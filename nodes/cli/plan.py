@@ -1,6 +1,7 @@
 """`airdraft plan`: plans a scenario, with the reasons."""
 
 import json
+import textwrap
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from airdraft.nodes.cli.options import FILE
 from airdraft.nodes.config.settings import ConfigError
 from airdraft.nodes.config.sources import read_toml
 from airdraft.policies.baselines import POLICIES
-from airdraft.policies.explain import explain, text_of
+from airdraft.policies.explain import WIDTH, explain, text_of
 from airdraft.policies.scenario import ScenarioError, scenario_from
 
 
@@ -30,24 +31,30 @@ from airdraft.policies.scenario import ScenarioError, scenario_from
 def plan_command(path: Path, policy: str, as_json: bool) -> None:
     """Plan a scenario, and say why each group of streams has its guesses or none.
 
-    All times are predictions from the costs in the scenario; no model is run.
+    Of a model in stages it also tells who gets which layers. All times are predictions from the
+    costs in the scenario; no model is run.
 
     \b
     Examples:
       airdraft plan bench/scenarios/two-boxes-wifi.toml
       airdraft plan bench/scenarios/narrow-cell.toml --policy max-batch --json
+      airdraft plan bench/scenarios/split-nanos.toml
     """
     mapping = read_toml(path, "scenario")
     try:
-        title, observation = scenario_from(mapping, str(path), partial(_named_file, path))
+        scenario = scenario_from(mapping, str(path), partial(_named_file, path))
     except ScenarioError as error:
         raise ConfigError(str(error)) from None
-    explanation = explain(observation, policy)
+    explanation, split = explain(scenario.observation, policy), scenario.split
     if as_json:
-        found = {"scenario": str(path), "name": title, **asdict(explanation)}
+        found = {"scenario": str(path), "name": scenario.name, **asdict(explanation)}
+        if split is not None:
+            found["shares"] = [asdict(share) for share in split.shares]
         click.echo(json.dumps(found, allow_nan=False))
     else:
-        click.echo(text_of(explanation, title or path.name))
+        if split is not None:
+            click.echo(textwrap.fill(split.told, WIDTH) + "\n")
+        click.echo(text_of(explanation, scenario.name or path.name))
 
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:

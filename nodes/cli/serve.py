@@ -17,7 +17,7 @@ from airdraft.nodes.cli.gateway import announce as announce_api
 from airdraft.nodes.cli.gateway import api_key_option, gateway_config, stop_limit_s
 from airdraft.nodes.cli.node import announce, listen_option
 from airdraft.nodes.cli.options import (
-    across_option,
+    across_options,
     config_option,
     given_settings,
     max_streams_option,
@@ -62,7 +62,7 @@ _MESHES: Final = ("serve", "coordinator")
 )
 @api_key_option
 @listen_option
-@across_option(ServeConfig)
+@across_options(ServeConfig)
 @max_streams_option(ServeConfig)
 @click.option(
     "--no-lookup",

@@ -122,6 +122,8 @@ class TargetEngine(EngineSettings):
     #: commas between them: the names of stages in the mesh, or of their machines' keys. A stage on
     #: this machine can be named by its endpoint. The target has the last layers.
     across: str = ""
+    #: Stages that take the place of those that stay away for 10 s, with commas between them.
+    spare: str = ""
 
     def __post_init__(self) -> None:
         EngineSettings.__post_init__(self)
@@ -130,6 +132,8 @@ class TargetEngine(EngineSettings):
                 f"engine.draft = {self.draft!r}: a name, a file, {AUTO_DRAFT} or {NO_DRAFT} is "
                 f"accepted; with {NO_DRAFT} there is still prompt lookup"
             )
+        if self.spare and not self.across:
+            raise ConfigError(f"engine.spare = {self.spare!r}: accepted with engine.across only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ from airdraft.nodes.keys.keyring import Keyring
 from airdraft.nodes.messages.stages import (
     MOST_STAGES,
     StageFactsRequest,
+    StageFields,
     StagesReply,
     StagesRequest,
 )
@@ -44,13 +45,20 @@ from airdraft.nodes.stage.links import StageLinks
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
 from airdraft.nodes.worker.engines import checked_model, llama_config
-from airdraft.policies.layers import Layers, Machine, cuts_for, slowest_s, told_rates
+from airdraft.policies.layers import (
+    LAYERS_OF_FREE,
+    Layers,
+    Machine,
+    cuts_for,
+    slowest_s,
+    told_no_room,
+    told_plan,
+)
 
-logger = logging.getLogger(__name__)
-
-# The share of a machine's free memory that layers may take: the rest is for the cache and buffers.
-_LAYERS_OF_FREE: Final = 0.75
 _ASK_S: Final = 1.0
+# A stage that ended is back within some seconds; on a spare, texts have to be read again, and
+# perhaps a part has to be sent.
+_SPARE_AFTER_S: Final = 10.0
 # Beside other work the rates of twelve measurements differed by up to 1.36 (two threads of a shared
 # Xeon; 1.03 with one), which changes the time of two equal machines by 1.19. With other parts their
 # files would have to be sent.
@@ -58,16 +66,21 @@ _KEPT_WITHIN: Final = 1.25
 
 
 def open_with_stages(
-    settings: TargetEngine, ring: Keyring, connect: str, limit_s: float, progress: Progress | None
+    settings: TargetEngine,
+    ring: Keyring,
+    connect: str,
+    limit_s: float,
+    progress: Progress | None,
+    tell: Callable[[str], None],
 ) -> OpenedModel:
     """Open a target's model, the last stage of a split one, and links to the others.
 
     connect: the endpoint of the coordinator, which knows where stages are. limit_s: how long to
-    wait for a stage that has joined, or that is no member. Raises ConfigError, EngineError,
-    KeysError, EndpointError and MeshError.
+    wait for a stage that has joined, or that is no member. tell: gets who has what. Raises
+    ConfigError, EngineError, KeysError, EndpointError and MeshError.
     """
     report = progress or (lambda *_: None)
-    find = partial(_find, settings.across, ring, connect, report)
+    find = partial(_find, settings, ring, connect, report)
     stages = find(None)
     cache = default_cache_dir(environment())
     path, model_hash = checked_model(settings, cache)
@@ -80,8 +93,8 @@ def open_with_stages(
         layers = layers_of(path)
         if not parts:
             plan = part_path(folder, model_hash, "plan.json")
-            machines = _machines(path, model_hash, settings, stages, limit_s, plan.parent)
-            parts = planned_parts(path, model_hash, layers, machines, plan, report)
+            machines = machines_of(path, model_hash, settings, stages, limit_s, plan.parent)
+            parts = planned_parts(path, model_hash, layers, machines, plan, tell)
         path = part_file(path, f"{parts[-1].end}-{len(layers.sizes)}", model_hash, folder, report)
     else:
         if not parts:
@@ -143,7 +156,7 @@ def fixed_parts(
     return fixed
 
 
-def _machines(
+def machines_of(
     path: Path,
     model_hash: str,
     settings: TargetEngine,
@@ -162,8 +175,8 @@ def _machines(
         if facts.passes is None:
             raise EngineError(f"stage {stage.name} measured no passes")
         byte_s = facts.passes.scaled(1 / sample.block_bytes)
-        found[stage.name] = Machine(_LAYERS_OF_FREE * facts.free_bytes, byte_s, facts.rtt_s)
-    room = _LAYERS_OF_FREE * available_memory()
+        found[stage.name] = Machine(LAYERS_OF_FREE * facts.free_bytes, byte_s, facts.rtt_s)
+    room = LAYERS_OF_FREE * available_memory()
     passes = measured_passes(sample.header, sample.file_bytes, settings, folder)
     found["this machine"] = Machine(room, passes.scaled(1 / sample.block_bytes))
     return found
@@ -175,37 +188,22 @@ def planned_parts(
     layers: Layers,
     found: dict[str, Machine],
     plan: Path,
-    report: Progress,
+    tell: Callable[[str], None],
 ) -> list[Part]:
     """Returns the parts with which all machines take about the same time, and tells them.
 
     found: the machines by name, in the order of their layers. plan: the file of the last plan, so
-    that machines keep their parts if that is about as good.
+    that machines keep their parts if that is about as good. Raises ConfigError.
     """
-    names, machines = list(found), list(found.values())
+    machines = list(found.values())
     cuts = cuts_for(layers, machines)
-    if cuts:
-        cuts = _kept_cuts(plan, layers, machines, cuts)
-    else:
-        if len(machines) > 1 + len(layers.cuts):
-            raise ConfigError(f"{path.name} can be cut for {1 + len(layers.cuts)} machines at most")
-        total = sum(layers.sizes) + layers.head
-        rooms = ", ".join(f"{name} {each.room_bytes / 1e9:.1f} GB" for name, each in found.items())
-        raise ConfigError(
-            f"{path.name} has {len(layers.sizes)} blocks of {total / 1e9:.1f} GB in all, for which "
-            f"there is no room on {rooms} (a quarter of free memory is left alone)"
-        )
-    bounds = [0, *cuts, len(layers.sizes)]
-    told = [
-        f"{name} has the blocks {first} to {end - 1} ({sum(layers.sizes[first:end]) / 1e9:.2f} GB)"
-        for name, (first, end) in zip(names, pairwise(bounds), strict=True)
-    ]
-    line = f"{', '.join(told)}: {told_rates(layers, machines, cuts)}"
-    logger.info("%s", line)
-    report(line, 0, None)
+    if not cuts:
+        raise ConfigError(f"{path.name}: {told_no_room(layers, found)}")
+    cuts = _kept_cuts(plan, layers, machines, cuts)
+    bounds = [0, *cuts]
+    tell(told_plan(layers, found, cuts))
     return [
-        Part(model_hash, part_name(path, first, end), first, end)
-        for first, end in pairwise(bounds[:-1])
+        Part(model_hash, part_name(path, first, end), first, end) for first, end in pairwise(bounds)
     ]
 
 
@@ -229,17 +227,15 @@ def _kept_cuts(
 
 
 def _find(
-    across: str, ring: Keyring, connect: str, report: Progress, limit_s: float | None
+    settings: TargetEngine, ring: Keyring, connect: str, report: Progress, limit_s: float | None
 ) -> list[StageAddress]:
     """Returns where the stages of a setting are, and has the coordinator let this target use them.
 
     limit_s: how long to wait for members that are not in the mesh; None for as long as it takes.
     Raises EngineError and what links raise.
     """
-    words = [word.strip() for word in across.split(",")]
-    if not all(words) or len(set(words)) < len(words) or len(words) > MOST_STAGES:
-        accepted = f"1 to {MOST_STAGES} different names are accepted"
-        raise ConfigError(f"engine.across = {across!r}: {accepted}")
+    words = named_stages("across", settings.across)
+    spares = named_stages("spare", settings.spare, words) if settings.spare else []
     found, names = dict[str, StageAddress](), list[str]()
     for word in words:
         if "://" in word:
@@ -249,35 +245,54 @@ def _find(
             names.append(word)
     if names:
         endpoint, keys = ring.link(connect)
-        reply = asyncio.run(_asked(endpoint, keys, tuple(names), limit_s, report))
-        for stage in reply.stages:
+        stages = asyncio.run(_asked(endpoint, keys, names, spares, limit_s, report))
+        for name, stage in zip(names, stages, strict=True):
             own = None
             if stage.key and keys is not None:
                 own = ClientKeys(keys.own, stage.key)
             else:
                 check_secure(stage.endpoint)
-            found[stage.name] = StageAddress(check_connect(stage.endpoint), own, stage.name)
+            found[name] = StageAddress(check_connect(stage.endpoint), own, stage.name)
     return [found[word] for word in words]
+
+
+def named_stages(key: str, value: str, others: Sequence[str] = ()) -> list[str]:
+    """Returns the words of a setting. others: what may not be among them. Raises ConfigError."""
+    words = [word.strip() for word in value.split(",")]
+    every = [*others, *words]
+    if not all(words) or len(set(every)) < len(every) or len(every) > MOST_STAGES:
+        accepted = f"1 to {MOST_STAGES - len(others)} different names are accepted"
+        raise ConfigError(f"engine.{key} = {value!r}: {accepted}")
+    return words
 
 
 async def _asked(
     endpoint: str,
     keys: ClientKeys | None,
-    names: tuple[str, ...],
+    names: Sequence[str],
+    spares: Sequence[str],
     limit_s: float | None,
     report: Progress,
-) -> StagesReply:
-    """Ask the coordinator until all stages are in the mesh. Raises EngineError."""
-    missing = "no coordinator"
+) -> list[StageFields]:
+    """Ask the coordinator until all stages are in the mesh; returns where those of these names, or
+    spares in their places, are. Raises EngineError."""
+    missing, began = "no coordinator", time.monotonic()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             while True:
-                reply = await ask(endpoint, keys, StagesRequest(names), StagesReply, limit_s)
+                wanted = tuple(names)
+                # Who is asked for is lent to this target, so spares are not asked for earlier.
+                if time.monotonic() - began > _SPARE_AFTER_S:
+                    wanted += tuple(spares)
+                reply = await ask(endpoint, keys, StagesRequest(wanted), StagesReply, limit_s)
                 if reply.error:
                     raise EngineError(reply.error)
-                away = [stage.name for stage in reply.stages if not stage.endpoint]
-                if not away:
-                    return reply
+                stages, more = reply.stages[: len(names)], reply.stages[len(names) :]
+                away = [stage.name for stage in stages if not stage.endpoint]
+                here = [stage for stage in more if stage.endpoint]
+                if len(away) <= len(here):
+                    place = iter(here)
+                    return [stage if stage.endpoint else next(place) for stage in stages]
                 missing = ", ".join(away)
                 report(f"waiting for stage {missing}: start `airdraft stage` there", 0, None)
                 await asyncio.sleep(_ASK_S)

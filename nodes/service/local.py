@@ -83,9 +83,9 @@ class Restarts:
 class LocalMesh:
     """The coordinator of this process and the nodes that it started.
 
-    restarts: Whether nodes that end are restarted. tell: Gets a line about each node that ended.
-    progress: Gets the nodes' progress, and the label "" when a node has joined. keys: The nodes'
-    directory of keys; "" for the usual one.
+    restarts: Whether nodes that end are restarted. tell: Gets a line about each node that ended,
+    and what nodes have to say. progress: Gets the nodes' progress, and the label "" when a node has
+    joined. keys: The nodes' directory of keys; "" for the usual one.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class LocalMesh:
             # Ctrl-C in a terminal reaches all foreground processes, but this one stops the nodes.
             start_new_session=True,
         )
-        child = self._children[role] = Child(role, process, self._progress)
+        child = self._children[role] = Child(role, process, self._progress, self._tell)
         self._readers.add(child.reader)
         child.reader.add_done_callback(self._readers.discard)
         return child

@@ -120,11 +120,12 @@ async def run_node(
     *,
     parent: Parent | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
     on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
     """Load the model, join and serve until cancelled. Raises StoppedError if the parent is gone.
 
-    on_ready: gets the coordinator's endpoint once the node has joined.
+    tell: gets lines for users. on_ready: gets the coordinator's endpoint once the node has joined.
     """
     work: Callable[[], Any]
     build: Callable[[Any, contextlib.ExitStack], Callable[..., Node]]
@@ -136,7 +137,7 @@ async def run_node(
         work = partial(open_engine, config.engine, progress, is_draft=True)
         build = partial(_draft_node, config)
     else:
-        work = partial(_open_pair, config, progress)
+        work = partial(_open_pair, config, progress, tell)
         build = partial(_target_node, config)
     endpoint, keys = keyring(config.keys).link(config.connect)
     manager = Manager(environment()) if parent is None else parent
@@ -162,7 +163,7 @@ async def run_node(
 
 
 def _open_pair(
-    config: TargetConfig, progress: Progress | None = None
+    config: TargetConfig, progress: Progress | None, tell: Callable[[str], None]
 ) -> tuple[Opened | EmbeddingModel, Ready | None]:
     """Open a target's model, and the draft that it runs itself if that is no file of its own.
 
@@ -183,7 +184,7 @@ def _open_pair(
         from airdraft.nodes.service.across import open_with_stages
 
         joining = keyring(config.keys), config.connect, config.join_timeout_s
-        opened = open_with_stages(settings, *joining, progress)
+        opened = open_with_stages(settings, *joining, progress, tell)
     else:
         opened = open_target(settings, progress)
     if isinstance(opened, OpenedModel) and opened.model.hidden is not None:

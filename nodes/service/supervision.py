@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from typing import Final, NoReturn
 
@@ -24,6 +24,7 @@ from airdraft.nodes.service.systemd import PING, READY, Manager
 logger = logging.getLogger(__name__)
 
 PROGRESS: Final = "progress: "
+TOLD: Final = "told: "
 _MOST_LINES: Final = 20
 _POLL_S: Final = 0.02
 # The time without a sign of life after which a node is killed; half of it is given to a pass. It is
@@ -45,6 +46,10 @@ class Parent(Manager):
 
     def progress(self, label: str, done: int, total: int | None) -> None:
         _write_line(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
+
+    def tell(self, line: str) -> None:
+        """Have the parent show a line to its user."""
+        _write_line(TOLD + line)
 
     def _send(self, line: str) -> None:
         if line in (READY, PING):
@@ -131,14 +136,22 @@ async def _lines_of(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]
 class Child:
     """One process of a node. The constructor starts a task that reads its lines.
 
-    progress: Gets its progress, and the label "" when it has joined the mesh. reader: The task,
-    which ends when no process has the node's standard error open.
+    progress: Gets its progress, and the label "" when it has joined the mesh. tell: Gets the lines
+    that it has for users. reader: The task, which ends when no process has the node's standard
+    error open.
     """
 
-    def __init__(self, role: str, process: asyncio.subprocess.Process, progress: Progress) -> None:
+    def __init__(
+        self,
+        role: str,
+        process: asyncio.subprocess.Process,
+        progress: Progress,
+        tell: Callable[[str], None],
+    ) -> None:
         self.role = role
         self._process = process
         self._progress = progress
+        self._tell = tell
         self._joined_at: float | None = None
         self._lines: list[str] = []
         # When the node last gave a sign of life; None before the first one.
@@ -167,6 +180,8 @@ class Child:
             if line.startswith(PROGRESS):
                 label, done, total = line.removeprefix(PROGRESS).rsplit(" ", 2)
                 self._progress(label, int(done), None if total == "-" else int(total))
+            elif line.startswith(TOLD):
+                self._tell(line.removeprefix(TOLD))
             elif line == PING:
                 self._pinged_at = asyncio.get_running_loop().time()
             elif line == READY:

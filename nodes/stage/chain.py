@@ -36,6 +36,10 @@ from airdraft.nodes.stage.parts import Part
 _SILENCE_S: Final = 2.0
 
 
+class SilentStageError(EngineError):
+    """A stage cannot be reached, or is another target's; perhaps another one takes its place."""
+
+
 @dataclass(slots=True)
 class Link:
     """The link to a stage. name: as users know it."""
@@ -80,7 +84,8 @@ class Chain:
         """Have each stage load its part.
 
         Returns the cells of the one with the fewest. limit_s: how long to wait for one that does
-        nothing. Raises EngineError, which names the stage, and MeshError.
+        nothing. Raises EngineError, which names the stage, and MeshError; SilentStageError if it
+        did nothing for so long.
         """
         num_cells = info.num_cells
         for number, link in enumerate(self._links):
@@ -138,8 +143,7 @@ class Chain:
                 why = f"lacks {link.part.file}, which cannot be sent: {link.cannot_send}"
                 break
             if loop.time() > deadline:
-                why += f" (waited for {limit_s:.0f} s)"
-                break
+                raise SilentStageError(f"stage {link.name} {why} (waited for {limit_s:.0f} s)")
         raise EngineError(f"stage {link.name} {why}")
 
     async def _send_piece(self, link: Link, request: StageFileRequest) -> None:

@@ -31,13 +31,16 @@ from airdraft.nodes.messages.stages import (
     StagePiece,
 )
 from airdraft.nodes.stage.asking import StageAddress
-from airdraft.nodes.stage.chain import Chain, Link
+from airdraft.nodes.stage.chain import Chain, Link, SilentStageError
 from airdraft.nodes.stage.outgoing import PartFiles
 from airdraft.nodes.stage.parts import Part
 
 # For so long a target keeps its streams while a stage is away. Then it ends and waits as it starts:
 # the coordinator takes a target without progress for 30 s for stuck.
 _RETURN_S: Final = 20.0
+# After so many seconds it is asked again where the stages are, because the coordinator takes some
+# seconds to notice that one is gone.
+_TRY_S: Final = 5.0
 
 
 class RunningChain(Protocol):
@@ -134,19 +137,28 @@ class StageLinks:
 
         Returns the cells of the one with the fewest. Raises EngineError, which names the stage.
         """
-        if self._running is not None:
-            self._running.close()
-            self._limit_s = _RETURN_S
         self._commands = []
-        # A stage that was started again has to be told anew who may use it.
-        stages = self._find(self._limit_s)
         try:
-            self._running = self._start(self._parts, stages, self._files)
-            return self._running.open(info, self._limit_s)
+            if self._running is None:
+                return self._opened(info, self._limit_s, self._limit_s)
+            for _ in range(int(_RETURN_S / _TRY_S) - 1):
+                with contextlib.suppress(SilentStageError):
+                    return self._opened(info, _RETURN_S, _TRY_S)
+            return self._opened(info, _RETURN_S, _TRY_S)
         except MeshError as error:
             raise EngineError(str(error)) from error
         finally:
             self._files.close()
+
+    def _opened(self, info: EngineInfo, find_s: float, limit_s: float) -> int:
+        """As open(). find_s, limit_s: how long to wait for a stage to be in the mesh, and to
+        answer."""
+        if self._running is not None:
+            self._running.close()
+        # A stage that was started again has to be told anew who may use it.
+        stages = self._find(find_s)
+        self._running = self._start(self._parts, stages, self._files)
+        return self._running.open(info, limit_s)
 
     @property
     def _chain(self) -> Chain:

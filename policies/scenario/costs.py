@@ -47,7 +47,7 @@ def costs_of(node: Table, root: Table, read: ReadFile) -> tuple[NodeCosts, int]:
         raise node.error("prefill", "accepted only with measured times in decode")
     if "device" not in node and "model" not in node:
         raise node.error("decode", "measured times, or a device and a model, are accepted")
-    device, shape = _device(node, read), _shape(node, root, read)
+    device, shape = device_of(node, read), shape_of(node, root, read)
     if shape.weight_bytes > device.memory_bytes:
         raise node.error(
             "model",
@@ -57,12 +57,16 @@ def costs_of(node: Table, root: Table, read: ReadFile) -> tuple[NodeCosts, int]:
     room = max_cells(shape, device)
     if used_cells > room:
         raise node.error("used_cells", f"0 to {room}, what fits beside the model, is accepted")
-    costs = node_costs(shape, device, used_cells=used_cells)
+    return checked(node, node_costs(shape, device, used_cells=used_cells)), used_cells
+
+
+def checked(node: Table, costs: NodeCosts) -> NodeCosts:
+    """Returns computed costs if they are such as may be measured. Raises ScenarioError."""
     seconds = (*costs.decode.seconds, *costs.prefill.seconds)
     if min(seconds) < _MIN_SECONDS or max(seconds) > _MAX_SECONDS:
         accepted = f"figures that give passes of {_MIN_SECONDS:g} to {_MAX_SECONDS:g} s"
         raise node.error("device", f"{accepted} are accepted")
-    return costs, used_cells
+    return costs
 
 
 def _measured(node: Table, key: str) -> CostTable:
@@ -75,7 +79,8 @@ def _measured(node: Table, key: str) -> CostTable:
     return CostTable(sizes, seconds, per_cell_s)
 
 
-def _device(node: Table, read: ReadFile) -> Device:
+def device_of(node: Table, read: ReadFile) -> Device:
+    """Returns what the key `device` describes or names. Raises ScenarioError."""
     value = node.values.get("device")
     if not isinstance(value, str | Mapping):
         accepted = "a table, or the path of a TOML file with a table [device], is accepted"
@@ -96,7 +101,8 @@ def _device(node: Table, read: ReadFile) -> Device:
     )
 
 
-def _shape(node: Table, root: Table, read: ReadFile) -> TransformerShape:
+def shape_of(node: Table, root: Table, read: ReadFile) -> TransformerShape:
+    """Returns what the key `model` describes or names. Raises ScenarioError."""
     value = node.values.get("model")
     if isinstance(value, Mapping):
         table = node.table("model", _SHAPE_KEYS)

@@ -9,6 +9,10 @@
     model = "qwen2.5-7b-instruct"         # from the models file, or a table like [model.shape]
     used_cells = 4096               # used cells of its cache; default: 0
     prefill_share = 0.1             # share of its time that prompts take; default: 0
+    [[target.stage]]                # a machine with the first layers of the model; default: none
+    name = "nano-1"                 # in the order of their layers, of which the target has the last
+    device = "../profiles/jetson-orin-nano.toml"
+    rtt_ms = 0.5                    # round trip from the target; default: 0
     [target.link]                   # keys as of [draft.link]; default: at the coordinator
     rate = "20 Mbit/s"
 
@@ -41,12 +45,13 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airdraft.policies.plan import DraftView, Link, Observation, StreamView
 from airdraft.policies.scenario.costs import COST_KEYS, ReadFile, costs_of
 from airdraft.policies.scenario.fields import Table, is_number
+from airdraft.policies.scenario.split import Split, split_costs
 
 _MAX_STREAMS = 1024
 # The most guesses that a client may set (PROTOCOL, gamma).
@@ -63,10 +68,17 @@ _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _MIN_RATE_BPS, _MAX_RATE_BPS = 1.0, 1e12
 
 
-def scenario_from(
-    mapping: Mapping[str, Any], source: str, read: ReadFile
-) -> tuple[str, Observation]:
-    """Returns the name and the observation in the contents of a TOML file (module docstring).
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """name: "" if it has none. split: of the target's model; None on one machine."""
+
+    name: str
+    observation: Observation
+    split: Split | None
+
+
+def scenario_from(mapping: Mapping[str, Any], source: str, read: ReadFile) -> Scenario:
+    """Returns what the contents of a TOML file say (module docstring).
 
     source: the file's name for errors. Raises ScenarioError.
     """
@@ -75,8 +87,12 @@ def scenario_from(
     token_bits = root.integer("token_bits", 32, low=16, high=32)
     if token_bits not in (16, 32):
         raise root.error("token_bits", "16 or 32 is accepted")
-    target = root.table("target", (*COST_KEYS, "prefill_share", "link"))
-    costs, used_cells = costs_of(target, root, read)
+    target = root.table("target", (*COST_KEYS, "stage", "prefill_share", "link"))
+    split = None
+    if "stage" in target:
+        costs, used_cells, split = split_costs(target, root, read)
+    else:
+        costs, used_cells = costs_of(target, root, read)
     link = _link_of(target, "the target")
     drafts: dict[str, DraftView] = {}
     for table in root.tables("draft", ("name", *COST_KEYS, "link")):
@@ -86,7 +102,7 @@ def scenario_from(
         # Guesses also wait for the round trip of the target's link.
         rtt_s = draft.link.rtt_s + link.rtt_s
         drafts[draft.name] = replace(draft, link=replace(draft.link, rtt_s=rtt_s))
-    return name, Observation(
+    observation = Observation(
         streams=_streams(root, list(drafts)),
         target=costs,
         drafts=tuple(drafts.values()),
@@ -95,6 +111,7 @@ def scenario_from(
         token_bits=token_bits,
         target_link=link,
     )
+    return Scenario(name, observation, split)
 
 
 def _draft(table: Table, root: Table, read: ReadFile) -> DraftView:

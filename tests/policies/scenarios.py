@@ -52,6 +52,19 @@ model = "tiny"
 [[streams]]
 acceptance = 0.5
 """
+# One of two machines, neither of which holds the model.
+SPLIT = """\
+models = "models.toml"
+[target]
+device = "half-box.toml"
+model = "tiny"
+[[target.stage]]
+name = "nano"
+device = "half-box.toml"
+rtt_ms = 3
+[[streams]]
+acceptance = 0.5
+"""
 DEVICE = {
     "name": "box",
     "flops_per_s": 1e12,
@@ -76,6 +89,7 @@ FILES = {
     "slow-box.toml": {"device": {**DEVICE, "flops_per_s": 1.0}},
     "typo-box.toml": {"device": {**DEVICE, "memory_byte": 1}},
     "keen-box.toml": {"device": {**DEVICE, "overlap": 1.5}},
+    "half-box.toml": {"device": {**DEVICE, "memory_bytes": 4.0e5}},
     "empty.toml": {},
     "models.toml": {
         "model": [
@@ -91,7 +105,7 @@ FILES = {
 
 
 def scenario(text):
-    """The name and the observation of a file."""
+    """What a file says."""
     return read(tomllib.loads(text))
 
 

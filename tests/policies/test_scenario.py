@@ -19,7 +19,7 @@ from airdraft.policies.latency import CostTable
 from airdraft.policies.plan import Link
 from airdraft.policies.scenario import ScenarioError, scenario_from
 from airdraft.policies.scenario import read as reading
-from tests.policies.scenarios import ANALYTIC, DEVICE, GOOD, SHAPE, read, scenario
+from tests.policies.scenarios import ANALYTIC, DEVICE, GOOD, SHAPE, SPLIT, read, scenario
 
 FOLDER = Path(__file__).parents[2] / "bench" / "scenarios"
 
@@ -29,8 +29,9 @@ def shipped(_, path):
 
 
 def test_every_key_arrives_where_it_belongs():
-    name, observation = scenario(GOOD)
-    assert (name, observation.token_bits) == ("a test", 16)
+    found = scenario(GOOD)
+    name, observation = found.name, found.observation
+    assert (name, found.split, observation.token_bits) == ("a test", None, 16)
     assert observation.target.decode == CostTable((1, 8), (0.04, 0.06), 1e-6)
     assert observation.target.prefill == CostTable((1, 64), (0.03, 0.2))
     assert (observation.used_cells, observation.prefill_share) == (500, 0.25)
@@ -54,7 +55,7 @@ def test_every_key_arrives_where_it_belongs():
 def test_rounds_wait_for_the_way_to_a_target_that_has_a_link():
     link = "[target.link]\nrate = 1e5\nrtt_ms = 30\nmedium = 'cell'\n"
     text = GOOD.replace("[[draft]]", f"{link}[[draft]]", 1)
-    (_, plain), (_, made) = scenario(GOOD), scenario(text)
+    plain, made = scenario(GOOD).observation, scenario(text).observation
     assert made.target_link == Link(rate_bps=1e5, rtt_s=0.03, medium="cell")
     assert plain.target_link == Link()
     before = [draft.link for draft in plain.drafts]
@@ -66,12 +67,13 @@ def test_rounds_wait_for_the_way_to_a_target_that_has_a_link():
 def test_the_example_of_the_documentation_is_a_scenario():
     text = re.search(r"    name =.*(?=^Paths are)", reading.__doc__, re.DOTALL | re.MULTILINE)[0]
     mapping = tomllib.loads(textwrap.dedent(text))
-    _, found = scenario_from(mapping, "x", shipped)
+    found = scenario_from(mapping, "x", shipped).observation
     # The round trip of the target's link is contained in that of each draft node.
     assert found.drafts[0].link == Link(20e6, 0.005, "wifi", 0.0003)
     # It shows every key there is: of a key that is none a refusal says which are known.
     (draft,), (streams,) = mapping["draft"], mapping["streams"]
-    shown = {*mapping, *mapping["target"], *draft, *draft["link"], *streams}
+    (stage,) = mapping["target"]["stage"]
+    shown = {*mapping, *mapping["target"], *stage, *draft, *draft["link"], *streams}
     known = set()
     for line in ("token_bits = 16", "used_cells = 500", "rtt_ms = 12", "count = 2"):
         with pytest.raises(ScenarioError) as caught:
@@ -85,7 +87,24 @@ def test_tables_in_the_scenario_itself_need_no_files():
     del mapping["models"]
     mapping["target"] |= {"device": {**DEVICE, "kind": "cpu"}, "model": SHAPE}
     assert read(mapping) == in_files
-    assert in_files[1].target == node_costs(TransformerShape(**SHAPE), Device(**DEVICE))
+    assert in_files.observation.target == node_costs(TransformerShape(**SHAPE), Device(**DEVICE))
+
+
+def test_a_model_in_stages_costs_what_its_machines_take_one_after_the_other():
+    found, shape = scenario(SPLIT), TransformerShape(**SHAPE)
+    one = node_costs(shape, Device(**DEVICE))
+    costs, split = found.observation.target, found.split
+    assert [(share.name, share.first, share.end) for share in split.shares] == [
+        ("nano", 0, 1),
+        ("the target", 1, 2),
+    ]
+    assert split.told.startswith("nano has the blocks 0 to 0 (0.00 GB), the target has the blocks")
+    # The devices are equal: their overhead comes twice, and the round trip on top of it.
+    for size in (1, 8, 64):
+        more_s = costs.decode.at(size, 100) - one.decode.at(size, 100)
+        assert more_s == pytest.approx(DEVICE["pass_overhead_s"] + 0.003, rel=0.01)
+    # Prompts pass through both at the same time.
+    assert costs.prefill.at(512) < 0.7 * one.prefill.at(512)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +119,9 @@ def test_tables_in_the_scenario_itself_need_no_files():
     ],
 )
 def test_rates(text, rate_bps):
-    _, found = scenario(GOOD.replace('"500 kbit/s"', text))
+    found = scenario(GOOD.replace('"500 kbit/s"', text)).observation
     assert found.drafts[0].link.rate_bps == pytest.approx(rate_bps, rel=1e-12)
-    _, without = scenario(GOOD.replace('rate = "500 kbit/s"\n', ""))
+    without = scenario(GOOD.replace('rate = "500 kbit/s"\n', "")).observation
     assert without.drafts[0].link.rate_bps == math.inf
 
 
@@ -180,11 +199,25 @@ BAD_DEVICES = [
     ('"models.toml"', '"list.toml"', ["list.toml: model = 'tiny': an array of tables, [[model]],"]),
     ('"models.toml"', '"shapeless.toml"', ["shapeless.toml: model[0].shape is missing: a table"]),
 ]
+BAD_STAGES = [
+    ('model = "tiny"', 'model = "tiny"\nused_cells = 4000', ["target.model = 'tiny': it has 2 bl"]),
+    ('"tiny"', '"huge"', ["target.model = 'huge': up to 512 layers are accepted with stages"]),
+    ('"tiny"', '"tiny"\ndecode = {}', ["target.decode = {}: accepted only without stages"]),
+    ('"nano"', '"the target"', ["target.stage[0].name = 'the target': a name that no other"]),
+    ("rtt_ms = 3", "rtt_ms = -1", ["target.stage[0].rtt_ms = -1: a number from 0 to"]),
+    (
+        SPLIT[SPLIT.index("[[t") : SPLIT.index("[[s")],
+        "stage = []\n",
+        ["target.stage = []: 1 to 16"],
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("base", "old", "new", "parts"),
-    [(GOOD, *row) for row in BAD] + [(ANALYTIC, *row) for row in BAD_DEVICES],
+    [(GOOD, *row) for row in BAD]
+    + [(ANALYTIC, *row) for row in BAD_DEVICES]
+    + [(SPLIT, *row) for row in BAD_STAGES],
 )
 def test_a_bad_file_is_told_in_one_line(base, old, new, parts):
     assert old in base
@@ -223,7 +256,7 @@ def places(value, path=()):
 @settings(max_examples=150)
 @given(st.data())
 def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data):
-    mapping = tomllib.loads(GOOD)
+    mapping = tomllib.loads(data.draw(st.sampled_from([GOOD, SPLIT])))
     for _ in range(data.draw(st.integers(1, 2))):
         *above, last = data.draw(st.sampled_from(list(places(mapping))))
         table = mapping
@@ -232,7 +265,7 @@ def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data)
         table[last] = copy.deepcopy(data.draw(JUNK))
     refusal = None
     try:
-        _, found = read(mapping)
+        found = read(mapping).observation
     except ScenarioError as error:
         refusal = str(error)
     if refusal is not None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from airdraft.nodes.config.settings import ConfigError
+from airdraft.nodes.config.settings import ConfigError, TargetEngine
 from airdraft.nodes.engine.protocol import EngineError
-from airdraft.nodes.service.across import fixed_parts, planned_parts
+from airdraft.nodes.service.across import fixed_parts, named_stages, planned_parts
 from airdraft.nodes.stage.asking import Facts, StageAddress
 from airdraft.nodes.stage.parts import Part
 from airdraft.policies.latency import CostTable
@@ -41,7 +41,7 @@ def ends(
         Layers(SIZES, 0, range(1, len(SIZES))),
         machines,
         plan,
-        lambda line, *_: told.append(line),
+        told.append,
     )
     assert f"{names[0]} has the blocks 0 to {parts[0].end - 1}" in told[0]
     assert [part.first for part in parts] == [0, *(part.end for part in parts[:-1])]
@@ -110,3 +110,14 @@ def test_parts_that_do_not_follow_each_other_are_refused(
 def test_a_part_of_another_model_is_refused() -> None:
     with pytest.raises(EngineError, match="stage nano-1: this is a stage of another model"):
         fixed((0, 4), model_hash="cd" * 32)
+
+
+@pytest.mark.parametrize("value", ["a,", "a, a", ",".join(map(str, range(17)))])
+def test_stages_have_different_names(value: str) -> None:
+    assert named_stages("across", "a, b") == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"engine.across = .*1 to 16 different names are accept"):
+        named_stages("across", value)
+    with pytest.raises(ConfigError, match=r"engine.spare = 'b': 1 to 14 different names are accep"):
+        named_stages("spare", "b", ["a", "b"])
+    with pytest.raises(ConfigError, match=r"engine.spare = .b.: accepted with engine.across only"):
+        TargetEngine(model="m", spare="b")

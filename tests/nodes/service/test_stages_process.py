@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airdraft.mesh.authorized import Entry
-from airdraft.mesh.keys import ClientKeys, KnownCoordinator
+from airdraft.mesh.keys import ClientKeys, KeyPair, KnownCoordinator
 from airdraft.nodes.client.client import MeshClient
 from airdraft.nodes.client.generation import GenerateOptions
 from airdraft.nodes.config.settings import CoordinatorConfig, TargetEngine
@@ -104,6 +104,22 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         assert (mesh.pid("target"), told) == (target, [])
 
 
+def lent(ours: Keyring, theirs: Keyring, name: str, at: KnownCoordinator) -> KeyPair:
+    """Returns the key of a machine, which may be a stage in the mesh of ours."""
+    pair = theirs.make_own()
+    ours.authorized().add(Entry(pair.public, name, frozenset({"stage"})))
+    theirs.keep_coordinator(at)
+    return pair
+
+
+def member(
+    keys: Keyring, listens: str, cache: Path
+) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """A stage that has joined a mesh, with files of its own."""
+    words = "stage", "--keys", str(keys.directory), "--listen", listens, "-t", "1"
+    return running(words, listens, os.environ | {"AIRDRAFT_CACHE": str(cache)})
+
+
 def parsed(name: str) -> tuple[int, int]:
     """The blocks of a file by its name."""
     _, first, end = name.removesuffix(".gguf").split("-")
@@ -113,37 +129,39 @@ def parsed(name: str) -> tuple[int, int]:
 async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mesh has keys, and the stage has an own folder of keys and one of models."""
+    """The mesh has keys, and each stage has an own folder of keys and one of models."""
     monkeypatch.setenv("AIRDRAFT_CACHE", str(tmp_path / "cache"))
     whole = tmp_path / "tiny.gguf"
     write_model(whole, Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
     ours, theirs = Keyring(tmp_path / "keys"), Keyring(tmp_path / "theirs")
-    server, own, other = ours.make_coordinator_pair(), ours.make_own(), theirs.make_own()
+    server, own = ours.make_coordinator_pair(), ours.make_own()
     ours.authorized().add(Entry(own.public, "box", ROLES))
-    ours.authorized().add(Entry(other.public, "nano", frozenset({"stage"})))
     at, listens = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
-    theirs.keep_coordinator(KnownCoordinator(at, server.public))
-    environ = os.environ | {"AIRDRAFT_CACHE": str(tmp_path / "b")}
-    words = "stage", "--keys", str(theirs.directory), "--listen", listens, "-t", "1"
+    other = lent(ours, theirs, "nano", KnownCoordinator(at, server.public))
     config = CoordinatorConfig(keys=str(ours.directory))
     engine = TargetEngine(model=str(whole), across="nano", cells=2048, threads=1)
+    told = list[str]()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(LIMIT_S))
 
         async def lend() -> None:
             await asyncio.sleep(2.0)
-            await stack.enter_async_context(running(words, listens, environ))
+            await stack.enter_async_context(member(theirs, listens, tmp_path / "b"))
 
         lending = asyncio.create_task(lend())
         _, client = await stack.enter_async_context(
-            local_mesh(engine, None, listen=at, config=config, tell=lambda _line: None)
+            local_mesh(engine, None, listen=at, config=config, tell=told.append)
         )
         await lending
         nodes = {node.role: node for node in (await client.nodes()).nodes}
         assert nodes["stage"].node == "nano/stage"
-        # Who has what follows from how fast memory is.
+        # Who has what follows from what passes take.
         first, end = parsed(nodes["stage"].model)
         assert first == 0 < end < 4
+        # What to expect is told before it serves.
+        (line,) = told
+        assert line.startswith(f"nano has the blocks 0 to {end - 1} (")
+        assert "tokens/s" in line
         assert len(await text_of(client)) == 300
         (part,) = (tmp_path / "b" / "stages").glob("*/*")
         assert parsed(part.name) == (0, end)
@@ -155,3 +173,40 @@ async def test_a_machine_that_joins_is_sent_its_part_and_only_its_target_may_use
             address = StageAddress(listens, ClientKeys(pair, other.public), "nano")
             with pytest.raises(EngineError, match=reason):
                 await asyncio.to_thread(facts_of, [address], StageFactsRequest(), 3.0)
+
+
+async def test_another_machine_takes_the_place_of_one_that_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRDRAFT_CACHE", str(tmp_path / "cache"))
+    whole = tmp_path / "tiny.gguf"
+    write_model(whole, Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
+    ours = Keyring(tmp_path / "keys")
+    server, own = ours.make_coordinator_pair(), ours.make_own()
+    ours.authorized().add(Entry(own.public, "box", ROLES))
+    coordinator = KnownCoordinator(f"tcp://127.0.0.1:{free_port()}", server.public)
+    config = CoordinatorConfig(keys=str(ours.directory))
+    engine = TargetEngine(
+        model=str(whole), across="nano-1", spare="nano-2, nano-3", cells=2048, threads=1
+    )
+    stages = dict[str, asyncio.subprocess.Process]()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(LIMIT_S))
+        for name in ("nano-1", "nano-3"):
+            theirs, listens = Keyring(tmp_path / name), f"tcp://127.0.0.1:{free_port()}"
+            lent(ours, theirs, name, coordinator)
+            process = member(theirs, listens, tmp_path / f"{name}-cache")
+            stages[name] = await stack.enter_async_context(process)
+        mesh, client = await stack.enter_async_context(
+            local_mesh(engine, None, listen=coordinator.endpoint, config=config, restarts=True)
+        )
+        wanted, target = await text_of(client), mesh.pid("target")
+        assert not (tmp_path / "nano-3-cache").exists()
+        begun = asyncio.Event()
+        asking = asyncio.create_task(text_of(client, begun.set))
+        await begun.wait()
+        stages["nano-1"].kill()
+        assert await asking == wanted
+        assert mesh.pid("target") == target
+        (part,) = (tmp_path / "nano-3-cache" / "stages").glob("*/*")
+        assert parsed(part.name)[0] == 0

@@ -43,12 +43,16 @@ def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path
     assert "Usage:" in done.stdout
 
 
-async def started(code: str, progress: Progress = lambda *_: None) -> Child:
+async def started(
+    code: str,
+    progress: Progress = lambda *_: None,
+    tell: Callable[[str], None] = lambda _line: None,
+) -> Child:
     """A process in place of a node, which runs this code."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdin=PIPE, stderr=PIPE, start_new_session=True
     )
-    return Child("target", process, progress)
+    return Child("target", process, progress, tell)
 
 
 async def test_why_a_node_has_crashed_is_in_the_log_of_its_parent(
