@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -14,13 +15,21 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600, *, masked: bool = Tr
     file. Raises OSError. After an error, such as a full disk, nothing of the new file is left; but
     if only the sync of the directory fails, the new file is there.
     """
+    write_pieces(path, (data,), mode, masked=masked)
+
+
+def write_pieces(
+    path: Path, pieces: Iterable[bytes | memoryview], mode: int = 0o600, *, masked: bool = True
+) -> None:
+    """Do what write_whole() does with a file that comes in pieces."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if not masked:
                 os.fchmod(descriptor, mode)
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -35,6 +35,9 @@ from airdraft.nodes.service.supervision import Parent
 
 _WEIGHTS = "auto runs a compact copy of a draft model if that guesses faster."
 _PREFIXES = "Memory, in MB, for texts that left the KV cache; auto means an eighth of what is free."
+_ON_DISK = (
+    "Disk space, in MB, for long texts that are kept over restarts; auto means a tenth of it."
+)
 _VOCABULARY = "A model with the targets' vocabulary, if its own differs."
 
 
@@ -88,6 +91,7 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
 @click.command("target")
 @draft_option(TargetConfig)
 @setting(TargetConfig, "engine.prefix_cache_mb", _PREFIXES)
+@setting(TargetConfig, "engine.prefix_disk_mb", _ON_DISK)
 @across_options(TargetConfig)
 @_node_options(TargetConfig)
 def target_command(**values: Any) -> None:

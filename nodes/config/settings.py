@@ -113,6 +113,9 @@ class TargetEngine(EngineSettings):
     #: The host memory, in MB, in which the target keeps prompts that have left its KV cache. 0
     #: keeps none, and -1 takes at most an eighth of the memory that is free at the start.
     prefix_cache_mb: int = ranged(-1, -1, 1 << 20)
+    #: The disk space, in MB, in which targets of this user keep texts of 1,024 tokens and more
+    #: over restarts. 0 keeps none, and -1 takes at most a tenth of what is free, and 8 GB.
+    prefix_disk_mb: int = ranged(-1, -1, 1 << 24)
     #: The name or file of a draft model that guesses in the target's process, in turns with its
     #: passes, so that both have all cores. `auto` means the one that the catalogue has for the
     #: model, or else the head of the model's file, and `none` means none. Prompt lookup is a

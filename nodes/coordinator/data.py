@@ -46,13 +46,17 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sent a message, in which role, and how many bytes it had. node: None for clients."""
+    """Who sent a message, in which role, and how many bytes it had.
+
+    node: None for clients. name: under which its requests share prefixes.
+    """
 
     peer: bytes
     role: str
     caller: Caller
     node: NodeRecord | None
     num_bytes: int
+    name: str
 
     @property
     def target(self) -> TargetRecord:
@@ -63,9 +67,3 @@ class Sender:
     def draft(self) -> DraftRecord:
         assert isinstance(self.node, DraftRecord)
         return self.node
-
-    @property
-    def name(self) -> str:
-        """The name under which its requests share prefixes: of its key, whichever connection they
-        arrive on, or of its connection if there are no keys."""
-        return self.caller.name or self.peer.hex()

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from airdraft.mesh.authorized import AuthorizedNodes
 from airdraft.mesh.codec import Envelope, decode, encode, is_asking
 from airdraft.mesh.credits import Credits
+from airdraft.mesh.endpoints import ipc_path
 from airdraft.mesh.errors import (
     BackpressureError,
     DecodeError,
@@ -146,6 +147,7 @@ class Coordinator:
             lookup=config.prompt_lookup,
             limits=config.limits,
             version=_version(),
+            is_private=authorized is None and ipc_path(transport.endpoint) is not None,
         )
 
     @property

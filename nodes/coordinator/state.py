@@ -37,7 +37,7 @@ from airdraft.nodes.coordinator.sends import Send, streams_of
 from airdraft.nodes.coordinator.status.document import Reporting
 from airdraft.nodes.coordinator.tracing import Tracing
 from airdraft.nodes.messages import EngineProfile, OpenStreamRequest, StagesRequest, TokenizeRequest
-from airdraft.nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError, key_name
+from airdraft.nodes.messages.access import ANYBODY, GATEWAY, ROLES, Caller, ForbiddenError, key_name
 from airdraft.nodes.scheduler.drafts import Drafts
 from airdraft.nodes.scheduler.in_force import begin_plan, take_plan
 from airdraft.nodes.scheduler.planning import Mode, PlanInput, PlanResult
@@ -77,11 +77,12 @@ class CoordinatorState:
         limits: LimitSettings | None = None,
         lookup: bool = False,
         version: str = "",
+        is_private: bool = False,
     ) -> None:
         """welcome: what is sent to each member, with its name. secret: random bytes, so that nobody
-        can predict seeds."""
+        can predict seeds. is_private: all members are programs of one user of this machine."""
         self.welcome = welcome
-        self._mode = mode
+        self._mode, self._is_private = mode, is_private
         self._has_lookup = lookup
         self.roster = roster = Roster(welcome, self._new_scheduler)
         requests, air, self._drafts = Requests(), Air(), Drafts()
@@ -145,7 +146,12 @@ class CoordinatorState:
         node = self.roster.node_of(member)
         if node is not None:
             node.bytes_in += num_bytes
-        sender = Sender(peer, role, caller, node, num_bytes)
+        # Of the key, whichever connection its messages arrive on, or of the connection.
+        name = caller.name or peer.hex()
+        if self._is_private and role == GATEWAY:
+            # What its requests left on the disk is for those after a restart, too.
+            name = GATEWAY
+        sender = Sender(peer, role, caller, node, num_bytes, name)
         return self._settled(dispatch.handle(self.data, sender, message, now), now)
 
     def _on_hello(self, peer: bytes, hello: Hello, caller: Caller, now: float) -> list[Send]:

@@ -18,8 +18,10 @@ from airdraft.nodes.config.sources import environment
 from airdraft.nodes.engine.calibrate import Progress
 from airdraft.nodes.engine.embedding import EmbeddingModel
 from airdraft.nodes.engine.load import Opened, OpenedModel
+from airdraft.nodes.engine.protocol import Model
 from airdraft.nodes.engine.sandbox.process import GrammarCheck
 from airdraft.nodes.keys.keyring import Keyring, keyring_of, make_private
+from airdraft.nodes.messages.access import GATEWAY
 from airdraft.nodes.service.runtime import beside, in_loading_thread, last_act, raise_file_limit
 from airdraft.nodes.service.supervision import Parent, until_parent_gone
 from airdraft.nodes.service.systemd import Manager, endpoint_of, take_inherited
@@ -33,6 +35,7 @@ from airdraft.nodes.worker.engines import (
     open_target,
     opener_of,
     prefix_cache_bytes,
+    prefix_disk_bytes,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from airdraft.nodes.service.inside import Ready
     from airdraft.nodes.target.embedding import EmbeddingNode
     from airdraft.nodes.target.node import TargetNode
+    from airdraft.nodes.target.prefix_thread import PrefixFolder
 
     Node = TargetNode | EmbeddingNode | DraftNode
 
@@ -220,8 +224,12 @@ def _target_node(
         inside = Inside(config.engine, info, grammars, ready=ready)
         stack.enter_context(contextlib.closing(inside))
         stack.enter_context(last_act(inside.release))
+    folder = None
+    if isinstance(opened, OpenedModel):
+        folder = _prefix_folder(config, opened.model)
     return partial(
         TargetNode,
+        prefix_folder=folder,
         model=opened.model,
         tokenizer=tokenizer,
         costs=opened.costs,
@@ -229,6 +237,27 @@ def _target_node(
         grammars=grammars,
         inside=inside,
     )
+
+
+def _prefix_folder(config: TargetConfig, model: Model) -> PrefixFolder | None:
+    """Returns where a target keeps texts over restarts; None if it keeps none."""
+    from airdraft.nodes.target.prefix_thread import PrefixFolder
+
+    endpoint, keys = keyring(config.keys).link(config.connect)
+    if keys is None and ipc_path(endpoint) is None:
+        # Without keys the owners of texts are connections, which nobody has after a restart.
+        return None
+    cache = default_cache_dir(environment())
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        most_bytes = prefix_disk_bytes(config.engine, model, cache)
+    except OSError as error:
+        logger.warning("texts are not kept on the disk: %s", error)
+        return None
+    if not most_bytes:
+        return None
+    mesh, durable = ("", GATEWAY) if keys is None else (keys.server_key, "")
+    return PrefixFolder(cache / "prefixes", model.info.numerics_class, most_bytes, mesh, durable)
 
 
 def _draft_node(

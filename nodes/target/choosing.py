@@ -7,6 +7,7 @@ while the next one works for the second.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _MOST: Final = 2
 @runtime_checkable
 class Pipelined(Protocol):
     """An engine of which several passes can be under way."""
+
+    #: A larger pass goes through in pieces of so many tokens.
+    piece_tokens: int
 
     @property
     def own_share(self) -> float:
@@ -59,6 +63,16 @@ class Groups:
     def __init__(self, engine: Pipelined | None) -> None:
         self._engine = engine
         self._flights = deque[Flight]()
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of a pass of a group, with its guesses.
+
+        The table says that pieces share their time, as those of a pass alone do. But the other
+        group has that time, so there a guess in a second piece costs more than it is worth.
+        """
+        assert self._engine is not None
+        return self._engine.piece_tokens
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -143,11 +157,12 @@ class Choosing:
         return decoding, False
 
     def spans_of(
-        self, decoding: Sequence[TargetStream]
+        self, decoding: Sequence[TargetStream], most_tokens: float = math.inf
     ) -> tuple[list[Span], list[Chosen], int, int]:
         """Returns the spans of a pass and the guesses in them, and the tokens and scores for which
-        it has room besides."""
-        budget = self._info.max_batch_tokens - len(decoding)
+        it has room besides. most_tokens: of the pass, if it has guesses."""
+        most = int(min(most_tokens, self._info.max_batch_tokens))
+        budget = max(0, most - len(decoding))
         score_budget = self.most_scores - sum(stream.num_scores for stream in decoding)
         spans: list[Span] = []
         guesses = self._guessing.choose(decoding, budget, score_budget)

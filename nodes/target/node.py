@@ -23,6 +23,7 @@ from airdraft.nodes.messages import (
     TokenizeRequest,
     with_tokens,
 )
+from airdraft.nodes.target.prefix_thread import PrefixFolder, PrefixThread
 from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.stream import Beside, Committed, Event
 from airdraft.nodes.target.text_reader import TextReader, tokenize
@@ -58,16 +59,27 @@ class TargetNode(Node):
         *,
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
+        prefix_folder: PrefixFolder | None = None,
         grammars: Grammars | None = None,
         inside: DraftInside | None = None,
         **joining: Unpack[Joining],
     ) -> None:
         """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
-        as in TargetState. inside: opens the draft model of this process, or None."""
+        as in TargetState. prefix_folder: where texts are kept on the disk, or None. inside: opens
+        the draft model of this process, or None. Raises OSError."""
         self._draft = DraftInsideNotice("", "")
         self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
+        disk = None
+        if prefix_folder is not None:
+            disk = PrefixThread(
+                prefix_folder,
+                lambda file, saved: self._engine.post(lambda state: state.fetched(file, saved)),
+            )
         state = TargetState(
-            model, tokenizer, prefix_cache_bytes, grammars, costs=costs, masks=self._masks
+            *(model, tokenizer, prefix_cache_bytes, grammars),
+            costs=costs,
+            masks=self._masks,
+            disk=disk,
         )
         self._engine = EngineThread(state, self._on_events)
         self._grammar_queue = GrammarQueue(
@@ -84,7 +96,7 @@ class TargetNode(Node):
             self._grammar_queue,
             self._texts,
             self._masks,
-            *([] if inside is None else [inside]),
+            *(part for part in (inside, disk) if part is not None),
             role="target",
             profile=encode_profile(model.info, costs, link=declared),
             # A stream that waits for its grammar or a mask has no passes, so these count as well.
@@ -92,6 +104,7 @@ class TargetNode(Node):
                 self._engine.num_passes
                 + self._grammar_queue.num_compiled
                 + self._masks.num_computed
+                + (disk.num_read if disk is not None else 0)
             ),
             **joining,
         )

@@ -2,7 +2,8 @@
 
 Finished sequences do not stay in the cache, because attention reads past every used cell, also of
 other sequences. They are saved to host memory and restored for a stream of the same owner with the
-same beginning. What is shorter than a piece of a prompt is read again instead.
+same beginning. What is shorter than a piece of a prompt is read again instead. Long ones are on the
+disk, too.
 """
 
 from __future__ import annotations
@@ -10,11 +11,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from airdraft.nodes.engine.protocol import Model, SavedPrefix, common_prefix
 from airdraft.nodes.messages import StreamParkedNotice
+from airdraft.nodes.target.prefix_files import PrefixFile
 from airdraft.nodes.target.stream import TargetStream
 from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, most_in_common
+
+
+class PrefixDisk(Protocol):
+    """Where saved texts are after a restart: see PrefixThread."""
+
+    def longest(self, owner: str, token_ids: Sequence[int]) -> tuple[PrefixFile, int] | None: ...
+
+    def fetch(self, file: PrefixFile) -> None: ...
+
+    def keep(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None: ...
+
+
+class NoDisk:
+    """Implements PrefixDisk without keeping anything."""
+
+    def longest(self, owner: str, token_ids: Sequence[int]) -> None:
+        return None
+
+    def fetch(self, file: PrefixFile) -> None:
+        raise NotImplementedError
+
+    def keep(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None:
+        return
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,9 +148,15 @@ class Residents:
     oldest first.
     """
 
-    def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
+    def __init__(
+        self, model: Model, prefix_cache_bytes: int, disk: PrefixDisk | None = None
+    ) -> None:
         self._model = model
         self._store = PrefixStore(prefix_cache_bytes)
+        self._disk = disk or NoDisk()
+        # The owners of files that are being read, and the streams that wait for them.
+        self._fetched: dict[PrefixFile, str] = {}
+        self._awaited: dict[StreamId, PrefixFile] = {}
         # Residents and parked ones, oldest first.
         self._streams: dict[StreamId, TargetStream] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
@@ -143,6 +175,15 @@ class Residents:
     def missing(self, stream: TargetStream) -> int:
         """Returns the number of tokens to read, without the last, which the next pass decodes."""
         return len(stream.token_ids) - 1 - self.cached(stream)
+
+    def waits(self, stream: TargetStream) -> bool:
+        """Whether the beginning of a stream's text is being read from the disk."""
+        return self._awaited.get(stream.spec.stream_id) in self._fetched
+
+    def has_work(self, stream: TargetStream) -> bool:
+        """Whether a stream has something to read, to decode or to announce now."""
+        wants = stream.may_decode or self.missing(stream) > 0 or not stream.announced
+        return wants and not self.waits(stream)
 
     def has_all(self, stream: TargetStream) -> bool:
         """Whether the next token of a stream can be decoded: the others are in the cache."""
@@ -215,6 +256,7 @@ class Residents:
         num_valid: positions that belong to its text, if rejected guesses may follow them.
         """
         del self._streams[stream.spec.stream_id]
+        self._awaited.pop(stream.spec.stream_id, None)
         self._free(stream, num_valid)
 
     def _free(self, stream: TargetStream, num_valid: int | None = None) -> None:
@@ -228,7 +270,9 @@ class Residents:
         is_kept = length >= PROMPT_PIECE_TOKENS and store.may_keep(length)
         if is_kept and not store.use_holder(owner, token_ids):
             self._model.truncate(seq_id, length)
-            store.put(owner, token_ids, self._model.save(seq_id))
+            saved = self._model.save(seq_id)
+            store.put(owner, token_ids, saved)
+            self._disk.keep(owner, token_ids, saved)
         self._model.truncate(seq_id, 0)
         self._free_seqs.append(seq_id)
 
@@ -236,24 +280,25 @@ class Residents:
         self._store.clear()
 
     def copy_known(self, stream: TargetStream) -> bool:
-        """Copy the cached or saved part of an unread text; False if more of it will be there soon.
+        """Copy the cached or saved part of an unread text; False if more of it will be there soon,
+        as another stream reads it, or it comes from the disk.
 
         So the choices of a request read their prompt once, and a conversation reads only new text.
         """
         if self.cached(stream) > 0:
             return True
         wanted = stream.token_ids[: stream.num_copyable]
-        (best, donor), (promised, _) = most_in_common(
+        (best, donor), (promised, reader) = most_in_common(
             stream, len(wanted), self, self.cached, self.shortest
         )
-        if not self._model.info.can_cut:
-            # The other one will soon have more than this, and cannot be cut.
+        if not self._model.info.can_cut or self.waits(reader):
+            # The other one will soon have more than this, and cannot be cut, or it will not read.
             promised = 0
         found = self._store.use_longest(stream.spec.owner, wanted)
         saved, length = found if found is not None else (None, 0)
         if saved is not None and not self._is_worth(saved.length, length):
             saved, length = None, 0
-        if promised > max(best, length):
+        if self._fetches(stream, wanted, max(best, length)) or promised > max(best, length):
             return False
         assert stream.seq_id is not None
         if saved is not None and length > best:
@@ -261,6 +306,29 @@ class Residents:
         elif donor.seq_id is not None and best > 0:
             self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
         return True
+
+    def _fetches(self, stream: TargetStream, wanted: Sequence[int], known: int) -> bool:
+        """Whether more of a text than `known` tokens comes from the disk."""
+        stream_id, owner = stream.spec.stream_id, stream.spec.owner
+        if self.waits(stream):
+            return True
+        if stream_id in self._awaited or (found := self._disk.longest(owner, wanted)) is None:
+            return False
+        file, length = found
+        is_more = length >= known + PROMPT_PIECE_TOKENS and self._is_worth(file.length, length)
+        if not is_more or not self._store.may_keep(file.length):
+            return False
+        self._awaited[stream_id] = file
+        if file not in self._fetched:
+            self._fetched[file] = owner
+            self._disk.fetch(file)
+        return True
+
+    def fetched(self, file: PrefixFile, saved: SavedPrefix | None) -> None:
+        """Take what was read from the disk; None if it could not be."""
+        owner = self._fetched.pop(file)
+        if saved is not None:
+            self._store.put(owner, file.token_ids, saved)
 
     def _is_worth(self, num_saved: int, num_wanted: int) -> bool:
         """Whether restoring num_saved positions to use num_wanted is better than reading them."""

@@ -30,7 +30,7 @@ from airdraft.nodes.messages import (
 from airdraft.nodes.target.choosing import Choosing, Flight, Groups, Pipelined
 from airdraft.nodes.target.guessing import Guessing, wait_s
 from airdraft.nodes.target.prompt_reader import PromptReader, is_decoded, num_read_tokens
-from airdraft.nodes.target.residents import Residents
+from airdraft.nodes.target.residents import PrefixDisk, Residents
 from airdraft.nodes.target.stream import NOTHING, Beside, Chosen, Committed, Event, TargetStream
 from airdraft.nodes.target.turns import Turns
 from airdraft.nodes.worker.mask_waits import MaskWaits
@@ -49,9 +49,9 @@ class TargetState:
     """Streams on one target engine. Each `step` runs at most one forward pass.
 
     costs: costs of passes, by which guesses are chosen. turns: guesses with a draft model of this
-    process, or None. prefix_cache_bytes: host memory for saved
-    prefixes of finished and parked streams. grammars: None to compile the model's grammars in this
-    process, without isolation. masks: computes the masks of grammars.
+    process, or None. prefix_cache_bytes: host memory for saved prefixes of finished and parked
+    streams. disk: where they are after a restart. grammars: None to compile the model's grammars in
+    this process, without isolation. masks: computes the masks of grammars.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class TargetState:
         costs: NodeCosts,
         masks: MaskService = AT_ONCE,
         turns: Turns | None = None,
+        disk: PrefixDisk | None = None,
     ) -> None:
         self._model = model
         self._masks = MaskWaits(can_take_back=model.info.can_cut, service=masks)
@@ -77,7 +78,8 @@ class TargetState:
             tokenizer.piece, model.info.num_vocab, model.info.eog_token_ids
         )
         self._streams: dict[StreamId, TargetStream] = {}
-        self._residents = Residents(model, prefix_cache_bytes)
+        self._residents = Residents(model, prefix_cache_bytes, disk)
+        self.fetched = self._residents.fetched
         self._guessing = Guessing(model, self._residents, costs.decode, turns)
         self._choosing = Choosing(model.info, self._streams, self._residents, self._guessing)
         self._groups = Groups(model if isinstance(model, Pipelined) else None)
@@ -182,6 +184,8 @@ class TargetState:
             return 0.0
         decoding = []
         for stream in self._residents:
+            if self._residents.waits(stream):
+                continue
             if not stream.announced or self._residents.missing(stream):
                 return 0.0
             if stream.may_decode:
@@ -208,10 +212,7 @@ class TargetState:
     def has_work(self) -> bool:
         self._look_for_masks()
         return (
-            any(
-                s.may_decode or self._residents.missing(s) or not s.announced
-                for s in self._residents
-            )
+            any(map(self._residents.has_work, self._residents))
             or self._residents.next_parked() is not None
             or bool(self._groups or self._held)
         )
@@ -282,7 +283,7 @@ class TargetState:
         self._in_pass = {}
         try:
             if group:
-                spans, guesses, *_ = self._choosing.spans_of(group)
+                spans, guesses, *_ = self._choosing.spans_of(group, self._groups.most_tokens)
                 self._groups.begin(Flight(spans, list(zip(group, guesses, strict=True))))
                 if not self._groups.is_full:
                     return []

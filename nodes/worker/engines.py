@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -48,6 +49,8 @@ _SLOWEST_TOY_MS = 10_000.0
 _TOY_CELLS = 8192
 # The share of the free memory that ended texts may take.
 _PREFIXES_OF_FREE: Final = 0.125
+_DISK_OF_FREE: Final = 0.1
+_MOST_DISK_BYTES: Final = 8_000_000_000
 
 
 class Opener(Protocol):
@@ -156,6 +159,19 @@ def prefix_cache_bytes(settings: TargetEngine, model: Model) -> int:
         # Another stage may have more blocks, or less memory.
         wanted = min(wanted, model.most_saved_bytes)
     return int(wanted)
+
+
+def prefix_disk_bytes(settings: TargetEngine, model: Model, folder: Path) -> int:
+    """Returns the disk space for texts that are kept over restarts; 0 for a model that cannot.
+
+    Raises OSError.
+    """
+    # Other stages have a part of each text in their memory.
+    if isinstance(model, SplitModel):
+        return 0
+    if settings.prefix_disk_mb >= 0:
+        return settings.prefix_disk_mb * 1_000_000
+    return min(_MOST_DISK_BYTES, int(_DISK_OF_FREE * shutil.disk_usage(folder).free))
 
 
 def draft_for(settings: TargetEngine) -> DraftEngine | None:

@@ -103,6 +103,8 @@ class Ahead(Protocol):
 class SplitModel(RowModel):
     """Implements the Model protocol with the last stage and those before it."""
 
+    piece_tokens = PIECE_TOKENS
+
     def __init__(
         self, config: LlamaConfig, ahead: Ahead, embedding: Embedding, *, model_hash: str
     ) -> None:

@@ -33,7 +33,7 @@ class Chain(RecordingModel):
 
     def __init__(self, config: ToyConfig, own_share: float) -> None:
         super().__init__(config)
-        self.own_share = own_share
+        self.own_share, self.piece_tokens = own_share, 16
         self.under_way = deque[Sequence[Span]]()
         self.most = 0
         self.fails = False
@@ -41,6 +41,7 @@ class Chain(RecordingModel):
     def begin(self, spans: Sequence[Span]) -> None:
         for span in spans:
             self._free(span.seq_id)
+        assert sum(len(span.token_ids) for span in spans) <= max(self.piece_tokens, len(spans))
         self.under_way.append(spans)
         self.most = max(self.most, len(self.under_way))
 
@@ -138,6 +139,23 @@ def test_one_pass_for_all_streams_where_two_groups_gain_nothing(
     events = finish(state)
     assert (model.most, len(model.passes[0])) == (0, NUM)
     assert len(texts(events)) == NUM
+
+
+def test_guesses_fill_no_more_than_a_piece_that_the_machines_pass_on() -> None:
+    state, model = chain_of(
+        NodeCosts(CostTable((1, 4, 7, 8, 16), (0.2, 0.4, 0.42, 0.8, 0.9)), STEEP.prefill)
+    )
+    model.piece_tokens = 7
+    opened(state)
+    for number in range(1, NUM + 1):
+        right = alone(spec_of(number)).token_ids
+        guess(state, StreamId(number), len(SHARED) + 1, right[:6])
+    model.passes.clear()
+    events = finish(state)
+    sizes = [sum(len(span.token_ids) for span in spans) for spans in model.passes]
+    assert (model.most, len(model.passes[0]), sizes[0]) == (2, NUM // 2, 7)
+    for number, token_ids in texts(events).items():
+        assert tuple(token_ids) == alone(spec_of(number)).token_ids
 
 
 def test_a_lost_stage_parks_all_streams_and_their_texts_go_on() -> None:
