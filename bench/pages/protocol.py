@@ -56,6 +56,7 @@ _TAKERS: Final[dict[type, str]] = {
     of_nodes.TraceReply: "admin",
     of_nodes.StagesReply: "target",
     of_nodes.StageUserNotice: "stage",
+    of_nodes.OwnersNotice: "target",
 }
 # Bounds that many fields have, by the names that the page explains.
 _NAMES: Final[dict[tuple[type, Any], str]] = {

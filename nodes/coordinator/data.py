@@ -8,6 +8,7 @@ from airdraft.mesh.grants import Air
 from airdraft.mesh.messages import Welcome
 from airdraft.nodes.config.settings import LimitSettings
 from airdraft.nodes.coordinator.members.challenge import Challenges
+from airdraft.nodes.coordinator.members.owners import Owners
 from airdraft.nodes.coordinator.members.record import DraftRecord, NodeRecord, TargetRecord
 from airdraft.nodes.coordinator.members.roster import Roster
 from airdraft.nodes.coordinator.members.stages import Stages
@@ -33,6 +34,7 @@ class Data:
     limits: LimitSettings
     roster: Roster
     stages: Stages
+    owners: Owners
     challenges: Challenges
     requests: Requests
     classes: Classes

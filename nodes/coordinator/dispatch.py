@@ -91,6 +91,7 @@ _SENT_ONLY: Final = frozenset(
         *(Welcome, Refuse, EnrolReply),
         *(messages.OpenStreamRequest, messages.CloseStreamNotice, messages.TokenizeRequest),
         *(messages.LeaseRequest, messages.ProbeRequest, messages.HoldNotice),
+        messages.OwnersNotice,
         *(messages.CommitNotice, messages.NodeCommandReply, messages.StartedNotice),
         *(messages.TokensNotice, messages.OutputNotice, messages.FinishedNotice),
         *(messages.RequestFailedNotice, messages.NodesReply, messages.PromptLogprobsNotice),

@@ -51,6 +51,7 @@ def changed(data: Data, events: Iterable[RosterEvent], now: float) -> list[Send]
 
 def _target_in(data: Data, target: TargetRecord, now: float) -> list[Send]:
     data.reporting.node_in(target)
+    out = data.owners.for_target(target)
     for draft in data.roster.drafts():
         if draft.can_draft_for(target):
             draft.draft_for(target.scheduler)
@@ -59,7 +60,7 @@ def _target_in(data: Data, target: TargetRecord, now: float) -> list[Send]:
     data.requests.due.targets = True
     # No stream is placed on it until it has answered.
     probe = data.challenges.ask(target, now)
-    return [probe, *running.target_lives(data, (target.name, target.member.incarnation), now)]
+    return [*out, probe, *running.target_lives(data, (target.name, target.member.incarnation), now)]
 
 
 def _node_out(data: Data, event: NodeOut, now: float) -> list[Send]:

@@ -328,6 +328,7 @@ class Coordinator:
         roles = self.state.roster.roles()
         for peer in self._authentication.revoked(roles):
             self._send_all(self.state.revoked(peer, now))
+        self._send_all(self.state.keys_known(self._authentication.names))
         if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
             self._credits.keep(roles)
         self._send_all(self.state.tick(now))

@@ -19,6 +19,7 @@ from airdraft.nodes.config.settings import LimitSettings
 from airdraft.nodes.coordinator import dispatch, membership
 from airdraft.nodes.coordinator.data import Data, Sender
 from airdraft.nodes.coordinator.members.challenge import Challenges
+from airdraft.nodes.coordinator.members.owners import Owners
 from airdraft.nodes.coordinator.members.record import DraftRecord, TargetRecord
 from airdraft.nodes.coordinator.members.roster import (
     DRAINED,
@@ -93,6 +94,7 @@ class CoordinatorState:
             limits=limits or LimitSettings(),
             roster=roster,
             stages=Stages(roster),
+            owners=Owners(roster),
             challenges=Challenges(welcome.epoch),
             requests=requests,
             classes=Classes(roster),
@@ -169,6 +171,10 @@ class CoordinatorState:
         out = self.data.stages.revoked(key_name(node.name)) if node is not None else []
         events = self.roster.remove(peer, "key revoked", has_died=False)
         return [*out, *self._on_roster(events, now)]
+
+    def keys_known(self, names: tuple[str, ...]) -> list[Send]:
+        """Take the names of all authorized keys; () if they are not known."""
+        return self.data.owners.known(names)
 
     def stages_asked(
         self, peer: bytes, key: str, caller: Caller, request: StagesRequest, now: float

@@ -32,6 +32,8 @@ MAX_DEADLINE_S: Final = 1e9
 MAX_MESSAGES: Final = 1024
 # The limit of OpenAI's API.
 MAX_TOP_LOGPROBS: Final = 20
+# A coordinator with more keys does not tell targets of them.
+MOST_OWNERS: Final = 4096
 MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
 # A SubmitRequest without its token ids. A message that passes on its text must have room for it.
 MAX_SUBMIT_BYTES: Final = (1 << 18) + MAX_RULES_BYTES + 65_536

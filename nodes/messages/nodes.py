@@ -17,6 +17,7 @@ from airdraft.nodes.messages.fields import (
     MAX_STREAMS_PER_MESSAGE,
     MAX_SUBMIT_BYTES,
     MAX_WINDOW,
+    MOST_OWNERS,
     ChatMessage,
     Code,
     Count,
@@ -312,6 +313,14 @@ class HoldNotice:
     """By the coordinator's plan, streams wait for their guesses or no longer wait."""
 
     entries: Annotated[tuple[HoldEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(72, max_bytes=1 << 18)
+class OwnersNotice:
+    """The coordinator tells a target the names of all authorized keys: what others have left there
+    is deleted."""
+
+    names: Annotated[tuple[Name, ...], MaxLen(MOST_OWNERS)]
 
 
 @message(54)

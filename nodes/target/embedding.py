@@ -11,6 +11,7 @@ from airdraft.nodes.engine.protocol import InvalidInputError
 from airdraft.nodes.messages import (
     EMBEDDING,
     LinkFields,
+    OwnersNotice,
     ProbeReply,
     ProbeRequest,
     TokenizeReply,
@@ -58,6 +59,9 @@ class EmbeddingNode(Node):
                 # Embeddings are not promised to be bit-identical, so no node compares this digest.
                 drawn = seed.to_bytes(8, "little")
                 self._link.send(ProbeReply(seed, hashlib.sha256(drawn).hexdigest()))
+            case OwnersNotice():
+                # It keeps no texts.
+                pass
             case _:
                 super().on_message(message)
 

@@ -19,6 +19,7 @@ from airdraft.nodes.messages import (
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
+    OwnersNotice,
     ProbeRequest,
     TokenizeRequest,
     with_tokens,
@@ -133,6 +134,8 @@ class TargetNode(Node):
                 self._engine.post(lambda state: apply(state, message))
             case LeaseRequest() | GuessNotice() | HoldNotice() | ProbeRequest():
                 self._engine.post(lambda state: apply(state, message))
+            case OwnersNotice(names=names):
+                self._engine.post(lambda state: state.forget_others(names))
             case TokenizeRequest():
                 self._texts.ask(message)
             case _:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -185,6 +185,19 @@ def make_room(root: Path, most_bytes: int, num_bytes: int) -> list[Path]:
         held[owner_in(path)] -= size
         path.unlink(missing_ok=True)
         gone.append(path)
+    return gone
+
+
+def delete_others(root: Path, mesh: str, owners: Collection[str]) -> list[Path]:
+    """Delete the files below `root` that are of a mesh and of none of these owners; returns these.
+
+    mesh, owners: what the names of files begin with. Raises OSError.
+    """
+    gone = []
+    for path in root.glob(f"*/{mesh}*{_SUFFIX}"):
+        if not path.name.startswith(tuple(owners)):
+            path.unlink(missing_ok=True)
+            gone.append(path)
     return gone
 
 

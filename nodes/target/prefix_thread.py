@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from airdraft.nodes.engine.protocol import SavedPrefix, common_prefix
 from airdraft.nodes.target.prefix_files import (
     DamagedPrefixError,
     PrefixFile,
+    delete_others,
     delete_unused,
     found_prefixes,
     make_room,
@@ -27,7 +28,7 @@ from airdraft.nodes.target.prefix_files import (
     used,
     write_prefix,
 )
-from airdraft.nodes.worker.stream import tenant_of
+from airdraft.nodes.worker.stream import key_of, tenant_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class PrefixThread:
         self._files = {file.path: file for file in found_prefixes(self._folder)}
         self._candidates: list[_Candidate] = []
         self._wanted = deque[PrefixFile]()
+        # The keys whose texts may stay, once they are told.
+        self._keys: Collection[str] | None = None
         self._is_over = self._has_warned = False
         # Pieces that were read; while they come the target makes progress.
         self.num_read = 0
@@ -100,7 +103,7 @@ class PrefixThread:
 
     def longest(self, owner: str, token_ids: Sequence[int]) -> tuple[PrefixFile, int] | None:
         """Returns the file of an owner with the longest common beginning, and its length."""
-        hashed = self._hashed(owner)
+        hashed = self._hashed(key_of(owner), owner)
         with self._changed:
             files = [file for file in self._files.values() if file.owner == hashed]
         best, found = 0, None
@@ -129,13 +132,20 @@ class PrefixThread:
             self._candidates.append(candidate)
             self._changed.notify()
 
-    def _hashed(self, owner: str) -> str:
-        """Returns an owner in the names of files: the key and the user, hashed with the mesh."""
-        words = self._place.mesh, tenant_of(owner), owner
-        return "".join(
+    def forget_others(self, keys: Collection[str]) -> None:
+        """Delete what other owners of this mesh have left, of all models."""
+        with self._changed:
+            self._keys = keys
+            self._changed.notify()
+
+    def _hashed(self, *words: str) -> str:
+        """Returns how the names of files begin. words: the key, and the owner."""
+        mesh = self._place.mesh
+        digests = [
             hashlib.blake2b(word.encode(), digest_size=_OWNER_BYTES).hexdigest()
-            for word in (f"{words[0]}\0{words[1]}", f"{words[0]}\0{words[2]}")
-        )
+            for word in (mesh, *(f"{mesh}\0{word}" for word in words))
+        ]
+        return "".join(digests)
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -171,6 +181,9 @@ class PrefixThread:
                 if self._wanted:
                     file = self._wanted.popleft()
                     return lambda: self._read(file)
+                if (keys := self._keys) is not None:
+                    self._keys = None
+                    return lambda: self._forget_others(keys)
                 now = time.monotonic()
                 due = min(self._candidates, key=lambda each: each.due_at, default=None)
                 if due is not None and due.due_at <= now:
@@ -200,7 +213,7 @@ class PrefixThread:
         if saved is None:
             return
         found = self.longest(candidate.owner, token_ids)
-        owner = self._hashed(candidate.owner)
+        owner = self._hashed(key_of(candidate.owner), candidate.owner)
         if found is not None and found[1] == len(token_ids):
             used(found[0])
             return
@@ -229,6 +242,11 @@ class PrefixThread:
             with contextlib.suppress(OSError):
                 each.path.unlink(missing_ok=True)
         self._forget([each.path for each in shorter])
+
+    def _forget_others(self, keys: Collection[str]) -> None:
+        with contextlib.suppress(OSError):
+            stay = [self._hashed(key) for key in keys]
+            self._forget(delete_others(self._place.root, self._hashed(), stay))
 
     def _forget(self, paths: Sequence[Path]) -> None:
         with self._changed:

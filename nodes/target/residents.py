@@ -9,7 +9,7 @@ disk, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from airdraft.nodes.engine.protocol import Model, SavedPrefix, common_prefix
 from airdraft.nodes.messages import StreamParkedNotice
 from airdraft.nodes.target.prefix_files import PrefixFile
 from airdraft.nodes.target.stream import TargetStream
-from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, most_in_common
+from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, key_of, most_in_common
 
 
 class PrefixDisk(Protocol):
@@ -28,6 +28,8 @@ class PrefixDisk(Protocol):
     def fetch(self, file: PrefixFile) -> None: ...
 
     def keep(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None: ...
+
+    def forget_others(self, keys: Collection[str]) -> None: ...
 
 
 class NoDisk:
@@ -40,6 +42,9 @@ class NoDisk:
         raise NotImplementedError
 
     def keep(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None:
+        return
+
+    def forget_others(self, keys: Collection[str]) -> None:
         return
 
 
@@ -118,6 +123,11 @@ class PrefixStore:
         self.num_bytes += saved.num_bytes
         while self.num_bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
+
+    def forget_others(self, keys: Collection[str]) -> None:
+        """Drop the entries of owners without one of these keys."""
+        for entry in [each for each in self._entries if key_of(each.owner) not in keys]:
+            self._drop(entry)
 
     def clear(self) -> None:
         self._entries.clear()
@@ -278,6 +288,11 @@ class Residents:
 
     def forget_saved(self) -> None:
         self._store.clear()
+
+    def forget_others(self, keys: Collection[str]) -> None:
+        """Delete what was saved of owners without one of these keys."""
+        self._store.forget_others(keys)
+        self._disk.forget_others(keys)
 
     def copy_known(self, stream: TargetStream) -> bool:
         """Copy the cached or saved part of an unread text; False if more of it will be there soon,

@@ -79,7 +79,7 @@ class TargetState:
         )
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes, disk)
-        self.fetched = self._residents.fetched
+        self.fetched, self.forget_others = self._residents.fetched, self._residents.forget_others
         self._guessing = Guessing(model, self._residents, costs.decode, turns)
         self._choosing = Choosing(model.info, self._streams, self._residents, self._guessing)
         self._groups = Groups(model if isinstance(model, Pipelined) else None)

@@ -30,6 +30,11 @@ def tenant_of(owner: str) -> str:
     return owner.partition(OWNER_MARK)[0]
 
 
+def key_of(owner: str) -> str:
+    """Returns the name of the machine's key to which an owner belongs."""
+    return tenant_of(owner).partition("/")[0]
+
+
 def cells_soon(num_tokens: int, tokens_left: int) -> int:
     """Returns the cells that admission counts for a stream: its tokens, some growth, guesses."""
     return num_tokens + min(tokens_left, _GROWTH_TOKENS) + MAX_GAMMA

@@ -85,6 +85,11 @@ class Authentication:
                 out.append(peer)
         return out
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the authorized keys, as revoked() saw them last."""
+        return tuple(sorted({entry.name for entry in (self._checked or _NOBODY).values()}))
+
     def is_crowded(self, key: str, members: Collection[bytes]) -> bool:
         """Whether a key has reached its limit of members."""
         if self._store is None:

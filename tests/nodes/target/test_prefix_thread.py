@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,12 @@ def saved(token_ids: Sequence[int], shortest: int = 0) -> SavedPrefix:
     return SavedPrefix(len(token_ids), state, shortest)
 
 
+def length_of(thread: PrefixThread, owner: str, token_ids: Sequence[int]) -> int:
+    """How much of a text is on the disk."""
+    found = thread.longest(owner, list(token_ids))
+    return 0 if found is None else found[1]
+
+
 def files(root: Path) -> list[Path]:
     return sorted(root.glob("*/*.prefix"))
 
@@ -110,9 +116,7 @@ async def test_only_the_last_text_of_a_conversation_is_written_again(
         await eventually(lambda: files(tmp_path) not in ([], before))
         # It stands for the first one.
         await eventually(lambda: len(files(tmp_path)) == 1)
-        found = thread.longest("me", turns[2])
-        assert found is not None
-        assert found[1] == 80
+        assert length_of(thread, "me", turns[2]) == 80
 
 
 async def test_a_text_that_cannot_be_cut_does_not_stand_for_its_beginning(
@@ -122,10 +126,9 @@ async def test_a_text_that_cannot_be_cut_does_not_stand_for_its_beginning(
     async with running(place(tmp_path)) as thread:
         thread.keep("me", list(TEXT[:40]), short)
         thread.keep("me", list(TEXT), long)
-        await eventually(lambda: len(files(tmp_path)) == 2)
-        found = thread.longest("me", [*TEXT[:60], 1])
-        assert found is not None
-        assert found[1] == 40
+        await eventually(lambda: length_of(thread, "me", TEXT) == len(TEXT))
+        await eventually(lambda: length_of(thread, "me", (*TEXT[:60], 1)) == 40)
+        assert len(files(tmp_path)) == 2
 
 
 async def test_what_is_short_or_of_nobody_who_returns_is_not_written(
@@ -136,10 +139,9 @@ async def test_what_is_short_or_of_nobody_who_returns_is_not_written(
         thread.keep("gateway", list(TEXT[:39]), short)
         thread.keep("00ff", list(TEXT), kept)
         thread.keep("gateway/key#user", list(TEXT), kept)
-        await eventually(lambda: len(files(tmp_path)) == 1)
+        await eventually(lambda: thread.longest("gateway/key#user", list(TEXT)) is not None)
         await asyncio.sleep(0.1)
         assert len(files(tmp_path)) == 1
-        assert thread.longest("gateway/key#user", list(TEXT)) is not None
 
 
 async def test_a_full_disk_is_told_once_and_costs_nothing_else(
@@ -188,7 +190,7 @@ async def test_a_damaged_file_is_deleted_and_its_text_read_anew(
     kept, loaded = saved(TEXT), list[SavedPrefix | None]()
     async with running(place(tmp_path), loaded) as thread:
         thread.keep("me", list(TEXT), kept)
-        await eventually(lambda: len(files(tmp_path)) == 1)
+        await eventually(lambda: thread.longest("me", list(TEXT)) is not None)
         (path,) = files(tmp_path)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         found = thread.longest("me", list(TEXT))
@@ -197,6 +199,27 @@ async def test_a_damaged_file_is_deleted_and_its_text_read_anew(
         await eventually(lambda: loaded == [None])
         assert thread.longest("me", list(TEXT)) is None
         assert files(tmp_path) == []
+
+
+async def test_what_a_key_left_goes_when_it_is_no_longer_authorized(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    texts = {owner: saved(TEXT) for owner in ("me", "me/api#user", "you#user", "yours")}
+    async with running(place(tmp_path, kind="old model")) as thread:
+        thread.keep("you", list(TEXT), texts["me"])
+        await eventually(lambda: len(files(tmp_path)) == 1)
+    async with running(place(tmp_path, mesh="another")) as thread:
+        thread.keep("you", list(TEXT), texts["me"])
+        await eventually(lambda: len(files(tmp_path)) == 2)
+    async with running(place(tmp_path)) as thread:
+        for owner, kept in texts.items():
+            thread.keep(owner, list(TEXT), kept)
+        await eventually(lambda: len(files(tmp_path)) == 6)
+        thread.forget_others(("me", "yours"))
+        # Those of another mesh stay.
+        await eventually(lambda: len(files(tmp_path)) == 4)
+        there = ["me", "me/api#user", "yours"]
+        await eventually(lambda: [o for o in texts if length_of(thread, o, TEXT)] == there)
 
 
 # -- a target with a disk --------------------------------------------------------------------------
@@ -219,6 +242,9 @@ class FakeDisk(PrefixDisk):
         self.asked += 1
 
     def keep(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None:
+        return
+
+    def forget_others(self, keys: Collection[str]) -> None:
         return
 
 

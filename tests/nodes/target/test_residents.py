@@ -243,6 +243,16 @@ def test_a_model_with_a_window_shares_no_beginning_that_it_has_not_whole() -> No
     assert read(state, 7, (*LONG[1:70], 8, 9), "you") == 1
 
 
+def test_what_other_keys_have_left_can_be_forgotten() -> None:
+    state, _ = make_state(PLENTY)
+    left(state, TEXT)
+    state.forget_others(("me",))
+    assert read(state, 2, TEXT) == 0
+    state.close(TWO, 1)
+    state.forget_others(("you", "me2"))
+    assert read(state, 3, TEXT) == 88
+
+
 # -- the store of prefixes -------------------------------------------------------------------------
 
 
