@@ -84,6 +84,7 @@ WALL_CLOCK = {
 # Where it is what is meant, and why.
 CLOCKS = {
     "nodes/catalog/compact.py": "which copies were used last, of which the others go",
+    "nodes/worker/prefix_files.py": "texts on the disk that nobody uses go after a while",
     "nodes/worker/inside_record.py": "a draft that did not pay is tried again a day later",
     "mesh/authorized.py": "an invitation expires at an hour that people were told",
     "nodes/cli/keys.py": "the same, as it is made and shown",

@@ -123,15 +123,15 @@ class Coordinator:
         clock: Callable[[], float] | None = None,
         mode: Mode | None = None,
     ) -> None:
-        """authorized: opens the files of authorized keys; None where links need no keys.
-
-        clock: seconds; the event loop's by default. mode: how
-        streams are planned, instead of as `config` says.
+        """authorized: opens the files of authorized keys; None where links need no keys. clock:
+        seconds; the event loop's by default. mode: how streams are planned, not as `config` says.
         """
         self._clock = clock or _loop_time
         self._pauses = PauseState()
         self._transport = transport
         self._authentication = Authentication(authorized)
+        # Of the authorized keys, as targets know them.
+        self._names: tuple[str, ...] = ()
         self._rate_limits = RateLimits()
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
@@ -328,7 +328,9 @@ class Coordinator:
         roles = self.state.roster.roles()
         for peer in self._authentication.revoked(roles):
             self._send_all(self.state.revoked(peer, now))
-        self._send_all(self.state.keys_known(self._authentication.names))
+        if self._authentication.names != self._names:
+            self._names = self._authentication.names
+            self._send_all(self.state.keys_known(self._names))
         if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
             self._credits.keep(roles)
         self._send_all(self.state.tick(now))

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from airdraft.nodes.service.inside import Ready
     from airdraft.nodes.target.embedding import EmbeddingNode
     from airdraft.nodes.target.node import TargetNode
-    from airdraft.nodes.target.prefix_thread import PrefixFolder
+    from airdraft.nodes.worker.prefix_thread import PrefixFolder
 
     Node = TargetNode | EmbeddingNode | DraftNode
 
@@ -241,7 +241,7 @@ def _target_node(
 
 def _prefix_folder(config: TargetConfig, model: Model) -> PrefixFolder | None:
     """Returns where a target keeps texts over restarts; None if it keeps none."""
-    from airdraft.nodes.target.prefix_thread import PrefixFolder
+    from airdraft.nodes.worker.prefix_thread import PrefixFolder
 
     endpoint, keys = keyring(config.keys).link(config.connect)
     if keys is None and ipc_path(endpoint) is None:

@@ -24,7 +24,6 @@ from airdraft.nodes.messages import (
     TokenizeRequest,
     with_tokens,
 )
-from airdraft.nodes.target.prefix_thread import PrefixFolder, PrefixThread
 from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.stream import Beside, Committed, Event
 from airdraft.nodes.target.text_reader import TextReader, tokenize
@@ -33,6 +32,7 @@ from airdraft.nodes.worker.engine_thread import EngineThread
 from airdraft.nodes.worker.grammar_queue import GrammarQueue
 from airdraft.nodes.worker.mask_thread import MaskThread
 from airdraft.nodes.worker.node import Joining, Node, Part
+from airdraft.nodes.worker.prefix_thread import PrefixFolder, PrefixThread
 from airdraft.nodes.worker.profile import encode_profile
 from airdraft.nodes.worker.stream import StreamId
 from airdraft.policies.latency import NodeCosts

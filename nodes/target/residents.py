@@ -15,8 +15,8 @@ from typing import Protocol
 
 from airdraft.nodes.engine.protocol import Model, SavedPrefix, common_prefix
 from airdraft.nodes.messages import StreamParkedNotice
-from airdraft.nodes.target.prefix_files import PrefixFile
 from airdraft.nodes.target.stream import TargetStream
+from airdraft.nodes.worker.prefix_files import PrefixFile
 from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, key_of, most_in_common
 
 

@@ -33,6 +33,8 @@ class Authentication:
         self._last_error = ""
         self._checked: Entries | None = None
         self._last_seen: Entries | None = None
+        # Of the authorized keys, as revoked() saw them last.
+        self.names: tuple[str, ...] = ()
         # Keys by peer, of recent senders; the key of a connection never changes.
         self._keys: dict[bytes, str] = {}
 
@@ -78,17 +80,13 @@ class Authentication:
         if nodes is self._checked or not is_settled:
             return []
         self._checked = nodes
+        self.names = tuple(sorted({entry.name for entry in nodes.values()}))
         out = []
         for peer, role in members.items():
             entry = nodes.get(self._keys.get(peer, ""))
             if entry is None or role not in entry.roles:
                 out.append(peer)
         return out
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the authorized keys, as revoked() saw them last."""
-        return tuple(sorted({entry.name for entry in (self._checked or _NOBODY).values()}))
 
     def is_crowded(self, key: str, members: Collection[bytes]) -> bool:
         """Whether a key has reached its limit of members."""

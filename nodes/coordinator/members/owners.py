@@ -20,10 +20,7 @@ class Owners:
 
     def known(self, names: tuple[str, ...]) -> list[Send]:
         """Take the names of all authorized keys; () if they are not known."""
-        notice = OwnersNotice(names) if 0 < len(names) <= MOST_OWNERS else None
-        if notice == self._notice:
-            return []
-        self._notice = notice
+        self._notice = OwnersNotice(names) if 0 < len(names) <= MOST_OWNERS else None
         return [send for target in self._roster.targets() for send in self.for_target(target)]
 
     def for_target(self, target: TargetRecord) -> list[Send]:

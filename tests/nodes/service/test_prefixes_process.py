@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -20,19 +22,28 @@ LIMIT_S = 120.0
 PROMPT = tuple(range(260, 290)) * 40
 
 
-async def text_of(engine: TargetEngine, prefixes: Path, *, is_written: bool) -> list[int]:
-    """What a mesh of its own makes of the prompt. is_written: it lasts until that is on the disk."""
+def files(cache: Path) -> list[Path]:
+    return list(cache.glob("prefixes/*/*.prefix"))
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+async def text_of(engine: TargetEngine, wait: Callable[[], object]) -> list[int]:
+    """What a mesh of its own makes of the prompt. wait: what it lasts for."""
     local = local_mesh(engine, None, role=GATEWAY, tell=lambda _line: None)
     async with asyncio.timeout(LIMIT_S), local as (_, client):
         options = GenerateOptions(max_tokens=40, temperature=1.0, seed=3, ignore_eog=True)
         (answer,) = await ask(client, options, PROMPT, lambda: None)
-        while is_written and not list(prefixes.glob("*/*.prefix")):
-            await asyncio.sleep(0.1)
+        waiting = wait()
+        if isinstance(waiting, Awaitable):
+            await waiting
         return answer.token_ids
 
 
 async def test_a_long_text_is_there_after_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[None]]
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("AIRDRAFT_CACHE", str(cache))
@@ -40,12 +51,12 @@ async def test_a_long_text_is_there_after_a_restart(
     whole = tmp_path / "tiny.gguf"
     write_model(whole, Shape(256, 4, 1, 64, 256, layers=4), "Q8_0")
     engine = TargetEngine(model=str(whole), cells=4096, threads=1)
-    first = await text_of(engine, cache / "prefixes", is_written=True)
-    (file,) = (cache / "prefixes").glob("*/*.prefix")
-    before = file.stat()
-    assert (cache / "prefixes").stat().st_mode & 0o777 == 0o700
-    assert await text_of(engine, cache / "prefixes", is_written=False) == first
+    first = await text_of(engine, lambda: eventually(lambda: files(cache), LIMIT_S))
+    (file,) = files(cache)
+    before = os.stat(file)
+    assert mode(cache / "prefixes") == mode(file.parent) == 0o700
+    assert await text_of(engine, lambda: None) == first
     # It was read, and not written again.
-    after = file.stat()
+    after = os.stat(file)
     assert after.st_ino == before.st_ino
     assert after.st_mtime > before.st_mtime

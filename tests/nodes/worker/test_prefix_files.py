@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airdraft.nodes.engine.protocol import SavedPrefix
-from airdraft.nodes.target.prefix_files import (
+from airdraft.nodes.worker.prefix_files import (
     DamagedPrefixError,
     PrefixFile,
     delete_unused,

@@ -14,12 +14,12 @@ import pytest
 from airdraft.nodes.engine.protocol import SavedPrefix
 from airdraft.nodes.engine.toy import ToyConfig, ToyTokenizer
 from airdraft.nodes.messages import StreamReadyNotice
-from airdraft.nodes.target import prefix_thread
-from airdraft.nodes.target.prefix_files import PrefixFile
-from airdraft.nodes.target.prefix_thread import PrefixFolder, PrefixThread
 from airdraft.nodes.target.residents import PrefixDisk
 from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.stream import Event
+from airdraft.nodes.worker import prefix_thread
+from airdraft.nodes.worker.prefix_files import PrefixFile
+from airdraft.nodes.worker.prefix_thread import PrefixFolder, PrefixThread
 from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.gateway.fake_mesh import Eventually

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from airdraft.nodes.engine.protocol import SavedPrefix, common_prefix
-from airdraft.nodes.target.prefix_files import (
+from airdraft.nodes.worker.prefix_files import (
     DamagedPrefixError,
     PrefixFile,
     delete_others,
