@@ -44,6 +44,7 @@ class Usage:
     """Counts and time of an answer, summed over its choices.
 
     num_prompt_tokens: The tokens of the prompt.
+    num_cached_tokens: Those of them that were not computed anew.
     num_tokens: The tokens of the choices.
     num_draft_tokens: The guesses that were verified.
     num_accepted_tokens: The guesses that were accepted.
@@ -57,6 +58,7 @@ class Usage:
     num_accepted_tokens: int
     num_rounds: int
     time_s: float
+    num_cached_tokens: int = 0
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -183,6 +185,8 @@ class Assembly:
                 num_accepted_tokens=sum(f.num_accepted_tokens for f in figures),
                 num_rounds=sum(f.num_rounds for f in figures),
                 time_s=time_s,
+                # One choice reads the prompt, and the others copy it.
+                num_cached_tokens=min(f.num_cached_tokens for f in figures),
             ),
             target=started.target,
             is_exact=started.exact,

@@ -34,6 +34,7 @@ _COUNTS = (
     "num_draft_tokens",
     "num_accepted_tokens",
     "draft_wire_bytes",
+    "num_cached_tokens",
 )
 _OF_ANSWER = (
     "exact",

@@ -96,6 +96,8 @@ class Answers:
         self.num_tokens = 0
         self._num_draft_tokens = 0
         self._num_accepted_tokens = 0
+        # Of each prompt; the other choices copy what one reads.
+        self._num_cached_tokens: dict[int, int] = {}
         # The name of the model, and the fingerprint of it and its class; "" while they are unknown.
         self.model = ""
         self.fingerprint = ""
@@ -112,6 +114,7 @@ class Answers:
             "prompt_tokens": num_prompt_tokens,
             "completion_tokens": self.num_tokens,
             "total_tokens": num_prompt_tokens + self.num_tokens,
+            "prompt_tokens_details": {"cached_tokens": sum(self._num_cached_tokens.values())},
             "completion_tokens_details": {
                 "accepted_prediction_tokens": self._num_accepted_tokens,
                 "rejected_prediction_tokens": self._num_draft_tokens - self._num_accepted_tokens,
@@ -186,6 +189,8 @@ class Answers:
         choice.has_ended = True
         self._num_draft_tokens += event.figures.num_draft_tokens
         self._num_accepted_tokens += event.figures.num_accepted_tokens
+        num_cached, known = event.figures.num_cached_tokens, self._num_cached_tokens
+        known[prompt_index] = min(num_cached, known.get(prompt_index, num_cached))
         text = choice.decoder.decode(b"", final=True)
         return self._delta(index, prompt_index, text, (), event.finish_reason)
 

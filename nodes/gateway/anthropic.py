@@ -4,7 +4,8 @@ answers in Anthropic's form.
 Source: Anthropic's API reference, Messages and streaming of messages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from pydantic import Field
 from airdraft.nodes.engine.chat.tools import switch_of
 from airdraft.nodes.gateway.bodies import (
     Body,
+    Hint,
     Items,
     Object,
     SomeItems,
@@ -34,6 +36,9 @@ from airdraft.nodes.gateway.tools import call_json, named_json, tool_json
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
+# Coding agents begin the system prompt with a line for their own accounts, which is another one in
+# each request. No text after it could be reused.
+_BILLING: Final = "x-anthropic-billing-header:"
 # The fields that a block of each type needs.
 _NEEDED: Final = {
     "text": ("text",),
@@ -73,7 +78,7 @@ class AnthropicBlock(Body):
 
 
 class AnthropicMessage(Body):
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "system"]
     content: TextOr[SomeItems[AnthropicBlock]]
 
 
@@ -104,6 +109,17 @@ class Thinking(Body):
     budget_tokens: int | None = None
 
 
+class AnthropicFormat(Body):
+    type: Literal["json_schema"]
+    schema_: Object = Field(alias="schema")
+
+
+class OutputConfig(Body):
+    hints: ClassVar = frozenset({"effort", "task_budget"})
+
+    format: AnthropicFormat | None = None
+
+
 class MessagesBody(Sampling):
     refused: ClassVar = {**Sampling.refused, "container": (), "mcp_servers": ([],)}
     hints: ClassVar = frozenset({"metadata", "service_tier"})
@@ -116,25 +132,38 @@ class MessagesBody(Sampling):
     tools: Annotated[list[AnthropicTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: AnthropicChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
 
 # Paths of the chat body -> paths of the body that the client sent, for errors.
 _NAMES: Final = (
     (r"^messages.*", "messages"),
     (r"^stop\b", "stop_sequences"),
+    (r"^response_format\.json_schema\b", "output_config.format"),
     (r"\.function\b", ""),
 )
 
 
 def _job(body: MessagesBody, limits: GatewayLimits) -> Job:
-    return job_as_chat(_as_chat(body), limits, _NAMES, fits=True)
+    left_out = () if isinstance(body.system, str) else _billing_lines(body.system or ())
+    job = job_as_chat(_as_chat(body), limits, _NAMES, fits=True)
+    return replace(job, ignored=tuple(Hint(f"system[{place}]", True) for place in left_out))
+
+
+def _billing_lines(blocks: Sequence[InnerBlock]) -> list[int]:
+    """Returns the places of the blocks that no model should read."""
+    return [place for place, block in enumerate(blocks) if block.text.startswith(_BILLING)]
 
 
 def _as_chat(body: MessagesBody) -> dict[str, Any]:
     """The equivalent body of /v1/chat/completions."""
     messages = list[dict[str, Any]]()
     if body.system is not None:
-        messages.append({"role": "system", "content": text_of(body.system)})
+        system = body.system
+        if not isinstance(system, str):
+            left_out = _billing_lines(system)
+            system = [block for place, block in enumerate(system) if place not in left_out]
+        messages.append({"role": "system", "content": text_of(system)})
     for place, message in enumerate(body.messages):
         messages += _messages_of(message, f"messages[{place}]")
     found: dict[str, Any] = {
@@ -147,6 +176,9 @@ def _as_chat(body: MessagesBody) -> dict[str, Any]:
         ]
         or None,
     }
+    if body.output_config is not None and (wanted := body.output_config.format) is not None:
+        schema = {"schema": wanted.schema_}
+        found["response_format"] = {"type": wanted.type, "json_schema": schema}
     if body.thinking is not None and body.thinking.type != "adaptive":
         found["chat_template_kwargs"] = switch_of(body.thinking.type == "enabled")
     if (chosen := body.tool_choice) is not None:
@@ -183,6 +215,8 @@ def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any
 
 def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
     need(block, _NEEDED[block.type], path)
+    if role == "system" and block.type != "text":
+        raise wrong(f"{path}.type", "a message with the role system has text only")
     if (block.type == "tool_result") != (role == "user") and block.type != "text":
         reason = f"a block of type {block.type} is not allowed in a message with the role {role}"
         raise wrong(f"{path}.type", reason)
@@ -190,7 +224,8 @@ def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
 
 class MessagesShape(ItemShape):
     def begun(self) -> bytes:
-        usage = _usage(self._answers.num_prompt_tokens, 0)
+        # What of it was cached is known at the end.
+        usage = _usage(self._answers.num_prompt_tokens, 0, 0)
         message = {**self._message([], None), "usage": usage}
         return named_event("message_start", message=message)
 
@@ -218,7 +253,11 @@ class MessagesShape(ItemShape):
         reason, usage = finish_reason(reason, items), self._answers.usage()
         return {
             **self._message(blocks, _STOP_REASONS.get(reason or "", reason)),
-            "usage": _usage(usage["prompt_tokens"], usage["completion_tokens"]),
+            "usage": _usage(
+                usage["prompt_tokens"],
+                usage["prompt_tokens_details"]["cached_tokens"],
+                usage["completion_tokens"],
+            ),
             "airdraft": usage["airdraft"],
         }
 
@@ -246,8 +285,13 @@ class MessagesShape(ItemShape):
         return {"type": "thinking", "thinking": item.text, "signature": ""}
 
 
-def _usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
-    return {"input_tokens": num_prompt_tokens, "output_tokens": num_tokens}
+def _usage(num_prompt_tokens: int, num_cached: int, num_tokens: int) -> dict[str, int]:
+    return {
+        "input_tokens": num_prompt_tokens - num_cached,
+        "cache_read_input_tokens": num_cached,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": num_tokens,
+    }
 
 
 MESSAGES: Final = Api(

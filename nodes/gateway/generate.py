@@ -131,7 +131,8 @@ class Generate:
         """Read a body, apart from what depends on the model. Raises ApiError."""
         body, api = parse_json(content), self._api
         asked, ignored = read(api.body, body, strict_fields=self._shared.config.strict_fields)
-        job = fitted(replace(api.job(asked, limits), ignored=ignored), limits.max_scores)
+        job = api.job(asked, limits)
+        job = fitted(replace(job, ignored=(*job.ignored, *ignored)), limits.max_scores)
         if keyed is not None and body.get("seed") is None:
             job = job.with_options(seed=keyed.seed)
         return job

@@ -185,6 +185,7 @@ class StreamFigures:
     guesses, and wire bytes of draft nodes and targets.
 
     plain_reason: how many passes took no guesses, and why; "" if all took some.
+    num_cached_tokens: of the prompt, which were not computed anew.
     """
 
     num_rounds: Count
@@ -194,6 +195,7 @@ class StreamFigures:
     draft_wire_bytes: Id
     target_wire_bytes: Id
     plain_reason: Annotated[str, MaxLen(512)]
+    num_cached_tokens: Count = 0
 
 
 @message(36, max_bytes=8192)

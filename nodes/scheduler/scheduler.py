@@ -208,7 +208,11 @@ class Scheduler(SchedulerState):
         if stream is None or not isinstance(stream.phase, ReadingText):
             return []
         length = len(stream.token_ids)
-        self.counts.text_read(length if num_read is None else min(num_read, length), length)
+        num_read = length if num_read is None else min(num_read, length)
+        self.counts.text_read(num_read, length)
+        if length == stream.spec.num_prompt_tokens:
+            # The first pass of the answer runs the last token.
+            stream.figures.num_cached_tokens = max(0, length - num_read - 1)
         stream.is_parked = False
         known = [stream] if stream_id in self.holds else []
         if has_begun:

@@ -69,13 +69,14 @@ class Figures:
     """Counts of a stream's passes and guesses.
 
     num_rounds: passes with guesses; the clients' interface uses this name. plain_steps: passes
-    without, by the reason.
+    without, by the reason. num_cached_tokens: of the prompt, which the target had not to compute.
     """
 
     num_rounds: int = 0
     plain_steps: Counter[Plain] = field(default_factory=Counter)
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
+    num_cached_tokens: int = 0
 
     @property
     def num_plain_steps(self) -> int:

@@ -56,9 +56,14 @@ def tokens(
 
 
 def finished(
-    num_tokens: int, reason: str = "stop", choice: int = 0, drafted: int = 0, accepted: int = 0
+    num_tokens: int,
+    reason: str = "stop",
+    choice: int = 0,
+    drafted: int = 0,
+    accepted: int = 0,
+    cached: int = 0,
 ) -> FinishedNotice:
-    figures = StreamFigures(1, 1, drafted, accepted, 0, 0, "")
+    figures = StreamFigures(1, 1, drafted, accepted, 0, 0, "", cached)
     return FinishedNotice(1, choice, num_tokens, reason, figures)
 
 
@@ -68,11 +73,11 @@ def scored(piece: str | bytes, logprob: float, *top: tuple[str, float]) -> Token
     return TokenScores(Score(1, logprob, raw), best)
 
 
-def text_answer(*texts: str, reason: str = "stop") -> list[Step]:
+def text_answer(*texts: str, reason: str = "stop", cached: int = 0) -> list[Step]:
     """One choice whose tokens have these texts."""
     steps: list[Step] = [started()]
     steps += [tokens(text, index) for index, text in enumerate(texts)]
-    return [*steps, finished(len(texts), reason)]
+    return [*steps, finished(len(texts), reason, cached=cached)]
 
 
 def _letters(part: int | ChatMessage) -> str:

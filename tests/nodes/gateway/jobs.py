@@ -25,7 +25,7 @@ class Jobs:
         body, ignored = read(self.api.body, value, strict_fields=self.strict_fields)
         job = self.api.job(body, self.limits)
         options = with_sampling(job.options, job.sampling, OPENAI_SAMPLING)
-        return replace(job, options=options, ignored=ignored)
+        return replace(job, options=options, ignored=(*job.ignored, *ignored))
 
     def error(self, value: dict[str, Any]) -> ApiError:
         """The error that the client gets for a body."""

@@ -51,13 +51,14 @@ def test_choices_of_several_prompts_are_told_apart_and_counted_together() -> Non
     for prompt in (0, 1):
         deltas(made, started(5), prompt=prompt)
         for choice in (0, 1):
-            events = tokens("x", 0, choice), finished(1, "stop", choice, 4, 3)
+            events = tokens("x", 0, choice), finished(1, "stop", choice, 4, 3, 2 + choice)
             told += deltas(made, *events, prompt=prompt)
     assert [delta.index for delta in told] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [delta.begins for delta in told] == [True, False] * 4
     found = made.usage()
     counts = [found[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
     assert counts == [10, 4, 14]
+    assert found["prompt_tokens_details"] == {"cached_tokens": 4}
     assert found["completion_tokens_details"] == {
         "accepted_prediction_tokens": 12,
         "rejected_prediction_tokens": 4,

@@ -66,6 +66,44 @@ def test_a_conversation_is_that_of_a_chat() -> None:
     ]
 
 
+def test_the_line_that_is_another_in_each_request_is_left_out_and_told() -> None:
+    blocks = [
+        {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cch={n};"}
+        for n in (1, 2)
+    ]
+    rest = {"type": "text", "text": "Be brief."}
+    first, second = (job(system=[block, rest]) for block in blocks)
+    assert first.prompts == second.prompts
+    assert [message.content for message in first.prompts[0]] == ["Be brief.", "Is it warm?"]
+    assert [hint.path for hint in first.ignored] == ["system[0]"]
+    # What people write is theirs.
+    quoted = job(system=[{"type": "text", "text": f"About {blocks[0]['text']}"}])
+    assert quoted.prompts[0][0].content == f"About {blocks[0]['text']}"
+    assert quoted.ignored == ()
+
+
+async def test_what_was_left_out_is_told_in_a_header() -> None:
+    mesh = FakeMesh(text_answer("So"))
+    system = [{"type": "text", "text": "x-anthropic-billing-header: cch=1;"}]
+    found = await ask(mesh, PATH, body(system=system, metadata={"user_id": "x"}))
+    assert found.headers["warning"] == '299 airdraft "ignored: system[0], metadata"'
+
+
+def test_system_messages_may_stand_among_others() -> None:
+    told = {"role": "system", "content": [{"type": "text", "text": "Now in French."}]}
+    (prompt,) = job(messages=[USER, told, USER]).prompts
+    assert [message.role for message in prompt] == ["user", "system", "user"]
+
+
+def test_an_answer_may_have_to_follow_a_schema() -> None:
+    config = {"effort": "high", "format": {"type": "json_schema", "schema": SCHEMA}}
+    found = Jobs(MESSAGES, strict_fields=False).job(body(output_config=config))
+    assert json.loads(found.options.rules.grammar.text) == SCHEMA
+    assert [hint.path for hint in found.ignored] == ["output_config.effort"]
+    huge = {"format": {"type": "json_schema", "schema": {"description": "x" * 10**6}}}
+    assert Jobs(MESSAGES).refused(body(output_config=huge)) == "output_config.format.schema"
+
+
 def test_options_reach_the_mesh() -> None:
     found = job(stop_sequences=["a", "b"], temperature=0.5, top_k=3, seed=7, stream=True)
     assert (found.options.stops, found.options.temperature) == (("a", "b"), 0.5)
@@ -102,7 +140,7 @@ def test_thinking_may_be_switched(asked: str, thinks: bool | None) -> None:
 
 async def test_an_answer_is_told_whole_or_in_pieces() -> None:
     pieces = ("<think>", "hm", "</think>", "So", ": ", CALL[:30], CALL[30:50], CALL[50:])
-    mesh = FakeMesh(text_answer(*pieces), traits=THINKING)
+    mesh = FakeMesh(text_answer(*pieces, cached=2), traits=THINKING)
     found = (await ask(mesh, PATH, body(tools=[WEATHER]))).json
     thoughts, text, call = found["content"]
     assert thoughts == {"type": "thinking", "thinking": "hm", "signature": ""}
@@ -110,13 +148,15 @@ async def test_an_answer_is_told_whole_or_in_pieces() -> None:
     assert (call["type"], call["name"], call["input"]) == ("tool_use", "weather", {"city": "Köln"})
     assert (found["type"], found["role"], found["model"]) == ("message", "assistant", "toy-1")
     assert (found["stop_reason"], found["stop_sequence"]) == ("tool_use", None)
-    assert found["usage"] == {"input_tokens": 3, "output_tokens": 8}
+    # Of the prompt's three tokens two were cached.
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 0}
+    assert found["usage"] == {**usage, "output_tokens": 8}
     assert found["id"].startswith("msg-")
     events = named_events(await ask(mesh, PATH, body(tools=[WEATHER], stream=True)))
     assert all(name == event["type"] for name, event in events)
     names = [name for name, _ in events]
     assert (names[0], names[-2:]) == ("message_start", ["message_delta", "message_stop"])
-    assert events[0][1]["message"]["usage"] == {"input_tokens": 3, "output_tokens": 0}
+    assert events[0][1]["message"]["usage"]["input_tokens"] == 3
     blocks: list[Any] = []
     for name, event in events:
         if name == "content_block_start":
@@ -131,7 +171,8 @@ async def test_an_answer_is_told_whole_or_in_pieces() -> None:
     assert [block["told"] for block in blocks[:2]] == ["hm", "So: "]
     assert (blocks[2]["name"], json.loads(blocks[2]["told"])) == ("weather", {"city": "Köln"})
     last = events[-2][1]
-    assert (last["delta"]["stop_reason"], last["usage"]["output_tokens"]) == ("tool_use", 8)
+    assert last["delta"]["stop_reason"] == "tool_use"
+    assert last["usage"] == {**usage, "output_tokens": 8}
 
 
 @pytest.mark.parametrize("stream", [False, True])

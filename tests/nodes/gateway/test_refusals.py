@@ -147,7 +147,7 @@ OF_OTHERS: list[tuple[str, dict[str, Any], str]] = [
     (MESSAGES, {"max_tokens": None}, "max_tokens"),
     (MESSAGES, {"max_tokens": 0}, "max_tokens"),
     (MESSAGES, {"messages": []}, "messages"),
-    (MESSAGES, {"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+    (MESSAGES, {"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     (MESSAGES, block("user", type="image"), "messages[0].content[0].type"),
     (MESSAGES, block("user", type="text"), "messages[0].content[0].text"),
     (MESSAGES, block("assistant", type="tool_use", id="x"), "messages[0].content[0].name"),

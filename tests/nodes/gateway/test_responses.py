@@ -116,7 +116,7 @@ def test_null_is_no_value_in_what_would_be_refused_either(reasoning: Any) -> Non
 
 async def test_an_answer_is_told_whole_or_in_pieces() -> None:
     pieces = ("<think>", "hm", "</think>", "So", ": ", CALL[:30], CALL[30:50], CALL[50:])
-    mesh = FakeMesh(text_answer(*pieces), traits=THINKING)
+    mesh = FakeMesh(text_answer(*pieces, cached=2), traits=THINKING)
     found = await answer(mesh, tools=[WEATHER])
     thoughts, message, call = found["output"]
     assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
@@ -125,6 +125,7 @@ async def test_an_answer_is_told_whole_or_in_pieces() -> None:
     assert call["call_id"] != call["id"]
     assert (found["object"], found["status"], found["model"]) == ("response", "completed", "toy-1")
     assert found["usage"]["total_tokens"] == 11
+    assert found["usage"]["input_tokens_details"] == {"cached_tokens": 2}
     assert found["tools"][0]["name"] == "weather"
     events = named_events(await asked(mesh, tools=[WEATHER], stream=True))
     assert all(name == event["type"] for name, event in events)

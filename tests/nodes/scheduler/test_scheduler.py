@@ -16,7 +16,7 @@ from airdraft.nodes.messages import (
 )
 from airdraft.nodes.scheduler.drafts import DraftRecord, Drafts
 from airdraft.nodes.scheduler.in_force import observed_price_s
-from airdraft.nodes.scheduler.instructions import Abort, Emit, Instruction
+from airdraft.nodes.scheduler.instructions import Abort, Emit, Finish, Instruction
 from airdraft.nodes.scheduler.planning import MODES
 from airdraft.nodes.scheduler.scheduler import Scheduler
 from airdraft.nodes.worker.stream import StreamId
@@ -241,6 +241,18 @@ def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
     assert 1 < len(leases) < 20
     for lease, end in zip(leases[1:], ends, strict=False):
         assert lease.prefix_len < end - 16
+
+
+@pytest.mark.parametrize(("num_read", "num_cached"), [(None, 0), (len(PROMPT) - 1, 0), (0, 2)])
+def test_what_of_a_prompt_was_not_computed_is_told_at_the_end(
+    num_read: int | None, num_cached: int
+) -> None:
+    scheduler = make()
+    admit(scheduler, max_tokens=1)
+    scheduler.target_ready(ONE, 1, num_read)
+    out = commit(scheduler, 5, finish_reason="length")
+    (end,) = [each for each in out if isinstance(each, Finish)]
+    assert end.figures.num_cached_tokens == num_cached
 
 
 # -- ends and errors ------------------------------------------------------------------------------
