@@ -23,6 +23,7 @@ os.environ["no_proxy"] = f"127.0.0.1,::1,localhost,{getproxies().get('no', '')}"
 
 # Modules and names of commands, which are imported only when they are asked for.
 _COMMANDS: Final = {
+    "agent": "bench.agent:agent_command",
     "benchmarks": "bench.results.command:benchmarks_command",
     "chaos": "bench.chaos.command:chaos",
     "clients": "bench.clients.command:clients_command",

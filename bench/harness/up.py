@@ -38,14 +38,16 @@ def up(
     keys: Path | None = None,
     log: Path | None = None,
     prefix: Sequence[str] = (),
+    listen: str = "tcp://127.0.0.1:*",
     **environ: str,
 ) -> Iterator[Up]:
     """Run a mesh with its API, with the default pair unless arguments name other models.
 
     keys: directory of keys, empty by default. log: file for its standard error. prefix: command
-    that runs it. Raises FleetError with its last error line if it ends instead of starting.
+    that runs it. listen: of the coordinator. Raises FleetError with its last error line if it ends
+    instead of starting.
     """
-    fixed = ("--listen", "tcp://127.0.0.1:*", "--port", "0")
+    fixed = ("--listen", listen, "--port", "0")
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="airdraft-bench-")
         folder = Path(stack.enter_context(temporary))
