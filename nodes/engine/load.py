@@ -163,19 +163,23 @@ def _roomy(config: LlamaConfig) -> LlamaConfig:
 
 
 def open_split(
-    config: LlamaConfig, make: Callable[[LlamaConfig], SplitModel], progress: Progress | None = None
+    config: LlamaConfig,
+    make: Callable[[LlamaConfig], SplitModel],
+    cache: Path,
+    progress: Progress | None = None,
 ) -> OpenedModel:
     """Open the last stage of a split model; all its stages are self-tested and calibrated.
 
-    make: Opens it. Raises EngineError, also if it is not exact: nothing else can be tried.
+    make: Opens it. cache: Where the results of this chain of stages are kept; those of the whole
+    model, which has the same numerics class, say nothing of it. Raises EngineError, also if it is
+    not exact: nothing else can be tried.
     """
-    # What is kept of the whole model, which has the same numerics class, says nothing of stages.
     try:
-        opened = _measured(make(_roomy(config)), config, None, progress)
+        opened = _measured(make(_roomy(config)), config, cache, progress)
     except _GuessesFailedError as error:
         logger.info("self-test: %s; trying no guesses", error)
         config = replace(config, takes_back=False)
-        opened = _measured(make(_roomy(config)), config, None, progress)
+        opened = _measured(make(_roomy(config)), config, cache, progress)
     if config.profile == "exact" and not opened.self_test.exact:
         opened.model.close()
         raise EngineError(f"the split model is not exact: {opened.self_test.failure}")

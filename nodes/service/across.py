@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -125,7 +126,10 @@ def open_with_stages(
         embedding = Embedding(embedding_of(path))
         return SplitModel(config, links, embedding, model_hash=model_hash)
 
-    opened = open_split(llama_config(settings, path), make, progress)
+    chain = [(stage.name, part.first, part.end) for stage, part in zip(stages, parts, strict=True)]
+    digest = hashlib.sha256(json.dumps(chain).encode()).hexdigest()[:16]
+    kept = part_path(folder, model_hash, f"chain-{digest}")
+    opened = open_split(llama_config(settings, path), make, kept, progress)
     find_thinking(opened.model)
     return opened
 

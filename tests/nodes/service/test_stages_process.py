@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         (node,) = (await client.status()).nodes
     endpoints = [f"ipc://{tmp_path}/{number}" for number in (1, 2)]
     engine = TargetEngine(model=str(whole), across=", ".join(endpoints), cells=2048, threads=1)
-    told = list[str]()
+    told, labels = list[str](), list[str]()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(LIMIT_S))
         first, second = [
@@ -87,10 +88,17 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
             for number, endpoint in enumerate(endpoints, start=1)
         ]
         mesh, client = await stack.enter_async_context(
-            local_mesh(engine, None, restarts=True, tell=told.append)
+            local_mesh(
+                engine,
+                None,
+                restarts=True,
+                tell=told.append,
+                progress=lambda label, *_: labels.append(label),
+            )
         )
         (split,) = (await client.status()).nodes
         assert split.model == "tiny.gguf"
+        assert "self-test" in labels
         assert split.numerics_class == node.numerics_class
         assert await text_of(client) == wanted
         begun, target = asyncio.Event(), mesh.pid("target")
@@ -102,6 +110,12 @@ async def test_a_text_goes_on_when_a_stage_was_lost_and_is_back(
         assert await asking == wanted
         assert first.returncode is None
         assert (mesh.pid("target"), told) == (target, [])
+        # The self-test of these stages need not run again.
+        labels.clear()
+        os.kill(target, signal.SIGKILL)
+        assert await text_of(client) == wanted
+        assert labels
+        assert "self-test" not in labels
 
 
 def lent(ours: Keyring, theirs: Keyring, name: str, at: KnownCoordinator) -> KeyPair:
