@@ -2,7 +2,7 @@
 
 import tomllib
 
-from airdraft.policies.scenario import scenario_from
+from airdraft.policies.scenario import ScenarioError, scenario_from
 
 GOOD = """\
 name = "a test"
@@ -110,4 +110,11 @@ def scenario(text):
 
 
 def read(mapping):
-    return scenario_from(mapping, "bad.toml", lambda _, path: FILES[path])
+    return scenario_from(mapping, "bad.toml", named)
+
+
+def named(key, path):
+    """As the command does it with real files."""
+    if path not in FILES:
+        raise ScenarioError(f"bad.toml: {key} = {path!r}: no such file")
+    return FILES[path]
