@@ -13,6 +13,7 @@ from airdraft.mesh.membership import Member
 from airdraft.mesh.messages import Welcome
 from airdraft.mesh.padding import SIZES
 from airdraft.nodes.config.settings import LEAST_INTERVALS
+from airdraft.nodes.coordinator.members.known_texts import KnownTexts
 from airdraft.nodes.messages import EngineProfile
 from airdraft.nodes.messages.access import Role
 from airdraft.nodes.scheduler.instructions import Instruction
@@ -127,6 +128,7 @@ class TargetRecord(NodeRecord):
 
     role: ClassVar[Role] = Role.TARGET
     scheduler: Scheduler = field(kw_only=True)
+    texts: KnownTexts = field(default_factory=KnownTexts)
     # Why it has the draft model in its process that it has, or has none.
     draft_why: str = ""
     # While its numerics class is not verified: when it was first and last sent a probe.

@@ -149,9 +149,11 @@ def _best(
     def price_s(target: TargetRecord) -> float:
         """Seconds per token, including a share of the time to read the prompt."""
         num_unread = len(journal.token_ids)
-        # A prompt that another choice has brought here is not read again.
+        # What an earlier text has brought here, or another choice, is not read again.
         if any(other.target is target for other in request.streams.values()):
             num_unread -= journal.spec.num_prompt_tokens
+        elif len(targets) > 1:
+            num_unread -= target.texts.num_known(stream.spec.owner, journal.token_ids)
         reading_s = passes.reading_s(target.scheduler, num_unread)
         here = target.streams.values()
         token_s = passes.token_s(target.scheduler, here, [journal], now)

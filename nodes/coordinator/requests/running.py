@@ -151,7 +151,8 @@ def _open(
     data: Data, stream: RequestStream, target: TargetRecord, journal: Stream | None, now: float
 ) -> list[Send]:
     """Open a stream on its new target, from its journal if it had another one before."""
-    scheduler = target.scheduler
+    scheduler, spec = target.scheduler, stream.spec
+    target.texts.note(spec.owner, spec.token_ids if journal is None else journal.token_ids)
     opened = scheduler.admit(stream.spec) if journal is None else scheduler.adopt(journal)
     proof = [Send(target.peer, Ping(PROOF, 0))] if stream.suspicion is not None else []
     return [*proof, *deliver(data, target, opened, now)]

@@ -90,6 +90,41 @@ def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
     assert len(set(sends.where())) == 1
 
 
+def test_a_conversation_goes_on_where_it_was_read() -> None:
+    mesh = mesh_of(target=profile(10), other=profile(10))
+    observed(mesh, target=10, other=10)
+    first = (5,) * 1000
+    # Among idle targets the first one is taken, so another request keeps it busy.
+    (busy,) = mesh.submit(1, max_tokens=20).where()
+    (home,) = mesh.submit(2, max_tokens=20, prompt_token_ids=first).where()
+    assert home != busy
+    for number in (1, 2):
+        mesh.cancel(number)
+    for number in range(3, 9):
+        more = (*first, *range(number))
+        assert mesh.submit(number, max_tokens=20, prompt_token_ids=more).where() == [home]
+        mesh.cancel(number)
+    # For another owner it is read anew, wherever that may be.
+    mesh.join(b"client-2", "client")
+    sends = mesh.submit(1, peer=b"client-2", max_tokens=20, prompt_token_ids=first)
+    assert sends.where() == [busy]
+
+
+def test_a_conversation_does_not_wait_for_a_crowded_target() -> None:
+    mesh = mesh_of(target=profile(10), other=profile(10))
+    observed(mesh, target=10, other=10)
+    first = (5,) * 300
+    (home,) = mesh.submit(1, max_tokens=500, prompt_token_ids=first).where()
+    (other,) = {"target", "other"} - {home}
+    mesh.ready(3, peer=home.encode())
+    # A thousand tokens that are written next to others take longer than three hundred to read.
+    placed = [
+        mesh.submit(number, max_tokens=500, prompt_token_ids=first).where()[0]
+        for number in range(2, 9)
+    ]
+    assert {home, other} == set(placed)
+
+
 @pytest.mark.parametrize(
     ("was_exact", "is_exact", "has_begun", "changes"),
     [
