@@ -32,7 +32,7 @@ from airdraft.nodes.worker.engine_thread import EngineThread
 from airdraft.nodes.worker.grammar_queue import GrammarQueue
 from airdraft.nodes.worker.mask_thread import MaskThread
 from airdraft.nodes.worker.node import Joining, Node, Part
-from airdraft.nodes.worker.prefix_thread import PrefixFolder, PrefixThread
+from airdraft.nodes.worker.prefix_thread import PrefixFolder, open_prefixes
 from airdraft.nodes.worker.profile import encode_profile
 from airdraft.nodes.worker.stream import StreamId
 from airdraft.policies.latency import NodeCosts
@@ -67,15 +67,13 @@ class TargetNode(Node):
     ) -> None:
         """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
         as in TargetState. prefix_folder: where texts are kept on the disk, or None. inside: opens
-        the draft model of this process, or None. Raises OSError."""
+        the draft model of this process, or None."""
         self._draft = DraftInsideNotice("", "")
         self._masks = MaskThread(lambda: self._engine.post(lambda _: None))
-        disk = None
-        if prefix_folder is not None:
-            disk = PrefixThread(
-                prefix_folder,
-                lambda file, saved: self._engine.post(lambda state: state.fetched(file, saved)),
-            )
+        disk = open_prefixes(
+            prefix_folder,
+            lambda file, saved: self._engine.post(lambda state: state.fetched(file, saved)),
+        )
         state = TargetState(
             *(model, tokenizer, prefix_cache_bytes, grammars),
             costs=costs,

@@ -60,16 +60,25 @@ def owner_in(path: Path) -> str:
 
 
 def write_prefix(
-    folder: Path, owner: str, token_ids: Sequence[int], saved: SavedPrefix
+    folder: Path,
+    owner: str,
+    token_ids: Sequence[int],
+    saved: SavedPrefix,
+    on_piece: Callable[[], None],
 ) -> PrefixFile:
-    """Write a saved text durably. Raises OSError; then nothing of it is left."""
+    """Write a saved text durably. on_piece: called after each MB.
+
+    Raises OSError; then nothing of it is left.
+    """
     path = folder / name_of(owner, token_ids)
-    write_pieces(path, _pieces(token_ids, saved))
+    write_pieces(path, _pieces(token_ids, saved, on_piece))
     facts = saved.length, saved.shortest, saved.pending, saved.num_bytes
     return PrefixFile(path, owner, list(token_ids), *facts)
 
 
-def _pieces(token_ids: Sequence[int], saved: SavedPrefix) -> Iterator[bytes | memoryview]:
+def _pieces(
+    token_ids: Sequence[int], saved: SavedPrefix, on_piece: Callable[[], None]
+) -> Iterator[bytes | memoryview]:
     header = json.dumps(
         {
             "tokens": len(token_ids),
@@ -85,6 +94,7 @@ def _pieces(token_ids: Sequence[int], saved: SavedPrefix) -> Iterator[bytes | me
     for piece in (memoryview(begin), tokens, *_in_pieces(saved.state)):
         digest.update(piece)
         yield piece
+        on_piece()
     yield digest.digest()
 
 

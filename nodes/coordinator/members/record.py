@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from airdraft.mesh.grants import Air
 from airdraft.mesh.heartbeat import HeartbeatState
@@ -13,7 +14,7 @@ from airdraft.mesh.membership import Member
 from airdraft.mesh.messages import Welcome
 from airdraft.mesh.padding import SIZES
 from airdraft.nodes.config.settings import LEAST_INTERVALS
-from airdraft.nodes.coordinator.members.known_texts import KnownTexts
+from airdraft.nodes.engine.protocol import common_prefix
 from airdraft.nodes.messages import EngineProfile
 from airdraft.nodes.messages.access import Role
 from airdraft.nodes.scheduler.instructions import Instruction
@@ -23,6 +24,12 @@ from airdraft.nodes.worker.profile import same_vocabulary
 from airdraft.nodes.worker.stream import StreamId, StreamSpec, cells_needed, cells_soon
 from airdraft.policies.latency import CostTable, NodeCosts
 from airdraft.policies.plan import HEADER_BITS, Link
+
+# Four bytes a token: a million tokens, some hundred texts of agents. A target keeps fewer.
+_MOST_BYTES: Final = 4_000_000
+# Shorter texts are read anew in a moment.
+_LEAST_TOKENS: Final = 256
+_TOKEN_BYTES: Final = 4
 
 # A node that has work and reports no finished pass for this long counts as gone. The limit is
 # _PROGRESS_PASSES of its longest passes if that is longer. Lost messages are repaired sooner.
@@ -120,6 +127,41 @@ class NodeRecord:
         period_s = min(alone_s / _HEARTBEAT_SHARE, most_s)
         self.heartbeat.period_s = max(interval_s, period_s)
         self.heartbeat.interval_s = max(interval_s, min(period_s, timeout_s / LEAST_INTERVALS))
+
+
+class KnownTexts:
+    """The texts of streams that were placed on a target, by owner. It has probably kept them."""
+
+    def __init__(self) -> None:
+        # Those that were placed longest ago first.
+        self._texts: dict[tuple[str, bytes], None] = {}
+        self._num_bytes = 0
+
+    def note(self, owner: str, token_ids: Sequence[int]) -> None:
+        """Note that the target reads a text. What it continues is the same text."""
+        if len(token_ids) < _LEAST_TOKENS:
+            return
+        text = _packed(token_ids)
+        for key in [key for key in self._texts if key[0] == owner and text.startswith(key[1])]:
+            self._drop(key)
+        self._texts[owner, text] = None
+        self._num_bytes += len(text)
+        while self._num_bytes > _MOST_BYTES:
+            self._drop(next(iter(self._texts)))
+
+    def num_known(self, owner: str, token_ids: Sequence[int]) -> int:
+        """Returns how many tokens of a text the target has read for its owner."""
+        text = _packed(token_ids)
+        known = (common_prefix(other, text) for of, other in self._texts if of == owner)
+        return max(known, default=0) // _TOKEN_BYTES
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        del self._texts[key]
+        self._num_bytes -= len(key[1])
+
+
+def _packed(token_ids: Sequence[int]) -> bytes:
+    return array("i", token_ids).tobytes()
 
 
 @dataclass(slots=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airdraft.nodes.coordinator.members import known_texts
-from airdraft.nodes.coordinator.members.known_texts import KnownTexts
+from airdraft.nodes.coordinator.members import record
+from airdraft.nodes.coordinator.members.record import KnownTexts
 
 TEXT = tuple(range(1000))
 
@@ -32,14 +32,14 @@ def test_the_oldest_go_and_a_text_that_goes_on_takes_the_place_of_its_beginning(
     noted: list[tuple[str, int, int]],
 ) -> None:
     known = KnownTexts()
-    most = known_texts._MOST_BYTES
-    known_texts._MOST_BYTES = 4 * 1000  # type: ignore[misc]
+    most = record._MOST_BYTES
+    record._MOST_BYTES = 4 * 1000  # type: ignore[misc]
     try:
         for owner, first, length in noted:
             known.note(owner, (first,) * length)
             assert known.num_known(owner, (first,) * 500) >= length
     finally:
-        known_texts._MOST_BYTES = most  # type: ignore[misc]
+        record._MOST_BYTES = most  # type: ignore[misc]
     # A thousand tokens are at most three of these texts.
     left = [known.num_known(owner, (first,) * 500) for owner in "ab" for first in range(10)]
     assert sum(left) <= 1000

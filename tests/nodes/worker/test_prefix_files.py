@@ -30,7 +30,7 @@ BLOCK = 4096
 
 
 def written(folder: Path, owner: str = "ab", first: int = 1000) -> PrefixFile:
-    return write_prefix(folder, owner, [first, *TOKENS[1:]], SAVED)
+    return write_prefix(folder, owner, [first, *TOKENS[1:]], SAVED, nothing)
 
 
 def nothing() -> None:

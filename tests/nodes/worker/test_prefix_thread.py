@@ -19,7 +19,7 @@ from airdraft.nodes.target.state import TargetState
 from airdraft.nodes.target.stream import Event
 from airdraft.nodes.worker import prefix_thread
 from airdraft.nodes.worker.prefix_files import PrefixFile
-from airdraft.nodes.worker.prefix_thread import PrefixFolder, PrefixThread
+from airdraft.nodes.worker.prefix_thread import PrefixFolder, PrefixThread, open_prefixes
 from airdraft.nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.gateway.fake_mesh import Eventually
@@ -167,6 +167,17 @@ async def test_a_full_disk_is_told_once_and_costs_nothing_else(
         assert told == ["texts are not kept on the disk: [Errno 28] No space left on device"]
         thread.keep("me", list(TEXT), kept[0])
         await eventually(lambda: len(files(tmp_path)) == 1)
+
+
+def test_a_folder_that_cannot_be_used_is_told_and_nothing_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "prefixes"
+    root.write_text("no folder")
+    assert open_prefixes(place(root), lambda *_: None) is None
+    (told,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert told.startswith("texts are not kept on the disk: ")
+    assert open_prefixes(None, lambda *_: None) is None
 
 
 async def test_the_space_for_all_holds(tmp_path: Path, eventually: Eventually) -> None:
