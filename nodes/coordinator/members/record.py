@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
@@ -14,7 +16,6 @@ from airdraft.mesh.membership import Member
 from airdraft.mesh.messages import Welcome
 from airdraft.mesh.padding import SIZES
 from airdraft.nodes.config.settings import LEAST_INTERVALS
-from airdraft.nodes.engine.protocol import common_prefix
 from airdraft.nodes.messages import EngineProfile
 from airdraft.nodes.messages.access import Role
 from airdraft.nodes.scheduler.instructions import Instruction
@@ -25,11 +26,10 @@ from airdraft.nodes.worker.stream import StreamId, StreamSpec, cells_needed, cel
 from airdraft.policies.latency import CostTable, NodeCosts
 from airdraft.policies.plan import HEADER_BITS, Link
 
-# Four bytes a token: a million tokens, some hundred texts of agents. A target keeps fewer.
-_MOST_BYTES: Final = 4_000_000
 # Shorter texts are read anew in a moment.
-_LEAST_TOKENS: Final = 256
-_TOKEN_BYTES: Final = 4
+_HASHED_TOKENS: Final = 256
+# Of four million tokens, more than a target keeps.
+_MOST_HASHES: Final = 16_384
 
 # A node that has work and reports no finished pass for this long counts as gone. The limit is
 # _PROGRESS_PASSES of its longest passes if that is longer. Lost messages are repaired sooner.
@@ -130,38 +130,38 @@ class NodeRecord:
 
 
 class KnownTexts:
-    """The texts of streams that were placed on a target, by owner. It has probably kept them."""
+    """What of texts a target has lately read, and so has probably kept.
+
+    Texts are known by hashes of their beginnings, each with its owner, so nothing of them is kept
+    here.
+    """
 
     def __init__(self) -> None:
-        # Those that were placed longest ago first.
-        self._texts: dict[tuple[str, bytes], None] = {}
-        self._num_bytes = 0
+        # Those that were noted longest ago first.
+        self._hashes: dict[bytes, None] = {}
 
     def note(self, owner: str, token_ids: Sequence[int]) -> None:
-        """Note that the target reads a text. What it continues is the same text."""
-        if len(token_ids) < _LEAST_TOKENS:
-            return
-        text = _packed(token_ids)
-        for key in [key for key in self._texts if key[0] == owner and text.startswith(key[1])]:
-            self._drop(key)
-        self._texts[owner, text] = None
-        self._num_bytes += len(text)
-        while self._num_bytes > _MOST_BYTES:
-            self._drop(next(iter(self._texts)))
+        """Note that the target reads a text."""
+        # The ends of texts are forgotten first.
+        for found in reversed(list(_beginnings(owner, token_ids))):
+            self._hashes.pop(found, None)
+            self._hashes[found] = None
+        while len(self._hashes) > _MOST_HASHES:
+            del self._hashes[next(iter(self._hashes))]
 
     def num_known(self, owner: str, token_ids: Sequence[int]) -> int:
         """Returns how many tokens of a text the target has read for its owner."""
-        text = _packed(token_ids)
-        known = (common_prefix(other, text) for of, other in self._texts if of == owner)
-        return max(known, default=0) // _TOKEN_BYTES
-
-    def _drop(self, key: tuple[str, bytes]) -> None:
-        del self._texts[key]
-        self._num_bytes -= len(key[1])
+        hashes = itertools.takewhile(self._hashes.__contains__, _beginnings(owner, token_ids))
+        return _HASHED_TOKENS * sum(1 for _ in hashes)
 
 
-def _packed(token_ids: Sequence[int]) -> bytes:
-    return array("i", token_ids).tobytes()
+def _beginnings(owner: str, token_ids: Sequence[int]) -> Iterator[bytes]:
+    """Yield the hash of a text's first 256 tokens, of the first 512, and so on."""
+    text = array("i", token_ids)
+    begun = hashlib.blake2b(owner.encode(), digest_size=16)
+    for end in range(_HASHED_TOKENS, len(text) + 1, _HASHED_TOKENS):
+        begun.update(text[end - _HASHED_TOKENS : end].tobytes())
+        yield begun.digest()
 
 
 @dataclass(slots=True, eq=False)
