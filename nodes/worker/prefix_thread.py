@@ -154,7 +154,7 @@ class PrefixThread:
     # -- the thread --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until cancelled; what is being written is finished first."""
+        """Serve until cancelled; what is being read is finished first."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         thread = threading.Thread(
@@ -209,9 +209,13 @@ class PrefixThread:
         self._loaded(file, saved)
 
     def _pause(self) -> None:
-        """Leave memory and cores to the engine between two pieces; there is no hurry."""
-        if not self._is_over:
-            time.sleep(_PAUSE_S)
+        """Leave memory and cores to the engine between two pieces; there is no hurry.
+
+        Raises InterruptedError once the thread is to end, since a slow disk may take long.
+        """
+        if self._is_over:
+            raise InterruptedError
+        time.sleep(_PAUSE_S)
 
     def _count(self) -> None:
         self.num_read += 1
@@ -233,7 +237,7 @@ class PrefixThread:
             self._forget(make_room(self._place.root, self._place.most_bytes, num_bytes))
             file = write_prefix(self._folder, owner, token_ids, saved, self._pause)
         except OSError as error:
-            if not self._has_warned:
+            if not (self._has_warned or self._is_over):
                 self._has_warned = True
                 logger.warning(_NOT_KEPT, error)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def length_of(thread: PrefixThread, owner: str, token_ids: Sequence[int]) -> int
     """How much of a text is on the disk."""
     found = thread.longest(owner, list(token_ids))
     return 0 if found is None else found[1]
+
+
+def unfinished(root: Path) -> list[Path]:
+    """Files that have no name yet."""
+    return list(root.glob("*/.*"))
 
 
 def files(root: Path) -> list[Path]:
@@ -167,6 +173,24 @@ async def test_a_full_disk_is_told_once_and_costs_nothing_else(
         assert told == ["texts are not kept on the disk: [Errno 28] No space left on device"]
         thread.keep("me", list(TEXT), kept[0])
         await eventually(lambda: len(files(tmp_path)) == 1)
+
+
+async def test_a_target_that_ends_leaves_no_half_of_a_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Eventually,
+) -> None:
+    monkeypatch.setattr(prefix_thread, "_PAUSE_S", 0.05)
+    # Thirty pieces.
+    kept = SavedPrefix(len(TEXT), np.zeros(30 << 20, np.uint8))
+    async with running(place(tmp_path, most_bytes=100 * MB)) as thread:
+        thread.keep("me", list(TEXT), kept)
+        await eventually(lambda: unfinished(tmp_path))
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.0
+    assert not files(tmp_path) + unfinished(tmp_path)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 def test_a_folder_that_cannot_be_used_is_told_and_nothing_is_kept(
