@@ -263,7 +263,7 @@ class StagesHere:
 
     def make_room(self, num_tokens: int) -> None:
         for stage in self._stages:
-            stage.make_room(num_tokens)
+            stage.tidy(num_tokens)
 
     def keep(self, seq_id: int) -> None:
         for stage in self._stages:

@@ -82,17 +82,49 @@ TRUST = 100.0
 GUESS_MEMORY = 0.998
 
 
+# The shares that 48 texts of the real pair had (tried-and-left.md), and the trust in them as a
+# number of wrong guesses: a draft whose next choices are never right is soon not asked for them.
+_OTHER_SHARES: Final = (0.5, 0.17, 0.08)
+_OTHER_TRUST: Final = 10.0
+
+
+@dataclass(slots=True)
+class OtherChoices:
+    """How often the token, where a guess was wrong, was the draft's second, third, ... choice."""
+
+    _hits: list[float] = field(
+        default_factory=lambda: [_OTHER_TRUST * share for share in _OTHER_SHARES]
+    )
+    _tries: float = _OTHER_TRUST
+
+    @property
+    def count(self) -> int:
+        """How many choices after the first are counted."""
+        return len(self._hits)
+
+    def chances(self, first: float) -> list[float]:
+        """Returns the chance of each to be right. first: that of the first choice."""
+        return [(1.0 - first) * hits / self._tries for hits in self._hits]
+
+    def observe(self, place: int | None) -> None:
+        """Learn which of them was right; None if none was."""
+        self._hits = [GUESS_MEMORY * hits + (n == place) for n, hits in enumerate(self._hits)]
+        self._tries = GUESS_MEMORY * self._tries + 1.0
+
+
 @dataclass(slots=True)
 class Calibration:
     """Shares of accepted guesses by bins of confidence.
 
     edges: (b - 1,) ascending boundaries of the bins. rates: (b,) shipped shares, each in [0, 1].
-    trust: weight of the rates, as a number of guesses of a bin. Raises ValueError.
+    trust: weight of the rates, as a number of guesses of a bin. others: of wrong guesses. Raises
+    ValueError.
     """
 
     edges: tuple[float, ...]
     rates: tuple[float, ...]
     trust: float = TRUST
+    others: OtherChoices = field(default_factory=OtherChoices)
     _hits: list[float] = field(init=False)
     _tries: list[float] = field(init=False)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from airdraft.nodes.engine.protocol import common_prefix
+
 # Reading past one garbage cell costs a query about 0.6 us, or at most 0.03 us where attention skips
 # masked cells (kernels/). Rewriting a live cell costs about 40 us (SmolLM2-135M, one thread).
 # A compaction is worth its cost once the reads have cost as much as it does.
@@ -39,6 +41,8 @@ def equal_runs(spans: Iterable[Run], most: int) -> Iterator[Run]:
 class CellLog:
     """Bookkeeping of an append-only cache of `total` cells for `max_sequences` sequences.
 
+    num_branches: Further sequences, which a compaction drops.
+
     queries_per_cell: A compaction is worth its cost once this many queries have read past as many
     garbage cells as there are live cells. most_at_once: The limit of equal_runs() if passes take
     cells in that order; 0 if they take them span by span.
@@ -50,12 +54,14 @@ class CellLog:
         max_sequences: int,
         queries_per_cell: int = QUERIES_PER_CELL,
         most_at_once: int = 0,
+        num_branches: int = 0,
     ) -> None:
         self.total = total
+        self._num_kept = max_sequences
         self._queries_per_cell = queries_per_cell
         self._most_at_once = most_at_once
         # The cells of each sequence, in the order of its positions.
-        self._cells: list[list[int]] = [[] for _ in range(max_sequences)]
+        self._cells: list[list[int]] = [[] for _ in range(max_sequences + num_branches)]
         # The length of the log: all cells from here on are free. Those from `_buried` on are not in
         # the graveyard.
         self.used = self._buried = 0
@@ -75,9 +81,14 @@ class CellLog:
         return self._cells[seq_id][-1]
 
     @property
+    def kept(self) -> list[int]:
+        """The positions of each sequence that a compaction keeps."""
+        return self.lengths[: self._num_kept]
+
+    @property
     def live(self) -> int:
         """The cells that a compaction keeps; a shared cell counts once for each sequence."""
-        return sum(self.lengths)
+        return sum(self.kept)
 
     @property
     def garbage(self) -> int:
@@ -115,6 +126,10 @@ class CellLog:
         self._buried = max(self._buried, removed[-1] + 1)
         return False
 
+    def num_shared(self, source: int, target: int) -> int:
+        """Returns how many of their first positions two sequences have in the same cells."""
+        return common_prefix(self._cells[source], self._cells[target])
+
     def share(self, source: int, target: int, length: int) -> None:
         self._cells[target] = self._cells[source][:length]
 
@@ -128,8 +143,8 @@ class CellLog:
 
         total: The cells that the cache has now, if they are others.
         """
-        lengths, self.total = self.lengths, total or self.total
-        self._cells = [[] for _ in lengths]
+        lengths, self.total = self.kept, total or self.total
+        self._cells = [[] for _ in self._cells]
         self.used = self._buried = self._wasted_reads = 0
         for seq_id, length in enumerate(lengths):
             self.append(seq_id, length)

@@ -26,7 +26,7 @@ class EmulatedModel:
 
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
-        self._sequences: list[tuple[int, ...]] = [()] * info.max_sequences
+        self._sequences: list[tuple[int, ...]] = [()] * (info.max_sequences + info.num_branches)
 
     def _check(self, spans: Sequence[Span]) -> None:
         """Raise what forward() raises for spans that cannot run."""
@@ -47,11 +47,12 @@ class EmulatedModel:
         return 0
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        if self.length(target):
-            raise InvalidInputError(f"sequence {target} is not empty")
         if not 0 < length <= self.length(source):
             raise InvalidInputError(f"sequence {source} has no {length} positions")
-        self._sequences[target] = self._sequences[source][:length]
+        copied, known = self._sequences[source][:length], self._sequences[target]
+        if target < self.info.max_sequences and known != copied[: len(known)]:
+            raise InvalidInputError(f"sequence {target} is not empty")
+        self._sequences[target] = copied
 
     def shortest(self, seq_id: int) -> int:
         return 0
@@ -76,7 +77,11 @@ class EmulatedModel:
         return len(self._sequences[seq_id])
 
     def free_cells(self) -> int:
-        return self.info.num_cells - sum(len(sequence) for sequence in self._sequences)
+        kept = self._sequences[: self.info.max_sequences]
+        return self.info.num_cells - sum(map(len, kept))
+
+    def make_room(self, num_tokens: int) -> None:
+        pass
 
     def compact(self) -> None:
         pass
@@ -85,4 +90,4 @@ class EmulatedModel:
         return ""
 
     def close(self) -> None:
-        self._sequences = [()] * self.info.max_sequences
+        self._sequences = [()] * len(self._sequences)

@@ -157,6 +157,9 @@ class HeadModel:
     def free_cells(self) -> int:
         return self.info.num_cells - sum(self._lengths)
 
+    def make_room(self, num_tokens: int) -> None:
+        pass
+
     def close(self) -> None:
         self._target.hidden = None
         self._free()

@@ -50,7 +50,7 @@ class LlamaModel(LlamaContext):
         self.config = config
         found = kernels(keeps_others=config.profile == "fast")
         self._has_products = config.repack and not found.missing and not self._gpu_layers
-        # Our products and attention give the same bits for any batch and number of threads.
+        # They and our attention give the same bits for any batch and number of threads.
         self.has_kernels = self._has_products
         self._load(repack=config.repack, has_head=config.has_head)
         # Whether sequences have a second state, so that guesses can be taken back with the first.
@@ -76,21 +76,22 @@ class LlamaModel(LlamaContext):
             can_cut=self._found.can_cut,
             can_take_back=self._found.can_cut or self._takes_back or config.num_snapshots > 0,
             num_snapshots=config.num_snapshots,
+            num_branches=self._num_branches,
         )
-        # Of a sequence in its saved state llama.cpp leaves out what lies before the last window.
+        # A saved sequence lacks what lies before the last window.
         self._window = self._llama.llama_model_n_swa(self._model) or self.info.num_cells
-        self._shortest = [0] * config.max_sequences
-        per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
-        is_hybrid = self._llama.llama_model_is_hybrid(self._model)
-        most = int(self._llama.llama_n_ubatch(self._context)) if is_hybrid else 0
-        self._log = CellLog(self._size.now, config.max_sequences, per_cell, most)
         # This sequence is the graveyard: its cells stay occupied, and no query reads them.
-        self._graveyard = config.max_sequences
+        self._graveyard = config.max_sequences + self._num_branches
+        self._shortest = [0] * self._graveyard
+        queries = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
+        is_hybrid = bool(self._llama.llama_model_is_hybrid(self._model))
+        most = is_hybrid * int(self._llama.llama_n_ubatch(self._context))
+        self._log = CellLog(self._size.now, config.max_sequences, queries, most, self._num_branches)
         self._replay = Replay(config.max_sequences) if self._takes_back else None
-        self._states = states.KeptStates(self._llama, self._context, config.max_sequences + 1)
+        self._states = states.KeptStates(self._llama, self._context, self._graveyard + 1)
         self._batch = self._new_batch(config.max_batch_tokens)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
-        # What passes leave for its head, if it has one. A closed head, on its thread, sets None.
+        # For its head, if it has one, which sets None when it closes.
         self.hidden: HiddenRows | None = None
         if config.has_head and self._llama.llama_model_n_layer_nextn(self._model) > 0:
             self.hidden = HiddenRows(self._llama, self._model, config.max_sequences)
@@ -99,8 +100,7 @@ class LlamaModel(LlamaContext):
     def head_context(self, num_cells: int) -> Any:
         """Returns a context of its own for the head. Raises EngineError."""
         params = self._context_params(num_cells)
-        params.ctx_type = _HEAD_CONTEXT
-        params.n_rs_seq = 0
+        params.ctx_type, params.n_rs_seq = _HEAD_CONTEXT, 0
         params.n_seq_max = self.config.max_sequences
         return self._new_context(params)
 
@@ -110,9 +110,8 @@ class LlamaModel(LlamaContext):
         params.n_ctx = num_cells
         params.n_batch = config.max_batch_tokens
         params.n_ubatch = _EXACT_MICRO_BATCH if self._restricts_ggml else _MICRO_BATCH
-        params.n_seq_max = config.max_sequences + 1
-        if self._takes_back:
-            params.n_seq_max += config.max_sequences
+        num_states = config.max_sequences if self._takes_back else 0
+        params.n_seq_max = config.max_sequences + config.num_branches + 1 + num_states
         params.n_threads, params.n_threads_batch = self._thread_counts(config.num_threads)
         params.flash_attn_type = 1
         params.type_k, params.type_v = _CACHE_TYPES
@@ -133,6 +132,10 @@ class LlamaModel(LlamaContext):
             self._takes_back = takes_back
             self._llama.llama_free(self._context)
             self._open_context(num_cells)
+
+    @property
+    def _num_branches(self) -> int:
+        return self.config.num_branches if self._found.can_cut else 0
 
     def _may_keep_states(self) -> bool:
         """Whether sequences can have a second state."""
@@ -163,7 +166,7 @@ class LlamaModel(LlamaContext):
         lengths = log.lengths
         if replay is None:
             num_tokens = check_spans(spans, self.info, lengths)
-            self._make_room(num_tokens)
+            self.make_room(num_tokens)
             return self._run(spans)
         known = [n + len(replay.pending(seq_id)) for seq_id, n in enumerate(lengths)]
         check_spans(spans, self.info, known)
@@ -177,16 +180,15 @@ class LlamaModel(LlamaContext):
 
     def _run_all(self, spans: Sequence[Span], passes: Sequence[Sequence[Span]]) -> Logits:
         """Run passes one after the other; returns their logits in the order of the spans."""
-        self._make_room(sum(len(span.token_ids) for part in passes for span in part))
+        self.make_room(sum(len(span.token_ids) for part in passes for span in part))
         rows: dict[int, Logits] = {}
         logits = np.empty((0, self.info.num_vocab), dtype=np.float32)
         for part in passes:
             # The next pass overwrites the logits of this one.
             rows = {seq_id: found.copy() for seq_id, found in rows.items()}
-            if self._replay is not None:
-                for span in part:
-                    if span.keeps:
-                        self._keep_state(span.seq_id)
+            for span in part:
+                if span.keeps and self._replay is not None:
+                    self._keep_state(span.seq_id)
             logits, place = self._compute(part), 0
             for span in part:
                 if self._replay is not None:
@@ -209,7 +211,7 @@ class LlamaModel(LlamaContext):
         """Returns the cells that a compaction could make free."""
         return self._size.most(live := self._log.live) - live
 
-    def _make_room(self, num_tokens: int) -> None:
+    def make_room(self, num_tokens: int) -> None:
         """Compact the cache if that is necessary or pays. Raises CacheFullError."""
         log = self._log
         # A compaction ends the sharing of cells, so the result may need more of them. One that is
@@ -234,7 +236,7 @@ class LlamaModel(LlamaContext):
         log.append_pass((span.seq_id, len(span.token_ids)) for span in spans)
         if (hidden := self.hidden) is not None:
             hidden.keep(self._context, spans)
-        if rows == 0:
+        if not rows:
             return np.empty((0, self.info.num_vocab), dtype=np.float32)
         # They lie in libllama's own memory, which moves when a pass has more rows than any before.
         pointer = self._llama.llama_get_logits(self._context)
@@ -277,14 +279,17 @@ class LlamaModel(LlamaContext):
         return len(self._replay.pending(seq_id)) if self._replay is not None else 0
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        if self.length(target) != 0:
-            raise InvalidInputError(f"sequence {target} is not empty")
         if not 0 < length <= self.length(source) or length < self.shortest(source):
             raise InvalidInputError(f"sequence {source} cannot be copied up to {length}")
         num_cells = self._log.length(source)
+        known = min(length, self._log.num_shared(source, target))
+        if target >= self.config.max_sequences:
+            self.truncate(target, known)
+        if self.length(target) != known:
+            raise InvalidInputError(f"sequence {target} is not empty")
         # DeepSeek V4 ends the process unless the end of a copy is open.
         end = -1 if length >= num_cells else length
-        self._llama.llama_memory_seq_cp(self._memory, source, target, 0, end)
+        self._llama.llama_memory_seq_cp(self._memory, source, target, known, end)
         self._log.share(source, target, min(length, num_cells))
         if self._replay is not None:
             self._replay.copied(source, target, length - num_cells)
@@ -306,10 +311,8 @@ class LlamaModel(LlamaContext):
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
         if self.length(seq_id) != 0:
             raise InvalidInputError(f"sequence {seq_id} is not empty")
-        if not 0 < length <= saved.length:
-            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        if length < saved.shortest:
-            raise InvalidInputError(f"{length} positions wanted, fewer than {saved.shortest}")
+        if not max(1, saved.shortest) <= length <= saved.length:
+            raise InvalidInputError(f"{length} of {saved.length} positions cannot be restored")
         num_cells = saved.length - len(saved.pending)
         if not self._log.fits(num_cells):
             self.compact(num_cells)
@@ -323,7 +326,7 @@ class LlamaModel(LlamaContext):
             self.truncate(seq_id, length)
 
     def length(self, seq_id: int) -> int:
-        if not 0 <= seq_id < self.config.max_sequences:
+        if not 0 <= seq_id < self._graveyard:
             raise InvalidInputError(f"sequence id {seq_id} out of range")
         return self._log.length(seq_id) + self.num_pending(seq_id)
 
@@ -341,7 +344,7 @@ class LlamaModel(LlamaContext):
         total = self._size.for_wanted(wanted, log.live)
         if wanted > total:
             raise CacheFullError(num_tokens, self.free_cells(), total)
-        lengths = log.lengths
+        lengths = log.kept
         alive = states.saved_states(self._llama, self._context, lengths)
         kept = self._states.save(self._keepers(lengths))
         if total > log.total:
@@ -385,8 +388,8 @@ class LlamaModel(LlamaContext):
         The text names its weights, too; it is "" if there is no such operation. The call opens
         another context and takes some seconds. Raises EngineError.
         """
-        params = self._context_params(self._num_open)
-        return first_difference(self._llama, self._model, params, self.info.num_vocab)
+        known = self._llama, self._model, self._context_params(self._num_open)
+        return first_difference(*known, self.info.num_vocab)
 
     @property
     def num_threads(self) -> int:

@@ -28,6 +28,7 @@ class LlamaConfig:
     """How one model runs.
 
     num_cells: The limit of its cache, which begins with first_cells; 0 for what the memory allows.
+    num_branches: As in EngineInfo; none for models whose sequences cannot be cut at will.
     repack: Whether weights may have other layouts than in the file. takes_back: Whether a model
     with recurrent layers keeps a second state of each sequence, so that it can have guesses.
     num_snapshots: That many states of its last tokens are kept instead (snapshots.py). has_head:
@@ -39,6 +40,7 @@ class LlamaConfig:
     num_cells: int = 0
     first_cells: int = 4096
     max_sequences: int = 16
+    num_branches: int = 0
     max_batch_tokens: int = 256
     num_threads: int = 1
     gpu_layers: int = 0

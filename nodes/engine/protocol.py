@@ -100,6 +100,8 @@ class EngineInfo:
     span of it has kept (Span.keeps). Otherwise there are no guesses.
     num_snapshots: That many tokens at the end of the last pass can be taken back without computing
     others again.
+    num_branches: So many further sequences, whose ids follow, hold other continuations of a draft's
+    texts. Their cells are free whenever others need them: then make_room() empties all of them.
     emulated: The answers or their times are not those of a real model on this machine.
     """
 
@@ -118,6 +120,7 @@ class EngineInfo:
     can_cut: bool
     can_take_back: bool
     num_snapshots: int = 0
+    num_branches: int = 0
     emulated: bool = False
     traits: ModelTraits = field(default_factory=ModelTraits)
 
@@ -154,7 +157,11 @@ class Sequences(Protocol):
         """
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of `source` to the empty sequence `target`."""
+        """Have `target` share the first `length` positions of `source`.
+
+        It must be empty, have a beginning of these already from an earlier copy, or be a branch,
+        which loses all that it does not share with `source`.
+        """
 
     def shortest(self, seq_id: int) -> int:
         """Returns the least length to which a sequence can be copied.
@@ -169,6 +176,12 @@ class Sequences(Protocol):
 
     def free_cells(self) -> int:
         """Returns the number of cells that new tokens can take, if necessary after a compaction."""
+
+    def make_room(self, num_tokens: int) -> None:
+        """Empty the branches now if the next pass, of at most so many tokens, would do so.
+
+        Raises CacheFullError.
+        """
 
     def close(self) -> None: ...
 
@@ -219,16 +232,14 @@ class Tokenizer(Protocol):
 def check_spans(spans: Sequence[Span], info: EngineInfo, lengths: Sequence[int]) -> int:
     """Validate spans against an engine's limits; returns their number of tokens.
 
-    lengths: (max_sequences,) positions in the cache. All errors are found here because libllama
-    aborts the process on some of them, such as n_tokens > n_batch.
+    lengths: positions in the cache of each sequence, branches included. All errors are found here
+    because libllama aborts the process on some of them, such as n_tokens > n_batch.
     """
     num_tokens = 0
     seen: set[int] = set()
     for span in spans:
-        if not 0 <= span.seq_id < info.max_sequences:
-            raise InvalidInputError(
-                f"sequence id {span.seq_id} outside 0..{info.max_sequences - 1}"
-            )
+        if not 0 <= span.seq_id < (num := info.max_sequences + info.num_branches):
+            raise InvalidInputError(f"sequence id {span.seq_id} outside 0..{num - 1}")
         if span.seq_id in seen:
             raise InvalidInputError(f"sequence {span.seq_id} appears twice in one pass")
         seen.add(span.seq_id)

@@ -309,6 +309,22 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     return _winner(logits, ids, hash_bits(key, ids.astype(np.uint64)), sampling.temperature)
 
 
+def ranking(logits: Logits, sampling: Sampling, position: int, num: int) -> list[int]:
+    """Returns the tokens that sample() would choose if the better ones did not exist, best first.
+
+    It looks at the largest logits only, and leaves top-p and min-p out, because guesses may be
+    wrong.
+    """
+    ids = top_k_ids(logits, num if sampling.temperature == 0.0 else _TOP_BLOCK)
+    if sampling.temperature > 0.0:
+        ids = ids[: sampling.top_k or None]
+        key = position_key(sampling.seed, sampling.choice, position)
+        scores = logits[ids].astype(np.float64) / sampling.temperature
+        scores += rough_gumbel_of_bits(hash_bits(key, ids.astype(np.uint64)))
+        ids = ids[np.argsort(-scores, kind="stable")]
+    return [int(token_id) for token_id in ids[:num] if logits[token_id] > -np.inf]
+
+
 def probability(logits: Logits, token_id: int) -> float:
     """Returns the model's own probability of a token: the softmax of (num_vocab,) logits."""
     best = logits.max()

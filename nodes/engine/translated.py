@@ -80,6 +80,7 @@ class TranslatedModel:
             eog_token_ids=target.eog_token_ids(),
             # A pass runs a token ahead, which often has to go again.
             can_take_back=info.can_cut,
+            num_branches=0,
         )
         self._texts = [_Sequence() for _ in range(info.max_sequences)]
 
@@ -181,6 +182,9 @@ class TranslatedModel:
 
     def free_cells(self) -> int:
         return max(0, self._model.free_cells() - self._ahead) // MOST_OWN
+
+    def make_room(self, num_tokens: int) -> None:
+        pass
 
     def close(self) -> None:
         self._model.close()

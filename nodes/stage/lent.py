@@ -76,7 +76,7 @@ class Lent:
         elif command.kind == KEEP:
             model.keep(command.seq_id)
         elif command.kind == ROOM:
-            model.make_room(command.length)
+            model.tidy(command.length)
         elif command.kind == COPY:
             model.copy_prefix(command.seq_id, command.other, command.length)
         elif command.kind == SAVE:

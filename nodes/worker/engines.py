@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 # Architectures whose states are so small that one for each guess costs nothing: 0.16 MB in LFM2,
 # where Qwen3.5-4B has 53 MB.
 _SMALL_STATES: Final = ("lfm2", "lfm2moe")
+# What a draft node guesses besides, for all its streams (nodes/draft/branches.py).
+_BRANCHES: Final = 16
+# libllama's limit, without one for the engine itself.
+_MOST_SEQUENCES: Final = 255
 CANNOT_DRAFT = "this model cannot take wrong guesses back: choose another draft model"
 
 _TOY = "toy:"
@@ -74,7 +78,8 @@ def open_engine(
     path, model_hash = checked_model(settings, cache)
     if is_draft and settings.weights == "auto":
         path, model_hash = compact_copy(path, model_hash, cache, progress)
-    return _open_file(settings, path, model_hash, cache, progress)
+    branches = min(_BRANCHES, _MOST_SEQUENCES - settings.max_streams) if is_draft else 0
+    return _open_file(settings, path, model_hash, cache, progress, num_branches=branches)
 
 
 def _open_file(
@@ -83,16 +88,14 @@ def _open_file(
     model_hash: str,
     cache: Path,
     progress: Progress | None,
-    num_snapshots: int = 0,
-    *,
-    has_head: bool = False,
+    **ways: Any,
 ) -> OpenedModel:
-    config = llama_config(settings, path, num_snapshots=num_snapshots, has_head=has_head)
+    config = llama_config(settings, path, **ways)
     return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
 
 def llama_config(settings: EngineSettings, path: Path, **ways: Any) -> LlamaConfig:
-    """Returns how a file runs by the settings. ways: of guesses."""
+    """Returns how a file runs by the settings. ways: of guesses, other fields of the result."""
     return LlamaConfig(
         path=path,
         profile="exact" if settings.profile == "exact" else "fast",
@@ -136,9 +139,8 @@ def open_target(
         num_snapshots = MAX_GAMMA if declared.architecture in _SMALL_STATES else 0
         # A head is a draft that nobody has to choose.
         has_head = settings.draft == AUTO_DRAFT
-        opened = _open_file(
-            settings, path, model_hash, cache, progress, num_snapshots, has_head=has_head
-        )
+        ways = {"num_snapshots": num_snapshots, "has_head": has_head}
+        opened = _open_file(settings, path, model_hash, cache, progress, **ways)
         find_thinking(opened.model)
         return opened
     return EmbeddingModel(

@@ -161,7 +161,7 @@ class SplitModel(RowModel):
         num_tokens = check_spans(spans, self.info, self._log.lengths)
         # Those of passes under way are not in the cache yet.
         waiting = sum(len(s.token_ids) for _, parts in self._begun for part in parts for s in part)
-        self._make_room(num_tokens + waiting)
+        self.make_room(num_tokens + waiting)
         self._begin(spans)
 
     def _begin(self, spans: Sequence[Span]) -> None:
@@ -224,9 +224,9 @@ class SplitModel(RowModel):
         num_blocks = int(self._llama.llama_model_n_layer(self._model))
         return self._ahead.saved_bytes_a_block * num_blocks
 
-    def _make_room(self, num_tokens: int) -> None:
+    def make_room(self, num_tokens: int) -> None:
         self._ahead.make_room(num_tokens)
-        super()._make_room(num_tokens)
+        super().make_room(num_tokens)
 
     def _cut_cells(self, seq_id: int, length: int) -> None:
         self._ahead.cut(seq_id, length)

@@ -136,17 +136,17 @@ class StageModel(RowModel):
         self._kept[seq_id] = self.length(seq_id)
         self._keep_state(seq_id)
 
-    def make_room(self, num_tokens: int) -> None:
+    def tidy(self, num_tokens: int) -> None:
         """Compact the cache if that is necessary for so many tokens, or pays.
 
         A compaction keeps no more of a text than its last window and one state, so none should run
         before wrong guesses are cut.
         """
-        super()._make_room(num_tokens)
+        super().make_room(num_tokens)
 
-    def _make_room(self, num_tokens: int) -> None:
+    def make_room(self, num_tokens: int) -> None:
         if not self._log.fits(num_tokens):
-            super()._make_room(num_tokens)
+            super().make_room(num_tokens)
 
     def _cut_cells(self, seq_id: int, length: int) -> None:
         if length == 0:
