@@ -38,7 +38,7 @@ from airdraft.nodes.messages import (
     StreamReadyNotice,
     with_tokens,
 )
-from airdraft.nodes.target.stream import GuessBuffer, GuessFates
+from airdraft.nodes.target.guess_buffer import GuessBuffer, GuessFates
 from airdraft.nodes.worker.connection import Connection, LostCoordinatorError
 from airdraft.nodes.worker.profile import encode_profile
 from airdraft.policies.latency import CostTable, NodeCosts

@@ -142,7 +142,7 @@ class Guessing:
         fewer.
         """
         self._is_guessed = None
-        if not any(stream.buffer.token_ids or stream.spec.num_guesses for stream in decoding):
+        if not any(stream.buffer or stream.spec.num_guesses for stream in decoding):
             return [NOTHING] * len(decoding)
         waiting, num_read = self._waiting()
         chosen = compose(

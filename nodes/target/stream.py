@@ -14,9 +14,6 @@ from airdraft.nodes.engine.protocol import Logits, StreamError, Tokenizer
 from airdraft.nodes.engine.sampler import Sampler
 from airdraft.nodes.engine.sampling import top_k_ids
 from airdraft.nodes.messages import (
-    CHANCE_STEPS,
-    MAX_WINDOW,
-    ChainPart,
     CommitEntry,
     HoldEntry,
     ProbeReply,
@@ -27,6 +24,7 @@ from airdraft.nodes.messages import (
     StreamReadyNotice,
     TokenScores,
 )
+from airdraft.nodes.target.guess_buffer import GuessBuffer, GuessFates
 from airdraft.nodes.target.proposals import Source
 from airdraft.nodes.worker.stream import StopMatcher, StreamSpec, cells_soon, failed_by
 from airdraft.policies.latency import PASS_RATE
@@ -62,82 +60,6 @@ Notice = (
     StreamReadyNotice | StreamFailedNotice | StreamParkedNotice | PromptScoresNotice | ProbeReply
 )
 Event = Notice | Committed | Beside
-
-
-@dataclass(slots=True)
-class GuessFates:
-    """Counts of guesses since the last commit.
-
-    num_compared: guesses compared with committed tokens, up to the first wrong one of their chain.
-    num_right: how many of these were right. num_late: guesses that arrived after the pass that
-    could have used them.
-    """
-
-    num_compared: int = 0
-    num_right: int = 0
-    num_late: int = 0
-
-
-@dataclass(slots=True)
-class GuessBuffer:
-    """Guesses of one chain that have not been compared yet.
-
-    number: (follow number, chain number); a higher one is newer. base: position of the first guess.
-    chances: (g,) chance of each to be accepted if all before it are. is_broken: a guess was wrong
-    or lost, so that no more guesses of this chain can be used.
-    """
-
-    number: tuple[int, int] = (0, 0)
-    base: int = 0
-    token_ids: list[int] = field(default_factory=list)
-    chances: list[float] = field(default_factory=list)
-    is_broken: bool = True
-    fates: GuessFates = field(default_factory=GuessFates)
-
-    def take(self, part: ChainPart, token_ids: Sequence[int], committed: Sequence[int]) -> None:
-        """Add guesses of a part, or the first of them, unless they are useless.
-
-        committed: the tokens of the stream. Guesses are useless if their chain is older, if they do
-        not continue the guesses here, or if they are further ahead than a draft node may guess.
-        """
-        number, start = (part.follow, part.chain), part.start
-        if number < self.number:
-            return
-        if number > self.number:
-            self.number, self.base = number, start
-            self.token_ids, self.chances = [], []
-            # A chain that begins beyond the committed tokens belongs to another text.
-            self.is_broken = start > len(committed)
-        is_next = start == self.base + len(self.token_ids)
-        is_near = start + len(token_ids) <= len(committed) + MAX_WINDOW
-        if self.is_broken or not is_next or not is_near:
-            self._break()
-            return
-        self.token_ids += token_ids
-        self.chances += [step / CHANCE_STEPS for step in part.chances[: len(token_ids)]]
-        self.fates.num_late += max(0, min(len(committed) - start, len(token_ids)))
-        self.compare(committed)
-
-    def compare(self, committed: Sequence[int]) -> None:
-        """Compare guesses with the committed tokens, count the results and remove right guesses."""
-        num_known = min(len(self.token_ids), len(committed) - self.base)
-        for index in range(num_known):
-            self.fates.num_compared += 1
-            if self.token_ids[index] != committed[self.base + index]:
-                self._break()
-                return
-            self.fates.num_right += 1
-        if num_known > 0:
-            del self.token_ids[:num_known], self.chances[:num_known]
-            self.base += num_known
-
-    def after(self, length: int) -> tuple[list[int], list[float]]:
-        """Returns the guesses that follow `length` committed tokens, and the chance of each if all
-        before it are right."""
-        return (self.token_ids, self.chances) if self.base == length else ([], [])
-
-    def _break(self) -> None:
-        self.token_ids, self.chances, self.is_broken = [], [], True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,7 @@ the draft pays, and where it does not it hardly costs anything.
 
 from __future__ import annotations
 
-import itertools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Final
@@ -95,8 +93,7 @@ class Turns:
             return
         seen, guesses = self._seen[stream_id], followed.guesses
         if guesses:
-            pairs = zip(guesses, token_ids, strict=False)
-            num_right = sum(itertools.takewhile(bool, itertools.starmap(operator.eq, pairs)))
+            num_right = followed.chain.num_right(token_ids)
             seen.observe(min(len(guesses), len(token_ids), num_right + 1), num_right)
         else:
             unknown = AcceptanceEstimate()
@@ -122,7 +119,8 @@ class Turns:
         followed = self._draft.followed(stream_id)
         if followed is None:
             return Proposal()
-        return Proposal(followed.guesses[:most], followed.chances[:most])
+        guesses = followed.guesses[:most]
+        return Proposal([each.token_id for each in guesses], [each.chance for each in guesses])
 
     # -- steps -------------------------------------------------------------------------------------
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airdraft.nodes.messages import MAX_WINDOW, ChainPart
-from airdraft.nodes.target.stream import GuessBuffer, GuessFates
+from airdraft.nodes.target.guess_buffer import GuessBuffer, GuessFates
 
 TEXT = (1, 2, 3)
 
@@ -57,7 +58,15 @@ def test_a_draft_node_cannot_fill_the_memory_of_a_target() -> None:
     buffer = GuessBuffer()
     for start in range(3, 1003, 10):
         take(buffer, (1, 1), start, [7] * 10)
-    assert len(buffer.token_ids) <= MAX_WINDOW
+    assert len(buffer.after(3)[0]) <= MAX_WINDOW
+    for chain in range(2, 100):
+        take(buffer, (1, chain), 3, [chain] * 10)
+    right = (copy.deepcopy(buffer) for _ in range(100))
+    kept = 0
+    for token_id, each in enumerate(right):
+        each.compare((*TEXT, token_id))
+        kept += bool(each)
+    assert 1 < kept <= 8
 
 
 def test_every_guess_is_compared_once_whether_it_was_used_or_not() -> None:
@@ -69,6 +78,42 @@ def test_every_guess_is_compared_once_whether_it_was_used_or_not() -> None:
     assert buffer.after(6)[0] == []
     buffer.compare((*TEXT, 7, 8, 5, 6))
     assert buffer.fates == GuessFates(3, 2, 0)
+
+
+def test_a_wrong_guess_is_the_right_one_of_another_chain() -> None:
+    """Chains repeat what they have in common, and each goes on by itself."""
+    buffer = taken(((1, 1), 3, [7, 8, 9]), ((1, 2), 3, [7, 5]), ((1, 3), 3, [6, 6, 6, 6]))
+    take(buffer, (1, 2), 5, [4, 4])
+    # All chances are alike, so the longest promises most.
+    assert buffer.after(3)[0] == [6, 6, 6, 6]
+    buffer.compare((*TEXT, 7))
+    assert buffer.after(4)[0] == [5, 4, 4]
+    buffer.compare((*TEXT, 7, 5))
+    assert buffer.after(5)[0] == [4, 4]
+    assert buffer.fates == GuessFates(num_compared=2, num_right=2)
+    # What goes on the chains that were wrong is of no use, and the right one goes on.
+    take(buffer, (1, 1), 6, [3], (*TEXT, 7, 5))
+    take(buffer, (1, 2), 7, [2], (*TEXT, 7, 5))
+    assert buffer.after(5)[0] == [4, 4, 2]
+    buffer.compare((*TEXT, 7, 5, 1))
+    assert not buffer
+    assert buffer.fates == GuessFates(num_compared=3, num_right=2)
+
+
+def test_what_several_chains_say_too_late_counts_once() -> None:
+    buffer = taken(((1, 1), 1, [2, 3, 7, 8]), ((1, 2), 1, [2, 3, 6]), ((1, 3), 1, [2, 9]))
+    assert buffer.fates == GuessFates(num_compared=2, num_right=2, num_late=2)
+    buffer.compare((*TEXT, 6))
+    assert buffer.fates == GuessFates(num_compared=3, num_right=3, num_late=2)
+
+
+def test_chains_without_guesses_left_make_room_for_others() -> None:
+    buffer = GuessBuffer()
+    for chain in range(1, 20):
+        take(buffer, (1, chain), 1, [2])
+    take(buffer, (1, 20), 3, [7])
+    take(buffer, (1, 20), 4, [8])
+    assert buffer.after(3)[0] == [7, 8]
 
 
 pieces = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=5)
