@@ -200,8 +200,8 @@ class World:
         def deliver(events: Sequence[object], _seconds: float) -> None:
             for event in events:
                 match event:
-                    case Guessed(parts=parts):
-                        outbox.add(parts)
+                    case Guessed(parts=parts, live=live):
+                        outbox.add(parts, live)
                     case StreamReadyNotice():
                         send(event)
                     case StreamFailedNotice(reason=reason):

@@ -1,62 +1,78 @@
-"""One stream that a draft node follows, with its guesses and their chances. Pure."""
+"""One stream that a draft node follows, with the chains of guesses for it. Pure."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
+from airdraft.nodes.draft.chain import Chain, Guess, Guesses
+from airdraft.nodes.engine.rules import NO_RULES
 from airdraft.nodes.engine.sampler import Sampler
 from airdraft.nodes.messages import CHANCE_STEPS, ChainPart
 from airdraft.nodes.worker.stream import StreamSpec, cells_soon
 from airdraft.policies.acceptance import GUESS_MEMORY, TRUST
-
-# Consecutive guesses of one chain, to be sent to a target: the part of the message, and the tokens.
-Guesses: TypeAlias = tuple[ChainPart, tuple[int, ...]]
 
 
 @dataclass(slots=True)
 class Followed:
     """A stream that a draft node follows.
 
-    token_ids: the committed tokens that were received. guesses: (g,) tokens that follow them.
-    confidences: (g,) the draft model's own probabilities. chances: (g,) calibrated chances. cached:
-    the tokens in the engine's cache, a prefix of token_ids + guesses. kept: how many of them it
-    had before the first guess, which is as far as a recurrent model can go back.
+    token_ids: the committed tokens that were received. chain: what the draft model says next.
+    branches: what it would say if the text took other ways (branches.py). kept: how many tokens the
+    engine had before the first guess, which is as far as a recurrent model can go back.
     """
 
     spec: StreamSpec
-    seq_id: int
     token_ids: list[int]
-    # Its state includes the guesses.
+    chain: Chain
+    # Its state includes the guesses of the chain.
     sampler: Sampler
-    cached: list[int] = field(default_factory=list)
-    guesses: list[int] = field(default_factory=list)
-    confidences: list[float] = field(default_factory=list)
-    chances: list[float] = field(default_factory=list)
+    branches: list[Chain] = field(default_factory=list)
     kept: int = 0
     announced: bool = False
-    chain: int = 0
-    # The position up to which guesses of the chain were sent; None if a new chain has to begin.
-    sent_to: int | None = None
+    _last_number: int = 0
     _expected: float = 0.0
     _right: float = 0.0
 
     @property
+    def seq_id(self) -> int:
+        return self.chain.seq_id
+
+    @property
+    def cached(self) -> int:
+        """How many tokens the engine has, including guesses."""
+        return self.chain.cached
+
+    @property
+    def guesses(self) -> list[Guess]:
+        return self.chain.guesses
+
+    @property
+    def chance(self) -> float:
+        """The chance that all its guesses are right."""
+        return self.chain.chance
+
+    @property
     def length(self) -> int:
         """The number of tokens, including guesses."""
-        return len(self.token_ids) + len(self.guesses)
+        return self.end_of(self.chain)
+
+    def end_of(self, chain: Chain) -> int:
+        return len(self.token_ids) + len(chain.guesses)
 
     @property
     def num_missing(self) -> int:
         """Committed tokens to be read, without the last one, which the next guess's step runs."""
-        return max(0, len(self.token_ids) - 1 - len(self.cached))
+        return max(0, len(self.token_ids) - 1 - self.cached)
 
     @property
     def uncached(self) -> list[int]:
         """The tokens and guesses that are not in the engine's cache."""
-        start, known = len(self.cached), len(self.token_ids)
-        return self.token_ids[start:] + self.guesses[max(0, start - known) :]
+        return self.uncached_of(self.chain)
+
+    def uncached_of(self, chain: Chain) -> list[int]:
+        start, known = chain.cached, len(self.token_ids)
+        guesses = chain.guesses[max(0, start - known) :]
+        return self.token_ids[start:] + [guess.token_id for guess in guesses]
 
     @property
     def is_behind(self) -> bool:
@@ -72,14 +88,13 @@ class Followed:
         return cells_of(self.spec, len(self.token_ids))
 
     @property
-    def chance(self) -> float:
-        """The chance that all its guesses are right."""
-        return math.prod(self.chances)
+    def has_rules(self) -> bool:
+        """Whether what may come next depends on the text before, as the sampler records it."""
+        return self.spec.sampling.rules != NO_RULES
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, chain: Chain) -> bool:
         """Whether one more guess could be committed; the last token of a text is never a guess."""
-        return self.length < self.spec.num_prompt_tokens + self.spec.max_tokens - 1
+        return self.end_of(chain) < self.spec.num_prompt_tokens + self.spec.max_tokens - 1
 
     def corrected(self, chance: float) -> float:
         """Returns the chance of a guess of this stream, given the calibrated chance."""
@@ -91,63 +106,76 @@ class Followed:
         self._expected = GUESS_MEMORY * self._expected + chance
         self._right = GUESS_MEMORY * self._right + is_right
 
-    def add(self, token_id: int, confidence: float, chance: float) -> None:
-        """Append a guess."""
-        self.guesses.append(token_id)
-        self.confidences.append(confidence)
-        self.chances.append(chance)
-        self.sampler.push(token_id)
+    def add(self, guess: Guess) -> None:
+        """Append a guess to the chain."""
+        self.guesses.append(guess)
+        self.sampler.push(guess.token_id)
 
-    def advance(self, new_token_ids: tuple[int, ...]) -> None:
+    def advance(self, new_token_ids: tuple[int, ...]) -> tuple[list[Chain], Chain | None]:
         """Append committed tokens.
 
-        If a guess was wrong, or the guesses do not reach as far, all guesses are dropped and a new
-        chain begins. The part of the cache that is still right stays.
+        The branches that they disagree with go, and are returned. If they disagree with the chain,
+        or its guesses do not reach as far, its guesses are those of a branch from now on, and that
+        is returned, too; without one there are none, and a new chain begins. The part of the cache
+        that is still right stays.
         """
-        before = len(self.token_ids)
-        num_right = 0
-        for guess, token_id in zip(self.guesses, new_token_ids, strict=False):
-            if guess != token_id:
-                break
-            num_right += 1
+        before, count = len(self.token_ids), len(new_token_ids)
+        num_right = self.chain.num_right(new_token_ids)
+        known, self.branches, gone = self.branches, list[Chain](), list[Chain]()
+        for branch in known:
+            is_over = branch.num_right(new_token_ids) < count
+            (gone if is_over else self.branches).append(branch)
         self.token_ids += new_token_ids
-        if num_right == len(new_token_ids):
-            for values in (self.guesses, self.confidences, self.chances):
-                del values[:num_right]
-        else:
+        heir: Chain | None = None
+        if num_right < count:
             self.sampler.cut(before + num_right)
             self.sampler.extend(new_token_ids[num_right:])
-            self.guesses, self.confidences, self.chances = [], [], []
-            self.sent_to = None
-            del self.cached[before + num_right :]
-        if self.sent_to is not None and self.sent_to < len(self.token_ids):
-            # Some guesses were committed before they were sent. The target lacks them, so the chain
-            # has a gap.
-            self.sent_to = None
+            self.chain.cut(before + num_right)
+            if self.branches:
+                heir = max(self.branches, key=lambda each: each.chance * len(each.guesses))
+                self.branches = [each for each in self.branches if each is not heir]
+                self.chain.guesses = heir.guesses
+                self.chain.number, self.chain.sent_to = heir.number, heir.sent_to
+        for chain in (self.chain, *self.branches):
+            del chain.guesses[:count]
+            if chain.sent_to is not None and chain.sent_to < len(self.token_ids):
+                # Some guesses were committed before they were sent. The target lacks them, so the
+                # chain has a gap.
+                chain.sent_to = None
+        return gone, heir
 
-    def take_unsent(self) -> Guesses | None:
-        """Mark the guesses that were not sent yet as sent, and return them, or None.
+    def take_unsent(self) -> list[Guesses]:
+        """Mark the guesses that were not sent yet as sent, and return them.
 
-        A new chain begins after the committed tokens.
+        A new chain begins after the committed tokens. So a branch repeats the guesses before it.
         """
-        start = len(self.token_ids) if self.sent_to is None else self.sent_to
-        index = start - len(self.token_ids)
-        if index >= len(self.guesses):
-            return None
-        if self.sent_to is None:
-            self.chain += 1
-        self.sent_to = self.length
-        chances = bytes(round(CHANCE_STEPS * chance) for chance in self.chances[index:])
-        part = ChainPart(self.spec.stream_id, self.spec.generation, self.chain, start, chances)
-        return part, tuple(self.guesses[index:])
+        known, parts = len(self.token_ids), list[Guesses]()
+        for chain in (self.chain, *self.branches):
+            start = known if chain.sent_to is None else chain.sent_to
+            new = chain.guesses[start - known :]
+            if not new:
+                continue
+            if chain.sent_to is None:
+                self._last_number += 1
+                chain.number = self._last_number
+            chain.sent_to = self.end_of(chain)
+            chances = bytes(round(CHANCE_STEPS * guess.chance) for guess in new)
+            place = self.spec.stream_id, self.spec.generation, chain.number, start
+            parts.append((ChainPart(*place, chances), tuple(guess.token_id for guess in new)))
+        return parts
 
-    def drop_guesses(self) -> None:
-        """Drop all guesses. The caller frees their cells and that of the last committed token,
-        which runs again for the next guess."""
+    @property
+    def live(self) -> frozenset[int]:
+        """The numbers of the chains whose guesses may still be right."""
+        return frozenset(each.number for each in (self.chain, *self.branches) if each.guesses)
+
+    def drop_guesses(self) -> list[Chain]:
+        """Drop all guesses, and return the branches. The caller frees their cells and that of the
+        last committed token, which runs again for the next guess."""
         self.sampler.cut(len(self.token_ids))
-        self.guesses, self.confidences, self.chances = [], [], []
-        self.sent_to = None
-        del self.cached[len(self.token_ids) - 1 :]
+        self.chain.cut(len(self.token_ids) - 1)
+        gone, self.branches = self.branches, []
+        return gone
 
 
 def cells_of(spec: StreamSpec, num_tokens: int) -> int:

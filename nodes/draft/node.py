@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Unpack
 
 from airdraft.mesh.transport import ClientTransport
-from airdraft.nodes.draft.followed import Guesses
+from airdraft.nodes.draft.chain import Guesses
 from airdraft.nodes.draft.outbox import Outbox
 from airdraft.nodes.draft.state import DraftState, Event, Guessed
 from airdraft.nodes.engine.protocol import EngineInfo
@@ -55,6 +55,8 @@ class DraftNode(Node):
         )
         link = (declared.rate_bps, declared.frame_s) if declared is not None else ()
         self._outbox = Outbox(*link)
+        if declared is not None and declared.air:
+            state.branches.forbid()
         # Seconds of engine passes since the last guesses were sent.
         self._busy_s = 0.0
         # The timer that sends the next guesses when the link is free.
@@ -94,6 +96,7 @@ class DraftNode(Node):
             case CommitNotice():
                 if message.rate_bps:
                     self._outbox.allot(message.rate_bps)
+                    self._engine.post(lambda state: state.branches.forbid())
                 for e, new in with_tokens(message.entries, message.new_token_ids):
                     self._grammar_queue.add(e.stream_id, e.follow, e.prefix_len, new)
                 self._engine.post(lambda state: apply(state, message))
@@ -104,7 +107,7 @@ class DraftNode(Node):
         self._busy_s += seconds
         for event in events:
             if isinstance(event, Guessed):
-                self._outbox.add(event.parts)
+                self._outbox.add(event.parts, event.live)
             else:
                 self._link.send(event)
         self._send_guesses()

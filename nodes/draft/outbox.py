@@ -6,17 +6,16 @@ or a small share of a medium, carries few large messages instead of many small o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from airdraft.nodes.draft.followed import Guesses
-from airdraft.nodes.messages import MAX_WINDOW
+from airdraft.nodes.draft.chain import Guesses
+from airdraft.nodes.messages import MAX_STREAMS_PER_MESSAGE, MAX_WINDOW
 
 
 @dataclass(slots=True)
 class Outbox:
-    """Holds at most one part a stream: later guesses of its chain extend it, a newer chain replaces
-    it.
+    """Holds at most one part a chain, which later guesses of the chain extend.
 
     rate_bps: the rate that guesses may use, at first that of the whole link; 0 where it is not
     known or not limited. frame_s: seconds that a message takes in addition to its bits where
@@ -26,7 +25,8 @@ class Outbox:
     rate_bps: float = 0.0
     frame_s: float = 0.0
     free_at: float = 0.0
-    _parts: dict[int, Guesses] = field(default_factory=dict)
+    # By stream and chain.
+    _parts: dict[tuple[int, int], Guesses] = field(default_factory=dict)
     _whole_bps: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,21 +35,26 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def add(self, parts: Iterable[Guesses]) -> None:
+    def add(self, parts: Iterable[Guesses], live: Mapping[int, Set[int]]) -> None:
+        """Add guesses. live: the chains of each of their streams that are not over."""
         for part, token_ids in parts:
-            known, before = self._parts.get(part.stream_id, (None, ()))
-            if known is not None and (known.follow, known.chain) == (part.follow, part.chain):
+            for stream_id, chain in list(self._parts):
+                if stream_id == part.stream_id and chain not in live[stream_id]:
+                    del self._parts[stream_id, chain]
+            known, before = self._parts.get((part.stream_id, part.chain), (None, ()))
+            if known is not None and known.follow == part.follow:
                 part = replace(known, chances=known.chances + part.chances)
                 token_ids = before + token_ids
-            self._parts[part.stream_id] = part, token_ids
+            self._parts[part.stream_id, part.chain] = part, token_ids
 
     def take(self) -> tuple[Guesses, ...]:
         """Remove and return as many waiting guesses as one message may hold."""
-        parts, self._parts = self._parts, {}
-        for stream_id, guesses in parts.items():
+        taken = list(self._parts.items())[:MAX_STREAMS_PER_MESSAGE]
+        for place, guesses in taken:
+            del self._parts[place]
             if (num_guesses := len(guesses[1])) > MAX_WINDOW:
-                self._parts[stream_id] = _cut(guesses, MAX_WINDOW, num_guesses)
-        return tuple(_cut(guesses, 0, MAX_WINDOW) for guesses in parts.values())
+                self._parts[place] = _cut(guesses, MAX_WINDOW, num_guesses)
+        return tuple(_cut(guesses, 0, MAX_WINDOW) for _, guesses in taken)
 
     def allot(self, rate_bps: float) -> None:
         """Set the rate that guesses may use."""

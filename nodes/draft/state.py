@@ -5,17 +5,19 @@ It is pure except for the engine that it calls: it has no clock, no sockets and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from airdraft.nodes.draft.followed import Followed, Guesses, cells_of
+from airdraft.nodes.draft.branches import Branches
+from airdraft.nodes.draft.chain import Chain, Guesses
+from airdraft.nodes.draft.chances import Chances
+from airdraft.nodes.draft.followed import Followed, cells_of
 from airdraft.nodes.draft.output_limit import OutputLimit
 from airdraft.nodes.draft.text_order import Ended, TextOrder
 from airdraft.nodes.engine.grammar import Grammars
 from airdraft.nodes.engine.masks import MaskMissingError, MaskService
 from airdraft.nodes.engine.protocol import Sequences, Span, StreamError
-from airdraft.nodes.engine.sampling import probability
 from airdraft.nodes.messages import StreamFailedNotice, StreamReadyNotice
 from airdraft.nodes.worker.engine_thread import Worker
 from airdraft.nodes.worker.mask_waits import MaskWaits
@@ -28,6 +30,7 @@ from airdraft.nodes.worker.stream import (
 )
 from airdraft.policies.acceptance import DraftCalibration
 from airdraft.policies.guesses import Ahead, extended
+from airdraft.policies.latency import CostTable
 
 # After a wrong guess a recurrent model computes again what follows its kept state. If that is more
 # than so many tokens, it first waits until all guesses are committed, and keeps its state anew.
@@ -36,9 +39,13 @@ _MOST_AGAIN: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Guessed:
-    """The guesses of a step, for all its streams."""
+    """The guesses of a step, for all its streams.
+
+    live: the numbers of the chains of each stream whose guesses may still be right.
+    """
 
     parts: tuple[Guesses, ...]
+    live: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
 
 Event = StreamReadyNotice | StreamFailedNotice | Guessed
@@ -48,7 +55,8 @@ class DraftState(Worker):
     """Follows streams with a small model; each pass extends those whose guesses are likely enough.
 
     grammars: None if it has none; streams with a grammar then fail here. limit: receives the tokens
-    that are committed; or None.
+    that are committed; or None. costs: seconds of steps by their tokens; without them there are no
+    guesses for other outcomes.
     """
 
     def __init__(
@@ -57,16 +65,20 @@ class DraftState(Worker):
         calibration: DraftCalibration | None = None,
         grammars: Grammars | None = None,
         limit: OutputLimit | None = None,
+        costs: CostTable | None = None,
     ) -> None:
         self._model = model
         self._limit = limit
-        self._calibration = calibration or DraftCalibration()
+        self._chances = Chances(calibration)
         self.grammars = grammars
         self._masks = MaskWaits(can_take_back=True)
         self._streams: dict[StreamId, Followed] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
         self._ended = Ended(model)
         self._text_order = TextOrder(model)
+        self.branches = Branches(model, self._chances, costs)
+        # Tokens of the last pass if it read no texts, otherwise 0.
+        self._step_tokens = 0
 
     def compute_masks_by(self, service: MaskService) -> None:
         """Have the masks of streams that are yet to be opened computed by a service."""
@@ -105,8 +117,7 @@ class DraftState(Worker):
         sampler.ask()
         kept = self._ended.take(spec.owner, spec.token_ids)
         seq_id, num_cached = kept or (self._free_seq(), 0)
-        stream = Followed(spec, seq_id, list(spec.token_ids), sampler)
-        stream.cached = stream.token_ids[:num_cached]
+        stream = Followed(spec, list(spec.token_ids), Chain(seq_id, num_cached), sampler)
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
 
@@ -157,39 +168,33 @@ class DraftState(Worker):
         if not new:
             return []
         if max(new) >= self._model.info.num_vocab:
-            return self._give_up(stream, f"a token outside the vocabulary of {self._model_name}")
-        self._learn(stream, new)
+            return self._give_up(
+                stream, f"a token outside the vocabulary of {self._model.info.model}"
+            )
+        self._chances.learn(stream, new)
         if self._limit is not None:
             self._limit.committed(new)
-        stream.advance(new)
+        gone, heir = stream.advance(new)
         stream.sampler.ask()
-        if self._model.length(stream.seq_id) > len(stream.cached):
-            self._model.truncate(stream.seq_id, len(stream.cached))
+        self._cut(stream)
+        self.branches.release(gone)
+        if heir is not None:
+            self.branches.inherit(stream, heir)
         return []
+
+    def _cut(self, stream: Followed) -> None:
+        """Take from the engine what a stream does not have any more."""
+        if self._model.length(stream.seq_id) > stream.cached:
+            self._model.truncate(stream.seq_id, stream.cached)
 
     def read_again(self, stream_id: StreamId, length: int) -> None:
         """Drop the guesses of a stream, and what was computed of its tokens from `length` on."""
         stream = self._streams.get(stream_id)
-        if stream is not None and len(stream.cached) > length:
+        if stream is not None and stream.cached > length:
             if stream.guesses:
-                stream.drop_guesses()
-            del stream.cached[length:]
-            self._model.truncate(stream.seq_id, len(stream.cached))
-
-    def _learn(self, stream: Followed, new: Sequence[int]) -> None:
-        """Compare guesses with committed tokens, used or not, and correct the calibration."""
-        calibration = self._calibration.of(stream.spec.sampling.temperature)
-        known = zip(stream.guesses, stream.confidences, new, strict=False)
-        for guess, confidence, token_id in known:
-            is_right = guess == token_id
-            stream.judged(calibration.chance(confidence), is_right=is_right)
-            calibration.observe(confidence, accepted=is_right)
-            if not is_right:
-                break
-
-    @property
-    def _model_name(self) -> str:
-        return self._model.info.model
+                self.branches.release(stream.drop_guesses())
+            stream.chain.cached = length
+            self._cut(stream)
 
     def _give_up(self, stream: Followed, reason: str) -> list[Event]:
         self._forget(stream)
@@ -197,8 +202,9 @@ class DraftState(Worker):
 
     def _forget(self, stream: Followed) -> None:
         del self._streams[stream.spec.stream_id]
+        self.branches.release(stream.branches)
         # Its guesses may be wrong, and are no part of the text.
-        read = stream.cached[: len(stream.token_ids)]
+        read = stream.token_ids[: stream.cached]
         if read:
             self._model.truncate(stream.seq_id, len(read))
         self._free_seqs += self._ended.put(stream.spec.owner, read, stream.seq_id)
@@ -206,8 +212,11 @@ class DraftState(Worker):
     # -- passes --------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        return any(s.is_behind or self._may_guess(s) for s in self._streams.values()) or any(
-            not s.announced and s.is_known for s in self._streams.values()
+        streams = self._streams.values()
+        return (
+            any(s.is_behind or self._may_guess(s) for s in streams)
+            or any(not s.announced and s.is_known for s in streams)
+            or bool(self.branches.wanted(streams, 0))
         )
 
     def _may_guess(self, stream: Followed) -> bool:
@@ -219,21 +228,21 @@ class DraftState(Worker):
         # The step that guesses can also read a few missing tokens.
         if stream.num_missing > (PROMPT_PIECE_TOKENS if stream.announced else 0):
             return False
-        if not stream.is_known or not stream.has_room:
+        if not stream.is_known or not stream.has_room(stream.chain):
             return False
         if self._masks.sits_out(stream.sampler):
             return False
         info = self._model.info
-        is_far = len(stream.cached) - stream.kept > _MOST_AGAIN
+        is_far = stream.cached - stream.kept > _MOST_AGAIN
         if stream.guesses and is_far and not info.can_cut:
             return False
-        has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
+        has_ended = bool(stream.guesses) and stream.guesses[-1].token_id in info.eog_token_ids
         return not (has_ended and stream.spec.ends_at_eog)
 
     def _extended(self, streams: Sequence[Followed]) -> list[Followed]:
         """Returns those of these streams that the next step extends by a guess."""
         self._make_room()
-        views = [Ahead(s.chance, len(s.guesses), s.length - len(s.cached)) for s in streams]
+        views = [Ahead(s.chance, len(s.guesses), s.length - s.cached) for s in streams]
         # Guesses take free cells only, and lose them where a text has to be read.
         most = min(self._model.info.max_batch_tokens, self._model.free_cells())
         return [streams[k] for k in extended(views, most_tokens=most)]
@@ -250,9 +259,12 @@ class DraftState(Worker):
             # So guesses never keep a text from being read, and a text delays them little. While no
             # text has been read yet, a step reads all that fits.
             budget = PROMPT_PIECE_TOKENS
-        events = self.advance(guessing, waiting, budget)
-        parts = tuple(part for s in self._streams.values() if (part := s.take_unsent()) is not None)
-        return [*events, Guessed(parts)] if parts else events
+        events = self.advance(guessing, waiting, budget, has_branches=True)
+        unsent = [part for stream in self._streams.values() for part in stream.take_unsent()]
+        if not unsent:
+            return events
+        live = {int(s.spec.stream_id): s.live for s in self._streams.values()}
+        return [*events, Guessed(tuple(unsent), live)]
 
     def find_readers(self) -> list[Followed]:
         """Copy what can be copied of unread texts, and return the streams whose texts a step may
@@ -260,12 +272,18 @@ class DraftState(Worker):
         return self._text_order.choose(list(self._streams.values()))
 
     def advance(
-        self, guessing: Sequence[Followed], waiting: Sequence[Followed], most_read: int
+        self,
+        guessing: Sequence[Followed],
+        waiting: Sequence[Followed],
+        most_read: int,
+        *,
+        has_branches: bool = False,
     ) -> list[Event]:
         """Run at most one forward pass, which adds a guess to some streams and reads texts of
         others.
 
-        most_read: most tokens of the pass while it reads texts.
+        most_read: most tokens of the pass while it reads texts. has_branches: whether it may also
+        make guesses for other outcomes.
         """
         streams = list(self._streams.values())
         self._make_room()
@@ -276,14 +294,19 @@ class DraftState(Worker):
                 waiting = []
             elif not self._drop_guesses(guessing):
                 youngest = list(self._streams.values())[-1]
-                reason = f"{self._model_name} is full: {self.num_streams - 1} other streams"
+                reason = f"{self._model.info.model} is full: {self.num_streams - 1} other streams"
                 events += self._give_up(youngest, f"{reason}, no cells left")
                 guessing = [stream for stream in guessing if stream is not youngest]
                 waiting = [stream for stream in waiting if stream is not youngest]
             else:
                 guessing = []
-        if spans:
-            events += self._run(spans)
+        turns = [(stream, stream.chain, span) for stream, span in spans]
+        if has_branches and not waiting:
+            num_tokens = sum(len(span.token_ids) for _, span in spans)
+            ends = self.branches.wanted(self._streams.values(), num_tokens)
+            turns += self.branches.begin(ends, num_tokens)
+        if turns:
+            events += self._run(turns)
         for stream in streams:
             events += self._announce(stream)
         return events
@@ -295,14 +318,14 @@ class DraftState(Worker):
         budget = self._model.info.max_batch_tokens
         spans = []
         for stream in guessing:
-            ids, start = stream.uncached, len(stream.cached)
+            ids, start = stream.uncached, stream.cached
             if keeps := not stream.guesses:
                 stream.kept = start
             spans.append((stream, Span(stream.seq_id, start, ids, 1, keeps=keeps)))
             budget -= len(ids)
         budget = min(budget, most_read)
         for stream in waiting:
-            start = len(stream.cached)
+            start = stream.cached
             ids = stream.token_ids[start : min(start + budget, len(stream.token_ids) - 1)]
             if ids:
                 spans.append((stream, Span(stream.seq_id, start, ids, 0)))
@@ -325,32 +348,36 @@ class DraftState(Worker):
         """Free the cells of guesses; returns False if there were none."""
         found = bool(guessing)
         for stream in self._streams.values():
-            if len(stream.cached) >= len(stream.token_ids):
-                stream.drop_guesses()
-                self._model.truncate(stream.seq_id, len(stream.cached))
+            if stream.cached >= len(stream.token_ids):
+                self.branches.release(stream.drop_guesses())
+                self._cut(stream)
                 found = True
         return found
 
-    def _run(self, spans: Sequence[tuple[Followed, Span]]) -> list[Event]:
-        logits = self._model.forward([span for _, span in spans])
-        self._masks.settle(stream.sampler for stream, span in spans if span.num_outputs)
+    def _run(self, turns: Sequence[tuple[Followed, Chain, Span]]) -> list[Event]:
+        logits = self._model.forward([span for *_, span in turns])
+        self._masks.settle(stream.sampler for stream, _, span in turns if span.num_outputs)
+        only_guesses = all(span.num_outputs for *_, span in turns)
+        self._step_tokens = sum(len(span.token_ids) for *_, span in turns) * only_guesses
         events: list[Event] = []
         row = 0
-        for stream, span in spans:
-            stream.cached += span.token_ids
+        for stream, chain, span in turns:
+            chain.cached += len(span.token_ids)
             if not span.num_outputs:
                 continue
-            calibration = self._calibration.of(stream.spec.sampling.temperature)
             try:
-                token_id = stream.sampler.sample(logits[row], stream.length)
-                confidence = probability(logits[row], token_id)
-                chance = stream.corrected(calibration.chance(confidence))
-                stream.add(token_id, confidence, chance)
-                stream.sampler.ask()
+                place = logits[row], stream.end_of(chain)
+                has_others = self.branches.may_have(stream)
+                guess = self._chances.guess(stream, *place, has_others=has_others)
+                if chain is stream.chain:
+                    stream.add(guess)
+                    stream.sampler.ask()
+                else:
+                    chain.guesses.append(guess)
             except MaskMissingError:
                 # The last token runs again when the mask is there.
-                del stream.cached[-1:]
-                self._model.truncate(stream.seq_id, len(stream.cached))
+                stream.chain.cached -= 1
+                self._cut(stream)
             except StreamError as error:
                 self._forget(stream)
                 spec = stream.spec
@@ -360,6 +387,9 @@ class DraftState(Worker):
 
     def passed(self, seconds: float, now: float) -> None:
         self._masks.pass_s = seconds
+        if self._step_tokens:
+            self.branches.stepped(self._step_tokens, seconds)
+            self._step_tokens = 0
 
     def _announce(self, stream: Followed) -> list[Event]:
         is_alive = self._streams.get(stream.spec.stream_id) is stream

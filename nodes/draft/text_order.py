@@ -53,7 +53,7 @@ class TextOrder:
             stream,
             num_wanted,
             streams,
-            lambda each: len(each.cached),
+            lambda each: each.cached,
             lambda each: self._model.shortest(each.seq_id),
         )
         (best, donor), (promised, _) = now, soon
@@ -61,7 +61,7 @@ class TextOrder:
             return False
         if best >= PROMPT_PIECE_TOKENS:
             self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
-            stream.cached = stream.token_ids[:best]
+            stream.chain.cached = best
         return True
 
 

@@ -276,7 +276,8 @@ def _draft_node(
         raise ConfigError(f"engine.model = {config.engine.model!r}: {CANNOT_DRAFT}")
     words = piece, model.info.num_vocab, model.info.eog_token_ids
     check = stack.enter_context(contextlib.closing(GrammarCheck(*words)))
-    state = DraftState(model, calibration, Grammars(*words, check), output_limit(opened, model))
+    limit = output_limit(opened, model)
+    state = DraftState(model, calibration, Grammars(*words, check), limit, opened.costs.decode)
     return partial(DraftNode, state=state, info=model.info, costs=opened.costs)
 
 

@@ -152,17 +152,22 @@ def guesses(stream_id: int, chain: int, start: int, *token_ids: int) -> Guesses:
 
 def test_a_busy_link_takes_later_guesses_along_but_none_of_a_chain_that_is_over() -> None:
     outbox = Outbox()
-    outbox.add([guesses(ONE, 1, 3, 7)])
-    outbox.add([guesses(ONE, 1, 4, 8, 9), guesses(TWO, 1, 5, 4)])
-    outbox.add([guesses(TWO, 2, 6, 3)])
-    assert outbox.take() == (guesses(ONE, 1, 3, 7, 8, 9), guesses(TWO, 2, 6, 3))
+    live = {ONE: {1}, TWO: {1, 2, 3}}
+    outbox.add([guesses(ONE, 1, 3, 7)], live)
+    outbox.add([guesses(ONE, 1, 4, 8, 9), guesses(TWO, 1, 5, 4), guesses(TWO, 2, 5, 6)], live)
+    outbox.add([guesses(TWO, 3, 6, 3)], live | {TWO: {2, 3}})
+    assert outbox.take() == (
+        guesses(ONE, 1, 3, 7, 8, 9),
+        guesses(TWO, 2, 5, 6),
+        guesses(TWO, 3, 6, 3),
+    )
     assert not outbox
 
 
 def test_more_guesses_than_a_message_holds_go_in_several() -> None:
     outbox = Outbox()
     for start in range(3, 83, 20):
-        outbox.add([guesses(ONE, 1, start, *range(start, start + 20))])
+        outbox.add([guesses(ONE, 1, start, *range(start, start + 20))], {ONE: {1}})
     told: list[int] = []
     while outbox:
         (part,) = outbox.take()
