@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from airdraft.nodes.draft.chain import Chain, Guess
 from airdraft.nodes.draft.chances import Chances
-from airdraft.nodes.draft.followed import Followed
+from airdraft.nodes.draft.followed import Chain, Followed, Guess
 from airdraft.nodes.engine.protocol import Sequences, Span
 from airdraft.policies.guesses import WINDOW
 from airdraft.policies.latency import CostColumns, CostTable

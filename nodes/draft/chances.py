@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from airdraft.nodes.draft.chain import Guess
-from airdraft.nodes.draft.followed import Followed
+from airdraft.nodes.draft.followed import Followed, Guess
 from airdraft.nodes.engine.protocol import Logits
 from airdraft.nodes.engine.sampling import probability, ranking
 from airdraft.policies.acceptance import Calibration, DraftCalibration, OtherChoices

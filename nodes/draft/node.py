@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Unpack
 
 from airdraft.mesh.transport import ClientTransport
-from airdraft.nodes.draft.chain import Guesses
+from airdraft.nodes.draft.followed import Guesses
 from airdraft.nodes.draft.outbox import Outbox
 from airdraft.nodes.draft.state import DraftState, Event, Guessed
 from airdraft.nodes.engine.protocol import EngineInfo

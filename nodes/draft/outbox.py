@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from airdraft.nodes.draft.chain import Guesses
+from airdraft.nodes.draft.followed import Guesses
 from airdraft.nodes.messages import MAX_STREAMS_PER_MESSAGE, MAX_WINDOW
 
 

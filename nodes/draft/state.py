@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from airdraft.nodes.draft.branches import Branches
-from airdraft.nodes.draft.chain import Chain, Guesses
 from airdraft.nodes.draft.chances import Chances
-from airdraft.nodes.draft.followed import Followed, cells_of
+from airdraft.nodes.draft.followed import Chain, Followed, Guesses, cells_of
 from airdraft.nodes.draft.output_limit import OutputLimit
 from airdraft.nodes.draft.text_order import Ended, TextOrder
 from airdraft.nodes.engine.grammar import Grammars

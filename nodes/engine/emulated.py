@@ -49,8 +49,9 @@ class EmulatedModel:
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         if not 0 < length <= self.length(source):
             raise InvalidInputError(f"sequence {source} has no {length} positions")
-        copied, known = self._sequences[source][:length], self._sequences[target]
-        if target < self.info.max_sequences and known != copied[: len(known)]:
+        num_known, copied = self.length(target), self._sequences[source][:length]
+        is_branch = target >= self.info.max_sequences
+        if not is_branch and self._sequences[target] != copied[:num_known]:
             raise InvalidInputError(f"sequence {target} is not empty")
         self._sequences[target] = copied
 

@@ -282,7 +282,7 @@ class LlamaModel(LlamaContext):
         if not 0 < length <= self.length(source) or length < self.shortest(source):
             raise InvalidInputError(f"sequence {source} cannot be copied up to {length}")
         num_cells = self._log.length(source)
-        known = min(length, self._log.num_shared(source, target))
+        known = min(length, self._log.num_shared(source, target)) if self.length(target) else 0
         if target >= self.config.max_sequences:
             self.truncate(target, known)
         if self.length(target) != known:

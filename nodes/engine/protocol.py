@@ -238,8 +238,8 @@ def check_spans(spans: Sequence[Span], info: EngineInfo, lengths: Sequence[int])
     num_tokens = 0
     seen: set[int] = set()
     for span in spans:
-        if not 0 <= span.seq_id < (num := info.max_sequences + info.num_branches):
-            raise InvalidInputError(f"sequence id {span.seq_id} outside 0..{num - 1}")
+        if not 0 <= span.seq_id < len(lengths):
+            raise InvalidInputError(f"sequence id {span.seq_id} outside 0..{len(lengths) - 1}")
         if span.seq_id in seen:
             raise InvalidInputError(f"sequence {span.seq_id} appears twice in one pass")
         seen.add(span.seq_id)
