@@ -132,9 +132,9 @@ class Branches:
 
     def _is_lost(self, end: End) -> bool:
         """Whether the engine no longer has what a chain had, or cannot copy what a branch needs."""
-        seq_id = end.chain.seq_id
-        length = end.chain.cached if end.place is None else self._start(end, end.place)
-        has_all = self._model.length(seq_id) >= end.chain.cached
+        seq_id, cached = end.chain.seq_id, end.chain.cached
+        length = cached if end.place is None else self._start(end, end.place)
+        has_all = self._model.length(seq_id) >= max(cached, length)
         return not has_all or length < self._model.shortest(seq_id)
 
     @staticmethod

@@ -27,15 +27,15 @@ class EmulatedModel:
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
         self._sequences: list[tuple[int, ...]] = [()] * (info.max_sequences + info.num_branches)
+        # What ran in branches since they were dropped. What they share takes no cells.
+        self._branch_cells = 0
 
     def _check(self, spans: Sequence[Span]) -> None:
         """Raise what forward() raises for spans that cannot run."""
         lengths = [len(sequence) for sequence in self._sequences]
-        self._check_room(check_spans(spans, self.info, lengths))
-
-    def _check_room(self, num_tokens: int) -> None:
-        if num_tokens > self.free_cells():
-            raise CacheFullError(num_tokens, self.free_cells(), self.info.num_cells)
+        self.make_room(check_spans(spans, self.info, lengths))
+        in_branches = [span for span in spans if span.seq_id >= self.info.max_sequences]
+        self._branch_cells += sum(len(span.token_ids) for span in in_branches)
 
     def truncate(self, seq_id: int, length: int) -> None:
         current = self.length(seq_id)
@@ -69,7 +69,7 @@ class EmulatedModel:
             raise InvalidInputError(f"sequence {seq_id} is not empty")
         if not 0 < length <= saved.length:
             raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        self._check_room(saved.length)
+        self.make_room(saved.length)
         self._sequences[seq_id] = tuple(saved.state.view(self.saved_type)[:length].tolist())
 
     def length(self, seq_id: int) -> int:
@@ -82,7 +82,11 @@ class EmulatedModel:
         return self.info.num_cells - sum(map(len, kept))
 
     def make_room(self, num_tokens: int) -> None:
-        pass
+        if self._branch_cells + num_tokens > self.free_cells():
+            self._sequences[self.info.max_sequences :] = [()] * self.info.num_branches
+            self._branch_cells = 0
+        if num_tokens > self.free_cells():
+            raise CacheFullError(num_tokens, self.free_cells(), self.info.num_cells)
 
     def compact(self) -> None:
         pass

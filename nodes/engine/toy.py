@@ -34,14 +34,17 @@ class ToyConfig:
     """The settings of a toy.
 
     agreement: The fraction of contexts in which a draft's logits equal the target's; 1 for the
-    target. pass_s: The least time of a pass, in seconds.
+    target. swapped: The fraction of the other contexts in which only the target's two likeliest
+    tokens have changed places. pass_s: The least time of a pass, in seconds.
     """
 
     num_vocab: int = 96
     num_cells: int = 4096
     max_sequences: int = 16
     max_batch_tokens: int = 256
+    num_branches: int = 0
     agreement: float = 1.0
+    swapped: float = 0.0
     seed: int = 0
     eog_rate: float = 0.0
     pass_s: float = 0.0
@@ -77,6 +80,7 @@ class ToyModel(EmulatedModel):
             numerics_class="integers",
             can_cut=True,
             can_take_back=True,
+            num_branches=config.num_branches,
             emulated=True,
         )
         super().__init__(info)
@@ -100,7 +104,8 @@ class ToyModel(EmulatedModel):
 
     def _row(self, state: int) -> Logits:
         differs = (_mix(state ^ 0xABCDEF) >> 11) * 2.0**-53 >= self.config.agreement
-        key = _mix(state + 77) if differs else state
+        is_swapped = differs and (_mix(state + 33) >> 11) * 2.0**-53 < self.config.swapped
+        key = _mix(state + 77) if differs and not is_swapped else state
         bits = (self._ids + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
         bits ^= bits >> np.uint64(29)
         bits *= np.uint64(0xBF58476D1CE4E5B9)
@@ -110,6 +115,9 @@ class ToyModel(EmulatedModel):
             row[TOY_EOG] = -64.0
         else:
             row[TOY_EOG] = 64.0
+        if is_swapped:
+            best = np.argsort(-row, kind="stable")[:2]
+            row[best] = row[best[::-1]]
         return row
 
 

@@ -101,15 +101,18 @@ def run_folder() -> Path | None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """A file that has its lock from the moment at which others see it; removed at the end."""
+    """A file that has its lock from the moment at which others see it; removed at the end.
+
+    It stays open, so the lock says until when the process lives.
+    """
     made = path.with_suffix(".new")
-    with made.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        made.replace(path)
-        try:
-            yield file.fileno()
-        finally:
-            path.unlink(missing_ok=True)
+    fd = os.open(made, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    made.replace(path)
+    try:
+        yield fd
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def all_running() -> list[Running]:

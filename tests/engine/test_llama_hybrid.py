@@ -45,8 +45,8 @@ def opened(path, *, num_cells=1024, max_sequences=3, **options):
 class SpanBySpan(CellLog):
     """A log that takes the cells of a pass to be in the order of its spans."""
 
-    def __init__(self, total, max_sequences, queries_per_cell, _most_at_once):
-        super().__init__(total, max_sequences, queries_per_cell)
+    def __init__(self, total, max_sequences, queries_per_cell, _most_at_once, num_branches):
+        super().__init__(total, max_sequences, queries_per_cell, num_branches=num_branches)
 
 
 def steps(model):

@@ -47,7 +47,8 @@ class PureNode:
                 costs=TOY_COSTS,
             )
         else:
-            self.engine = DraftState(self.model, grammars=grammars)
+            costs = TOY_COSTS.decode
+            self.engine = DraftState(self.model, grammars=grammars, costs=costs)
 
     @property
     def num_streams(self) -> int:

@@ -79,7 +79,7 @@ class RecurrentToy(RecordingModel):
         super().restore(seq_id, SavedPrefix(saved.shortest, saved.state), saved.shortest)
         self._replay.restored(seq_id, saved.pending[: length - saved.shortest])
 
-    def _check_room(self, num_tokens: int) -> None:
+    def make_room(self, num_tokens: int) -> None:
         # Of the free cells as of the tokens those are counted that are computed again.
         num_free = super().free_cells()
         if num_tokens > num_free:

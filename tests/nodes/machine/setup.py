@@ -36,10 +36,12 @@ class Setup:
     seed: int = 0
 
 
-def draft(agreement: float, **changes: int) -> ToyConfig:
-    """One draft node of a setup."""
-    room = {"num_cells": 600, "max_sequences": 4, "max_batch_tokens": 64}
-    return ToyConfig(agreement=agreement, **(room | changes))
+def draft(agreement: float, num_branches: int = 0, **changes: int) -> ToyConfig:
+    """One draft node of a setup. With branches half of its wrong guesses have the right one as
+    their next choice."""
+    room = {"num_cells": 600, "max_sequences": 4, "max_batch_tokens": 64} | changes
+    swapped = 0.5 * (num_branches > 0)
+    return ToyConfig(agreement=agreement, num_branches=num_branches, swapped=swapped, **room)
 
 
 def tokenized(num_vocab: int, text: str) -> tuple[int, ...]:

@@ -53,7 +53,9 @@ _setups = st.builds(
     target_cells=st.lists(st.sampled_from([_LEAST_CELLS, 330, 400]), min_size=1, max_size=3).map(
         tuple
     ),
-    drafts=st.lists(st.builds(draft, st.sampled_from([0.3, 0.9, 1.0])), max_size=2).map(tuple),
+    drafts=st.lists(
+        st.builds(draft, st.sampled_from([0.3, 0.9, 1.0]), st.sampled_from([0, 6])), max_size=2
+    ).map(tuple),
     # So slow that a text goes in pieces, and commits wait for each other.
     draft_bps=st.sampled_from([0.0, 0.0, 20e3]),
     has_wild_policy=st.booleans(),
