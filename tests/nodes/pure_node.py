@@ -12,6 +12,7 @@ from airdraft.nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from airdraft.nodes.messages import TokenizeReply, TokenizeRequest
 from airdraft.nodes.target import node as target_node
 from airdraft.nodes.target.state import TargetState
+from airdraft.policies.latency import CostTable
 from tests.nodes.reference import toy_grammars
 
 
@@ -47,7 +48,8 @@ class PureNode:
                 costs=TOY_COSTS,
             )
         else:
-            costs = TOY_COSTS.decode
+            # Hardly longer with branches, so there are some.
+            costs = CostTable((1, 32), (1e-4, 1.3e-4))
             self.engine = DraftState(self.model, grammars=grammars, costs=costs)
 
     @property
