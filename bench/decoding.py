@@ -12,11 +12,13 @@ import numpy as np
 from airdraft.nodes.engine.llama_abi import load_model
 from airdraft.nodes.engine.protocol import Logits, Model, Span
 from airdraft.nodes.engine.sampler import Sampler
-from airdraft.nodes.engine.sampling import Sampling, probability
+from airdraft.nodes.engine.sampling import Sampling, probability, ranking
 from airdraft.nodes.engine.vocab import LlamaTokenizer
+from airdraft.policies.acceptance import OtherChoices
 
 _CHUNK = 64
 _ROUNDS = 5
+NUM_OTHERS = OtherChoices().count
 
 
 def tokenizer_of(path: Path) -> LlamaTokenizer:
@@ -74,16 +76,19 @@ def decoded(
 
 def guesses_of(
     draft: Model, prompt_ids: Sequence[int], output_ids: Sequence[int], sampling: Sampling
-) -> tuple[list[int], list[float]]:
-    """Returns a draft's guess at each output position, and its own probability of the guess."""
+) -> tuple[list[int], list[float], list[tuple[int, ...]]]:
+    """Returns a draft's guess at each output position, its own probability of the guess, and what
+    it would have said otherwise, the likeliest first."""
     sampler = _sampler_of(draft, sampling, prompt_ids)
-    token_ids, probabilities = list[int](), list[float]()
+    token_ids, probabilities, others = list[int](), list[float](), list[tuple[int, ...]]()
     rows = zip(output_ids, output_rows(draft, prompt_ids, output_ids), strict=True)
     for position, (output_id, logits) in enumerate(rows, len(prompt_ids)):
-        token_ids.append(sampler.sample(logits, position))
-        probabilities.append(probability(logits, token_ids[-1]))
+        token_ids.append(guess := sampler.sample(logits, position))
+        probabilities.append(probability(logits, guess))
+        said = ranking(logits, sampling, position, NUM_OTHERS + 1)
+        others.append(tuple(each for each in said if each != guess)[:NUM_OTHERS])
         sampler.push(output_id)
-    return token_ids, probabilities
+    return token_ids, probabilities, others
 
 
 def pass_times(model: Model, sizes: Sequence[int], cells: int) -> dict[int, float]:

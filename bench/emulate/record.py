@@ -63,8 +63,8 @@ def add_guesses(
     """Returns the texts with one more draft's guesses at each position, given the true prefix."""
     result = []
     for done, text in enumerate(texts):
-        token_ids, shares = guesses_of(draft, text.prompt_ids, text.output_ids, _GREEDY)
-        added = RecordedGuesses(tuple(token_ids), tuple(shares))
+        token_ids, shares, others = guesses_of(draft, text.prompt_ids, text.output_ids, _GREEDY)
+        added = RecordedGuesses(tuple(token_ids), tuple(shares), tuple(others))
         result.append(replace(text, guesses=(*text.guesses, added)))
         progress("texts of a draft", done + 1, len(texts))
     return result
@@ -81,7 +81,8 @@ def dense_recording(
     counts = Counter[int]()
     for text in texts:
         counts.update((*text.prompt_ids, *text.output_ids))
-        counts.update(token_id for guesses in text.guesses for token_id in guesses.token_ids)
+        for guesses in text.guesses:
+            counts.update((*guesses.token_ids, *itertools.chain(*guesses.others)))
     # A replay needs a token to end texts that were cut, even if no recorded text ends by itself.
     if not any(token_id in eog_ids for token_id in counts):
         counts[min(eog_ids)] = 0
@@ -97,7 +98,11 @@ def dense_recording(
             prompt_ids=mapped(text.prompt_ids),
             output_ids=mapped(text.output_ids),
             guesses=tuple(
-                RecordedGuesses(mapped(guesses.token_ids), guesses.probabilities)
+                RecordedGuesses(
+                    mapped(guesses.token_ids),
+                    guesses.probabilities,
+                    tuple(map(mapped, guesses.others)),
+                )
                 for guesses in text.guesses
             ),
         )

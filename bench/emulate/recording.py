@@ -1,7 +1,7 @@
 """Recordings of a target and its drafts, from which a replay answers.
 
-By law 1 a greedy text is fixed, and so is the guess of a draft at each position, given all tokens
-before it. A replay needs no more, because all guesses after a wrong one are rejected.
+By law 1 a greedy text is fixed, and so are the choices of a draft at each position, given all
+tokens before it. A replay needs no more, because all guesses after a wrong one are rejected.
 
 A file is JSON, compressed by zlib. Token ids are renumbered, so that all of them occur.
 """
@@ -46,11 +46,13 @@ class RecordedModel:
 class RecordedGuesses:
     """The guesses of a draft for one text, at each position given all of the text before.
 
-    token_ids: (n,) the guesses. probabilities: (n,) the draft's own at T = 1.
+    token_ids: (n,) the guesses. probabilities: (n,) the draft's own at T = 1. others: (n,) what it
+    would have said otherwise, the likeliest first; () in older recordings.
     """
 
     token_ids: tuple[int, ...]
     probabilities: tuple[Probability, ...]
+    others: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

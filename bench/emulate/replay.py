@@ -40,6 +40,7 @@ from airdraft.nodes.engine.protocol import (
     ModelFileError,
     Span,
 )
+from airdraft.nodes.worker.engines import BRANCHES
 from airdraft.policies.acceptance import CALIBRATION_KEY
 from airdraft.policies.latency import NodeCosts
 from airdraft.policies.scenario.costs import COST_KEYS, costs_of
@@ -49,13 +50,15 @@ from bench.emulate.recording import RecordedText, Recording, read_recording
 # This logit is so far above the others that no sampling noise matters at any temperature.
 _CERTAIN = 1e4
 _LEAST_DOUBT = 1e-6
+# That of a draft's second choice: above the zeros of all others, and below any first choice.
+_OTHERS_LOGIT = 1e-4
 
 
 class Script:
     """The answers of a recording's target (if draft is None) or of one of its drafts.
 
     The target gives the tokens of the texts, and an end token after the last one. A draft gives its
-    recorded guess for a position, even after a wrong guess. Its true confidence there would only
+    recorded choices for a position, even after a wrong guess. Its true confidence there would only
     change the number of guesses that are rejected anyway.
     """
 
@@ -99,9 +102,11 @@ class Script:
         num_good, wanted, hint = num_right, num_fed, ""
         if self.draft is not None:
             wanted, hint = len(token_ids), ", nor guessed at temperature 0"
+            # Behind the text no choices are recorded.
+            wanted = min(wanted, len(text.prompt_ids) + len(text.output_ids))
             while num_good < wanted and token_ids[num_good] in (
                 self._next(text, num_good),
-                self._guess(text, num_good)[0],
+                *self._choices(text, num_good)[0],
             ):
                 num_good += 1
         if num_good < wanted:
@@ -110,6 +115,12 @@ class Script:
                 f"not in {self._source()}{hint}"
             )
         return text, num_right
+
+    @property
+    def has_others(self) -> bool:
+        """Whether it is a draft whose other choices are recorded."""
+        draft, texts = self.draft, self.recording.texts
+        return draft is not None and all(text.guesses[draft].others for text in texts)
 
     def _text_of(self, token_ids: tuple[int, ...]) -> RecordedText | None:
         for text in self._texts.get(token_ids[: self._shortest], ()):
@@ -124,7 +135,8 @@ class Script:
     def fill(self, row: Logits, text: RecordedText, num_right: int, position: int) -> None:
         """Write the logits of a position into a row of zeros. num_right: as of read()."""
         if self.draft is not None:
-            token_id, probability = self._guess(text, position)
+            (token_id, *others), probability = self._choices(text, position)
+            row[others] = [_OTHERS_LOGIT / n for n in range(1, len(others) + 1)]
             row[token_id] = logit_of(probability, len(row))
         elif position <= num_right:
             row[self._next(text, position)] = _CERTAIN
@@ -136,12 +148,14 @@ class Script:
         place = position - len(text.prompt_ids)
         return text.output_ids[place] if place < len(text.output_ids) else self._end_id
 
-    def _guess(self, text: RecordedText, position: int) -> tuple[int, float]:
+    def _choices(self, text: RecordedText, position: int) -> tuple[Sequence[int], float]:
+        """Returns what a draft says, the likeliest first, and its probability of the first."""
         assert self.draft is not None
         guesses, place = text.guesses[self.draft], position - len(text.prompt_ids)
         if place >= len(guesses.token_ids):
-            return self._no_end_id, 0.0
-        return guesses.token_ids[place], guesses.probabilities[place]
+            return (self._no_end_id,), 0.0
+        others = guesses.others[place] if guesses.others else ()
+        return (guesses.token_ids[place], *others), guesses.probabilities[place]
 
 
 def logit_of(probability: float, num_vocab: int) -> float:
@@ -215,6 +229,7 @@ class ReplayModel(EmulatedModel):
             numerics_class=f"replay-{content}",
             can_cut=True,
             can_take_back=True,
+            num_branches=BRANCHES if self._script.has_others else 0,
             emulated=True,
         )
         super().__init__(info)

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 # where Qwen3.5-4B has 53 MB.
 _SMALL_STATES: Final = ("lfm2", "lfm2moe")
 # What a draft node guesses besides, for all its streams (nodes/draft/branches.py).
-_BRANCHES: Final = 16
+BRANCHES: Final = 16
 # libllama's limit, without one for the engine itself.
 _MOST_SEQUENCES: Final = 255
 CANNOT_DRAFT = "this model cannot take wrong guesses back: choose another draft model"
@@ -78,7 +78,7 @@ def open_engine(
     path, model_hash = checked_model(settings, cache)
     if is_draft and settings.weights == "auto":
         path, model_hash = compact_copy(path, model_hash, cache, progress)
-    branches = min(_BRANCHES, _MOST_SEQUENCES - settings.max_streams) if is_draft else 0
+    branches = min(BRANCHES, _MOST_SEQUENCES - settings.max_streams) if is_draft else 0
     return _open_file(settings, path, model_hash, cache, progress, num_branches=branches)
 
 

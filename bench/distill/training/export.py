@@ -155,7 +155,7 @@ def _calibration(draft: Path, folders: Sequence[Path]) -> tuple[str, str]:
         for done, answer in enumerate(chosen, 1):
             output_ids = answer.answer_ids.tolist()
             asked = answer.prompt_ids.tolist(), output_ids, answer.sampling
-            token_ids, shares = guesses_of(model, *asked)
+            token_ids, shares, _ = guesses_of(model, *asked)
             confidences, are_right = found[answer.temperature > 0]
             confidences += shares
             are_right += [a == b for a, b in zip(token_ids, output_ids, strict=True)]

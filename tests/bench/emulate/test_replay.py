@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airdraft.nodes.engine.protocol import InvalidInputError, ModelFileError, Span
-from airdraft.nodes.engine.sampling import probability
+from airdraft.nodes.engine.sampling import Sampling, probability, ranking
 from airdraft.policies.acceptance import CALIBRATION_KEY
 from airdraft.policies.latency import CostTable, NodeCosts
 from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
@@ -169,6 +169,20 @@ def test_a_draft_goes_on_from_what_was_committed_or_guessed_by_itself_and_nothin
     answers(draft, (1, 2), 3, 5)
     with pytest.raises(InvalidInputError, match="token 1 at position 4"):
         answers(draft, (1, 2, 3, 5), 1)
+
+
+def test_a_draft_has_the_other_choices_that_were_recorded():
+    text = replace(FIRST, guesses=(replace(FIRST.guesses[0], others=((5, 1), (4, 2), (1, 4))),))
+    draft = Script(replace(SCRIPTED, texts=(text,)), 0)
+    assert draft.has_others
+    assert not Script(SCRIPTED, 0).has_others
+    (row,) = answers(draft, (1, 2), 3)
+    assert ranking(row, Sampling(), 3, 3) == [5, 4, 2]
+    assert probability(row, 5) == pytest.approx(0.4, rel=1e-3)
+    # It goes on from each of them.
+    answers(draft, (1, 2), 3, 2, 4)
+    with pytest.raises(InvalidInputError, match="token 1 at position 3"):
+        answers(draft, (1, 2), 3, 1)
 
 
 @given(st.floats(0, 1), st.integers(2, 50_000))
