@@ -180,8 +180,8 @@ class World:
         if self.is_lenient:
             return
         # A second process of a name looks like the restart of one that died. So a stream without a
-        # token that saw this twice is taken for the cause.
-        is_accused = code == "internal" and "this request ended the targets" in reason
+        # token that saw this twice is taken for the cause, and who asks the same again is refused.
+        is_accused = code in ("internal", "bad_request") and "request ended the targets" in reason
         assert is_accused or code in ("unavailable", "left"), f"{code}: {reason}"
         assert self.had_target_trouble or client.had_trouble, reason
         assert self.has_losses or "on the way" not in reason, reason
