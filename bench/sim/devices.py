@@ -177,8 +177,7 @@ class SimNode:
         if not self.is_alive:
             return
         seconds = self._clock.now - started
-        if isinstance(self._state, TargetState):
-            self._state.passed(seconds, self._clock.now)
+        self._state.passed(seconds, self._clock.now)
         self._deliver(events, seconds)
         waiting, self._inbox = self._inbox, []
         for message in waiting:

@@ -1,20 +1,24 @@
 """Engines for simulated meshes: real node states run on them, but they compute no token.
 
 A target's next token is that of the stream's text, or always 0 if the text has no tokens of its
-own. A draft model guesses 0, which is right, or 1, which is wrong, as the stream's text says. After
-a wrong token all its guesses are wrong. The first tokens of a sequence encode the id of its text.
+own. A draft model guesses 0, which is right, or another one, as the stream's text says. Where it is
+wrong, 0 often is its next choice. After a wrong token all its guesses are wrong. The first tokens
+of a sequence encode the id of its text.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from airdraft.nodes.engine.emulated import EmulatedModel
 from airdraft.nodes.engine.protocol import EngineInfo, Logits, Span
+from airdraft.nodes.worker.engines import BRANCHES
 from bench.sim.scenario import Text
 
 RIGHT: Final = 0
@@ -24,8 +28,15 @@ _FIRST_DIGIT: Final = 2
 _BASE: Final = 16
 NUM_DIGITS: Final = 5
 NUM_VOCAB: Final = _FIRST_DIGIT + _BASE
+_WRONG_TOKENS: Final = frozenset(range(_WRONG, NUM_VOCAB))
 _SURE: Final = 0.999
 _SURE_LOGIT: Final = 20.0
+# How often the right token was the second, third and fourth choice where the first one was wrong:
+# the mean of code and chat of the recorded Qwen2.5-Coder pair (bench/emulate/recordings).
+_OTHER_SHARES: Final = (0.53, 0.21, 0.09)
+_OTHER_WRONGS: Final = range(_WRONG + 1, _WRONG + 1 + len(_OTHER_SHARES))
+# That of the second choice: above those of all others, and below any first choice.
+_OTHERS_LOGIT: Final = 1e-3
 
 
 def prompt_of(text_id: int, num_tokens: int, token_ids: Sequence[int] = ()) -> tuple[int, ...]:
@@ -75,6 +86,7 @@ class ScriptedModel(EmulatedModel):
             numerics_class="scripted",
             can_cut=True,
             can_take_back=True,
+            num_branches=BRANCHES if is_draft else 0,
             emulated=True,
         )
         super().__init__(info)
@@ -117,9 +129,16 @@ class ScriptedModel(EmulatedModel):
         text, length = self._texts[text_id], len(ids)
         after = length - self.committed.get(text_id, length)
         is_right, sure = text.guess(length - text.num_prompt_tokens, max(0, after))
-        is_right &= _WRONG not in ids
+        is_right &= _WRONG_TOKENS.isdisjoint(ids[text.num_prompt_tokens :])
         sure = min(_SURE, max(2.0 / NUM_VOCAB, sure))
         row = [0.0] * NUM_VOCAB
+        others = list(_OTHER_WRONGS)
+        if not is_right:
+            drawn = Random(text_id << 32 | length).random()
+            place = sum(drawn >= share for share in itertools.accumulate(_OTHER_SHARES))
+            others.insert(place, RIGHT)
+        for rank, token_id in enumerate(others[: len(_OTHER_SHARES)], 1):
+            row[token_id] = _OTHERS_LOGIT / rank
         # The guess gets the probability `sure`; the other tokens share the rest equally.
         row[RIGHT if is_right else _WRONG] = math.log(sure / (1.0 - sure) * (NUM_VOCAB - 1))
         return row

@@ -182,8 +182,10 @@ class World:
         model = ScriptedModel(self._texts, is_draft=True)
         calibration = _identity() if self._says_chances else DraftCalibration()
         believed = node.believed or node.costs
-        state = DraftState(model, calibration)
+        state = DraftState(model, calibration, costs=node.costs.decode)
         link = node.link
+        if link.medium:
+            state.branches.forbid()
         outbox = Outbox(0 if link.is_free else min(1e15, link.rate_bps), link.frame_s)
 
         def send(message: Any) -> None:
@@ -215,6 +217,7 @@ class World:
                 case CommitNotice(entries=entries):
                     if message.rate_bps:
                         outbox.allot(message.rate_bps)
+                        state.branches.forbid()
                     for e in entries:
                         text_id = self._text_ids[e.stream_id]
                         model.committed[text_id] = e.prefix_len + e.num_tokens
