@@ -2,7 +2,7 @@
 
 While guesses are on their way, a draft model also says what would follow if one of them were wrong
 and its next choice right, and sends that ahead. So a wrong guess often is the right one of another
-chain, and the target's next pass has guesses (docs/design/scheduler.md).
+chain, and the target's next pass has guesses (docs/design/guesses.md).
 
 Branches share the cells of the chain that they leave. Each step extends the likeliest ones, as far
 as it gets hardly longer by them.

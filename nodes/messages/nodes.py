@@ -245,9 +245,10 @@ CHANCE_STEPS = 255
 class ChainPart:
     """Consecutive guesses of one chain of a stream, from position `start` on.
 
-    follow: generation of the draft node's OpenStreamRequest. chain: a number that the draft node
-    raises whenever it goes back; the first guess of a chain stands at its base. chances: for each
-    guess the chance, in 255ths, that it is accepted if those before it are.
+    follow: generation of the draft node's OpenStreamRequest. chain: its number. A stream has several
+    chains, for different outcomes. The first guess of each follows committed tokens, so a chain that
+    leaves another one repeats what both have. chances: for each guess the chance, in 255ths, that
+    it is accepted if those before it are.
     """
 
     stream_id: Id

@@ -137,8 +137,8 @@ class CountStatus:
     gammas: tuple[int, ...]
     plain_steps: Labels  #: The passes of a stream without guesses, by label.
     guesses: Labels  #: What became of guesses, by label.
-    #: The guesses of draft nodes that were compared with the text, whether a pass took them or not;
-    #: each chain counts up to its first wrong guess.
+    #: The tokens for which a draft node had guesses, taken or not, of a chain that had been right
+    #: until then.
     num_compared: int
     num_right: int  #: Those of them that were right.
     tokens_read: int  #: The prompt tokens that the target computed.

@@ -1,6 +1,7 @@
 """The llama.cpp engine gives the bits of a text alone, however its cache came about."""
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -19,16 +20,17 @@ from tests.engine.kernels.tiny_models import Shape, write_model
 # Longer than a second or two.
 pytestmark = pytest.mark.slow
 
-NUM_CELLS, NUM_SEQUENCES, NUM_VOCAB = 256, 4, 300
+NUM_CELLS, NUM_SEQUENCES, NUM_BRANCHES, NUM_VOCAB = 256, 4, 3, 300
 # Two texts that begin alike, and tokens that follow neither.
 COMMON = drawn_ids(1, 30, NUM_VOCAB)
 TEXTS = [COMMON + drawn_ids(seed, 90, NUM_VOCAB) for seed in (2, 3)]
 WRONG = drawn_ids(4, 3, NUM_VOCAB)
 
 seq_ids = st.integers(0, NUM_SEQUENCES - 1)
+all_ids = st.integers(0, NUM_SEQUENCES + NUM_BRANCHES - 1)
 shares = st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
 # A sequence, its text if it is empty, how many tokens of it, and of wrong ones behind them.
-parts = st.tuples(seq_ids, st.integers(0, 1), st.integers(1, 40), st.sampled_from([0, 0, 1, 3]))
+parts = st.tuples(all_ids, st.integers(0, 1), st.integers(1, 40), st.sampled_from([0, 0, 1, 3]))
 
 
 def rows_alone(model: LlamaModel, text: list[int]) -> np.ndarray:
@@ -40,14 +42,15 @@ def rows_alone(model: LlamaModel, text: list[int]) -> np.ndarray:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Sequences are read beside others, cut, copied, saved and restored, also in a full cache."""
+    """Sequences and branches are read beside others, cut, copied, saved and restored, also in a
+    full cache."""
 
     model: LlamaModel
     rows: list[np.ndarray]
 
     def __init__(self) -> None:
         super().__init__()
-        self.texts, self.lengths = [0] * NUM_SEQUENCES, [0] * NUM_SEQUENCES
+        self.texts, self.lengths = ([0] * (NUM_SEQUENCES + NUM_BRANCHES) for _ in range(2))
         self.saved: list[tuple[int, SavedPrefix]] = []
 
     @rule(
@@ -65,14 +68,21 @@ class CacheMachine(RuleBasedStateMachine):
                 token_ids = right + WRONG[:num_wrong]
                 spans.append(Span(seq_id, start, token_ids, len(token_ids) * has_outputs))
                 wanted.append((seq_id, self.rows[text][start : start + len(right)]))
-        if not spans:
-            return
         self.model.set_threads(num_threads)
+        dues = itertools.chain([is_due], itertools.repeat(False))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(CellLog, "should_compact", lambda _log: is_due)
-            if sum(len(span.token_ids) for span in spans) > self.model.free_cells():
+            patch.setattr(CellLog, "should_compact", lambda _log: next(dues))
+            num_tokens = sum(len(span.token_ids) for span in spans)
+            if num_tokens > self.model.free_cells():
                 with pytest.raises(CacheFullError):
-                    self.model.forward(spans)
+                    self.model.make_room(num_tokens)
+                return
+            self.model.make_room(num_tokens)
+            self.find_lost_branches()
+            # Such a branch has another length now.
+            has_all = [span.start == self.lengths[span.seq_id] for span in spans]
+            spans, wanted = (list(itertools.compress(each, has_all)) for each in (spans, wanted))
+            if not spans:
                 return
             found = self.model.forward(spans).copy()
         for span, (seq_id, rows) in zip(spans, wanted, strict=True):
@@ -82,16 +92,22 @@ class CacheMachine(RuleBasedStateMachine):
             self.lengths[seq_id] += len(rows)
             self.model.truncate(seq_id, self.lengths[seq_id])
 
-    @rule(seq_id=seq_ids, share=shares)
+    def find_lost_branches(self):
+        for seq_id in range(NUM_SEQUENCES, NUM_SEQUENCES + NUM_BRANCHES):
+            if not self.model.length(seq_id):
+                self.lengths[seq_id] = 0
+
+    @rule(seq_id=all_ids, share=shares)
     def cut(self, seq_id, share):
         self.lengths[seq_id] = int(self.lengths[seq_id] * share)
         self.model.truncate(seq_id, self.lengths[seq_id])
 
-    @rule(source=seq_ids, other=seq_ids, share=shares)
+    @rule(source=all_ids, other=all_ids, share=shares)
     def copy(self, source, other, share):
         length = int(self.lengths[source] * share)
         if length and source != other:
-            self.cut(other, 0)
+            if other < NUM_SEQUENCES:
+                self.cut(other, 0)
             self.model.copy_prefix(source, other, length)
             self.texts[other], self.lengths[other] = self.texts[source], length
 
@@ -112,15 +128,16 @@ class CacheMachine(RuleBasedStateMachine):
                 self.model.restore(seq_id, saved, length)
             return
         self.model.restore(seq_id, saved, length)
+        self.find_lost_branches()
         self.texts[seq_id], self.lengths[seq_id] = text, length
 
     @invariant()
     def lengths_are_known_and_all_other_cells_are_free(self):
-        assert [self.model.length(seq_id) for seq_id in range(NUM_SEQUENCES)] == self.lengths
-        assert self.model.free_cells() >= NUM_CELLS - sum(self.lengths)
+        assert [self.model.length(seq_id) for seq_id in range(len(self.lengths))] == self.lengths
+        assert self.model.free_cells() >= NUM_CELLS - sum(self.lengths[:NUM_SEQUENCES])
 
     def teardown(self):
-        for seq_id in range(NUM_SEQUENCES):
+        for seq_id in range(len(self.lengths)):
             self.model.truncate(seq_id, 0)
         assert self.model.free_cells() == NUM_CELLS
 
@@ -135,7 +152,11 @@ def model_path(tmp_path_factory):
 @pytest.fixture(scope="module", params=[True, False], ids=["our kernels", "ggml's kernels"])
 def model(request, model_path):
     config = LlamaConfig(
-        path=model_path, num_cells=NUM_CELLS, max_sequences=NUM_SEQUENCES, repack=request.param
+        path=model_path,
+        num_cells=NUM_CELLS,
+        max_sequences=NUM_SEQUENCES,
+        num_branches=NUM_BRANCHES,
+        repack=request.param,
     )
     with contextlib.closing(LlamaModel(config)) as opened:
         yield opened

@@ -12,6 +12,7 @@ from airdraft.nodes.engine.sampling import Sampling
 from airdraft.nodes.engine.toy import ToyConfig
 from airdraft.nodes.worker.stream import StreamId
 from airdraft.policies.acceptance import Calibration, DraftCalibration
+from airdraft.policies.latency import CostTable
 from tests.nodes.builders import PROMPT
 from tests.nodes.reference import reference
 from tests.nodes.target.script import RecordingModel
@@ -22,12 +23,16 @@ SAMPLED = Sampling(temperature=1.0, top_k=20, seed=3)
 
 
 def make_draft(
-    grammars: Grammars | None = None, **changes: Any
+    grammars: Grammars | None = None,
+    *,
+    chance: float = 0.9,
+    costs: CostTable | None = None,
+    **changes: Any,
 ) -> tuple[DraftState, RecordingModel]:
-    """Whatever the model says of itself, nine of ten guesses are taken to be right at first."""
+    """chance: at first guesses are taken to be right so often, whatever the model says."""
     model = RecordingModel(ToyConfig(**changes))
-    sure = DraftCalibration(Calibration((), (0.9,)), Calibration((), (0.9,)))
-    return DraftState(model, sure, grammars), model
+    sure = DraftCalibration(*[Calibration((), (chance,))] * 2)
+    return DraftState(model, sure, grammars, costs=costs), model
 
 
 def run(state: DraftState) -> list[Event]:

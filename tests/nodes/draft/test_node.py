@@ -27,6 +27,7 @@ from airdraft.nodes.messages import (
     with_tokens,
 )
 from airdraft.nodes.worker.profile import decode_profile
+from airdraft.policies.latency import CostTable
 from tests.harness.desk import Desk
 from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import PROMPT, make_spec
@@ -74,6 +75,29 @@ async def test_it_guesses_what_the_target_will_say_without_being_asked() -> None
             for part, token_ids in with_tokens(notice.parts, notice.token_ids):
                 guessed |= dict(enumerate(token_ids, part.start - len(PROMPT)))
         assert [guessed[k] for k in range(8)] == list(text_of()[:8])
+
+
+async def chains_of_first_guesses(desk: Desk) -> set[int]:
+    """The chains of the first notices about a new stream, before any of its tokens is committed."""
+    desk.say(opening(stream_id=2))
+    chains: list[int] = []
+    while len(chains) < 6:
+        notice = await desk.hear(GuessNotice)
+        chains += [part.chain for part in notice.parts if part.stream_id == 2]
+    return set(chains)
+
+
+async def test_it_guesses_for_other_outcomes_where_bytes_are_free() -> None:
+    flat = CostTable((1, 32), (1e-4, 1.1e-4))
+    branching: dict[str, Any] = {"num_branches": 8, "costs": flat, "chance": 0.8}
+    async with serving(None, **branching) as desk:
+        assert len(await chains_of_first_guesses(desk)) > 1
+    async with serving(LinkFields("cell-a", 1e9, 0.0), **branching) as desk:
+        assert await chains_of_first_guesses(desk) == {1}
+    async with serving(None, **branching) as desk:
+        # The coordinator knows that others use this link, too.
+        desk.say(CommitNotice((), (), 10**9))
+        assert await chains_of_first_guesses(desk) == {1}
 
 
 async def test_a_busy_link_takes_few_large_messages() -> None:
