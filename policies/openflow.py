@@ -3,8 +3,8 @@
 The time from one wrong guess to the next has two parts. First the draft node is behind: every pass
 commits one token of the target, until the guesses have overtaken it, if they are right. From then
 on each pass has the guesses that were made since the one before, except the one in the place of the
-target's own token, as long as all are right. The seconds of a pass depend on the guesses of all
-streams, so both are found by iteration.
+target's own token, as long as all are right, or another chain goes on from the wrong one. The
+seconds of a pass depend on the guesses of all streams, so both are found by iteration.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ class _GuessTimes(NamedTuple):
     """The seconds that guesses for one stream take.
 
     lag_s: from a commit until the first guess after it reaches the target. step_s: from one guess
-    to the next.
+    to the next. other: how often another chain goes on from a wrong guess.
     """
 
     lag_s: float
     step_s: float
+    other: float = 0.0
 
 
 _NEVER: Final = _GuessTimes(0.0, math.inf)
@@ -91,30 +92,37 @@ def _guess_times(node: DraftView, num: int, token_bits: int) -> _GuessTimes:
     down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
     # While the link is busy with one message, later guesses are collected for the next one.
     busy_s = node.link.airtime_s(each_bits * num, 0) / node.share_up
-    return _GuessTimes(node.link.rtt_s + step_s + up_s + down_s, max(step_s, busy_s))
+    return _GuessTimes(node.link.rtt_s + step_s + up_s + down_s, max(step_s, busy_s), node.other)
 
 
 def _flow(alpha: float, guessing: _GuessTimes, pass_s: float, cap: int) -> tuple[float, float]:
     """Returns the mean tokens and the mean guesses of a stream in a pass."""
-    lag_s, step_s = guessing
+    lag_s, step_s, other = guessing
     if step_s >= pass_s or not cap:
         return 1.0, 0.0
     behind = max(1, math.ceil(lag_s / (pass_s - step_s) - 1e-9))
     first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
     # One of the guesses made during a pass is for the place of the target's own token.
     later = min(float(cap), pass_s / step_s - 1.0)
-    return _renewal(min(alpha, 0.999), behind, first, later)
+    return _renewal(min(alpha, 0.999), min(other, 0.999), behind, first, later)
 
 
-def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[float, float]:
-    """Returns tokens and guesses a pass, averaged from one wrong guess to the next.
+def _renewal(
+    alpha: float, other: float, behind: int, first: float, later: float
+) -> tuple[float, float]:
+    """Returns tokens and guesses a pass, averaged from one wrong guess to the next from which no
+    chain goes on.
 
     behind: passes without guesses. first: guesses of the pass after them. later: guesses of each
     pass after that.
     """
-    overtakes = alpha**behind
-    num_plain = (1.0 - overtakes) / (1.0 - alpha)
-    num_later = alpha ** (first + 1) / (1.0 - alpha ** (later + 1))
+    goes_on = alpha + (1.0 - alpha) * other
+    overtakes = goes_on**behind
+    num_plain = (1.0 - overtakes) / (1.0 - goes_on)
+    after_first, after_later = (
+        right + (1.0 - right) * other for right in (alpha ** (first + 1), alpha ** (later + 1))
+    )
+    num_later = after_first / (1.0 - after_later)
     passes = num_plain + overtakes * (1.0 + num_later)
     tokens = _expected(alpha, first) + num_later * _expected(alpha, later)
     guesses = first + num_later * later

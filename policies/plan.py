@@ -54,14 +54,16 @@ class Link:
 class DraftView:
     """A draft node as a policy sees it.
 
-    used_cells: used cells of its cache. share_up, share_down: its shares of the medium in open
-    flow, for guesses and for messages to it.
+    used_cells: used cells of its cache. other: how often, where a guess is wrong, one of another
+    chain is right. share_up, share_down: its shares of the medium in open flow, for guesses and for
+    messages to it.
     """
 
     name: str
     costs: NodeCosts
     link: Link = Link()
     used_cells: int = 0
+    other: float = 0.0
     share_up: float = 1.0
     share_down: float = 1.0
 

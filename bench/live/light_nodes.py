@@ -165,6 +165,7 @@ class LightTarget:
                 b" a" * num_tokens,
                 num_compared=fates.num_compared,
                 num_right=fates.num_right,
+                num_other=fates.num_other,
                 num_late=fates.num_late,
                 num_offered=len(guesses),
             )

@@ -159,8 +159,9 @@ class CommitEntry:
 
     prefix_len: tokens before the new ones, including the prompt. text: bytes that they add, cut
     before a stop string and held back where one may begin. finish_reason: "" while the stream goes
-    on. num_compared: guesses, used or not, found by now to be right or to be the first wrong one of
-    their chain; num_right of them are right. num_late: guesses that came too late to be used.
+    on. num_compared: tokens for which there were guesses, used or not, of chains that had been
+    right until then. num_right, num_other: those for which the chain that promised most was right,
+    and those for which only another one was. num_late: guesses that came too late to be used.
     num_looked_up, num_in_turns: those of num_draft_tokens that the target looked up itself, and
     those of the draft model in its process. num_offered: guesses of the draft node that were
     present when the pass began, 16 at most. best_percent: chance of the first guess available for
@@ -183,6 +184,7 @@ class CommitEntry:
     num_offered: Gamma = 0
     best_percent: Annotated[int, Range(0, 100)] = 0
     num_in_turns: Gamma = 0
+    num_other: Count = 0
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
@@ -245,10 +247,10 @@ CHANCE_STEPS = 255
 class ChainPart:
     """Consecutive guesses of one chain of a stream, from position `start` on.
 
-    follow: generation of the draft node's OpenStreamRequest. chain: its number. A stream has several
-    chains, for different outcomes. The first guess of each follows committed tokens, so a chain that
-    leaves another one repeats what both have. chances: for each guess the chance, in 255ths, that
-    it is accepted if those before it are.
+    follow: generation of the draft node's OpenStreamRequest. chain: its number. A stream has
+    several chains, for different outcomes. The first guess of each follows committed tokens, so a
+    chain that leaves another one repeats what both have. chances: for each guess the chance, in
+    255ths, that it is accepted if those before it are.
     """
 
     stream_id: Id

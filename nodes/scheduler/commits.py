@@ -50,7 +50,8 @@ def commit(
     stream.count(entry, plain, now)
     follow = stream.follow
     if follow is not None:
-        is_wrong = entry.num_right < entry.num_compared
+        num_wrong = max(0, entry.num_compared - entry.num_right)
+        is_wrong = entry.num_other < num_wrong
         follow.has_diverged = is_wrong or (follow.has_diverged and not entry.num_offered)
         follow.num_late += entry.num_late
         follow.num_taken += entry.num_draft_tokens - entry.num_looked_up - entry.num_in_turns
@@ -61,6 +62,8 @@ def commit(
             estimate = AcceptanceEstimate(memory=GUESS_MEMORY)
             seen = state.alphas.setdefault(follow.node, estimate)
             seen.observe(entry.num_compared, entry.num_right)
+            if follow.node in state.drafts:
+                state.drafts[follow.node].others.observe(num_wrong, entry.num_other)
     if token_ids or entry.text:
         # An accepted end-of-text guess is not a token of the text.
         num_accepted = min(entry.num_accepted_tokens, len(token_ids))

@@ -8,7 +8,7 @@ from typing import Final
 
 from airdraft.nodes.messages import MAX_PROMPT_TOKENS, MAX_STREAMS_PER_MESSAGE
 from airdraft.nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
-from airdraft.policies.acceptance import AcceptanceEstimate
+from airdraft.policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
 from airdraft.policies.airtime import weighted_shares
 from airdraft.policies.latency import NodeCosts
 from airdraft.policies.openflow import tokens_a_pass
@@ -66,7 +66,8 @@ class DraftRecord:
     max_streams: the number that it can follow. followed: the streams that it follows now, with the
     tokens of their texts that it has to read. free_at: when its link will have sent the last
     message to it. owed_s: link seconds of messages that were sent without waiting for free_at.
-    share_up, share_down: its shares of the medium, for guesses and for messages to it.
+    share_up, share_down: its shares of the medium, for guesses and for messages to it. others: how
+    often, where a guess was wrong, one of another chain was right.
     """
 
     name: str
@@ -79,6 +80,10 @@ class DraftRecord:
     owed_s: float = 0.0
     share_up: float = 1.0
     share_down: float = 1.0
+    # What has not been seen yet is not promised.
+    others: AcceptanceEstimate = field(
+        default_factory=lambda: AcceptanceEstimate(0.0, 3.0, GUESS_MEMORY)
+    )
 
     @property
     def num_unread(self) -> int:
@@ -105,7 +110,12 @@ class DraftRecord:
     def view(self) -> DraftView:
         """The node as a policy sees it."""
         return DraftView(
-            self.name, self.costs, self.link, share_up=self.share_up, share_down=self.share_down
+            self.name,
+            self.costs,
+            self.link,
+            other=self.others.alpha,
+            share_up=self.share_up,
+            share_down=self.share_down,
         )
 
     def reading_s(self, num_tokens: int) -> float:

@@ -20,12 +20,14 @@ class GuessFates:
     """Counts of guesses since the last commit.
 
     num_compared: positions for which there were guesses whose chains had been right until then.
-    num_right: those for which one of them was right. num_late: guesses that arrived after the pass
-    that could have used them.
+    num_right: those for which the chain that promised most was right. num_other: those for which
+    it was wrong, and another chain right. num_late: guesses that arrived after the pass that could
+    have used them.
     """
 
     num_compared: int = 0
     num_right: int = 0
+    num_other: int = 0
     num_late: int = 0
 
 
@@ -110,15 +112,19 @@ class GuessBuffer:
         for position in range(self._length, len(committed)):
             token_id = committed[position]
             told = {n: chain for n, chain in self._chains.items() if chain.token_ids}
+            if not told:
+                continue
             right = [n for n, chain in told.items() if chain.token_ids[0] == token_id]
-            self.fates.num_compared += bool(told)
-            self.fates.num_right += bool(right)
+            is_right = max(told, key=lambda number: told[number].promise) in right
+            self.fates.num_compared += 1
+            self.fates.num_right += is_right
+            self.fates.num_other += bool(right) and not is_right
             for number, chain in told.items():
                 if number in right:
                     del chain.token_ids[0], chain.chances[0]
                 else:
                     del self._chains[number]
-            if told and not right:
+            if not right:
                 # What comes late for the next positions belongs to another chain.
                 self._counted = position + 1
         self._length = len(committed)

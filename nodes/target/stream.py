@@ -199,6 +199,7 @@ class TargetStream:
             scores=scores,
             num_compared=fates.num_compared,
             num_right=fates.num_right,
+            num_other=fates.num_other,
             num_late=fates.num_late,
             num_looked_up=len(guesses) if chosen.source == "lookup" else 0,
             num_in_turns=len(guesses) if chosen.source == "turns" else 0,

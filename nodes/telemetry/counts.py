@@ -96,8 +96,7 @@ class Counts:
 
     by_made, by_accepted, by_whole: Passes of a stream by the number of guesses taken, by the number
     accepted, and by the number taken where all were accepted; by_made[0] counts plain passes.
-    guesses: Guesses by what became of them. num_compared: Guesses of draft nodes that were compared
-    with the text, whether a pass took them or not; num_right of them were right.
+    guesses: Guesses by what became of them. num_compared, num_right: Sums of those of CommitEntry.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)

@@ -140,7 +140,7 @@ class CountStatus:
     #: The tokens for which a draft node had guesses, taken or not, of a chain that had been right
     #: until then.
     num_compared: int
-    num_right: int  #: Those of them that were right.
+    num_right: int  #: Those for which the chain that promised most was right.
     tokens_read: int  #: The prompt tokens that the target computed.
     tokens_reused: int  #: The prompt tokens that it found in its caches.
     num_passes: int  #: The passes that committed something.

@@ -72,12 +72,12 @@ def test_a_draft_node_cannot_fill_the_memory_of_a_target() -> None:
 def test_every_guess_is_compared_once_whether_it_was_used_or_not() -> None:
     buffer = taken(((1, 1), 3, [7, 8, 9]))
     buffer.compare((*TEXT, 7))
-    assert buffer.fates == GuessFates(1, 1, 0)
+    assert buffer.fates == GuessFates(1, 1)
     buffer.compare((*TEXT, 7, 8, 5))
-    assert buffer.fates == GuessFates(3, 2, 0)
+    assert buffer.fates == GuessFates(3, 2)
     assert buffer.after(6)[0] == []
     buffer.compare((*TEXT, 7, 8, 5, 6))
-    assert buffer.fates == GuessFates(3, 2, 0)
+    assert buffer.fates == GuessFates(3, 2)
 
 
 def test_a_wrong_guess_is_the_right_one_of_another_chain() -> None:
@@ -90,21 +90,21 @@ def test_a_wrong_guess_is_the_right_one_of_another_chain() -> None:
     assert buffer.after(4)[0] == [5, 4, 4]
     buffer.compare((*TEXT, 7, 5))
     assert buffer.after(5)[0] == [4, 4]
-    assert buffer.fates == GuessFates(num_compared=2, num_right=2)
+    assert buffer.fates == GuessFates(num_compared=2, num_right=1, num_other=1)
     # What goes on the chains that were wrong is of no use, and the right one goes on.
     take(buffer, (1, 1), 6, [3], (*TEXT, 7, 5))
     take(buffer, (1, 2), 7, [2], (*TEXT, 7, 5))
     assert buffer.after(5)[0] == [4, 4, 2]
     buffer.compare((*TEXT, 7, 5, 1))
     assert not buffer
-    assert buffer.fates == GuessFates(num_compared=3, num_right=2)
+    assert buffer.fates == GuessFates(num_compared=3, num_right=1, num_other=1)
 
 
 def test_what_several_chains_say_too_late_counts_once() -> None:
     buffer = taken(((1, 1), 1, [2, 3, 7, 8]), ((1, 2), 1, [2, 3, 6]), ((1, 3), 1, [2, 9]))
     assert buffer.fates == GuessFates(num_compared=2, num_right=2, num_late=2)
     buffer.compare((*TEXT, 6))
-    assert buffer.fates == GuessFates(num_compared=3, num_right=3, num_late=2)
+    assert buffer.fates == GuessFates(num_compared=3, num_right=2, num_other=1, num_late=2)
 
 
 def test_chains_without_guesses_left_make_room_for_others() -> None:
