@@ -215,7 +215,6 @@ class DraftState(Worker):
         return (
             any(s.is_behind or self._may_guess(s) for s in streams)
             or any(not s.announced and s.is_known for s in streams)
-            or bool(self.branches.wanted(streams, 0))
         )
 
     def _may_guess(self, stream: Followed) -> bool:

@@ -271,7 +271,7 @@ class LlamaModel(LlamaContext):
             self._states.put_back(seq_id)
         if not llama.llama_memory_seq_rm(memory, seq_id, length or -1, -1):
             raise EngineError(f"sequence {seq_id} could not be cut to {length}")
-        if self._log.live == 0:
+        if not any(self._log.lengths):
             llama.llama_memory_clear(memory, False)
             self._log.compacted()
 
