@@ -212,9 +212,8 @@ class DraftState(Worker):
 
     def has_work(self) -> bool:
         streams = self._streams.values()
-        return (
-            any(s.is_behind or self._may_guess(s) for s in streams)
-            or any(not s.announced and s.is_known for s in streams)
+        return any(s.is_behind or self._may_guess(s) for s in streams) or any(
+            not s.announced and s.is_known for s in streams
         )
 
     def _may_guess(self, stream: Followed) -> bool:
